@@ -1,0 +1,129 @@
+package kpack
+
+import (
+	"github.com/fother/fother/specs"
+	"github.com/fother/fother/specs/arch"
+)
+
+// Patch is a .kpatch file in memory: everything that apply needs to change
+// one target, independent of any process. It is immutable once made.
+type Patch struct {
+	Arch   *arch.Arch
+	Target Target
+	Meta   Meta
+
+	Sections  []Section
+	Symbols   []Symbol
+	Functions []Function
+}
+
+// Target identifies the linked file that a patch is for.
+type Target struct {
+	BuildID specs.BuildID
+	// Name is the file's base name, for people.
+	Name string
+	// Image is the range of link-time addresses that its PT_LOAD segments
+	// take up.
+	Image specs.Range[specs.VAddr]
+}
+
+// Meta is what a patch says about itself. Nothing in it changes how the patch
+// is applied, but Series and Level, which say what it replaces.
+type Meta struct {
+	Name        string       `json:"name"`
+	Series      specs.Series `json:"series"`
+	Level       specs.Level  `json:"level"`
+	Description string       `json:"description,omitempty"`
+	CVEs        []string     `json:"cves,omitempty"`
+	// Producer is the compiler's identification, from the units' .ident.
+	Producer string `json:"producer,omitempty"`
+}
+
+// Kind says what memory a section goes to.
+type Kind int
+
+const (
+	Text   Kind = iota // mapped r-x
+	ROData             // mapped r--
+	Data               // mapped rw-
+	BSS                // mapped rw-, not stored in the file
+)
+
+// Section is a piece of new memory. Its own offset in that memory is chosen
+// by [Patch.Layout].
+type Section struct {
+	Name  string // ".kpatch.text", …
+	Kind  Kind
+	Align uint64 // a power of two
+	Size  uint64 // bytes of memory
+	Data  []byte // Size bytes; nil for BSS
+	// Relocs apply to Data, by rising Offset.
+	Relocs []Reloc
+}
+
+// Reloc is an ELF RELA relocation of a section.
+type Reloc struct {
+	Offset uint64 // bytes from the section's start
+	Type   uint32 // R_X86_64_*, R_AARCH64_*
+	Symbol int    // index in Patch.Symbols
+	Addend int64
+}
+
+// Binding says what a symbol's value is.
+type Binding int
+
+const (
+	// Carried symbols lie in a section of the patch; Value is the offset in
+	// it.
+	Carried Binding = iota
+	// Original symbols lie in the target; Value is the link-time address.
+	Original
+	// Imported symbols are defined by another object of the process, or may
+	// be preempted by one; see Symbol.Import.
+	Imported
+)
+
+// Symbol is anything a relocation can refer to.
+type Symbol struct {
+	Name    string
+	Binding Binding
+	Section int    // index in Patch.Sections, if Carried
+	Value   uint64 // see Binding
+	Size    uint64 // bytes, 0 if not known
+	Func    bool   // STT_FUNC
+	Import  *Import
+}
+
+// Import says how the dynamic linker would find a symbol.
+type Import struct {
+	// Version is the symbol version that the reference is bound to, such as
+	// GLIBC_2.14, or empty. Source: .gnu.version_r of the patched build.
+	Version string
+	// Slot is the link-time address of the target's own GOT entry for the
+	// symbol, or 0 if it has none.
+	Slot specs.VAddr
+	// Lazy is set if the slot belongs to a JUMP_SLOT relocation of an object
+	// that does not ask for immediate binding: before the first call it
+	// points back into the target's PLT.
+	Lazy bool
+}
+
+// Function is one function whose entry is redirected.
+type Function struct {
+	Name string `json:"name"`
+	// File is the unit that defines it.
+	File string `json:"file"`
+	// Reason says why it is in the patch.
+	Reason string `json:"reason"`
+	// Original is the range of link-time addresses of the body in the target.
+	Original specs.Range[specs.VAddr] `json:"-"`
+	// Room is the number of bytes from Original.Lo that a redirection may
+	// overwrite: the body and the padding that follows it.
+	Room uint64 `json:"-"`
+	// Digest is the SHA-256 of the body as it is in the target's file.
+	Digest specs.Digest `json:"-"`
+	// Entry are the first bytes at Original.Lo, at most 32 and at most Room.
+	Entry []byte `json:"-"`
+	// Symbol is the index in Patch.Symbols of the new body.
+	Symbol int `json:"-"`
+}
