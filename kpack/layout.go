@@ -1,0 +1,146 @@
+package kpack
+
+import (
+	"fmt"
+
+	"github.com/fother/fother/specs"
+)
+
+// Region is a run of pages of one protection, in bytes from the base of the
+// patch's memory.
+type Region struct{ Offset, Size uint64 }
+
+// Layout says what memory a patch needs. The three regions follow each other;
+// a region of size 0 is not mapped.
+type Layout struct {
+	// ROData is mapped r--. Its first bytes are the caller's header; then come
+	// constants and the patch's own GOT.
+	ROData Region
+	// Text is mapped r-x: code, and the stubs of imports.
+	Text Region
+	// Data is mapped rw-.
+	Data Region
+	// Size is the sum of all.
+	Size uint64
+	// Limit is the address below which the memory has to end, or 0. Code of
+	// executables that are not position independent holds addresses in 31 bits.
+	Limit specs.Addr
+
+	sections []uint64 // offset of each section from the base
+	symbols  []extras
+}
+
+// extras are the pieces that Link makes for one symbol: offsets from the base,
+// 0 for none.
+type extras struct {
+	got   uint64 // GOT entry, in ROData
+	stub  uint64 // jump through a slot, in Text
+	thunk uint64 // ifunc resolver call, in Text
+	slot  uint64 // what the thunk fills, in Data
+}
+
+// maxMemory bounds the memory of one patch, in bytes.
+const maxMemory = 1 << 30
+
+// Layout computes the layout for pages of the given size, with header bytes at
+// the start left to the caller.
+func (p *Patch) Layout(page, header uint64) (Layout, error) {
+	m, err := machineOf(p.Arch)
+	if err != nil {
+		return Layout{}, err
+	}
+	l := Layout{sections: make([]uint64, len(p.Sections)), symbols: make([]extras, len(p.Symbols))}
+	need := p.needs(m)
+	at := header
+	region := func(r *Region, kinds []Kind, extra func()) error {
+		start := r.Offset
+		for _, kind := range kinds {
+			for i, s := range p.Sections {
+				if s.Kind == kind {
+					at = alignUp(at, s.Align)
+					l.sections[i] = at
+					at += s.Size
+				}
+			}
+		}
+		at = alignUp(at, 16)
+		extra()
+		at = alignUp(at, page)
+		r.Size = at - start
+		if at > maxMemory {
+			return fmt.Errorf("patch needs more than %d MiB of memory", maxMemory>>20)
+		}
+		return nil
+	}
+	place := func(wanted func(want) bool, field func(*extras) *uint64, size int) {
+		for i := range p.Symbols {
+			if wanted(need[i]) {
+				*field(&l.symbols[i]) = at
+				at += uint64(size)
+			}
+		}
+	}
+	err = region(&l.ROData, []Kind{ROData}, func() {
+		place(func(w want) bool { return w.got }, func(e *extras) *uint64 { return &e.got }, 8)
+	})
+	if err != nil {
+		return Layout{}, err
+	}
+	l.Text.Offset = at
+	err = region(&l.Text, []Kind{Text}, func() {
+		place(func(w want) bool { return w.stub }, func(e *extras) *uint64 { return &e.stub }, m.stubSize)
+		place(func(w want) bool { return w.thunk }, func(e *extras) *uint64 { return &e.thunk }, m.thunkSize)
+	})
+	if err != nil {
+		return Layout{}, err
+	}
+	l.Data.Offset = at
+	err = region(&l.Data, []Kind{Data, BSS}, func() {
+		place(func(w want) bool { return w.thunk }, func(e *extras) *uint64 { return &e.slot }, 8)
+	})
+	l.Size = at
+	if p.low(m) {
+		l.Limit = 1 << 31
+	}
+	return l, err
+}
+
+// want says which extras a symbol needs.
+type want struct{ got, stub, thunk bool }
+
+// needs returns what each symbol needs, from how relocations refer to it.
+func (p *Patch) needs(m *machine) []want {
+	need := make([]want, len(p.Symbols))
+	for _, s := range p.Sections {
+		for _, r := range s.Relocs {
+			sym, w, h := &p.Symbols[r.Symbol], &need[r.Symbol], m.relocs[r.Type]
+			if h.got && !(sym.Binding == Imported && sym.Import.Slot != 0 && !sym.Import.Lazy) {
+				w.got = true
+			}
+			if sym.Binding == Imported && sym.Func {
+				w.stub = true
+				w.thunk = sym.Import.Slot == 0
+			}
+		}
+	}
+	return need
+}
+
+// low reports whether any relocation limits where the patch can be mapped.
+func (p *Patch) low(m *machine) bool {
+	for _, s := range p.Sections {
+		for _, r := range s.Relocs {
+			if m.relocs[r.Type].low {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func alignUp(n, align uint64) uint64 {
+	if align == 0 {
+		return n
+	}
+	return (n + align - 1) &^ (align - 1)
+}

@@ -1,0 +1,83 @@
+package kpack
+
+import (
+	"fmt"
+
+	"github.com/fother/fother/specs"
+	"github.com/fother/fother/specs/arch"
+)
+
+// machine is what package kpack knows of an architecture beyond arch.Arch.
+type machine struct {
+	arch   *arch.Arch
+	relocs map[uint32]howto
+	// copySlot names the dynamic relocation types of GOT entries.
+	globDat, jumpSlot uint32
+	// relaxed returns the bytes around a relocated field that a linker may
+	// have changed too, as offsets relative to the relocation's.
+	relaxed func(typ uint32) (before, after int)
+
+	stubSize int
+	// stub writes the code at address at that jumps to where slot points.
+	stub func(dst []byte, at, slot specs.Addr)
+	// thunkSize and thunk: code that calls an ifunc's resolver, stores what it
+	// returned in slot, and jumps there with all argument registers as they
+	// were.
+	thunkSize int
+	thunk     func(dst []byte, at, slot, resolver specs.Addr)
+
+	redirect func(entry []byte, from, to specs.Addr) (specs.Addr, []byte, error)
+	// maxEntry is the most bytes that a redirection overwrites.
+	maxEntry int
+}
+
+func machineOf(a *arch.Arch) (*machine, error) {
+	for _, m := range []*machine{machineX86_64, machineAArch64} {
+		if m.arch == a {
+			return m, nil
+		}
+	}
+	return nil, fmt.Errorf("architecture %v: no relocations known", a)
+}
+
+// value says how a relocation's value is computed. S is the symbol's address
+// (or that of its stub or GOT entry), A the addend, P the place.
+type value int
+
+const (
+	valueAbs  value = iota // S + A
+	valueRel               // S + A - P
+	valuePage              // Page(S + A) - Page(P), pages of 4 KiB
+)
+
+// howto describes one relocation type.
+type howto struct {
+	name  string
+	size  int // bytes of the field
+	value value
+	got   bool // S is the GOT entry's address
+	// branch relocations may go to a stub when the symbol is imported.
+	branch bool
+	// low says that the value must be a small absolute address, which limits
+	// where the patch can be mapped.
+	low bool
+	put func(field []byte, v int64) error
+}
+
+func (h howto) compute(s uint64, addend int64, p uint64) int64 {
+	switch h.value {
+	case valueRel:
+		return int64(s + uint64(addend) - p)
+	case valuePage:
+		return int64((s+uint64(addend))&^0xfff - p&^0xfff)
+	default:
+		return int64(s + uint64(addend))
+	}
+}
+
+func fits(v int64, bits uint) bool { return v>>(bits-1) == 0 || v>>(bits-1) == -1 }
+
+// rangeError reports a value that a field cannot hold.
+func rangeError(v int64, bits int) error {
+	return fmt.Errorf("value %#x does not fit into %d bits", v, bits)
+}
