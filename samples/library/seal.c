@@ -1,0 +1,12 @@
+#include "seal.h"
+
+#include <string.h>
+
+unsigned long seal(const char *order)
+{
+	unsigned long sum = 5381;
+
+	for (size_t i = SEALED_FROM; i < strlen(order); i++)
+		sum = sum * 33 + (unsigned char)order[i];
+	return sum;
+}
