@@ -11,10 +11,10 @@ import (
 type machine struct {
 	arch   *arch.Arch
 	relocs map[uint32]howto
-	// copySlot names the dynamic relocation types of GOT entries.
+	// globDat and jumpSlot are the dynamic relocation types of GOT entries.
 	globDat, jumpSlot uint32
-	// relaxed returns the bytes around a relocated field that a linker may
-	// have changed too, as offsets relative to the relocation's.
+	// relaxed returns how many bytes before and after a relocated field the
+	// linker may have changed too.
 	relaxed func(typ uint32) (before, after int)
 
 	stubSize int
@@ -25,6 +25,10 @@ type machine struct {
 	// were.
 	thunkSize int
 	thunk     func(dst []byte, at, slot, resolver specs.Addr)
+
+	// padding returns how many bytes at the start of b are what assemblers and
+	// linkers put between functions.
+	padding func(b []byte) int
 
 	redirect func(entry []byte, from, to specs.Addr) (specs.Addr, []byte, error)
 	// maxEntry is the most bytes that a redirection overwrites.

@@ -39,6 +39,7 @@ var machineAArch64 = &machine{
 	stub:      stubAArch64,
 	thunkSize: 4 * len(thunkAArch64),
 	thunk:     putThunkAArch64,
+	padding:   paddingAArch64,
 	redirect:  redirectAArch64,
 	maxEntry:  8,
 }
@@ -120,33 +121,33 @@ func stubAArch64(dst []byte, at, slot specs.Addr) {
 // their argument), and goes where it says.
 var thunkAArch64 = []uint32{
 	btiC,
-	0xa9b07bfd, // stp x29, x30, [sp, #-256]!
-	0xa90107e0, // stp x0, x1, [sp, #16]
-	0xa9020fe2, // stp x2, x3, [sp, #32]
-	0xa90317e4, // stp x4, x5, [sp, #48]
-	0xa9041fe6, // stp x6, x7, [sp, #64]
-	0xf9002be8, // str x8, [sp, #80]
-	0xad0307e0, // stp q0, q1, [sp, #96]
-	0xad040fe2, // stp q2, q3, [sp, #128]
-	0xad0517e4, // stp q4, q5, [sp, #160]
-	0xad061fe6, // stp q6, q7, [sp, #192]
-	0xd2800000, // mov x0, #0
-	0x58000270, // ldr x16, resolver
-	0xd63f0200, // blr x16
-	0xaa0003f1, // mov x17, x0
-	0x90000010, // adrp x16, slot
-	0xf9000211, // str x17, [x16, #lo12]
-	0xad461fe6, // ldp q6, q7, [sp, #192]
-	0xad4517e4, // ldp q4, q5, [sp, #160]
-	0xad440fe2, // ldp q2, q3, [sp, #128]
-	0xad4307e0, // ldp q0, q1, [sp, #96]
-	0xf9402be8, // ldr x8, [sp, #80]
-	0xa9441fe6, // ldp x6, x7, [sp, #64]
-	0xa94317e4, // ldp x4, x5, [sp, #48]
-	0xa9420fe2, // ldp x2, x3, [sp, #32]
-	0xa94107e0, // ldp x0, x1, [sp, #16]
-	0xa8d07bfd, // ldp x29, x30, [sp], #256
-	0xd61f0220, // br x17
+	0xa9b07bfd,             // stp x29, x30, [sp, #-256]!
+	0xa90107e0,             // stp x0, x1, [sp, #16]
+	0xa9020fe2,             // stp x2, x3, [sp, #32]
+	0xa90317e4,             // stp x4, x5, [sp, #48]
+	0xa9041fe6,             // stp x6, x7, [sp, #64]
+	0xf9002be8,             // str x8, [sp, #80]
+	0xad0307e0,             // stp q0, q1, [sp, #96]
+	0xad040fe2,             // stp q2, q3, [sp, #128]
+	0xad0517e4,             // stp q4, q5, [sp, #160]
+	0xad061fe6,             // stp q6, q7, [sp, #192]
+	0xd2800000,             // mov x0, #0
+	0x58000270,             // ldr x16, resolver
+	0xd63f0200,             // blr x16
+	0xaa0003f1,             // mov x17, x0
+	0x90000010,             // adrp x16, slot
+	0xf9000211,             // str x17, [x16, #lo12]
+	0xad461fe6,             // ldp q6, q7, [sp, #192]
+	0xad4517e4,             // ldp q4, q5, [sp, #160]
+	0xad440fe2,             // ldp q2, q3, [sp, #128]
+	0xad4307e0,             // ldp q0, q1, [sp, #96]
+	0xf9402be8,             // ldr x8, [sp, #80]
+	0xa9441fe6,             // ldp x6, x7, [sp, #64]
+	0xa94317e4,             // ldp x4, x5, [sp, #48]
+	0xa9420fe2,             // ldp x2, x3, [sp, #32]
+	0xa94107e0,             // ldp x0, x1, [sp, #16]
+	0xa8d07bfd,             // ldp x29, x30, [sp], #256
+	0xd61f0220,             // br x17
 	0xd503201f, 0xd503201f, // nop, nop
 	0xd503201f,
 	0, 0, // resolver
@@ -187,4 +188,16 @@ func redirectAArch64(entry []byte, from, to specs.Addr) (specs.Addr, []byte, err
 	}
 	err := imm(0, 26, 2)(code[jump:], int64(to-site)-int64(jump))
 	return site, code, err
+}
+
+// paddingAArch64 knows nop and zeros.
+func paddingAArch64(b []byte) int {
+	n := 0
+	for n+4 <= len(b) {
+		if w := binary.LittleEndian.Uint32(b[n:]); w != 0 && w != 0xd503201f {
+			break
+		}
+		n += 4
+	}
+	return n
 }

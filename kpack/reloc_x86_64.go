@@ -30,6 +30,7 @@ var machineX86_64 = &machine{
 	stub:      stubX86_64,
 	thunkSize: len(thunkX86_64),
 	thunk:     putThunkX86_64,
+	padding:   paddingX86_64,
 	redirect:  redirectX86_64,
 	maxEntry:  9,
 }
@@ -134,4 +135,49 @@ func redirectX86_64(entry []byte, from, to specs.Addr) (specs.Addr, []byte, erro
 		return 0, nil, err
 	}
 	return site, code, nil
+}
+
+// paddingX86_64 knows int3, zeros, and the nops of GNU as: any number of 66
+// and 2e prefixes, then 90 or 0f 1f with a memory operand.
+func paddingX86_64(b []byte) int {
+	n := 0
+	for n < len(b) {
+		if b[n] == 0xcc || b[n] == 0 {
+			n++
+			continue
+		}
+		i := n
+		for i < len(b) && (b[i] == 0x66 || b[i] == 0x2e) {
+			i++
+		}
+		switch {
+		case i < len(b) && b[i] == 0x90:
+			i++
+		case i+2 < len(b) && b[i] == 0x0f && b[i+1] == 0x1f:
+			i += nopOperand(b[i+2:]) + 2
+		default:
+			return n
+		}
+		if i > len(b) {
+			return n
+		}
+		n = i
+	}
+	return n
+}
+
+// nopOperand returns the length of the ModRM, SIB and displacement bytes of a
+// memory operand based on rax.
+func nopOperand(b []byte) int {
+	n := 1
+	if b[0]&7 == 4 {
+		n++
+	}
+	switch b[0] >> 6 {
+	case 1:
+		n++
+	case 2:
+		n += 4
+	}
+	return n
 }

@@ -1,0 +1,364 @@
+package kpack
+
+import (
+	"cmp"
+	"debug/elf"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/fother/fother/kpack/elfobj"
+	"github.com/fother/fother/specs"
+	"github.com/fother/fother/specs/arch"
+)
+
+// BuildInput is what a patch for one target is built from.
+type BuildInput struct {
+	Arch *arch.Arch
+	Name string // base name of the target
+	Meta Meta
+	// Original is the target as it was linked, with symbols. Patched is the
+	// same deliverable of the patched build: it says which version of a new
+	// import the linker chose.
+	Original, Patched *elfobj.File
+	Units             []BuildUnit
+}
+
+// BuildUnit is one unit's share of the patch.
+type BuildUnit struct {
+	Name string
+	// Object is the assembled patch assembly, OriginalObject the object of the
+	// same unit in the original build.
+	Object, OriginalObject *elfobj.File
+	// Functions are the carried functions that replace one of the original.
+	Functions []BuildFunction
+	// Local holds the undefined symbols of Object that name a local symbol of
+	// the original unit; all others are global.
+	Local map[string]bool
+}
+
+// BuildFunction is a function whose entry is to be redirected.
+type BuildFunction struct {
+	Original string // its symbol in the original unit
+	Label    string // the symbol of the new body in the patch's object
+	Reason   string
+}
+
+// Build makes the patch for one target. It fails with every reason at once
+// (errors.Join), each naming unit and symbol.
+func Build(in BuildInput) (*Patch, error) {
+	m, err := machineOf(in.Arch)
+	if err != nil {
+		return nil, err
+	}
+	id, err := in.Original.BuildID()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", in.Name, err)
+	}
+	b := &builder{in: in, machine: m, carried: map[string]int{}, outside: map[outsideKey]int{}}
+	b.patch = &Patch{Arch: in.Arch, Target: Target{BuildID: id, Name: in.Name, Image: in.Original.Image()}, Meta: in.Meta}
+	if b.original, err = newSymbolIndex(in.Original, m); err != nil {
+		return nil, fmt.Errorf("%s: %w", in.Name, err)
+	}
+	if b.patched, err = newSymbolIndex(in.Patched, m); err != nil {
+		return nil, fmt.Errorf("%s (patched): %w", in.Name, err)
+	}
+	var units []*unitMerge
+	for i, u := range in.Units {
+		um, err := b.merge(u, i+1)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", u.Name, err)
+		}
+		units = append(units, um)
+	}
+	var reasons []error
+	for _, um := range units {
+		reasons = append(reasons, b.relocs(um)...)
+		reasons = append(reasons, b.functions(um)...)
+	}
+	if len(reasons) > 0 {
+		return nil, errors.Join(reasons...)
+	}
+	if len(b.patch.Functions) == 0 {
+		return nil, fmt.Errorf("%s: no function of the original changes", in.Name)
+	}
+	b.prune()
+	return b.patch, nil
+}
+
+// builder holds the state of one Build.
+type builder struct {
+	in                BuildInput
+	machine           *machine
+	original, patched *symbolIndex
+	patch             *Patch
+	// carried finds the global symbols that the units define.
+	carried map[string]int
+	// outside finds bound symbols, so that each stands once in the patch.
+	outside map[outsideKey]int
+}
+
+type outsideKey struct {
+	unit int // 0 for global symbols, else the unit's number from 1 on
+	name string
+}
+
+// unitMerge remembers where the pieces of a unit's object went.
+type unitMerge struct {
+	unit    BuildUnit
+	number  int
+	place   *placement
+	symbols []elfobj.Symbol
+	section map[elf.SectionIndex]merged
+	symbol  map[int]int // symbol index in the object -> in the patch
+}
+
+type merged struct {
+	section int    // index in Patch.Sections
+	offset  uint64 // of the unit's piece in it
+}
+
+// kinds says what becomes of an object's sections, by name.
+var kinds = map[string]Kind{
+	".kpatch.text": Text, ".kpatch.rodata": ROData, ".kpatch.data": Data, ".kpatch.bss": BSS, ".eh_frame": ROData,
+}
+
+// merge appends the sections of a unit's object to those of the patch, and
+// adds the symbols that the object defines.
+func (b *builder) merge(u BuildUnit, number int) (*unitMerge, error) {
+	if u.Object.Arch != b.in.Arch || u.OriginalObject.Arch != b.in.Arch {
+		return nil, fmt.Errorf("object for %v in a patch for %v", u.Object.Arch, b.in.Arch)
+	}
+	syms, err := u.Object.Symbols()
+	if err != nil {
+		return nil, err
+	}
+	place, err := newPlacement(b.original, b.machine, u.OriginalObject)
+	if err != nil {
+		return nil, err
+	}
+	um := &unitMerge{
+		unit: u, number: number, place: place, symbols: syms,
+		section: map[elf.SectionIndex]merged{}, symbol: map[int]int{},
+	}
+	for i, s := range u.Object.Sections {
+		if s.Flags&elf.SHF_ALLOC == 0 || s.Size == 0 || s.Type == elf.SHT_NOTE {
+			continue
+		}
+		kind, ok := kinds[s.Name]
+		if !ok {
+			return nil, fmt.Errorf("section %s cannot be part of a patch", s.Name)
+		}
+		if um.section[elf.SectionIndex(i)], err = b.append(kind, s); err != nil {
+			return nil, fmt.Errorf("section %s: %w", s.Name, err)
+		}
+	}
+	for i, s := range syms {
+		if at, ok := um.section[s.Section]; ok && i > 0 {
+			um.symbol[i] = b.define(s, at)
+		}
+	}
+	return um, nil
+}
+
+// append adds the content of s to the patch's section of the same name.
+func (b *builder) append(kind Kind, s elfobj.Section) (merged, error) {
+	i := slices.IndexFunc(b.patch.Sections, func(have Section) bool { return have.Name == s.Name })
+	if i < 0 {
+		i = len(b.patch.Sections)
+		b.patch.Sections = append(b.patch.Sections, Section{Name: s.Name, Kind: kind, Align: 1})
+	}
+	to := &b.patch.Sections[i]
+	align := max(1, s.Align)
+	to.Align = max(to.Align, align)
+	offset := alignUp(to.Size, align)
+	if kind != BSS {
+		data, err := s.Data()
+		if err != nil {
+			return merged{}, err
+		}
+		to.Data = append(append(to.Data, make([]byte, offset-to.Size)...), data...)
+	}
+	to.Size = offset + s.Size
+	return merged{i, offset}, nil
+}
+
+// define adds a symbol that a unit's object defines.
+func (b *builder) define(s elfobj.Symbol, at merged) int {
+	i, name := len(b.patch.Symbols), s.Name
+	if s.Type == elf.STT_SECTION {
+		name = ""
+	}
+	b.patch.Symbols = append(b.patch.Symbols, Symbol{
+		Name: name, Binding: Carried, Section: at.section, Value: at.offset + s.Value, Size: s.Size, Func: s.Type == elf.STT_FUNC,
+	})
+	if s.Bind != elf.STB_LOCAL {
+		b.carried[name] = i
+	}
+	return i
+}
+
+// relocs converts the relocations of a unit's object.
+func (b *builder) relocs(um *unitMerge) (reasons []error) {
+	refuse := func(name string, err error) {
+		reasons = append(reasons, fmt.Errorf("%s: symbol %q: %w", um.unit.Name, name, err))
+	}
+	for _, i := range slices.Sorted(maps.Keys(um.section)) {
+		at := um.section[i]
+		relocs, err := um.unit.Object.Relocs(int(i))
+		if err != nil {
+			return append(reasons, fmt.Errorf("%s: %w", um.unit.Name, err))
+		}
+		for _, r := range relocs {
+			if r.Symbol < 0 || r.Symbol >= len(um.symbols) {
+				return append(reasons, fmt.Errorf("%s: relocation at %#x names symbol %d of %d", um.unit.Name, r.Offset, r.Symbol, len(um.symbols)))
+			}
+			name := um.symbols[r.Symbol].Name
+			h, ok := b.machine.relocs[r.Type]
+			if !ok {
+				refuse(name, fmt.Errorf("%s is not supported%s", relocName(b.in.Arch, r.Type), tlsHint(um.symbols[r.Symbol])))
+				continue
+			}
+			symbol, err := b.bind(um, r.Symbol, h)
+			if err != nil {
+				refuse(name, err)
+				continue
+			}
+			to := &b.patch.Sections[at.section]
+			to.Relocs = append(to.Relocs, Reloc{Offset: at.offset + r.Offset, Type: r.Type, Symbol: symbol, Addend: r.Addend})
+		}
+	}
+	for i := range b.patch.Sections {
+		slices.SortFunc(b.patch.Sections[i].Relocs, func(x, y Reloc) int { return cmp.Compare(x.Offset, y.Offset) })
+	}
+	return reasons
+}
+
+func relocName(a *arch.Arch, typ uint32) string {
+	if a.Machine == elf.EM_AARCH64 {
+		return elf.R_AARCH64(typ).String()
+	}
+	return elf.R_X86_64(typ).String()
+}
+
+func tlsHint(s elfobj.Symbol) string {
+	if s.Type == elf.STT_TLS {
+		return " (thread-local storage)"
+	}
+	return ""
+}
+
+// functions adds the unit's redirected functions to the table.
+func (b *builder) functions(um *unitMerge) (reasons []error) {
+	for _, f := range um.unit.Functions {
+		if err := b.function(um, f); err != nil {
+			reasons = append(reasons, fmt.Errorf("%s: function %s: %w", um.unit.Name, f.Original, err))
+		}
+	}
+	return reasons
+}
+
+func (b *builder) function(um *unitMerge, f BuildFunction) error {
+	symbol := -1
+	for i, s := range um.symbols {
+		if at, ok := um.symbol[i]; ok && s.Name == f.Label {
+			symbol = at
+		}
+	}
+	if symbol < 0 {
+		return fmt.Errorf("the patch's assembly does not define %s", f.Label)
+	}
+	s, addr, err := um.place.find(f.Original)
+	if err != nil {
+		return err
+	}
+	if s.Type != elf.STT_FUNC || s.Size == 0 {
+		return fmt.Errorf("is not a function with a size")
+	}
+	body, err := b.in.Original.ReadAt(addr, s.Size)
+	if err != nil {
+		return err
+	}
+	room, err := b.room(addr, s.Size)
+	if err != nil {
+		return err
+	}
+	entry, err := b.in.Original.ReadAt(addr, min(room, maxEntryBytes))
+	if err != nil {
+		return err
+	}
+	if _, _, err := b.machine.redirect(entry, specs.Addr(addr), specs.Addr(addr)); err != nil {
+		return err
+	}
+	for _, have := range b.patch.Functions {
+		if have.Original.Lo == addr {
+			return fmt.Errorf("shares its code with %s: identical code was folded", have.Name)
+		}
+	}
+	b.patch.Functions = append(b.patch.Functions, Function{
+		Name: f.Original, File: um.unit.Name, Reason: f.Reason,
+		Original: specs.Range[specs.VAddr]{Lo: addr, Hi: addr + specs.VAddr(s.Size)},
+		Room:     room, Digest: specs.DigestOf(body), Entry: entry, Symbol: symbol,
+	})
+	return nil
+}
+
+// room returns how many bytes from addr on belong to the function or to the
+// padding behind it: no more than up to the next symbol's address.
+func (b *builder) room(addr specs.VAddr, size uint64) (uint64, error) {
+	room := size
+	if room >= uint64(b.machine.maxEntry) {
+		return room, nil
+	}
+	end := addr + specs.VAddr(size)
+	limit := end + 16
+	syms, err := b.in.Original.Symbols()
+	if err != nil {
+		return 0, err
+	}
+	for _, s := range syms {
+		if v := specs.VAddr(s.Value); s.Section != elf.SHN_UNDEF && s.Type != elf.STT_FILE && v >= end && v < limit {
+			limit = v
+		}
+	}
+	pad, err := b.in.Original.ReadAt(end, uint64(limit-end))
+	if err != nil {
+		return room, nil // the function is the last of its segment
+	}
+	return room + uint64(b.machine.padding(pad)), nil
+}
+
+// prune drops symbols that nothing refers to, puts imports last, and renumbers
+// the references. Carried symbols with a name stay, for debuggers.
+func (b *builder) prune() {
+	p := b.patch
+	used := make([]bool, len(p.Symbols))
+	for _, s := range p.Sections {
+		for _, r := range s.Relocs {
+			used[r.Symbol] = true
+		}
+	}
+	renumber := make([]int, len(p.Symbols))
+	var keep []Symbol
+	for _, imports := range []bool{false, true} {
+		for i, s := range p.Symbols {
+			if (s.Binding == Imported) == imports && (used[i] || s.Binding == Carried && s.Name != "") {
+				renumber[i] = len(keep)
+				keep = append(keep, s)
+			}
+		}
+	}
+	p.Symbols = keep
+	for i := range p.Sections {
+		for j := range p.Sections[i].Relocs {
+			r := &p.Sections[i].Relocs[j]
+			r.Symbol = renumber[r.Symbol]
+		}
+	}
+	for i := range p.Functions {
+		p.Functions[i].Symbol = renumber[p.Functions[i].Symbol]
+	}
+	slices.SortFunc(p.Functions, func(x, y Function) int { return strings.Compare(x.Name, y.Name) })
+}

@@ -1,0 +1,254 @@
+package kpack
+
+import (
+	"bytes"
+	"debug/elf"
+	"errors"
+	"fmt"
+
+	"github.com/fother/fother/kpack/elfobj"
+	"github.com/fother/fother/specs"
+)
+
+// ErrNotLinked is the class of symbols of a unit that the linker left out of
+// the target: unused sections (--gc-sections), folded functions (--icf),
+// archive members that nothing needed.
+var ErrNotLinked = errors.New("is not in the linked file")
+
+// symbolIndex finds the symbols of a linked file by name. Local symbols are
+// kept with the STT_FILE symbol that precedes them (gABI, "Symbol Table").
+type symbolIndex struct {
+	file    *elfobj.File
+	globals map[string]elfobj.Symbol
+	locals  map[string][]localSymbol
+	// slots are the GOT entries that the dynamic linker fills.
+	slots   map[string]slot
+	dynamic map[string]elfobj.Symbol
+	// lazy is set if JUMP_SLOT entries may be bound at the first call.
+	lazy, symbolic, pie bool
+}
+
+type localSymbol struct {
+	elfobj.Symbol
+	source string // name of the STT_FILE group, "" before the first
+}
+
+type slot struct {
+	addr specs.VAddr
+	lazy bool
+}
+
+func newSymbolIndex(f *elfobj.File, m *machine) (*symbolIndex, error) {
+	x := &symbolIndex{
+		file: f, globals: map[string]elfobj.Symbol{}, locals: map[string][]localSymbol{},
+		slots: map[string]slot{}, dynamic: map[string]elfobj.Symbol{},
+	}
+	syms, err := f.Symbols()
+	if err != nil {
+		return nil, err
+	}
+	source := ""
+	for _, s := range syms {
+		switch {
+		case s.Type == elf.STT_FILE:
+			source = s.Name
+		case !s.Defined() || s.Type == elf.STT_SECTION || s.Name == "":
+		case s.Bind == elf.STB_LOCAL:
+			x.locals[s.Name] = append(x.locals[s.Name], localSymbol{s, source})
+		default:
+			x.globals[s.Name] = s
+		}
+	}
+	return x, x.readDynamic(m)
+}
+
+// readDynamic fills slots and dynamic. A static executable has neither.
+func (x *symbolIndex) readDynamic(m *machine) error {
+	dynamic, err := x.file.Dynamic()
+	if errors.Is(err, elfobj.ErrNoDynamic) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	x.lazy, x.symbolic, x.pie = !dynamic.Now, dynamic.Symbolic, dynamic.Flags1&elf.DF_1_PIE != 0
+	syms, err := x.file.DynSymbols()
+	if err != nil {
+		return err
+	}
+	for _, s := range syms {
+		if s.Name != "" {
+			x.dynamic[s.Name] = s
+		}
+	}
+	relocs, err := x.file.DynRelocs()
+	if err != nil {
+		return err
+	}
+	for _, r := range relocs {
+		if r.Type != m.globDat && r.Type != m.jumpSlot || r.Symbol <= 0 || r.Symbol >= len(syms) {
+			continue
+		}
+		name, lazy := syms[r.Symbol].Name, r.Type == m.jumpSlot && x.lazy
+		if old, ok := x.slots[name]; !ok || old.lazy {
+			x.slots[name] = slot{specs.VAddr(r.Offset), lazy}
+		}
+	}
+	return nil
+}
+
+// placement says where the sections of one unit's object lie in the linked
+// file.
+type placement struct {
+	index   *symbolIndex
+	machine *machine
+	object  *elfobj.File
+	symbols []elfobj.Symbol
+	byName  map[string]int
+	source  string // the object's STT_FILE name
+	bases   map[elf.SectionIndex]base
+}
+
+type base struct {
+	addr specs.VAddr
+	err  error
+}
+
+func newPlacement(x *symbolIndex, m *machine, object *elfobj.File) (*placement, error) {
+	syms, err := object.Symbols()
+	if err != nil {
+		return nil, err
+	}
+	p := &placement{index: x, machine: m, object: object, symbols: syms, byName: map[string]int{}, bases: map[elf.SectionIndex]base{}}
+	for i, s := range syms {
+		switch {
+		case s.Type == elf.STT_FILE:
+			p.source = s.Name
+		case s.Name != "" && s.Type != elf.STT_SECTION && s.Defined():
+			p.byName[s.Name] = i
+		}
+	}
+	return p, nil
+}
+
+// find returns the link-time address of the symbol that the unit defines under
+// the given name.
+func (p *placement) find(name string) (elfobj.Symbol, specs.VAddr, error) {
+	i, ok := p.byName[name]
+	if !ok {
+		return elfobj.Symbol{}, 0, fmt.Errorf("is not defined in the unit")
+	}
+	s := p.symbols[i]
+	if s.Section == elf.SHN_COMMON {
+		g, ok := p.index.globals[name]
+		if !ok {
+			return s, 0, ErrNotLinked
+		}
+		return s, specs.VAddr(g.Value), nil
+	}
+	b, ok := p.bases[s.Section]
+	if !ok {
+		b.addr, b.err = p.locate(s.Section)
+		p.bases[s.Section] = b
+	}
+	return s, b.addr + specs.VAddr(s.Value), b.err
+}
+
+// locate finds the address of a section of the object. Every symbol that the
+// section defines votes for the addresses it could have; the section's bytes
+// decide between candidates, and contradict a wrong only one.
+func (p *placement) locate(section elf.SectionIndex) (specs.VAddr, error) {
+	var candidates map[specs.VAddr]bool
+	for _, s := range p.symbols {
+		if s.Section != section || s.Type == elf.STT_SECTION || s.Type == elf.STT_FILE || s.Name == "" {
+			continue
+		}
+		votes := p.votes(s)
+		if len(votes) == 0 {
+			continue // discarded by name, such as .L symbols; others decide
+		}
+		if candidates == nil {
+			candidates = votes
+			continue
+		}
+		for c := range candidates {
+			if !votes[c] {
+				delete(candidates, c)
+			}
+		}
+	}
+	var found []specs.VAddr
+	for c := range candidates {
+		if same, err := p.sameBytes(section, c); err != nil {
+			return 0, err
+		} else if same {
+			found = append(found, c)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return 0, ErrNotLinked
+	case 1:
+		return found[0], nil
+	}
+	return 0, fmt.Errorf("could be at %d places of the linked file: file name, symbol names and bytes are the same", len(found))
+}
+
+// votes returns the addresses where s's section would begin if s were one of
+// the linked file's symbols of that name.
+func (p *placement) votes(s elfobj.Symbol) map[specs.VAddr]bool {
+	v := map[specs.VAddr]bool{}
+	if s.Bind != elf.STB_LOCAL {
+		if g, ok := p.index.globals[s.Name]; ok {
+			v[specs.VAddr(g.Value-s.Value)] = true
+			return v
+		}
+	}
+	// Hidden symbols, and those that a version script hides, become local.
+	for _, l := range p.index.locals[s.Name] {
+		if l.Type == s.Type && (s.Bind != elf.STB_LOCAL || p.source == "" || l.source == p.source) {
+			v[specs.VAddr(l.Value-s.Value)] = true
+		}
+	}
+	return v
+}
+
+// sameBytes compares a section of the object with the linked file at address
+// at, but for the fields that relocations change.
+func (p *placement) sameBytes(section elf.SectionIndex, at specs.VAddr) (bool, error) {
+	s := p.object.Sections[section]
+	if s.Type == elf.SHT_NOBITS {
+		return true, nil
+	}
+	data, err := s.Data()
+	if err != nil {
+		return false, err
+	}
+	linked, err := p.index.file.ReadAt(at, uint64(len(data)))
+	if err != nil {
+		return false, nil // a candidate outside the file is none
+	}
+	relocs, err := p.object.Relocs(int(section))
+	if err != nil {
+		return false, err
+	}
+	from := 0
+	for _, r := range relocs {
+		lo, hi := p.field(r)
+		lo, hi = max(lo, from), min(hi, len(data))
+		if from < lo && lo <= len(data) && !bytes.Equal(data[from:lo], linked[from:lo]) {
+			return false, nil
+		}
+		from = max(from, hi)
+	}
+	return from >= len(data) || bytes.Equal(data[from:], linked[from:]), nil
+}
+
+// field returns the bytes of a section that the linker may have changed for r.
+func (p *placement) field(r elfobj.Reloc) (lo, hi int) {
+	size := 8 // of a type that patches do not use
+	if h, ok := p.machine.relocs[r.Type]; ok {
+		size = h.size
+	}
+	before, after := p.machine.relaxed(r.Type)
+	return max(0, int(r.Offset)-before), int(r.Offset) + size + after
+}
