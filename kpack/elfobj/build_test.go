@@ -1,0 +1,44 @@
+package elfobj
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/fother/fother/specs/arch"
+)
+
+// skip skips the test for a reason; in CI nothing may be missing.
+func skip(t testing.TB, reason string) {
+	t.Helper()
+	if os.Getenv("CI") == "true" {
+		t.Fatal("cannot skip in CI: " + reason)
+	}
+	t.Skip(reason)
+}
+
+// compiler returns the path of the C compiler for a.
+func compiler(t testing.TB, a *arch.Arch) string {
+	t.Helper()
+	path, err := exec.LookPath(a.Tuple + "-gcc")
+	if err != nil {
+		skip(t, a.Tuple+"-gcc is not installed")
+	}
+	return path
+}
+
+// build compiles C source for a with flags, and returns the output's path.
+func build(t testing.TB, a *arch.Arch, source string, flags ...string) string {
+	t.Helper()
+	dir := t.TempDir()
+	in, out := filepath.Join(dir, "in.c"), filepath.Join(dir, "out")
+	if err := os.WriteFile(in, []byte(source), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	args := append([]string{"-O1", "-o", out, in}, flags...)
+	if b, err := exec.Command(compiler(t, a), args...).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %v\n%s", args, err, b)
+	}
+	return out
+}
