@@ -1,0 +1,23 @@
+// Package specfile reads and writes specs as YAML.
+//
+// [Read] takes a file, [Parse] bytes; both give a [specs.Spec] with absolute
+// paths and defaults filled in, or an [*Error] that lists every problem as
+// file:line:column with what was expected. [Format] writes what Parse reads.
+//
+//	name: nginx                     # required; letters, digits, '.', '_', '-'
+//	description: one line or more
+//	source: nginx-1.22              # the tree; default: the spec's own folder
+//	patches: [a.patch, b.patch]     # required; in order, applied by patch -p1
+//	configure: [./configure]        # shell commands, once for each build
+//	build: [make]                   # shell commands; this is the default
+//	env: {CFLAGS: -O2}              # for all commands
+//	targets: [objs/nginx]           # default: all that changed
+//	series: default
+//	level: 1
+//	cves: [CVE-2026-0001]
+//
+// A spec is plain data: anchors, aliases, merge keys, tags and a second
+// document are refused, and so are unknown and repeated keys. Relative paths
+// are relative to the spec's folder and stay inside it, also by way of
+// symbolic links; whoever means another place says so with an absolute path.
+package specfile

@@ -1,0 +1,90 @@
+package specfile
+
+import (
+	"bytes"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+
+	"github.com/fother/fother/specs"
+)
+
+// Format returns s as YAML. Paths inside dir are written relative to it, others
+// as they are; Parse with the same dir gives s again if s is what Parse can
+// return.
+func Format(s specs.Spec, dir string) ([]byte, error) {
+	root := &yaml.Node{Kind: yaml.MappingNode}
+	put := func(key string, value *yaml.Node) {
+		root.Content = append(root.Content, scalar(key), value)
+	}
+	list := func(key string, all []string) {
+		if len(all) > 0 {
+			put(key, sequence(all))
+		}
+	}
+	put("name", scalar(s.Name))
+	if s.Description != "" {
+		put("description", scalar(s.Description))
+	}
+	put("source", scalar(shorten(s.Dir, dir)))
+	patches := make([]string, len(s.Patches))
+	for i, p := range s.Patches {
+		patches[i] = shorten(p, dir)
+	}
+	list("patches", patches)
+	list("configure", s.Configure)
+	list("build", s.Build)
+	if len(s.Env) > 0 {
+		put("env", mapping(s.Env))
+	}
+	list("targets", s.Targets)
+	put("series", scalar(string(s.Series)))
+	put("level", &yaml.Node{Kind: yaml.ScalarNode, Value: strconv.FormatUint(uint64(s.Level), 10)})
+	list("cves", s.CVEs)
+
+	var b bytes.Buffer
+	enc := yaml.NewEncoder(&b)
+	enc.SetIndent(2)
+	if err := enc.Encode(root); err != nil {
+		return nil, err
+	}
+	return b.Bytes(), enc.Close()
+}
+
+func scalar(s string) *yaml.Node {
+	n := new(yaml.Node)
+	n.SetString(s)
+	return n
+}
+
+func sequence(all []string) *yaml.Node {
+	n := &yaml.Node{Kind: yaml.SequenceNode}
+	for _, s := range all {
+		n.Content = append(n.Content, scalar(s))
+	}
+	return n
+}
+
+// mapping makes a mapping of KEY=VALUE pairs.
+func mapping(env []string) *yaml.Node {
+	n := &yaml.Node{Kind: yaml.MappingNode}
+	for _, kv := range env {
+		key, value, _ := strings.Cut(kv, "=")
+		n.Content = append(n.Content, scalar(key), scalar(value))
+	}
+	return n
+}
+
+// shorten returns path relative to dir if it lies in it.
+func shorten(path, dir string) string {
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return path
+	}
+	if rel, err := filepath.Rel(abs, path); err == nil && filepath.IsLocal(rel) {
+		return rel
+	}
+	return path
+}
