@@ -1,0 +1,169 @@
+package ptrace
+
+import (
+	"fmt"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fother/fother/specs"
+)
+
+// Agent is a stopped thread that makes system calls for the tool. It is made
+// by [Group.NewAgent], used for a few calls that do not sleep, and closed.
+type Agent struct {
+	g   *Group
+	t   *Thread
+	mem *Mem
+	// home are the registers with which the thread goes on in its own code.
+	home Regs
+	// site is the address of the system call instruction that it runs.
+	site specs.Addr
+	// stub is what was written to site, nil if nothing was.
+	stub []byte
+}
+
+// sudConfig is struct ptrace_sud_config.
+type sudConfig struct{ mode, selector, offset, len uint64 }
+
+// NewAgent prepares the stopped thread t. code are the process's executable
+// file mappings and the vDSO, where a place for the call is looked for, in
+// this order.
+//
+// Preconditions: t is stopped by [Group.Stop] or [Group.StopThread].
+//
+// Errors: [ErrUnsuitable] if another thread should be tried, [ErrGone].
+func (g *Group) NewAgent(t *Thread, mem *Mem, code []specs.Range[specs.Addr]) (*Agent, error) {
+	var sud sudConfig
+	_, err := requestInto(unix.PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG, t.TID, unsafe.Sizeof(sud), unsafe.Pointer(&sud))
+	if err == nil && sud.mode != 0 {
+		return nil, fmt.Errorf("%w: thread %d dispatches its system calls by itself", ErrUnsuitable, t.TID)
+	}
+	a := &Agent{g: g, t: t, mem: mem, home: t.Regs}
+	if err := a.prepare(code); err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+// rseqConfig is struct ptrace_rseq_configuration.
+type rseqConfig struct {
+	area      uint64
+	size, sig uint32
+	flags, _  uint32
+}
+
+// rseqAbort returns where a thread that was stopped at pc has to go on
+// if that is inside a restartable sequence, which any detour aborts. Source:
+// linux/rseq.h.
+func (a *Agent) rseqAbort(pc specs.Addr) (specs.Addr, bool) {
+	var c rseqConfig
+	_, err := requestInto(unix.PTRACE_GET_RSEQ_CONFIGURATION, a.t.TID, unsafe.Sizeof(c), unsafe.Pointer(&c))
+	if err != nil || c.area == 0 {
+		return 0, false
+	}
+	var ptr [1]uint64
+	var cs [4]uint64 // version and flags, start_ip, post_commit_offset, abort_ip
+	if !a.words(specs.Addr(c.area+8), ptr[:]) || ptr[0] == 0 || !a.words(specs.Addr(ptr[0]), cs[:]) {
+		return 0, false
+	}
+	return specs.Addr(cs[3]), uint64(pc)-cs[1] < cs[2]
+}
+
+// words reads 64-bit words of the host's byte order.
+func (a *Agent) words(at specs.Addr, w []uint64) bool {
+	b := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(w))), 8*len(w))
+	_, err := a.mem.ReadAt(b, int64(at))
+	return err == nil
+}
+
+// Syscall makes the thread call nr and returns the result.
+//
+// Errors: a [unix.Errno] that the call returned; [ErrGone]; [*StuckError] if
+// the thread went elsewhere, such as a signal handler, and did not come back.
+func (a *Agent) Syscall(nr uintptr, args ...uint64) (uint64, error) {
+	regs := a.home
+	a.aim(&regs, uint64(nr), args)
+	if err := regs.set(a.t.TID); err != nil {
+		return 0, a.g.lost(a.t, err)
+	}
+	deadline := time.Now().Add(a.g.limit)
+	for {
+		if err := a.toCall(deadline); err != nil {
+			return 0, err
+		}
+		if err := regs.get(a.t.TID); err != nil {
+			return 0, a.g.lost(a.t, err)
+		}
+		if result, ok := a.result(&regs); ok {
+			return result, errno(result)
+		}
+	}
+}
+
+// toCall lets the thread run to its next system-call-stop, passing on signals.
+func (a *Agent) toCall(deadline time.Time) error {
+	var sig unix.Signal
+	for {
+		a.t.stopped = false
+		if err := request(unix.PTRACE_SYSCALL, a.t.TID, 0, uintptr(sig)); err != nil {
+			return a.g.lost(a.t, err)
+		}
+		ws, err := a.report(deadline)
+		if err != nil {
+			return err
+		}
+		sig = 0
+		event := int(ws>>16) & 0xff
+		switch {
+		case event == unix.PTRACE_EVENT_EXEC:
+			a.g.exec = true
+			return a.g.ended()
+		case event != 0:
+		case ws.StopSignal() == unix.SIGTRAP|0x80:
+			return nil
+		default:
+			sig = ws.StopSignal()
+		}
+	}
+}
+
+// report waits for the thread's next stop.
+func (a *Agent) report(deadline time.Time) (unix.WaitStatus, error) {
+	var p pause
+	for {
+		ws, got, err := poll(a.t.TID)
+		if err != nil || got && !ws.Stopped() {
+			a.t.gone = true
+			if err := a.g.ended(); err != nil {
+				return 0, err
+			}
+			return 0, fmt.Errorf("%w: thread %d has ended", ErrUnsuitable, a.t.TID)
+		}
+		if got {
+			a.t.stopped = true
+			return ws, nil
+		}
+		if !p.once(time.Until(deadline)) {
+			a.t.asked = false // it runs, and Detach has to stop it
+			return 0, a.g.stuck(a.t)
+		}
+	}
+}
+
+// Close puts the thread back where it was stopped and removes what was written
+// for the calls. It stays stopped.
+func (a *Agent) Close() error {
+	if !a.t.Stopped() {
+		return nil // its stub brings it home; it must not be touched then
+	}
+	if err := a.home.set(a.t.TID); err != nil {
+		return a.g.lost(a.t, err)
+	}
+	a.t.Regs, a.t.fixed = a.home, false
+	if a.stub == nil {
+		return nil
+	}
+	return a.mem.Write(a.site, make([]byte, len(a.stub)))
+}

@@ -1,0 +1,367 @@
+package ptrace
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Options of Seize.
+type Options struct {
+	// Only, if not empty, are the only threads to seize. Otherwise all are,
+	// and those that they create.
+	Only []int
+	// Calls says that the threads are to make system calls for the tool: a
+	// seccomp filter of theirs is suspended while they are held.
+	Calls bool
+	// StopLimit is how long one thread may take to stop; 0 is one second.
+	StopLimit time.Duration
+}
+
+// Group is the seized threads of one process. It is used by the OS thread that
+// made it and by no other.
+type Group struct {
+	pid     int
+	options int
+	limit   time.Duration
+	threads []*Thread
+	// partial is set if only some threads were asked for.
+	partial bool
+	// exec is set once the process has executed another program.
+	exec bool
+}
+
+// Thread is one tracee.
+type Thread struct {
+	TID int
+	// Regs are the registers at the last stop.
+	Regs Regs
+
+	stopped bool
+	gone    bool
+	hold    bool // is to stay stopped; false while it only runs under supervision
+	asked   bool // interrupted since it last ran
+	halted  bool // the stop is one of job control
+	fixed   bool // Regs differ from what the kernel has
+}
+
+// Stopped reports whether the thread is held.
+func (t *Thread) Stopped() bool { return t.stopped && !t.gone }
+
+// Seize takes the threads of process pid. They run on. New threads of seized
+// ones are seized by the kernel. The caller has to Detach the group.
+//
+// Errors: [ErrGone], [ErrPermission], [ErrSeccomp], [*TracedError].
+func Seize(pid int, o Options) (*Group, error) {
+	g := &Group{pid: pid, limit: o.StopLimit, options: unix.PTRACE_O_TRACEEXEC | unix.PTRACE_O_TRACESYSGOOD}
+	if g.limit == 0 {
+		g.limit = time.Second
+	}
+	if mode, _ := statusField(pid, pid, "Seccomp"); o.Calls && mode != 0 {
+		g.options |= unix.PTRACE_O_SUSPEND_SECCOMP
+	}
+	var err error
+	if len(o.Only) > 0 {
+		g.partial = true
+		err = g.seizeThese(o.Only)
+	} else {
+		g.options |= unix.PTRACE_O_TRACECLONE
+		err = g.seizeAll()
+	}
+	if err == nil && len(g.threads) == 0 {
+		err = ErrGone
+	}
+	if err != nil {
+		g.Detach()
+		return nil, err
+	}
+	return g, nil
+}
+
+// seizeAll looks for threads until two looks in a row find no new one: then
+// every thread that can create another is held by TRACECLONE.
+func (g *Group) seizeAll() error {
+	for stable := 0; stable < 2; {
+		tids, err := Threads(g.pid)
+		if err != nil {
+			return err
+		}
+		before := len(g.threads)
+		if err := g.seizeThese(tids); err != nil {
+			return err
+		}
+		if err := g.Serve(); err != nil {
+			return err
+		}
+		if len(g.threads) == before {
+			stable++
+		} else {
+			stable = 0
+		}
+	}
+	return nil
+}
+
+func (g *Group) seizeThese(tids []int) error {
+	for _, tid := range tids {
+		if g.find(tid) != nil {
+			continue
+		}
+		ok, err := g.seizeOne(tid)
+		if err != nil {
+			return err
+		}
+		if ok {
+			g.add(&Thread{TID: tid})
+		}
+	}
+	return nil
+}
+
+// seizeOne reports false for a thread that has ended.
+func (g *Group) seizeOne(tid int) (bool, error) {
+	err := request(unix.PTRACE_SEIZE, tid, 0, uintptr(g.options))
+	switch {
+	case err == nil:
+		return true, nil
+	case dead(g.pid, tid):
+		return false, nil
+	case errors.Is(err, unix.ESRCH):
+		return false, nil
+	case !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EINVAL):
+		return false, fmt.Errorf("seize thread %d: %w", tid, err)
+	}
+	if tracer, _ := statusField(g.pid, tid, "TracerPid"); tracer != 0 {
+		if tracer == unix.Getpid() || tracer == unix.Gettid() {
+			return false, nil // TRACECLONE was faster
+		}
+		return false, &TracedError{TID: tid, Tracer: tracer, Name: Comm(tracer, tracer)}
+	}
+	if g.options&unix.PTRACE_O_SUSPEND_SECCOMP != 0 {
+		err = request(unix.PTRACE_SEIZE, tid, 0, uintptr(g.options&^unix.PTRACE_O_SUSPEND_SECCOMP))
+		if err == nil {
+			err = ErrSeccomp
+			g.add(&Thread{TID: tid}) // to be detached
+			return false, err
+		}
+	}
+	return false, ErrPermission
+}
+
+func (g *Group) find(tid int) *Thread {
+	i, ok := slices.BinarySearchFunc(g.threads, tid, func(t *Thread, tid int) int { return t.TID - tid })
+	if !ok {
+		return nil
+	}
+	return g.threads[i]
+}
+
+func (g *Group) add(t *Thread) {
+	i, _ := slices.BinarySearchFunc(g.threads, t.TID, func(t *Thread, tid int) int { return t.TID - tid })
+	g.threads = slices.Insert(g.threads, i, t)
+}
+
+// Threads are the threads that have not ended, by rising id. The slice is the
+// caller's, the threads are the group's.
+func (g *Group) Threads() []*Thread {
+	live := make([]*Thread, 0, len(g.threads))
+	for _, t := range g.threads {
+		if !t.gone {
+			live = append(live, t)
+		}
+	}
+	return live
+}
+
+// maxRounds bounds the search for threads that nobody told of.
+const maxRounds = 1000
+
+// Stop stops all threads and reads their registers.
+//
+// Errors: [ErrGone], [*StuckError] with the first thread that did not stop; in
+// both cases some threads may be stopped, and the caller resumes or detaches.
+func (g *Group) Stop() error {
+	for range maxRounds {
+		for _, t := range g.threads {
+			g.interrupt(t)
+		}
+		for i := 0; i < len(g.threads); i++ {
+			if g.threads[i].stopped || g.threads[i].gone {
+				continue
+			}
+			n := len(g.threads)
+			if err := g.await(g.threads[i]); err != nil {
+				return err
+			}
+			if len(g.threads) != n {
+				i = -1 // a new thread may have taken a place before this one
+			}
+		}
+		if g.partial || g.complete() {
+			break
+		}
+		if err := g.adopt(); err != nil {
+			return err
+		}
+	}
+	return g.readRegs()
+}
+
+// StopThread stops one thread and reads its registers.
+func (g *Group) StopThread(t *Thread) error {
+	g.interrupt(t)
+	if err := g.await(t); err != nil || t.gone {
+		return err
+	}
+	return g.readThread(t)
+}
+
+// complete reports whether the kernel knows of no thread but the group's.
+func (g *Group) complete() bool {
+	live := 0
+	for _, t := range g.threads {
+		if !t.gone {
+			live++
+		}
+	}
+	if leader := g.find(g.pid); leader == nil || leader.gone {
+		live++ // stays as a zombie until all others have ended
+	}
+	n, ok := statusField(g.pid, g.pid, "Threads")
+	return !ok || n <= live
+}
+
+// adopt seizes threads that turned up after Seize: of those that were not
+// caught at birth, such as the children of a thread that was being seized.
+func (g *Group) adopt() error {
+	tids, err := Threads(g.pid)
+	if err != nil {
+		return err
+	}
+	return g.seizeThese(tids)
+}
+
+func (g *Group) interrupt(t *Thread) {
+	t.hold = true
+	if t.stopped || t.gone || t.asked {
+		return
+	}
+	t.asked = true
+	// ESRCH is told by wait, too.
+	_ = request(unix.PTRACE_INTERRUPT, t.TID, 0, 0)
+}
+
+// Resume lets all stopped threads run. They stay seized.
+func (g *Group) Resume() error {
+	for _, t := range g.threads {
+		g.ResumeThread(t)
+	}
+	return g.ended()
+}
+
+// ResumeThread lets one stopped thread run.
+func (g *Group) ResumeThread(t *Thread) {
+	if !t.Stopped() {
+		return
+	}
+	g.flush(t)
+	how := unix.PTRACE_CONT
+	if t.halted {
+		how = unix.PTRACE_LISTEN // stays halted, and is woken by SIGCONT
+	}
+	_ = request(how, t.TID, 0, 0)
+	t.stopped, t.asked, t.hold = false, false, false
+}
+
+// Detach lets all threads go. Job control's stops stay.
+func (g *Group) Detach() {
+	for _, t := range g.threads {
+		if t.Stopped() {
+			g.flush(t)
+			if request(unix.PTRACE_DETACH, t.TID, 0, 0) == nil {
+				t.gone = true
+			}
+			t.stopped = false
+		}
+	}
+	// What runs has to be stopped first. New threads may turn up meanwhile.
+	for i := 0; i < len(g.threads); i++ {
+		t := g.threads[i]
+		if t.gone {
+			continue
+		}
+		n := len(g.threads)
+		g.interrupt(t)
+		if g.await(t) == nil && t.Stopped() {
+			if t.Regs.get(t.TID) == nil {
+				g.unbreak(t)
+				g.flush(t)
+			}
+			if request(unix.PTRACE_DETACH, t.TID, 0, 0) == nil {
+				t.gone, t.stopped = true, false
+			}
+		}
+		if len(g.threads) != n {
+			i = -1
+		}
+	}
+}
+
+// ended returns ErrGone if no thread is left, or the program is another.
+func (g *Group) ended() error {
+	if g.exec {
+		return fmt.Errorf("%w: it has executed another program", ErrGone)
+	}
+	for _, t := range g.threads {
+		if !t.gone && (t.TID != g.pid || len(g.threads) == 1) {
+			return nil
+		}
+	}
+	if dead(g.pid, g.pid) {
+		return ErrGone
+	}
+	return nil
+}
+
+// readRegs reads the registers of all stopped threads.
+func (g *Group) readRegs() error {
+	for _, t := range g.threads {
+		if !t.Stopped() {
+			continue
+		}
+		if err := g.readThread(t); err != nil {
+			return err
+		}
+	}
+	return g.ended()
+}
+
+func (g *Group) readThread(t *Thread) error {
+	if err := t.Regs.get(t.TID); err != nil {
+		return g.lost(t, err)
+	}
+	g.unbreak(t)
+	return nil
+}
+
+// flush gives the kernel the registers that were changed.
+func (g *Group) flush(t *Thread) {
+	if t.fixed {
+		t.fixed = t.Regs.set(t.TID) != nil
+	}
+}
+
+// lost takes note of a thread that was killed while it was stopped.
+func (g *Group) lost(t *Thread, err error) error {
+	if !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("thread %d: %w", t.TID, err)
+	}
+	t.stopped = false
+	if err := g.await(t); err != nil {
+		return err
+	}
+	return g.ended()
+}

@@ -1,0 +1,147 @@
+package ptrace
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fother/fother/specs"
+)
+
+// Mem is the memory of a process, by /proc/PID/mem. What is written through it
+// goes to read-only and to executable mappings too, whose pages become private
+// copies (FOLL_FORCE), and keeps the instruction cache coherent.
+//
+// A Mem refers to the memory that the process had when it was opened: after an
+// execve it reads nothing instead of the new program's.
+type Mem struct {
+	pid int
+	fd  int
+}
+
+// OpenMem opens the memory of process pid. Reading alone is possible where
+// writable is false.
+func OpenMem(pid int, writable bool) (*Mem, error) {
+	flags := unix.O_RDONLY
+	if writable {
+		flags = unix.O_RDWR
+	}
+	fd, err := unix.Open(fmt.Sprintf("/proc/%d/mem", pid), flags|unix.O_CLOEXEC, 0)
+	switch {
+	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
+		return nil, ErrPermission
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ESRCH):
+		return nil, ErrGone
+	case err != nil:
+		return nil, fmt.Errorf("/proc/%d/mem: %w", pid, err)
+	}
+	return &Mem{pid: pid, fd: fd}, nil
+}
+
+// Close releases the descriptor.
+func (m *Mem) Close() error { return unix.Close(m.fd) }
+
+// ReadAt reads from the run-time address off. It implements [io.ReaderAt]; an
+// address that is not mapped is an error, io.EOF after some bytes.
+func (m *Mem) ReadAt(b []byte, off int64) (int, error) {
+	done := 0
+	for done < len(b) {
+		n, err := unix.Pread(m.fd, b[done:], off+int64(done))
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case n > 0:
+			done += n
+			continue
+		case done > 0:
+			return done, io.EOF
+		case err == nil, errors.Is(err, unix.ESRCH):
+			return 0, fmt.Errorf("read memory at %#x: %w", off, ErrGone)
+		default:
+			return 0, fmt.Errorf("read memory at %#x: %w", off, err)
+		}
+	}
+	return done, nil
+}
+
+// Read returns the n bytes at a.
+func (m *Mem) Read(a specs.Addr, n int) ([]byte, error) {
+	b := make([]byte, n)
+	if _, err := m.ReadAt(b, int64(a)); err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// Write stores b at a. Within one page it is one copy by the kernel, made on
+// the calling thread.
+func (m *Mem) Write(a specs.Addr, b []byte) error {
+	for done := 0; done < len(b); {
+		n, err := unix.Pwrite(m.fd, b[done:], int64(a)+int64(done))
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case n > 0:
+			done += n
+			continue
+		case err == nil, errors.Is(err, unix.ESRCH):
+			return fmt.Errorf("write memory at %v: %w", a, ErrGone)
+		default:
+			return fmt.Errorf("write memory at %v: %w", a, err)
+		}
+	}
+	return nil
+}
+
+// maxVecs is the kernel's UIO_MAXIOV.
+const maxVecs = 1024
+
+// Span is memory of the process and where it is to be read to.
+type Span struct {
+	Addr specs.Addr
+	Buf  []byte
+	N    int // bytes read, set by ReadSpans
+}
+
+// ReadSpans reads many pieces with few system calls (process_vm_readv). A span
+// that cannot be read to its end is short, which N tells; it is no error.
+func (m *Mem) ReadSpans(spans []Span) error {
+	local := make([]unix.Iovec, 0, min(len(spans), maxVecs))
+	remote := make([]unix.RemoteIovec, 0, cap(local))
+	for i := 0; i < len(spans); {
+		local, remote = local[:0], remote[:0]
+		for j := i; j < len(spans) && len(local) < maxVecs; j++ {
+			if len(spans[j].Buf) == 0 {
+				local = append(local, unix.Iovec{})
+			} else {
+				local = append(local, unix.Iovec{Base: unsafe.SliceData(spans[j].Buf), Len: uint64(len(spans[j].Buf))})
+			}
+			remote = append(remote, unix.RemoteIovec{Base: uintptr(spans[j].Addr), Len: len(spans[j].Buf)})
+		}
+		n, err := unix.ProcessVMReadv(m.pid, local, remote, 0)
+		if errors.Is(err, unix.ESRCH) {
+			return ErrGone
+		}
+		if errors.Is(err, unix.EPERM) {
+			return ErrPermission
+		}
+		i = m.account(spans, i, i+len(local), max(n, 0))
+	}
+	return nil
+}
+
+// account spreads n read bytes over spans[i:end] and returns the index of the
+// first span that was not tried: the read stops at the first fault.
+func (m *Mem) account(spans []Span, i, end, n int) int {
+	for ; i < end; i++ {
+		spans[i].N = min(n, len(spans[i].Buf))
+		n -= spans[i].N
+		if spans[i].N < len(spans[i].Buf) {
+			return i + 1
+		}
+	}
+	return i
+}

@@ -1,0 +1,321 @@
+package ptrace
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fother/fother/specs"
+)
+
+// target is a program with one thread for each of its arguments' kinds. It
+// answers on stdout when all of them run, and checks itself that no call is
+// broken or started over.
+const target = `
+#define _GNU_SOURCE
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+static void die(const char *what, long n) { printf("BAD %s %ld\n", what, n); fflush(stdout); _exit(3); }
+static double now(void) { struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return t.tv_sec + t.tv_nsec / 1e9; }
+static volatile unsigned long spins;
+
+static void *run(void *arg)
+{
+	const char *kind = arg;
+	if (!strcmp(kind, "spin")) for (;;) spins++;
+	if (!strcmp(kind, "sleep")) for (;;) {
+		struct timespec t = {0, 300000000};
+		double a = now();
+		if (nanosleep(&t, 0)) die("nanosleep", errno);
+		if (now() - a > 0.5) die("nanosleep took ms", (now() - a) * 1e3);
+	}
+	if (!strcmp(kind, "epoll")) for (;;) {
+		struct epoll_event e;
+		if (epoll_wait(epoll_create1(0), &e, 1, 100000) < 0) die("epoll_wait", errno);
+	}
+	if (!strcmp(kind, "read")) for (;;) { char c; int p[2]; pipe(p); if (read(p[0], &c, 1) < 0) die("read", errno); }
+	if (!strcmp(kind, "births")) for (;;) {
+		pthread_t t;
+		if (!pthread_create(&t, 0, (void *(*)(void *))usleep, (void *)10)) pthread_join(t, 0);
+	}
+	if (!strcmp(kind, "signals")) for (;;) { pthread_kill(pthread_self(), SIGUSR1); }
+	return 0;
+}
+
+static volatile unsigned long handled;
+static void handler(int s) { handled++; getppid(); }
+
+int main(int argc, char **argv)
+{
+	signal(SIGUSR1, handler);
+	for (int i = 2; i < argc; i++) { pthread_t t; if (pthread_create(&t, 0, run, argv[i])) die("create", errno); }
+	printf("ready\n"); fflush(stdout);
+	if (argc > 1) run(argv[1]);
+	return 0;
+}
+`
+
+func need(t *testing.T, why string) {
+	t.Helper()
+	if os.Getenv("CI") == "true" {
+		t.Fatal(why)
+	}
+	t.Skip(why)
+}
+
+var build = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "ptrace")
+	if err != nil {
+		return "", err
+	}
+	src := filepath.Join(dir, "target.c")
+	if err := os.WriteFile(src, []byte(target), 0o600); err != nil {
+		return "", err
+	}
+	bin := filepath.Join(dir, "target")
+	out, err := exec.Command("gcc", "-O1", "-pthread", "-o", bin, src).CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("%w: %s", err, out)
+	}
+	return bin, err
+})
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if bin, err := build(); err == nil {
+		os.RemoveAll(filepath.Dir(bin))
+	}
+	os.Exit(code)
+}
+
+// start runs the target and waits until its threads are there.
+func start(t *testing.T, kinds ...string) *exec.Cmd {
+	t.Helper()
+	if _, err := exec.LookPath("gcc"); err != nil {
+		need(t, "gcc is not installed")
+	}
+	bin, err := build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(bin, kinds...)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	r := bufio.NewReader(out)
+	if line, err := r.ReadString('\n'); line != "ready\n" {
+		t.Fatalf("target says %q, %v", line, err)
+	}
+	said := make(chan string, 1)
+	go func() { b, _ := io.ReadAll(r); said <- string(b) }()
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		if s := <-said; s != "" {
+			t.Errorf("target says %s", s)
+		}
+		err := cmd.Wait()
+		if ws, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || ws.Signal() != syscall.SIGKILL && !t.Failed() && !strings.HasSuffix(t.Name(), "Gone") {
+			t.Errorf("target ended by itself: %v", err)
+		}
+	})
+	return cmd
+}
+
+// code returns the executable file mappings and the vDSO of a process.
+func code(t *testing.T, pid int) []specs.Range[specs.Addr] {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []specs.Range[specs.Addr]
+	for line := range strings.Lines(string(b)) {
+		var lo, hi, off, ino uint64
+		var perm, dev, path string
+		n, _ := fmt.Sscanf(line, "%x-%x %s %x %s %d %s", &lo, &hi, &perm, &off, &dev, &ino, &path)
+		if n == 7 && perm == "r-xp" {
+			all = append(all, specs.Range[specs.Addr]{Lo: specs.Addr(lo), Hi: specs.Addr(hi)})
+		}
+	}
+	slices.Reverse(all) // the vDSO first
+	return all
+}
+
+var kinds = [][]string{
+	{"spin"}, {"sleep"}, {"epoll"}, {"read"}, {"signals"}, {"births"},
+	{"sleep", "spin", "epoll", "read", "births", "signals", "sleep"},
+}
+
+func TestStopAndGo(t *testing.T) {
+	for _, kind := range kinds {
+		t.Run(strings.Join(kind, "+"), func(t *testing.T) {
+			cmd := start(t, kind...)
+			err := Do(func() error {
+				g, err := Seize(cmd.Process.Pid, Options{})
+				if err != nil {
+					return err
+				}
+				defer g.Detach()
+				for range 25 {
+					if err := g.Stop(); err != nil {
+						return err
+					}
+					tids, _ := Threads(cmd.Process.Pid)
+					if live := g.Threads(); len(live) != len(tids) {
+						t.Errorf("%d threads are held, %d exist", len(live), len(tids))
+					}
+					for _, th := range g.Threads() {
+						if !th.Stopped() || th.Regs.PC() == 0 || th.Regs.SP() == 0 {
+							t.Errorf("thread %d: stopped %v at %v", th.TID, th.Stopped(), th.Regs.PC())
+						}
+					}
+					if err := g.Resume(); err != nil {
+						return err
+					}
+					for range 3 {
+						time.Sleep(time.Millisecond)
+						if err := g.Serve(); err != nil {
+							return err
+						}
+					}
+				}
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(350 * time.Millisecond)
+			if tracer, _ := statusField(cmd.Process.Pid, cmd.Process.Pid, "TracerPid"); tracer != 0 {
+				t.Errorf("still traced by %d", tracer)
+			}
+		})
+	}
+}
+
+func TestAgent(t *testing.T) {
+	for _, kind := range kinds {
+		t.Run(strings.Join(kind, "+"), func(t *testing.T) {
+			cmd := start(t, kind...)
+			pid := cmd.Process.Pid
+			where := code(t, pid)
+			before := snapshot(t, pid, where)
+			for range 20 {
+				if err := Do(func() error { return mapAndUnmap(pid, where) }); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(7 * time.Millisecond)
+			}
+			time.Sleep(350 * time.Millisecond)
+			if after := snapshot(t, pid, where); after != before {
+				t.Error("code is not as it was")
+			}
+		})
+	}
+}
+
+func snapshot(t *testing.T, pid int, where []specs.Range[specs.Addr]) string {
+	t.Helper()
+	mem, err := OpenMem(pid, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mem.Close()
+	var all strings.Builder
+	for _, r := range where {
+		b, err := mem.Read(r.Lo, int(r.Size()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		all.Write(b)
+	}
+	return all.String()
+}
+
+// mapAndUnmap has one thread make some calls.
+func mapAndUnmap(pid int, where []specs.Range[specs.Addr]) error {
+	mem, err := OpenMem(pid, true)
+	if err != nil {
+		return err
+	}
+	defer mem.Close()
+	g, err := Seize(pid, Options{Only: []int{pid}, Calls: true})
+	if err != nil {
+		return err
+	}
+	defer g.Detach()
+	if err := g.Stop(); err != nil {
+		return err
+	}
+	a, err := g.NewAgent(g.Threads()[0], mem, where)
+	if err != nil {
+		return err
+	}
+	got, err := a.Syscall(unix.SYS_GETPID)
+	if err == nil && got != uint64(pid) {
+		err = fmt.Errorf("getpid is %d", got)
+	}
+	var p uint64
+	if err == nil {
+		p, err = a.Syscall(unix.SYS_MMAP, 0, 4096, unix.PROT_READ|unix.PROT_EXEC, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS, ^uint64(0), 0)
+	}
+	if err == nil {
+		err = mem.Write(specs.Addr(p), []byte("written"))
+	}
+	if err == nil {
+		_, err = a.Syscall(unix.SYS_MUNMAP, p, 4096)
+	}
+	if err == nil {
+		if _, bad := a.Syscall(unix.SYS_MUNMAP, 1, 4096); bad != unix.EINVAL {
+			err = fmt.Errorf("munmap of a bad address: %v", bad)
+		}
+	}
+	if e := a.Close(); err == nil {
+		err = e
+	}
+	return err
+}
+
+func TestGone(t *testing.T) {
+	cmd := start(t, "sleep", "spin")
+	err := Do(func() error {
+		g, err := Seize(cmd.Process.Pid, Options{})
+		if err != nil {
+			return err
+		}
+		defer g.Detach()
+		if err := g.Stop(); err != nil {
+			return err
+		}
+		cmd.Process.Kill()
+		time.Sleep(20 * time.Millisecond)
+		g.Resume()
+		return g.Stop()
+	})
+	if err != ErrGone {
+		t.Errorf("a killed process: %v", err)
+	}
+}

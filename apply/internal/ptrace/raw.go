@@ -1,0 +1,122 @@
+package ptrace
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"strconv"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Do runs f on an OS thread of its own and returns its result. All tracees of
+// f belong to that thread, and only f may touch them. The thread ends with f,
+// so that the kernel lets go whatever f did not.
+func Do(f func() error) error {
+	done := make(chan error)
+	go func() {
+		// Never unlocked: the thread must not go back to the pool, since other
+		// goroutines' children would be waited for together with tracees.
+		runtime.LockOSThread()
+		// Sleeps of microseconds, not of 50 (the default slack).
+		_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)
+		done <- f()
+	}()
+	return <-done
+}
+
+// request is ptrace(2) on thread tid.
+func request(req, tid int, addr, data uintptr) error {
+	_, _, e := unix.RawSyscall6(unix.SYS_PTRACE, uintptr(req), uintptr(tid), addr, data, 0, 0)
+	if e != 0 {
+		return e
+	}
+	return nil
+}
+
+// requestInto is ptrace(2) with a buffer as its last argument.
+func requestInto(req, tid int, addr uintptr, data unsafe.Pointer) (int, error) {
+	n, _, e := unix.RawSyscall6(unix.SYS_PTRACE, uintptr(req), uintptr(tid), addr, uintptr(data), 0, 0)
+	if e != 0 {
+		return 0, e
+	}
+	return int(n), nil
+}
+
+// poll is wait4(tid, __WALL|WNOHANG). It returns 0 when nothing is to be told.
+func poll(tid int) (status unix.WaitStatus, got bool, err error) {
+	var ws int32
+	n, _, e := unix.RawSyscall6(unix.SYS_WAIT4, uintptr(tid), uintptr(unsafe.Pointer(&ws)), unix.WALL|unix.WNOHANG, 0, 0, 0)
+	if e != 0 {
+		return 0, false, e
+	}
+	return unix.WaitStatus(ws), n != 0, nil
+}
+
+// taskFile reads a small file of /proc/PID/task/TID, nil if there is none.
+func taskFile(pid, tid int, name string) []byte {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/%s", pid, tid, name))
+	if err != nil {
+		return nil
+	}
+	return b
+}
+
+// Comm returns the name of a thread, or "" if it is gone.
+func Comm(pid, tid int) string {
+	return string(bytes.TrimSuffix(taskFile(pid, tid, "comm"), []byte("\n")))
+}
+
+// State returns the state letter of a thread as proc_pid_stat(5) has it, "X"
+// if it is gone.
+func State(pid, tid int) string {
+	// The name, in parentheses, may hold anything, also parentheses.
+	b := taskFile(pid, tid, "stat")
+	if i := bytes.LastIndexByte(b, ')'); i >= 0 && i+2 < len(b) {
+		return string(b[i+2 : i+3])
+	}
+	return "X"
+}
+
+// statusField returns a numeric field of a thread's status file.
+func statusField(pid, tid int, name string) (int, bool) {
+	for line := range bytes.Lines(taskFile(pid, tid, "status")) {
+		if rest, ok := bytes.CutPrefix(line, []byte(name+":")); ok {
+			n, err := strconv.Atoi(string(bytes.TrimSpace(rest)))
+			return n, err == nil
+		}
+	}
+	return 0, false
+}
+
+// dead reports whether thread tid has ended or is ending.
+func dead(pid, tid int) bool {
+	switch State(pid, tid) {
+	case "X", "x", "Z":
+		return true
+	}
+	return false
+}
+
+// Threads returns the thread ids of a process by rising id.
+func Threads(pid int) ([]int, error) {
+	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) || len(entries) == 0 && err == nil {
+		return nil, ErrGone
+	}
+	if err != nil {
+		return nil, err
+	}
+	tids := make([]int, 0, len(entries))
+	for _, e := range entries {
+		if tid, err := strconv.Atoi(e.Name()); err == nil {
+			tids = append(tids, tid)
+		}
+	}
+	slices.Sort(tids)
+	return tids, nil
+}

@@ -1,0 +1,90 @@
+package ptrace
+
+import (
+	"errors"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fother/fother/specs"
+)
+
+// Regs are the general registers of a stopped thread (struct user_pt_regs) and
+// its pointer authentication mask.
+type Regs struct {
+	unix.PtraceRegsArm64
+	// pac has the bits of an instruction address that hold a signature.
+	pac uint64
+}
+
+// PC returns the program counter.
+func (r *Regs) PC() specs.Addr { return specs.Addr(r.Pc) }
+
+// SP returns the stack pointer.
+func (r *Regs) SP() specs.Addr { return specs.Addr(r.Sp) }
+
+// General returns the registers that may hold a pointer, x0 to x30. The
+// program counter and the stack pointer are not among them.
+func (r *Regs) General() []uint64 {
+	all := make([]uint64, len(r.Regs))
+	for i, v := range r.Regs {
+		all[i] = r.StripPC(v)
+	}
+	return all
+}
+
+// DWARF returns the registers by their DWARF numbers: x0 to x30, sp (31), pc
+// (32). Source: DWARF for the Arm 64-bit Architecture, section 4.1.
+func (r *Regs) DWARF() []uint64 {
+	return append(append(make([]uint64, 0, 33), r.Regs[:]...), r.Sp, r.Pc)
+}
+
+// StripPC removes the signature from a return address of the lower, user's,
+// half of the address space.
+func (r *Regs) StripPC(word uint64) uint64 { return word &^ r.pac }
+
+func regset(req, tid, kind int, p unsafe.Pointer, size uintptr) error {
+	iov := unix.Iovec{Base: (*byte)(p), Len: uint64(size)}
+	_, err := requestInto(req, tid, uintptr(kind), unsafe.Pointer(&iov))
+	return err
+}
+
+func (r *Regs) get(tid int) error {
+	err := regset(unix.PTRACE_GETREGSET, tid, unix.NT_PRSTATUS, unsafe.Pointer(&r.PtraceRegsArm64), unsafe.Sizeof(r.PtraceRegsArm64))
+	if err != nil {
+		return err
+	}
+	var mask struct{ data, insn uint64 } // struct user_pac_mask
+	err = regset(unix.PTRACE_GETREGSET, tid, unix.NT_ARM_PAC_MASK, unsafe.Pointer(&mask), unsafe.Sizeof(mask))
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EIO) {
+		return nil // no pointer authentication here
+	}
+	r.pac = mask.insn
+	return err
+}
+
+func (r *Regs) set(tid int) error {
+	regs := r.PtraceRegsArm64
+	return regset(unix.PTRACE_SETREGSET, tid, unix.NT_PRSTATUS, unsafe.Pointer(&regs), unsafe.Sizeof(regs))
+}
+
+// setCall changes the system call that a thread at a syscall-enter-stop makes;
+// -1 skips it.
+func setCall(tid int, nr int32) error {
+	return regset(unix.PTRACE_SETREGSET, tid, unix.NT_ARM_SYSTEM_CALL, unsafe.Pointer(&nr), unsafe.Sizeof(nr))
+}
+
+func errno(result uint64) error {
+	if result > ^uint64(4095) {
+		return unix.Errno(-result)
+	}
+	return nil
+}
+
+// eintr reports whether the stop broke a call that can be entered again. Never
+// here: the first argument and the result share x0, and the kernel's copy of
+// the argument cannot be read. epoll_wait and its like show EINTR.
+func (r *Regs) eintr() bool { return false }
+
+// redo is not called, since eintr is never true.
+func (r *Regs) redo() {}

@@ -1,0 +1,173 @@
+package ptrace
+
+import (
+	"errors"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// pause is how a wait for a stop passes its time. It polls a few times, which
+// is enough where the thread stops on another processor, and goes on with
+// sleeps that grow: a sleeper that wakes goes before what spins, whereas a
+// yield may cost a whole time slice of each spinning thread.
+type pause struct {
+	turn     int
+	nap      time.Duration
+	deadline time.Time
+}
+
+const (
+	pollTurns = 16
+	firstNap  = 5 * time.Microsecond
+	shortNap  = 100 * time.Microsecond
+	longNap   = 2 * time.Millisecond
+)
+
+// once waits a little. It reports false when limit has passed since the first
+// sleep.
+func (p *pause) once(limit time.Duration) bool {
+	if p.turn++; p.turn <= pollTurns {
+		return true
+	}
+	now := time.Now()
+	if p.nap == 0 {
+		p.deadline, p.nap = now.Add(limit), firstNap
+	}
+	if p.nap < shortNap {
+		ts := unix.NsecToTimespec(int64(p.nap))
+		unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&ts)), 0, 0)
+	} else {
+		time.Sleep(p.nap)
+	}
+	p.nap = min(p.nap+p.nap/2, longNap)
+	return now.Before(p.deadline)
+}
+
+// sleeping reports whether the wait has got past the polls.
+func (p *pause) sleeping() bool { return p.turn > pollTurns+4 }
+
+// await waits until t is stopped or gone, or until the limit has passed.
+func (g *Group) await(t *Thread) error {
+	var p pause
+	for !t.stopped && !t.gone {
+		told, err := g.serve(t)
+		if err != nil {
+			return err
+		}
+		if told {
+			continue
+		}
+		if p.sleeping() && g.zombieLeader(t) {
+			t.gone = true // its exit is told only after all others'
+			return nil
+		}
+		if !p.once(g.limit) {
+			return g.stuck(t)
+		}
+	}
+	return nil
+}
+
+func (g *Group) stuck(t *Thread) error {
+	return &StuckError{TID: t.TID, Name: Comm(g.pid, t.TID), State: State(g.pid, t.TID)}
+}
+
+// zombieLeader reports whether t is the first thread and has ended before the
+// others: wait does not tell.
+func (g *Group) zombieLeader(t *Thread) bool { return t.TID == g.pid && State(g.pid, t.TID) == "Z" }
+
+// Serve handles what running tracees have to tell: signals that are to be
+// passed on, new threads, ends. It does not wait. Seized threads need it
+// called at least every few milliseconds.
+func (g *Group) Serve() error {
+	for i := 0; i < len(g.threads); i++ {
+		t := g.threads[i]
+		n := len(g.threads)
+		for !t.stopped && !t.gone {
+			told, err := g.serve(t)
+			if err != nil {
+				return err
+			}
+			if !told {
+				break
+			}
+			if t.stopped && !t.hold {
+				g.ResumeThread(t)
+				break
+			}
+		}
+		if len(g.threads) != n {
+			i = -1
+		}
+	}
+	return g.ended()
+}
+
+// serve handles at most one report of t and says whether there was one.
+func (g *Group) serve(t *Thread) (bool, error) {
+	ws, got, err := poll(t.TID)
+	switch {
+	case errors.Is(err, unix.ECHILD), errors.Is(err, unix.ESRCH):
+		t.gone = true
+		return true, g.ended()
+	case err != nil:
+		return false, err
+	case !got:
+		return false, nil
+	case ws.Exited(), ws.Signaled():
+		t.gone = true
+		return true, g.ended()
+	case !ws.Stopped():
+		return false, nil
+	}
+	return true, g.stopEvent(t, ws)
+}
+
+// stopEvent handles a ptrace-stop. Source: ptrace(2), "Stopped states".
+func (g *Group) stopEvent(t *Thread, ws unix.WaitStatus) error {
+	sig := ws.StopSignal()
+	switch event := int(ws>>16) & 0xff; {
+	case event == unix.PTRACE_EVENT_STOP:
+		t.stopped = true
+		t.halted = sig != unix.SIGTRAP
+	case event == unix.PTRACE_EVENT_EXEC:
+		g.exec = true
+		t.stopped = true
+		return g.ended()
+	case event == unix.PTRACE_EVENT_CLONE:
+		g.born(t)
+		_ = request(unix.PTRACE_CONT, t.TID, 0, 0)
+	case event != 0, sig == unix.SIGTRAP|0x80:
+		_ = request(unix.PTRACE_CONT, t.TID, 0, 0)
+	default:
+		// A signal. It is delivered now; an interrupt that is under way stops
+		// the thread before the handler's first instruction.
+		_ = request(unix.PTRACE_CONT, t.TID, 0, uintptr(sig))
+	}
+	return nil
+}
+
+// born takes in the thread that t created. clone may also make a process: that
+// one is let go.
+func (g *Group) born(t *Thread) {
+	var msg uint64
+	if _, err := requestInto(unix.PTRACE_GETEVENTMSG, t.TID, 0, unsafe.Pointer(&msg)); err != nil {
+		return
+	}
+	tid := int(msg)
+	if g.find(tid) != nil {
+		return
+	}
+	// The child begins with a stop of its own.
+	child := &Thread{TID: tid}
+	tgid, ok := statusField(tid, tid, "Tgid")
+	if ok && tgid != g.pid {
+		if g.await(child) == nil && child.Stopped() {
+			_ = request(unix.PTRACE_DETACH, tid, 0, 0)
+		}
+		return
+	}
+	g.add(child)
+}
