@@ -1,0 +1,174 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/fother/fother/compiler"
+	"github.com/fother/fother/differ"
+	"github.com/fother/fother/specs"
+)
+
+// Target is one deliverable that the fix changes.
+type Target struct {
+	// Name is its path in the tree.
+	Name              string
+	BuildID           specs.BuildID
+	Original, Patched *compiler.Link
+	Units             []Unit
+}
+
+// Unit is one unit of a target that the fix changes.
+type Unit struct {
+	compiler.UnitPair
+	Changes *differ.ChangeSet
+}
+
+// Diff compares the two builds that [Build] left. Everything that cannot be
+// patched is in the error, all at once. It fails with ErrNoChange if there is
+// nothing to patch.
+func Diff(ctx context.Context, s specs.Spec, o Options) ([]Target, error) {
+	f := FolderOf(s, o)
+	original, err := compiler.Load(f.store(), specs.StageOriginal)
+	if err != nil {
+		return nil, err
+	}
+	patched, err := compiler.Load(f.store(), specs.StagePatched)
+	if err != nil {
+		return nil, err
+	}
+	pairs, err := compiler.Compare(original, patched)
+	if err != nil {
+		return nil, err
+	}
+	d := &diffs{done: map[[2]specs.Digest]*diffResult{}}
+	d.run(ctx, pairs)
+	var targets []Target
+	var reasons []error
+	for _, p := range pairs {
+		name, err := filepath.Rel(f.Tree(), p.Original.Output)
+		if err != nil {
+			return nil, err
+		}
+		if len(s.Targets) > 0 && !slices.Contains(s.Targets, name) {
+			continue
+		}
+		t := Target{Name: name, BuildID: p.Original.BuildID, Original: p.Original, Patched: p.Patched}
+		for _, u := range p.Units {
+			r := d.result(u)
+			if r == nil {
+				continue
+			}
+			if r.err != nil {
+				reasons = append(reasons, fmt.Errorf("%s: %w", name, r.err))
+			} else if r.changes.Assembly != nil {
+				t.Units = append(t.Units, Unit{u, r.changes})
+			}
+		}
+		if len(t.Units) > 0 {
+			targets = append(targets, t)
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if len(reasons) > 0 {
+		return nil, errors.Join(reasons...)
+	}
+	if len(targets) == 0 {
+		return nil, ErrNoChange
+	}
+	return targets, writeAssembly(f, targets)
+}
+
+// writeAssembly leaves the patch assembly in the work folder, for people.
+func writeAssembly(f Folder, targets []Target) error {
+	if err := os.RemoveAll(f.diff()); err != nil {
+		return err
+	}
+	for _, t := range targets {
+		dir := filepath.Join(f.diff(), string(t.BuildID))
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+		for i, u := range t.Units {
+			if err := os.WriteFile(filepath.Join(dir, assemblyName(i, u)), u.Changes.Assembly, 0o644); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func assemblyName(i int, u Unit) string {
+	return fmt.Sprintf("%03d-%s.s", i, strings.ReplaceAll(filepath.Base(u.Changes.Unit), " ", "_"))
+}
+
+// diffs compares pairs of units, each once however many deliverables it is in.
+type diffs struct {
+	done map[[2]specs.Digest]*diffResult
+}
+
+type diffResult struct {
+	pair    compiler.UnitPair
+	changes *differ.ChangeSet
+	err     error
+}
+
+func digests(u compiler.UnitPair) [2]specs.Digest {
+	return [2]specs.Digest{u.Original.TextDigest, u.Patched.TextDigest}
+}
+
+// result returns what came of a pair, nil if its text is equal.
+func (d *diffs) result(u compiler.UnitPair) *diffResult { return d.done[digests(u)] }
+
+// run compares all units whose text differs, on all processors.
+func (d *diffs) run(ctx context.Context, pairs []compiler.Pair) {
+	var todo []*diffResult
+	for _, p := range pairs {
+		for _, u := range p.Units {
+			key := digests(u)
+			if key[0] != key[1] && d.done[key] == nil {
+				d.done[key] = &diffResult{pair: u}
+				todo = append(todo, d.done[key])
+			}
+		}
+	}
+	work := make(chan *diffResult)
+	var wg sync.WaitGroup
+	for range min(runtime.GOMAXPROCS(0), len(todo)) {
+		wg.Go(func() {
+			for r := range work {
+				r.changes, r.err = diffUnit(r.pair)
+			}
+		})
+	}
+	for _, r := range todo {
+		if ctx.Err() != nil {
+			r.err = ctx.Err()
+			continue
+		}
+		work <- r
+	}
+	close(work)
+	wg.Wait()
+}
+
+func diffUnit(u compiler.UnitPair) (*differ.ChangeSet, error) {
+	original, err := os.ReadFile(u.Original.Text)
+	if err != nil {
+		return nil, err
+	}
+	patched, err := os.ReadFile(u.Patched.Text)
+	if err != nil {
+		return nil, err
+	}
+	return differ.Diff(differ.Input{Unit: u.Original.Source, Arch: u.Original.Arch, Original: original, Patched: patched})
+}

@@ -1,0 +1,118 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"github.com/fother/fother/compiler"
+	"github.com/fother/fother/compiler/source"
+	"github.com/fother/fother/specs"
+)
+
+// ErrNoChange is the class of fixes that change no code.
+var ErrNoChange = errors.New("the fix changes no code")
+
+// Options says where and with what the steps work.
+type Options struct {
+	// Work is the folder that holds the work folders of all specs.
+	Work string
+	// Shim is the path of the fother-cc binary.
+	Shim string
+	// Progress, if set, gets a line for each step.
+	Progress io.Writer
+	Logger   *slog.Logger // nil is silent
+}
+
+func (o Options) say(format string, args ...any) {
+	if o.Progress != nil {
+		fmt.Fprintf(o.Progress, format+"\n", args...)
+	}
+}
+
+// Folder is the work folder of one spec.
+type Folder string
+
+// FolderOf returns the work folder of s.
+func FolderOf(s specs.Spec, o Options) Folder {
+	return Folder(filepath.Join(o.Work, fmt.Sprintf("%s-%d", s.Name, s.Level)))
+}
+
+// Tree is where both builds run. It holds the tree that was built last.
+func (f Folder) Tree() string { return filepath.Join(string(f), "tree") }
+
+// Original is the tree of the original build as it was after it.
+func (f Folder) Original() string { return filepath.Join(string(f), "original") }
+
+// Patched is the tree of the patched build as it was after it.
+func (f Folder) Patched() string { return filepath.Join(string(f), "patched") }
+
+// Patches is the folder of the .kpatch files.
+func (f Folder) Patches() string { return filepath.Join(string(f), "patches") }
+
+func (f Folder) store() string { return filepath.Join(string(f), "store") }
+func (f Folder) diff() string  { return filepath.Join(string(f), "diff") }
+func (f Folder) log(s specs.Stage) string {
+	return filepath.Join(string(f), "build-"+string(s)+".log")
+}
+
+// Build builds the tree of s as it is and with the fix, both at the same path
+// and under capture. Afterwards the two trees are in Folder.Original and
+// Folder.Patched. A patch that does not apply, or a command that fails, ends it
+// with an error that says where; patches made earlier stay.
+func Build(ctx context.Context, s specs.Spec, o Options) error {
+	f := FolderOf(s, o)
+	for _, dir := range []string{f.Tree(), f.Original(), f.Patched(), f.store()} {
+		if err := os.RemoveAll(dir); err != nil {
+			return err
+		}
+	}
+	if err := os.MkdirAll(string(f), 0o755); err != nil {
+		return err
+	}
+	for _, stage := range []specs.Stage{specs.StageOriginal, specs.StagePatched} {
+		if err := build(ctx, s, o, f, stage); err != nil {
+			return fmt.Errorf("%s build of %s: %w", stage, s.Name, err)
+		}
+	}
+	return nil
+}
+
+func build(ctx context.Context, s specs.Spec, o Options, f Folder, stage specs.Stage) error {
+	if err := source.Copy(s.Dir, f.Tree()); err != nil {
+		return err
+	}
+	if stage == specs.StagePatched {
+		for _, p := range s.Patches {
+			if err := source.Apply(f.Tree(), p); err != nil {
+				return err
+			}
+		}
+	}
+	log, err := os.Create(f.log(stage))
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	run := compiler.Options{
+		Dir: f.Tree(), Env: s.Env, Store: f.store(), Shim: o.Shim, Log: log, Logger: o.Logger,
+	}
+	if len(s.Configure) > 0 {
+		run.Commands, run.Stage = s.Configure, specs.StageConfigure
+		o.say("%s: configuring the %s tree", s.Name, stage)
+		if err := compiler.Run(ctx, run); err != nil {
+			return err
+		}
+	}
+	run.Commands, run.Stage = s.Build, stage
+	o.say("%s: building the %s tree", s.Name, stage)
+	if err := compiler.Run(ctx, run); err != nil {
+		return err
+	}
+	kept := map[specs.Stage]string{specs.StageOriginal: f.Original(), specs.StagePatched: f.Patched()}[stage]
+	return os.Rename(f.Tree(), kept)
+}

@@ -1,0 +1,27 @@
+package pipeline
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/fother/fother/differ"
+)
+
+// Report prints the functions that differ, for a person.
+func Report(w io.Writer, targets []Target) {
+	for _, t := range targets {
+		fmt.Fprintf(w, "%s  build-id %s\n", t.Name, t.BuildID)
+		for _, u := range t.Units {
+			fmt.Fprintf(w, "  %s\n", u.Changes.Unit)
+			for _, f := range u.Changes.Functions {
+				if f.Verdict == differ.Same {
+					continue
+				}
+				fmt.Fprintf(w, "    %-8v %s: %s\n", f.Verdict, f.Name, f.Reason)
+				if d := f.First; d != nil {
+					fmt.Fprintf(w, "             - %s\n             + %s\n", d.Original, d.Patched)
+				}
+			}
+		}
+	}
+}

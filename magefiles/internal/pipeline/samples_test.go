@@ -1,0 +1,223 @@
+package pipeline
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/fother/fother/specs"
+	"github.com/fother/fother/specs/specfile"
+)
+
+// bin holds the commands, built once for all tests of the package.
+var bin struct{ cc, fother string }
+
+func TestMain(m *testing.M) {
+	os.Exit(func() int {
+		dir, err := os.MkdirTemp("", "fother-e2e-")
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer os.RemoveAll(dir)
+		for pkg, path := range map[string]*string{"compiler/cmd/fother-cc": &bin.cc, "apply/cmd/fother": &bin.fother} {
+			if *path, err = Command(context.Background(), dir, pkg); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				return 1
+			}
+		}
+		return m.Run()
+	}())
+}
+
+// answer is a row of a sample's answers.tsv.
+type answer struct{ request, original, patched string }
+
+func answers(t *testing.T, sample string) []answer {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(samples, sample, "answers.tsv"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rows []answer
+	for line := range strings.Lines(string(data)) {
+		f := strings.Split(strings.TrimSuffix(line, "\n"), "\t")
+		if !strings.HasPrefix(line, "#") && len(f) == 3 {
+			rows = append(rows, answer{f[0], f[1], f[2]})
+		}
+	}
+	if len(rows) == 0 {
+		t.Fatal("no answers")
+	}
+	return rows
+}
+
+const samples = "../../../samples"
+
+// asked is a sample that runs with --ask.
+type asked struct {
+	t   *testing.T
+	cmd *exec.Cmd
+	in  io.Writer
+	out *bufio.Reader
+}
+
+func ask(t *testing.T, path string, wrap ...string) *asked {
+	t.Helper()
+	args := append(wrap, path, "--ask")
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	return &asked{t, cmd, in, bufio.NewReader(out)}
+}
+
+func (a *asked) pid() string { return strconv.Itoa(a.cmd.Process.Pid) }
+
+func (a *asked) answer(request string) string {
+	a.t.Helper()
+	if _, err := fmt.Fprintln(a.in, request); err != nil {
+		a.t.Fatalf("%q: the program is gone: %v", request, err)
+	}
+	line, err := a.out.ReadString('\n')
+	if err != nil {
+		a.t.Fatalf("%q: the program is gone: %v", request, err)
+	}
+	return strings.TrimSuffix(line, "\n")
+}
+
+// expect checks all answers of one state of the program.
+func (a *asked) expect(state string, rows []answer, want func(answer) string) {
+	a.t.Helper()
+	for _, r := range rows {
+		if got := a.answer(r.request); got != want(r) {
+			a.t.Errorf("%s: %q is answered by %q, want %q", state, r.request, got, want(r))
+		}
+	}
+}
+
+// fother runs the tool and fails the test unless it ends with the exit status.
+func fother(t *testing.T, exit int, args ...string) string {
+	t.Helper()
+	cmd := exec.Command(bin.fother, args...)
+	out, err := cmd.CombinedOutput()
+	if ended := (*exec.ExitError)(nil); err != nil && !errors.As(err, &ended) {
+		t.Fatal(err)
+	}
+	if got := cmd.ProcessState.ExitCode(); got != exit {
+		t.Fatalf("fother %s: exit status %d, want %d\n%s", strings.Join(args, " "), got, exit, out)
+	}
+	return string(out)
+}
+
+// make runs the pipeline for a sample with more compiler flags.
+func makeSample(t *testing.T, sample string, flags string) (specs.Spec, Folder) {
+	t.Helper()
+	s, err := specfile.Read(filepath.Join(samples, sample, "spec.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if flags != "" {
+		s.Env = append(s.Env, "CFLAGS="+flags)
+	}
+	o := Options{Work: t.TempDir(), Shim: bin.cc}
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	if _, err := Make(ctx, s, o); err != nil {
+		t.Fatal(err)
+	}
+	return s, FolderOf(s, o)
+}
+
+// TestSamples takes every sample the whole way: built twice, patched while it
+// runs, asked, reverted, asked again.
+func TestSamples(t *testing.T) {
+	for _, sample := range []string{"simple", "server", "ghost", "threads", "library"} {
+		for _, flags := range []string{"-O2 -g", "-O0", "-O3 -fno-plt -ffunction-sections -fdata-sections", "-Os -fno-pie -fcf-protection=full"} {
+			if strings.Contains(flags, "-fno-pie") && (sample == "ghost" || sample == "library") {
+				continue // their libraries need position independent code
+			}
+			t.Run(sample+" "+flags, func(t *testing.T) { testSample(t, sample, flags) })
+		}
+	}
+}
+
+func testSample(t *testing.T, sample, flags string) {
+	_, f := makeSample(t, sample, flags)
+	rows := answers(t, sample)
+	original := func(a answer) string { return a.original }
+	patched := func(a answer) string { return a.patched }
+	built := ask(t, filepath.Join(f.Patched(), sample))
+	built.expect("patched build", rows, patched)
+
+	p := ask(t, filepath.Join(f.Original(), sample))
+	p.expect("before", rows, original)
+	before := memory(t, p.pid())
+	fother(t, 0, "patch", "-p", p.pid(), f.Patches())
+	p.expect("patched", rows, patched)
+	fother(t, 3, "patch", "-p", p.pid(), f.Patches())
+	p.expect("patched twice", rows, patched)
+	if out := fother(t, 0, "info", "-p", p.pid()); !strings.Contains(out, sample) {
+		t.Errorf("info does not name the patch:\n%s", out)
+	}
+	fother(t, 0, "unpatch", "-p", p.pid())
+	p.expect("reverted", rows, original)
+	if after := memory(t, p.pid()); !bytes.Equal(before, after) {
+		t.Errorf("maps or code are not what they were\nbefore:\n%s\nafter:\n%s", before, after)
+	}
+}
+
+// memory returns the process's mappings and a digest of each that is
+// executable.
+func memory(t *testing.T, pid string) []byte {
+	t.Helper()
+	maps, err := os.ReadFile("/proc/" + pid + "/maps")
+	if err != nil {
+		t.Fatal(err)
+	}
+	mem, err := os.Open("/proc/" + pid + "/mem")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mem.Close()
+	var out bytes.Buffer
+	for line := range strings.Lines(string(maps)) {
+		var lo, hi uint64
+		var perm string
+		if _, err := fmt.Sscanf(line, "%x-%x %s", &lo, &hi, &perm); err != nil {
+			t.Fatal(err)
+		}
+		out.WriteString(line)
+		if strings.Contains(perm, "x") && !strings.Contains(line, "vsyscall") {
+			b := make([]byte, hi-lo)
+			if _, err := mem.ReadAt(b, int64(lo)); err != nil {
+				t.Fatal(err)
+			}
+			fmt.Fprintln(&out, specs.DigestOf(b))
+		}
+	}
+	return out.Bytes()
+}

@@ -1,0 +1,108 @@
+package tasks
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/fother/fother/"
+
+// allowed says which of the project's packages each package may import; the
+// tests of a package are not held to it. A package that is not listed may
+// import what its nearest listed parent may, and that parent.
+var allowed = map[string][]string{
+	"specs":                 {},
+	"specs/arch":            {},
+	"specs/specfile":        {"specs"},
+	"compiler":              {"specs", "specs/arch", "kpack/elfobj"},
+	"differ":                {"specs/arch"},
+	"differ/verify":         {"specs/arch", "kpack/elfobj"},
+	"kpack":                 {"specs", "specs/arch", "kpack/elfobj"},
+	"kpack/elfobj":          {"specs", "specs/arch"},
+	"registry":              {"specs"},
+	"apply":                 {"specs", "specs/arch", "kpack", "kpack/elfobj"},
+	"apply/internal/ptrace": {"specs", "specs/arch"},
+	"apply/internal/unwind": {"specs", "specs/arch", "kpack/elfobj"},
+	"magefiles":             {"specs", "specs/arch", "specs/specfile", "compiler", "differ", "kpack", "kpack/elfobj", "apply", "registry"},
+}
+
+// std lists the packages that import nothing but the standard library and each
+// other.
+var std = []string{"specs", "specs/arch"}
+
+type listed struct {
+	ImportPath string
+	Imports    []string
+}
+
+func TestImports(t *testing.T) {
+	out, err := exec.Command("go", "list", "-json=ImportPath,Imports", module+"...").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := 0
+	for dec := json.NewDecoder(strings.NewReader(string(out))); ; seen++ {
+		var p listed
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		checkImports(t, p)
+	}
+	if seen < 10 {
+		t.Errorf("only %d packages listed", seen)
+	}
+}
+
+func checkImports(t *testing.T, p listed) {
+	name := strings.TrimPrefix(p.ImportPath, module)
+	room := name
+	for allowed[room] == nil {
+		i := strings.LastIndexByte(room, '/')
+		if i < 0 {
+			t.Errorf("%s has no place in the table of packages", name)
+			return
+		}
+		room = room[:i]
+	}
+	for _, imp := range p.Imports {
+		to, ours := strings.CutPrefix(imp, module)
+		switch {
+		case ours && to != room && !strings.HasPrefix(to, room+"/") && !permits(room, to):
+			t.Errorf("%s may not import %s", name, to)
+		case !ours && slices.Contains(std, room) && strings.Contains(imp, "."):
+			t.Errorf("%s may import the standard library only, not %s", name, imp)
+		}
+	}
+}
+
+// permits reports whether packages of room may import to, or a package that it
+// stands for.
+func permits(room, to string) bool {
+	for _, a := range allowed[room] {
+		if to == a || strings.HasPrefix(to, a+"/") && allowed[to] == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// TestNativeOnly holds the line that only the ptrace package knows the host's
+// architecture.
+func TestNativeOnly(t *testing.T) {
+	out, err := exec.Command("git", "grep", "-lE", `runtime\.GOARCH|^//go:build.*(amd64|arm64)`, "--", ":/*.go", ":!:*_test.go").Output()
+	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	for _, f := range strings.Fields(string(out)) {
+		if !strings.Contains(f, "apply/internal/ptrace/") {
+			t.Errorf("%s asks for the host's architecture", f)
+		}
+	}
+}

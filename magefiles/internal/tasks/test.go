@@ -1,0 +1,76 @@
+package tasks
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"time"
+)
+
+// check is one part of a test run.
+type check struct {
+	name string
+	run  func(context.Context) error
+}
+
+// Test runs everything that CI runs. The first failure ends it.
+func Test(ctx context.Context) error {
+	return runAll(ctx, []check{
+		{"gofmt", gofmt},
+		{"go vet", command(nil, "go", "vet", "./...")},
+		{"go vet for aarch64", command([]string{"GOARCH=arm64"}, "go", "vet", "./...")},
+		{"staticcheck", command(nil, "go", "tool", "staticcheck", "./...")},
+		{"the magefile builds", command(nil, "go", "tool", "mage", "-l")},
+		{"go test", command(nil, "go", "test", "-timeout", "14m", "./...")},
+		{"race detector", command(nil, "go", "test", "-race", "-short", "-timeout", "10m",
+			"./compiler/...", "./differ/...", "./magefiles/internal/pipeline/...")},
+	})
+}
+
+// Long runs the slow tests, those with the build tag long.
+func Long(ctx context.Context) error {
+	return runAll(ctx, []check{
+		{"go test, long", command(nil, "go", "test", "-tags", "long", "-count", "1", "-timeout", "80m", "-v", "-run", "Long", "./...")},
+	})
+}
+
+func runAll(ctx context.Context, checks []check) error {
+	for _, c := range checks {
+		start := time.Now()
+		if err := c.run(ctx); err != nil {
+			return fmt.Errorf("%s: %w", c.name, err)
+		}
+		fmt.Printf("== %s: ok, %.1f s\n", c.name, time.Since(start).Seconds())
+	}
+	return nil
+}
+
+// command returns a check that runs a command with more environment variables
+// and shows its output.
+func command(env []string, name string, args ...string) func(context.Context) error {
+	return func(ctx context.Context) error {
+		cmd := exec.CommandContext(ctx, name, args...)
+		cmd.Env = append(os.Environ(), env...)
+		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+		return cmd.Run()
+	}
+}
+
+// gofmt fails with the names of files that it would change.
+func gofmt(ctx context.Context) error {
+	files, err := exec.CommandContext(ctx, "git", "ls-files", "*.go").Output()
+	if err != nil {
+		return fmt.Errorf("git ls-files: %w", err)
+	}
+	out, err := exec.CommandContext(ctx, "gofmt", append([]string{"-l"}, strings.Fields(string(files))...)...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%w\n%s", err, out)
+	}
+	if out = bytes.TrimSpace(out); len(out) > 0 {
+		return fmt.Errorf("not formatted:\n%s", out)
+	}
+	return nil
+}

@@ -1,0 +1,46 @@
+//go:build mage
+
+// Fother's own tasks. The ones that make patches are in package patch.
+package main
+
+import (
+	"context"
+	"os"
+
+	"github.com/magefile/mage/mg"
+
+	"github.com/fother/fother/magefiles/internal/demo"
+	"github.com/fother/fother/magefiles/internal/pipeline"
+	"github.com/fother/fother/magefiles/internal/tasks"
+	"github.com/fother/fother/magefiles/internal/tools"
+	//mage:import
+	_ "github.com/fother/fother/magefiles/patch"
+)
+
+// Aliases lets "go tool mage test" stand for all tests of CI.
+var Aliases = map[string]any{"test": Test.All}
+
+// Test is the namespace of the tests.
+type Test mg.Namespace
+
+// All runs everything that CI runs: format, vet, linter, tests and the samples.
+func (Test) All(ctx context.Context) error { return tasks.Test(ctx) }
+
+// Long runs the slow tests: soak, real packages, the emulated machine.
+func (Test) Long(ctx context.Context) error { return tasks.Long(ctx) }
+
+// Demo attacks a running server, heals it while it runs, and undoes it again.
+func Demo(ctx context.Context) error {
+	if err := tools.Need("gcc", "as", "ld", "make"); err != nil {
+		return err
+	}
+	o, err := pipeline.Default(ctx)
+	if err != nil {
+		return err
+	}
+	fother, err := pipeline.Command(ctx, o.Work, "apply/cmd/fother")
+	if err != nil {
+		return err
+	}
+	return demo.Run(ctx, os.Stdout, fother, o)
+}
