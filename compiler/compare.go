@@ -1,0 +1,217 @@
+package compiler
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+
+	"github.com/fother/fother/specs"
+)
+
+// Pair is one deliverable in both builds.
+type Pair struct {
+	Original, Patched *Link
+	// Units are paired by source and object, in link order. Each unit is there
+	// once.
+	Units []UnitPair
+	// Unseen are the objects that capture did not see being made, and that are
+	// the same in both builds: start-up code, system archives.
+	Unseen []string
+}
+
+// UnitPair is one unit in both builds. Original is nil for a unit that only
+// the patched build has, Patched for one that only the original has.
+type UnitPair struct{ Original, Patched *Unit }
+
+// Same reports whether both builds have the unit with the same text.
+func (p UnitPair) Same() bool {
+	return p.Original != nil && p.Patched != nil && p.Original.TextDigest == p.Patched.TextDigest
+}
+
+// Changed reports whether the builds of p's deliverable differ at all.
+func (p Pair) Changed() bool { return p.Original.Digest != p.Patched.Digest }
+
+// Compare pairs the deliverables of two builds by path, sorted by path, and
+// their units. Targets, if any, are the absolute paths of the only deliverables
+// to look at. A program that only the patched build has needs no patch and is
+// left out.
+//
+// The error joins every reason why the difference cannot be told whole:
+// [ErrUnseen], [ErrNoBuildID] and [ErrIncomplete] for deliverables that differ,
+// each with the name of the object or file.
+func Compare(orig, patched *Capture, targets ...string) ([]Pair, error) {
+	wanted := func(path string) bool { return len(targets) == 0 || slices.Contains(targets, path) }
+	after := map[string]*Link{}
+	for _, l := range patched.Deliverables() {
+		after[l.Output] = l
+	}
+	var pairs []Pair
+	var errs []error
+	found := map[string]bool{}
+	for _, o := range orig.Deliverables() {
+		if !wanted(o.Output) {
+			continue
+		}
+		found[o.Output] = true
+		p := after[o.Output]
+		if p == nil {
+			errs = append(errs, hint("do both builds make the same files?", "%s: %w: only the original build linked it", o.Output, ErrIncomplete))
+			continue
+		}
+		pair := Pair{Original: o, Patched: p}
+		errs = append(errs, pair.compare()...)
+		pairs = append(pairs, pair)
+	}
+	for _, t := range targets {
+		if !found[t] {
+			errs = append(errs, hint("targets are the paths of programs and libraries as the build links them", "%s: %w: the original build did not link it", t, ErrIncomplete))
+		}
+	}
+	errs = append(errs, compareUnseen(orig, patched, wanted)...)
+	slices.SortFunc(pairs, func(a, b Pair) int { return bytes.Compare([]byte(a.Original.Output), []byte(b.Original.Output)) })
+	return pairs, errors.Join(errs...)
+}
+
+const hintUnseen = "clang, ccache with its own assembler, gcc -B and compilers by absolute linker path go round the shims; build with gcc, or set CC=fother-cc"
+
+// compareUnseen compares the linked files that no captured link made.
+func compareUnseen(orig, patched *Capture, wanted func(string) bool) []error {
+	before := map[string]specs.Digest{}
+	for _, u := range orig.Unseen {
+		before[u.Path] = u.Digest
+	}
+	var errs []error
+	for _, u := range patched.Unseen {
+		if d, ok := before[u.Path]; wanted(u.Path) && (!ok || d != u.Digest) {
+			errs = append(errs, hint(hintUnseen, "%s: linked file differs, and was %w", u.Path, ErrUnseen))
+		}
+	}
+	return errs
+}
+
+// compare fills p's units and returns what stands in the way of a patch.
+func (p *Pair) compare() []error {
+	name := p.Original.Output
+	errs := p.pairInputs()
+	if !p.Changed() {
+		return nil
+	}
+	if p.Original.BuildID == "" {
+		errs = append(errs, hint(hintBuildID, "%s: %w", name, ErrNoBuildID))
+	}
+	for _, l := range []*Link{p.Original, p.Patched} {
+		if l.NoSymbols != "" {
+			errs = append(errs, hint("link without -s, and strip afterwards", "%s: %w: %s", name, ErrIncomplete, l.NoSymbols))
+		}
+		if l.NoInputs != "" {
+			errs = append(errs, hint("link without -Map, or with a linker whose map files are known: ld.bfd, gold, lld, mold",
+				"%s: %w: what went into it cannot be told: %s", name, ErrIncomplete, l.NoInputs))
+		}
+	}
+	for _, u := range p.Units {
+		if u.Same() && u.Original.ObjectDigest != u.Patched.ObjectDigest {
+			errs = append(errs, u.sameTextError(name))
+		}
+	}
+	return errs
+}
+
+// sameTextError says why the objects of one text differ.
+func (p UnitPair) sameTextError(deliverable string) error {
+	for i, inc := range p.Original.Includes {
+		if i < len(p.Patched.Includes) && p.Patched.Includes[i].Digest != inc.Digest {
+			return hint("a live patch cannot change data that assembly takes in with .incbin or .include",
+				"%s: %s: %w: its included file %s differs", deliverable, p.Original.Source, ErrIncomplete, inc.Path)
+		}
+	}
+	return hint("are both builds run with the same options and the same assembler?",
+		"%s: %s: %w: one text, but two different objects", deliverable, p.Original.Source, ErrIncomplete)
+}
+
+// inputKey is what an input keeps from one build to the next. n counts those
+// of one key.
+type inputKey struct {
+	path, member, source string
+	n                    int
+}
+
+var ltransName = regexp.MustCompile(`\.ltrans[0-9]+\.`)
+
+func keyOf(in Input, seen map[inputKey]int) inputKey {
+	k := inputKey{path: in.Path, member: in.Member}
+	if in.Unit != nil && (in.Gone || isTemporary(in.Path)) {
+		// The compiler made the name up; its part of link-time optimization is
+		// told by its number.
+		k.path = ltransName.FindString(filepath.Base(in.Path))
+		k.source = in.Unit.Source
+		if isTemporary(k.source) || in.Gone {
+			k.source = ""
+		}
+	}
+	n := seen[k]
+	seen[k]++
+	k.n = n
+	return k
+}
+
+func keyed(l *Link) (keys []inputKey, inputs map[inputKey]Input) {
+	inputs = map[inputKey]Input{}
+	seen := map[inputKey]int{}
+	for in := range l.leaves() {
+		k := keyOf(in, seen)
+		keys = append(keys, k)
+		inputs[k] = in
+	}
+	return keys, inputs
+}
+
+// pairInputs pairs the inputs of both links.
+func (p *Pair) pairInputs() []error {
+	before, originals := keyed(p.Original)
+	after, patched := keyed(p.Patched)
+	var errs []error
+	done := map[UnitPair]bool{}
+	add := func(o, n Input) {
+		if o.Unit == nil && n.Unit == nil {
+			if err := p.unseen(o, n); err != nil {
+				errs = append(errs, err)
+			}
+			return
+		}
+		if u := (UnitPair{o.Unit, n.Unit}); !done[u] {
+			done[u] = true
+			p.Units = append(p.Units, u)
+		}
+		if (o.Unit == nil && o.Path != "") || (n.Unit == nil && n.Path != "") {
+			errs = append(errs, hint(hintUnseen, "%s: object %s was captured in one build, and in the other %w", p.Original.Output, o.Name(), ErrUnseen))
+		}
+	}
+	for _, k := range before {
+		add(originals[k], patched[k])
+	}
+	for _, k := range after {
+		if _, ok := originals[k]; !ok {
+			add(Input{}, patched[k])
+		}
+	}
+	return errs
+}
+
+// unseen compares an object that capture did not see.
+func (p *Pair) unseen(o, n Input) error {
+	name := o.Name()
+	if o.Path == "" {
+		name = n.Name()
+	}
+	if o.Path != "" && n.Path != "" && o.Digest == n.Digest && !o.Gone && !n.Gone {
+		p.Unseen = append(p.Unseen, name)
+		return nil
+	}
+	return hint(hintUnseen, "%s: object %s differs, and was %w", p.Original.Output, name, ErrUnseen)
+}
+
+// ReadText returns the assembly text of u.
+func (u *Unit) ReadText() ([]byte, error) { return os.ReadFile(u.Text) }

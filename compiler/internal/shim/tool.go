@@ -1,0 +1,144 @@
+package shim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/fother/fother/compiler/internal/link"
+	"github.com/fother/fother/specs"
+)
+
+// real returns the tool that would have run had this shim not been there.
+// Under gcc, which tells its own name in COLLECT_GCC, it is what that compiler
+// would have found; a cross compiler has tools of its own. Else it is the next
+// program of that name on PATH.
+func (inv *invocation) real() (tool, error) {
+	gcc, err := inv.collectGCC()
+	if err != nil || gcc == "" {
+		return inv.onPath(inv.name)
+	}
+	key := inv.toolKey(gcc)
+	name := ""
+	if inv.store != nil {
+		name = inv.store.Tool(key)
+	}
+	if name == "" || filepath.IsAbs(name) && !isRegular(name) {
+		if name, err = inv.ask(gcc); err != nil {
+			return tool{}, err
+		}
+		if inv.store != nil {
+			if err := inv.store.SetTool(key, name); err != nil {
+				return tool{}, err
+			}
+		}
+	}
+	if strings.Contains(name, "/") {
+		return tool{Path: name, Argv0: name}, nil
+	}
+	return inv.onPath(name)
+}
+
+// shimDir is the folder that has to be taken out of the search paths.
+func (inv *invocation) shimDir() string {
+	if inv.store != nil {
+		return inv.store.Shims()
+	}
+	// A shim may be run outside the build that it was made for: libtool
+	// remembers the path of the linker.
+	if len(os.Args) > 0 && filepath.IsAbs(os.Args[0]) {
+		return filepath.Dir(os.Args[0])
+	}
+	return ""
+}
+
+// collectGCC returns the path of the gcc driver that runs this shim, or an
+// empty string.
+func (inv *invocation) collectGCC() (string, error) {
+	name := os.Getenv("COLLECT_GCC")
+	if name == "" {
+		return "", nil
+	}
+	if strings.Contains(name, "/") {
+		return inv.abs(name), nil
+	}
+	t, err := inv.onPath(name)
+	return t.Path, err
+}
+
+// prefixOptions returns those options of the compiler's command line that say
+// where it looks for programs.
+func prefixOptions() []string {
+	var out []string
+	opts := link.SplitArgs(os.Getenv("COLLECT_GCC_OPTIONS"))
+	for i := 0; i < len(opts); i++ {
+		switch {
+		case opts[i] == "-B" && i+1 < len(opts):
+			i++
+			out = append(out, "-B", opts[i])
+		case strings.HasPrefix(opts[i], "-B"), strings.HasPrefix(opts[i], "-m"),
+			strings.HasPrefix(opts[i], "--sysroot="), strings.HasPrefix(opts[i], "-specs="):
+			out = append(out, opts[i])
+		}
+	}
+	return out
+}
+
+// toolKey is the name under which the store remembers what a compiler
+// answered. It changes with all that the answer depends on.
+func (inv *invocation) toolKey(gcc string) string {
+	stamp := ""
+	if info, err := os.Stat(gcc); err == nil {
+		stamp = fmt.Sprint(info.Size(), info.ModTime().UnixNano())
+	}
+	return specs.DigestOf([]byte(strings.Join(append(prefixOptions(), inv.name, gcc, stamp,
+		os.Getenv("GCC_EXEC_PREFIX"), without(os.Getenv("COMPILER_PATH"), inv.shimDir()), os.Getenv("PATH")), "\x00"))).String()
+}
+
+// ask asks the compiler for the program that it would run.
+func (inv *invocation) ask(gcc string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, gcc, append(prefixOptions(), "-print-prog-name="+inv.name)...)
+	cmd.Env = setenv(os.Environ(), "COMPILER_PATH", without(os.Getenv("COMPILER_PATH"), inv.shimDir()))
+	cmd.Env = setenv(cmd.Env, EnvStage, string(specs.StageConfigure))
+	out, err := cmd.Output()
+	name := strings.TrimSpace(string(out))
+	if err != nil || name == "" {
+		return "", fmt.Errorf("%s -print-prog-name=%s: no answer: %v", gcc, inv.name, err)
+	}
+	return name, nil
+}
+
+// onPath finds the program name on PATH, apart from this one.
+//
+// The assembler is started under the bare name and a linker under its whole
+// path, as gcc and collect2 do: it shows in their messages.
+func (inv *invocation) onPath(name string) (tool, error) {
+	self, err := os.Stat("/proc/self/exe")
+	if err != nil {
+		return tool{}, err
+	}
+	for _, dir := range filepath.SplitList(os.Getenv("PATH")) {
+		if dir == "" {
+			dir = "."
+		}
+		path := filepath.Join(dir, name)
+		info, err := os.Stat(path)
+		if err != nil || !info.Mode().IsRegular() || info.Mode()&0o111 == 0 || os.SameFile(info, self) {
+			continue
+		}
+		if asName.MatchString(name) {
+			return tool{Path: path, Argv0: name}, nil
+		}
+		return tool{Path: path, Argv0: path}, nil
+	}
+	return tool{}, fmt.Errorf("%s: %w", name, errNoTool)
+}
+
+var errNoTool = errors.New("no such program on PATH, apart from fother-cc's own links")

@@ -1,0 +1,213 @@
+package compiler
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/fother/fother/compiler/internal/shim"
+	"github.com/fother/fother/compiler/internal/store"
+	"github.com/fother/fother/specs"
+)
+
+// Options says what to build and where to keep what is captured.
+type Options struct {
+	Dir      string      // the source tree; commands run there
+	Commands []string    // for sh -c, in order
+	Env      []string    // KEY=VALUE, added to this process's environment
+	Store    string      // folder of the capture store; made if missing
+	Stage    specs.Stage // StageConfigure captures nothing
+	Shim     string      // path of the program fother-cc
+	Log      io.Writer   // what the commands print; nil for nowhere
+	Logger   *slog.Logger
+}
+
+// Run runs the commands. In the stages that capture, what the store held of
+// this stage is forgotten first, and at the end the tree is searched for
+// linked files, so that one that no shim saw is found.
+//
+// A command that fails gives a [*CommandError]; a build that was not captured
+// [ErrNothingCaptured] or [ErrNoBuildID]. When ctx ends, the command's whole
+// process group is killed.
+func Run(ctx context.Context, o Options) error {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	dir, err := filepath.Abs(o.Dir)
+	if err != nil {
+		return err
+	}
+	o.Dir = dir
+	env := append(os.Environ(), o.Env...)
+	if o.Stage == specs.StageConfigure {
+		return o.commands(ctx, append(env, shim.EnvStage+"="+string(o.Stage)))
+	}
+	if o.Stage != specs.StageOriginal && o.Stage != specs.StagePatched {
+		return fmt.Errorf("stage %q: want %s, %s or %s", o.Stage, specs.StageConfigure, specs.StageOriginal, specs.StagePatched)
+	}
+	s, err := store.Open(o.Store)
+	if err != nil {
+		return storeHint(err)
+	}
+	if err := prepareShims(s, o.Shim, pathOf(env)); err != nil {
+		return storeHint(err)
+	}
+	if err := s.Begin(o.Stage); err != nil {
+		return storeHint(err)
+	}
+	start := time.Now()
+	if err := o.commands(ctx, captureEnviron(env, s, o.Stage)); err != nil {
+		return err
+	}
+	o.Logger.Info("build captured", "stage", o.Stage, "wall", time.Since(start))
+	return finish(s, o.Stage, dir, start)
+}
+
+func storeHint(err error) error {
+	if e := (*store.Error)(nil); errors.As(err, &e) {
+		return hint("is the disk full, and may this user write there?", "%w", err)
+	}
+	return err
+}
+
+func pathOf(env []string) string {
+	path := ""
+	for _, kv := range env {
+		if p, ok := strings.CutPrefix(kv, "PATH="); ok {
+			path = p
+		}
+	}
+	return path
+}
+
+// captureEnviron puts the shims in the way of gcc, and of makefiles that call
+// as or ld themselves.
+func captureEnviron(env []string, s *store.Store, stage specs.Stage) []string {
+	env = shim.Environ(env, s.Dir(), stage)
+	path := s.Shims()
+	if p := pathOf(env); p != "" {
+		path += ":" + p
+	}
+	return append(env, "PATH="+path)
+}
+
+// prepareShims fills the store's folder of shims: the names that gcc looks
+// for, and the names of cross tools on path, which makefiles call.
+func prepareShims(s *store.Store, program, path string) error {
+	program, err := filepath.Abs(program)
+	if err != nil {
+		return err
+	}
+	if info, err := os.Stat(program); err != nil || !info.Mode().IsRegular() || info.Mode()&0o111 == 0 {
+		return hint("build it with: go build ./compiler/cmd/fother-cc", "%s is not the program fother-cc: %v", program, err)
+	}
+	names := map[string]bool{"as": true, "ld": true, "ld.bfd": true, "ld.gold": true, "ld.lld": true, "ld.mold": true}
+	for _, dir := range filepath.SplitList(path) {
+		entries, err := os.ReadDir(dir)
+		if err != nil || filepath.Clean(dir) == s.Shims() {
+			continue
+		}
+		for _, e := range entries {
+			if n := e.Name(); strings.Contains(n, "-") && shim.IsTool(n) && !strings.HasPrefix(n, "llvm-") {
+				names[n] = true
+			}
+		}
+	}
+	for name := range names {
+		if err := relink(program, filepath.Join(s.Shims(), name)); err != nil {
+			return &store.Error{Dir: s.Dir(), Err: err}
+		}
+	}
+	return nil
+}
+
+// relink makes path a symbolic link to program, in one step.
+func relink(program, path string) error {
+	if have, err := os.Readlink(path); err == nil && have == program {
+		return nil
+	}
+	temp := path + ".new"
+	os.Remove(temp)
+	if err := os.Symlink(program, temp); err != nil {
+		return err
+	}
+	return os.Rename(temp, path)
+}
+
+func (o *Options) commands(ctx context.Context, env []string) error {
+	for _, c := range o.Commands {
+		o.Logger.Info("run", "stage", o.Stage, "command", c)
+		if err := o.command(ctx, c, env); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// killDelay is how long a command's descendants may keep its output open
+// after it was killed.
+const killDelay = 5 * time.Second
+
+func (o *Options) command(ctx context.Context, command string, env []string) error {
+	tail := &tail{next: o.Log}
+	cmd := exec.CommandContext(ctx, "sh", "-c", command)
+	cmd.Dir, cmd.Env = o.Dir, append(env, "PWD="+o.Dir)
+	cmd.Stdout, cmd.Stderr = tail, tail
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = killDelay
+	err := cmd.Run()
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		return &CommandError{Command: command, Err: err, Tail: tail.String()}
+	}
+	return nil
+}
+
+// tail passes bytes on and remembers the last of them.
+type tail struct {
+	mu   sync.Mutex
+	next io.Writer
+	last []byte
+}
+
+const tailSize = 4 << 10 // bytes quoted in an error
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.last = append(t.last, p...)
+	if n := len(t.last); n > 2*tailSize {
+		t.last = append(t.last[:0], t.last[n-tailSize:]...)
+	}
+	if t.next == nil {
+		return len(p), nil
+	}
+	return t.next.Write(p)
+}
+
+// String returns the last lines, at most tailSize bytes of them.
+func (t *tail) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	b := t.last
+	if len(b) > tailSize {
+		b = b[len(b)-tailSize:]
+		if i := bytes.IndexByte(b, '\n'); i >= 0 {
+			b = b[i+1:]
+		}
+	}
+	return string(b)
+}
