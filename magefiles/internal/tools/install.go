@@ -1,6 +1,7 @@
 package tools
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -60,55 +61,35 @@ func aptGet(ctx context.Context, args ...string) error {
 	return err
 }
 
-// run returns what cmd wrote to its standard output. Its error has the last
-// lines that the command wrote to either stream.
+// run returns what cmd wrote to its standard output. Its error quotes the end
+// of what the command wrote to its standard error, else to its output.
 func run(cmd *exec.Cmd) ([]byte, error) {
-	var out, all lastBytes
-	cmd.Stdout = both{&out, &all}
-	cmd.Stderr = &all
-	err := cmd.Run()
-	if err != nil {
-		name := strings.Join(append([]string{cmd.Args[0]}, verbs(cmd.Args[1:])...), " ")
-		return nil, fmt.Errorf("%s: %w\n%s", name, err, all.tail(15))
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Run(); err != nil {
+		said := errs.String()
+		if strings.TrimSpace(said) == "" {
+			said = out.String()
+		}
+		return nil, fmt.Errorf("%s: %w\n%s", words(cmd.Args), err, tail(said, 15))
 	}
-	return out, nil
+	return out.Bytes(), nil
 }
 
-// verbs leaves the options out of a command line, for messages.
-func verbs(args []string) []string {
-	var words []string
+// words leaves the options out of a command line, for messages.
+func words(args []string) string {
+	var all []string
 	for i := 0; i < len(args); i++ {
 		if args[i] == "-o" {
 			i++
 		} else if !strings.HasPrefix(args[i], "-") {
-			words = append(words, args[i])
+			all = append(all, args[i])
 		}
 	}
-	return words
+	return strings.Join(all, " ")
 }
 
-// lastBytes keeps the end of what is written to it.
-type lastBytes []byte
-
-func (l *lastBytes) Write(p []byte) (int, error) {
-	const limit = 1 << 20
-	*l = append(*l, p...)
-	if len(*l) > 2*limit {
-		*l = append(lastBytes(nil), (*l)[len(*l)-limit:]...)
-	}
-	return len(p), nil
-}
-
-func (l lastBytes) tail(lines int) string {
-	all := strings.Split(strings.TrimSpace(string(l)), "\n")
+func tail(s string, lines int) string {
+	all := strings.Split(strings.TrimSpace(s), "\n")
 	return strings.Join(all[max(0, len(all)-lines):], "\n")
-}
-
-// both writes to two places. It is not io.MultiWriter, because os/exec copies
-// the two streams at once unless they are one: all is locked by this type.
-type both struct{ a, b *lastBytes }
-
-func (w both) Write(p []byte) (int, error) {
-	w.a.Write(p)
-	return w.b.Write(p)
 }

@@ -1,0 +1,143 @@
+package pipeline
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/tools/txtar"
+
+	"github.com/fother/fother/specs"
+)
+
+// askMain is the main program of every case: it answers each line of its
+// input by calling answer.
+const askMain = `
+#include <stdio.h>
+#include <string.h>
+const char *answer(const char *request);
+int main(void) {
+	char line[256];
+	while (fgets(line, sizeof line, stdin)) {
+		line[strcspn(line, "\n")] = 0;
+		printf("%s\n", answer(line));
+		fflush(stdout);
+	}
+	return 0;
+}
+`
+
+// TestCases takes small programs the whole way. Each file of testdata/cases is
+// a txtar archive whose comment says what it is about. "requests" are sent to
+// the original build, to the patched build and to the process before, with and
+// after the patch; a "patched/NAME" takes the place of NAME. The answers
+// must be those of the two builds, and differ. "state", if present, are the
+// answers of the process with the patch when they depend on what came before.
+func TestCases(t *testing.T) {
+	files, err := filepath.Glob("testdata/cases/*.txtar")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no cases: %v", err)
+	}
+	for _, file := range files {
+		ar, err := txtar.ParseFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, flags := range []string{"-O0", "-O2 -g -fcf-protection", "-O3 -fno-pie -no-pie"} {
+			t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar")+" "+flags, func(t *testing.T) {
+				testCase(t, ar, flags)
+			})
+		}
+	}
+}
+
+func testCase(t *testing.T, ar *txtar.Archive, flags string) {
+	dir := t.TempDir()
+	var requests, state []string
+	put := func(path string, data []byte) {
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	trees := []string{"a", "b"}
+	for _, tree := range trees {
+		put(filepath.Join(dir, tree, "main.c"), []byte(askMain))
+	}
+	for _, f := range ar.Files {
+		lines := strings.Split(strings.TrimSpace(string(f.Data)), "\n")
+		switch name, patched := strings.CutPrefix(f.Name, "patched/"); {
+		case f.Name == "requests":
+			requests = lines
+		case f.Name == "state":
+			state = lines
+		case patched:
+			put(filepath.Join(dir, "b", name), f.Data)
+		default:
+			put(filepath.Join(dir, "a", name), f.Data)
+			put(filepath.Join(dir, "b", name), f.Data)
+		}
+	}
+	diff := exec.Command("diff", "-urN", "a", "b")
+	diff.Dir = dir
+	patch, err := diff.Output()
+	if len(patch) == 0 {
+		t.Fatalf("the case changes nothing: %v", err)
+	}
+	put(filepath.Join(dir, "fix.patch"), patch)
+	s := specs.Spec{
+		Name: "case", Dir: filepath.Join(dir, "a"), Patches: []string{filepath.Join(dir, "fix.patch")},
+		Build:  []string{"cc -Wl,--build-id -Wno-unused-result " + flags + " -o case *.c -lm -pthread"},
+		Series: specs.DefaultSeries, Level: 1,
+	}
+	o := Options{Work: filepath.Join(dir, "work"), Shim: bin.cc}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if _, err := Make(ctx, s, o); err != nil {
+		t.Fatal(err)
+	}
+	checkCase(t, FolderOf(s, o), requests, state)
+}
+
+func checkCase(t *testing.T, f Folder, requests, state []string) {
+	answersOf := func(p *asked) (all []string) {
+		for _, r := range requests {
+			all = append(all, p.answer(r))
+		}
+		return all
+	}
+	original := answersOf(ask(t, filepath.Join(f.Original(), "case")))
+	patched := answersOf(ask(t, filepath.Join(f.Patched(), "case")))
+	if strings.Join(original, "\n") == strings.Join(patched, "\n") {
+		t.Fatalf("the two builds answer alike: %q", original)
+	}
+	p := ask(t, filepath.Join(f.Original(), "case"))
+	expect := func(what string, got, want []string) {
+		t.Helper()
+		if strings.Join(got, "\n") != strings.Join(want, "\n") {
+			t.Errorf("%s: answers %q, want %q", what, got, want)
+		}
+	}
+	expect("before", answersOf(p), original)
+	before := memory(t, p.pid())
+	fother(t, 0, "patch", "-p", p.pid(), f.Patches())
+	if state != nil {
+		patched = state
+	}
+	expect("patched", answersOf(p), patched)
+	fother(t, 0, "unpatch", "-p", p.pid())
+	if state == nil {
+		expect("reverted", answersOf(p), original)
+	} else {
+		answersOf(p)
+	}
+	if after := memory(t, p.pid()); string(before) != string(after) {
+		t.Errorf("maps or code are not what they were\nbefore:\n%s\nafter:\n%s", before, after)
+	}
+}
