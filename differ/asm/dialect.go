@@ -1,0 +1,45 @@
+package asm
+
+import (
+	"fmt"
+
+	"github.com/fother/fother/specs/arch"
+)
+
+// Dialect is what the assembly of one architecture has of its own.
+type Dialect struct {
+	Arch *arch.Arch
+	// Comment begins a comment anywhere outside strings; LineComment at the
+	// begin of a line only.
+	Comment, LineComment string
+	// Registers is the prefix of register names, or 0.
+	Registers byte
+	// Immediate is the prefix of immediate operands, or 0.
+	Immediate byte
+	// TypeMark comes before section and symbol types.
+	TypeMark byte
+	// branch reports whether an instruction is a direct call or jump when its
+	// last operand is a symbol.
+	branch func(mnemonic, operands string) bool
+	// bare reports whether an operand that begins with a letter is a symbol:
+	// it is the n-th (from 0) of an instruction, of total.
+	bare func(mnemonic string, n int, last bool) bool
+	// prefix reports whether a word is an instruction prefix.
+	prefix func(word string) bool
+	// SlotToAddress rewrites an instruction that reads the address of symbol
+	// from the global offset table so that it computes it: symbols that a
+	// patch defines need no slot. It reports whether it could.
+	SlotToAddress func(stmt, symbol, replacement string) (string, bool)
+}
+
+var dialects = []*Dialect{&x86_64, &aarch64}
+
+// DialectOf returns the dialect of a.
+func DialectOf(a *arch.Arch) (*Dialect, error) {
+	for _, d := range dialects {
+		if d.Arch == a {
+			return d, nil
+		}
+	}
+	return nil, fmt.Errorf("assembly of %v is not supported", a)
+}

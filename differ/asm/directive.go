@@ -1,0 +1,149 @@
+package asm
+
+import "strings"
+
+// action is what the parser does with a directive.
+type action uint8
+
+const (
+	aUnknown action = iota
+	aNoise          // says nothing about the running program
+	aBytes          // makes bytes, may name symbols
+	aLiteral        // makes bytes, names none
+	aAlign
+	aCFI
+	aMark
+	aMode
+	aSection
+	aPush
+	aPop
+	aPrevious
+	aIdent
+	aGlobal
+	aWeak
+	aLocal
+	aVisibility
+	aType
+	aSize
+	aCommon
+	aSet
+	aSymver
+	aWeakref
+	aRefused
+)
+
+// directives are the ones that gcc, clang and common inline assembly use.
+// Source: as(1) manual, "Pseudo Ops", and the x86 and AArch64 chapters.
+var directives = map[string]action{
+	".file": aNoise, ".loc": aNoise, ".line": aNoise, ".ln": aNoise, ".loc_mark_labels": aNoise, ".addrsig": aNoise,
+	".addrsig_sym": aNoise, ".appfile": aNoise, ".code64": aNoise, ".att_syntax": aNoise, ".att_mnemonic": aNoise,
+	".cfi_sections": aNoise, ".title": aNoise, ".version": aNoise, ".end": aRefused,
+
+	".byte": aBytes, ".2byte": aBytes, ".4byte": aBytes, ".8byte": aBytes, ".word": aBytes, ".short": aBytes,
+	".hword": aBytes, ".value": aBytes, ".long": aBytes, ".int": aBytes, ".quad": aBytes, ".xword": aBytes,
+	".dword": aBytes, ".octa": aBytes, ".uleb128": aBytes, ".sleb128": aBytes, ".inst": aBytes, ".dc.b": aBytes,
+	".dc.w": aBytes, ".dc.l": aBytes, ".dc.a": aBytes, ".zero": aBytes, ".skip": aBytes, ".space": aBytes, ".fill": aBytes, ".nops": aBytes,
+
+	".string": aLiteral, ".string8": aLiteral, ".string16": aLiteral, ".string32": aLiteral, ".ascii": aLiteral,
+	".asciz": aLiteral, ".base64": aLiteral, ".float": aLiteral, ".double": aLiteral, ".single": aLiteral,
+	".float16": aLiteral, ".tfloat": aLiteral, ".bfloat16": aLiteral,
+
+	".align": aAlign, ".p2align": aAlign, ".p2alignw": aAlign, ".p2alignl": aAlign, ".balign": aAlign,
+	".balignw": aAlign, ".balignl": aAlign,
+
+	".tlsdesccall": aMark, ".tlsdescadd": aMark, ".tlsdescldr": aMark, ".variant_pcs": aMark,
+	".arch": aMode, ".cpu": aMode, ".arch_extension": aMode, ".tune": aMode,
+
+	".section": aSection, ".text": aSection, ".data": aSection, ".bss": aSection, ".pushsection": aPush,
+	".popsection": aPop, ".previous": aPrevious,
+
+	".ident": aIdent, ".globl": aGlobal, ".global": aGlobal, ".weak": aWeak, ".local": aLocal,
+	".hidden": aVisibility, ".protected": aVisibility, ".internal": aVisibility, ".type": aType, ".size": aSize,
+	".comm": aCommon, ".lcomm": aCommon, ".set": aSet, ".equ": aSet, ".symver": aSymver, ".weakref": aWeakref,
+
+	".intel_syntax": aRefused, ".intel_mnemonic": aRefused, ".code32": aRefused, ".code16": aRefused, ".code16gcc": aRefused,
+	".macro": aRefused, ".include": aRefused, ".incbin": aRefused, ".if": aRefused, ".ifdef": aRefused,
+	".ifndef": aRefused, ".rept": aRefused, ".irp": aRefused, ".irpc": aRefused, ".org": aRefused, ".subsection": aRefused,
+}
+
+// actionOf returns what to do with the directive of that name.
+func actionOf(name string) action {
+	if a, ok := directives[name]; ok {
+		return a
+	}
+	if strings.HasPrefix(name, ".cfi_") {
+		return aCFI
+	}
+	return aUnknown
+}
+
+// reason says why a directive is not taken.
+func reason(name string, a action) string {
+	if a == aUnknown {
+		return "unknown directive"
+	}
+	switch name {
+	case ".intel_syntax", ".intel_mnemonic":
+		return "Intel syntax is not supported; build without -masm=intel"
+	case ".code32", ".code16", ".code16gcc":
+		return "code for another processor mode is not supported"
+	case ".incbin", ".include":
+		return "content from another file is not supported"
+	}
+	return "assembler macros, conditions and repetitions are not supported"
+}
+
+// kindOfSection classifies a section by its name and flags. Source: gABI,
+// "Special Sections"; binutils' default flags for names without any.
+func kindOfSection(name, flags, args string) SectionKind {
+	if k, ok := specialSection(name); ok {
+		return k
+	}
+	switch {
+	case flags == "" || !strings.ContainsRune(flags, 'a'):
+		return Ignored
+	case strings.ContainsRune(flags, 'T'):
+		return TLS
+	case strings.ContainsRune(flags, 'x') && !cIdentifier(name):
+		return Text
+	}
+	return Custom
+}
+
+// specialSection classifies the names that have a meaning of their own.
+func specialSection(name string) (SectionKind, bool) {
+	is := func(base string) bool {
+		return name == base || strings.HasPrefix(name, base) && name[len(base)] == '.'
+	}
+	switch {
+	case is(".text"):
+		return Text, true
+	case is(".data.rel.ro"):
+		return RelRO, true
+	case is(".rodata"), is(".lrodata"):
+		return ROData, true
+	case is(".data"), is(".ldata"), is(".sdata"):
+		return Writable, true
+	case is(".bss"), is(".lbss"), is(".sbss"):
+		return Zero, true
+	case is(".tdata"), is(".tbss"):
+		return TLS, true
+	case is(".init_array"), is(".fini_array"), is(".preinit_array"), is(".ctors"), is(".dtors"), name == ".init", name == ".fini":
+		return Init, true
+	case is(".gcc_except_table"):
+		return Metadata, true
+	case strings.HasPrefix(name, ".debug"), strings.HasPrefix(name, ".stab"), strings.HasPrefix(name, ".zdebug"),
+		name == ".comment", strings.HasPrefix(name, ".note.GNU-"), strings.HasPrefix(name, ".note.gnu."),
+		strings.HasPrefix(name, ".gnu.lto_"), strings.HasPrefix(name, ".gnu.debuglto_"):
+		return Ignored, true
+	}
+	return 0, false
+}
+
+// cIdentifier reports whether ld makes __start_ and __stop_ symbols for the
+// section.
+func cIdentifier(name string) bool {
+	return name != "" && strings.IndexFunc(name, func(r rune) bool {
+		return !(r == '_' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9')
+	}) < 0
+}

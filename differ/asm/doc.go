@@ -1,0 +1,15 @@
+// Package asm reads GNU assembly as gcc writes it into a model that package
+// differ compares and prints from.
+//
+// [Parse] goes over the text once. It cuts it into statements, follows the
+// section directives, and hands each statement that makes bytes to exactly one
+// [Item]: a function, a part of one, an object, a string, a jump table. Labels
+// and symbol attributes are collected beside the items. Nothing is copied out
+// of the text: statements are offsets into it. [Unit.Refs] finds the symbols
+// that a statement mentions.
+//
+// What differs between architectures is in a [Dialect].
+//
+// The package does not interpret instructions or expressions, and does not
+// assemble. A directive it does not know is a [SyntaxError], never skipped.
+package asm

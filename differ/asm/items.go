@@ -1,0 +1,214 @@
+package asm
+
+import "strings"
+
+// section returns the index of the named section, which it makes if need be.
+// Flags count where a section is named first; later directives may leave them
+// out.
+func (p *parser) section(name, flags, args string) int32 {
+	key := name
+	if strings.ContainsRune(flags, 'G') {
+		key += "\x00" + args
+	}
+	if i, ok := p.names[key]; ok {
+		return i
+	}
+	i := int32(len(p.Sections))
+	s := Section{Name: name, Flags: flags, Args: args, Kind: kindOfSection(name, flags, args), open: -1, last: -1}
+	p.Sections = append(p.Sections, s)
+	p.names[key] = i
+	return i
+}
+
+// change makes sec the current section.
+func (p *parser) change(sec int32) {
+	if cur := &p.Sections[p.sec]; p.inline && cur.Kind == Text && cur.open >= 0 && sec != p.sec {
+		p.Items[cur.open].Foreign = uint32(p.line)
+	}
+	p.previous, p.sec = p.sec, sec
+}
+
+// place gives the labels a position.
+func (p *parser) place(labels []int32, where Where, item, ord int32) {
+	for _, l := range labels {
+		s := &p.Symbols[l]
+		s.Where, s.Item, s.Ord = where, item, ord
+	}
+}
+
+// label takes one label, whose text is Text[lo:after].
+func (p *parser) label(name string, numeric bool, lo, after int) *SyntaxError {
+	sec := &p.Sections[p.sec]
+	if sec.Kind == Ignored {
+		return nil
+	}
+	if numeric {
+		return p.add(Stmt{uint32(lo), uint32(after - 1), uint32(p.line), Number})
+	}
+	if strings.HasSuffix(name, ".kpatch") {
+		return p.fail(lo, after, "the name ends in .kpatch, which patches use")
+	}
+	id := p.symbol(name)
+	if s := &p.Symbols[id]; s.Where != Undefined || s.Set != "" {
+		return p.fail(lo, after, "symbol is defined twice")
+	}
+	p.Symbols[id].Line = uint32(p.line)
+	p.mark(id, lo, after)
+	return nil
+}
+
+// mark puts symbol id at the current position and begins a new item where one
+// begins. lo and after are its text, or equal for .set.
+func (p *parser) mark(id int32, lo, after int) {
+	sec := &p.Sections[p.sec]
+	begins := p.begins(sec, id)
+	if !begins {
+		if open := sec.open; open >= 0 {
+			p.inside(id, open, lo, after)
+			return
+		}
+		if p.Symbols[id].LocalLabel() && sec.Kind == Text {
+			p.drop(sec)
+			sec.labels = append(sec.labels, id)
+			p.Symbols[id].Where = Loose
+			return
+		}
+	}
+	sec.open = -1
+	p.open()
+	sec = &p.Sections[p.sec]
+	p.inside(id, sec.open, lo, after)
+}
+
+// drop forgets labels that no bytes followed: .Ltext0, .LHOTE1.
+func (p *parser) drop(sec *Section) {
+	if len(sec.labels) > 8 {
+		p.place(sec.labels, Loose, -1, 0)
+		sec.labels = sec.labels[:0]
+	}
+}
+
+// inside puts symbol id at the end of what item has.
+func (p *parser) inside(id, item int32, lo, after int) {
+	it, s := &p.Items[item], &p.Symbols[id]
+	s.Where, s.Item, s.Ord = InItem, item, it.Bytes
+	if it.Bytes == 0 {
+		it.Symbols = append(it.Symbols, id)
+	} else if !s.LocalLabel() {
+		it.Inner = id
+	}
+	if after > lo {
+		it.Stmts = append(it.Stmts, Stmt{uint32(lo), uint32(after - 1), uint32(p.line), Label})
+	}
+}
+
+// begins reports whether symbol id begins a new item at the current position.
+func (p *parser) begins(sec *Section, id int32) bool {
+	s := &p.Symbols[id]
+	open := sec.open
+	if open < 0 {
+		return !(s.LocalLabel() && sec.Kind == Text)
+	}
+	it := &p.Items[open]
+	if sec.Kind == Text {
+		if s.LocalLabel() || it.Bytes == 0 {
+			return false
+		}
+		return s.Type == "function" || !p.typed(it)
+	}
+	return it.Bytes > 0 && (sec.Kind != Metadata || exceptionTable(s.Name))
+}
+
+// exceptionTable reports whether a label begins the exception table of a
+// function (.LLSDA7) or of its cold part (.LLSDAC7).
+func exceptionTable(name string) bool {
+	n, ok := strings.CutPrefix(name, ".LLSDA")
+	n = strings.TrimPrefix(n, "C")
+	return ok && n != "" && n[0] >= '0' && n[0] <= '9'
+}
+
+// typed reports whether the item is a function whose end .size will tell.
+func (p *parser) typed(it *Item) bool {
+	for _, id := range it.Symbols {
+		if p.Symbols[id].Type == "function" {
+			return true
+		}
+	}
+	return false
+}
+
+// open begins a new item in the current section.
+func (p *parser) open() {
+	sec := &p.Sections[p.sec]
+	id := int32(len(p.Items))
+	it := Item{Section: p.sec, Line: uint32(p.line), Stmts: sec.pending, Inner: -1, Mode: p.mode}
+	p.place(sec.labels, InItem, id, 0)
+	sec.pending, sec.labels = nil, nil
+	sec.open, sec.last = id, id
+	sec.Items = append(sec.Items, id)
+	p.Items = append(p.Items, it)
+}
+
+// add hands a statement to the item it belongs to.
+func (p *parser) add(st Stmt) *SyntaxError {
+	sec := &p.Sections[p.sec]
+	if sec.Kind == Ignored {
+		return nil
+	}
+	if st.Kind == Align && sec.Kind != Text && sec.Kind != Metadata && sec.open >= 0 {
+		if p.Items[sec.open].Bytes > 0 {
+			sec.open = -1
+		}
+	}
+	if sec.open < 0 {
+		if !st.Kind.Bytes() && st.Kind != Number {
+			sec.pending = append(sec.pending, st)
+			return nil
+		}
+		if last := sec.last; last >= 0 && len(sec.labels) == 0 {
+			p.Items[last].Split = true
+		}
+		p.open()
+		sec = &p.Sections[p.sec]
+	}
+	it := &p.Items[sec.open]
+	it.Stmts = append(it.Stmts, st)
+	if st.Kind.Bytes() {
+		it.Bytes++
+	}
+	return nil
+}
+
+// set takes an assignment: .set sym, expr or sym = expr.
+func (p *parser) set(name, expr string, lo, hi int) *SyntaxError {
+	if len(name) > 1 && name[0] == '"' {
+		name = strings.Trim(name, `"`)
+	}
+	if p.Sections[p.sec].Kind == Ignored && strings.HasPrefix(expr, ".-") {
+		return nil
+	}
+	id := p.symbol(name)
+	s := &p.Symbols[id]
+	if s.Where != Undefined || s.Set != "" && s.Set != expr {
+		return p.fail(lo, hi, "symbol is defined twice")
+	}
+	dot := strings.ReplaceAll(expr, " ", "")
+	if dot == "." || strings.HasPrefix(dot, ".+") {
+		if p.Sections[p.sec].Kind == Ignored {
+			s.Where = Loose
+			return nil
+		}
+		_, n, ok := splitSum("0" + strings.TrimPrefix(dot, "."))
+		if !ok && dot != "." {
+			_, n, ok = splitSum(strings.TrimPrefix(dot, ".+"))
+			if !ok {
+				return p.fail(lo, hi, "expression is not understood")
+			}
+		}
+		p.mark(id, lo, lo)
+		p.Symbols[id].Add = n
+		return nil
+	}
+	s.Set = expr
+	return nil
+}

@@ -1,0 +1,196 @@
+package asm
+
+import "fmt"
+
+// Kind tells what a statement is.
+type Kind uint8
+
+// The kinds of statements that a [Unit] keeps.
+const (
+	Insn    Kind = iota // an instruction
+	Data                // a directive that makes bytes and may name symbols
+	Literal             // a directive that makes bytes and names no symbol
+	Label               // a named or .L label
+	Number              // a numeric label, as in "1:"
+	Align               // alignment; its padding counts for nothing
+	CFI                 // call frame information
+	Mark                // makes no bytes but belongs to the code around it
+)
+
+// Bytes reports whether a statement of kind k makes bytes that count.
+func (k Kind) Bytes() bool { return k <= Literal }
+
+// Stmt is one statement. Lo and Hi are byte offsets into the unit's text,
+// without the spaces, comments and labels around it.
+type Stmt struct {
+	Lo, Hi uint32
+	Line   uint32 // from 1
+	Kind   Kind
+}
+
+// SectionKind says what a section's content is to a running program.
+type SectionKind uint8
+
+// The kinds of sections.
+const (
+	Ignored SectionKind = iota // debug data, notes, comments: not part of the running program
+	Text
+	ROData
+	RelRO // constant once relocated
+	Writable
+	Zero     // .bss
+	TLS      // .tdata and .tbss
+	Init     // constructors and destructors
+	Metadata // exception tables
+	Custom   // a name that only the author and the linker know
+)
+
+func (k SectionKind) String() string {
+	return [...]string{"ignored", "code", "constant data", "constant data with relocations", "writable data",
+		"zeroed data", "thread-local data", "constructors", "exception tables", "a section of its own"}[k]
+}
+
+// Section is one section of the unit.
+type Section struct {
+	Name  string
+	Flags string // as written: "ax", "aMS", …
+	Args  string // the rest of the directive: type, entry size, group
+	Kind  SectionKind
+	// Items in the order of their bytes, each once.
+	Items []int32
+
+	open    int32  // item that takes the next bytes, or -1
+	last    int32  // item that took the last bytes, or -1
+	pending []Stmt // alignment and CFI for the next item
+	labels  []int32
+}
+
+// Mergeable reports whether the linker may fold the section's content.
+func (s *Section) Mergeable() bool {
+	for i := range len(s.Flags) {
+		if s.Flags[i] == 'M' {
+			return true
+		}
+	}
+	return false
+}
+
+// Group reports whether the section is in a COMDAT group.
+func (s *Section) Group() bool {
+	for i := range len(s.Flags) {
+		if s.Flags[i] == 'G' {
+			return true
+		}
+	}
+	return false
+}
+
+// Bind is a symbol's binding.
+type Bind uint8
+
+// The bindings.
+const (
+	Local Bind = iota
+	Global
+	Weak
+)
+
+// Where says what a symbol's name stands for.
+type Where uint8
+
+// The kinds of places.
+const (
+	Undefined  Where = iota
+	InItem           // Ord statements into Item, plus Add bytes
+	Loose            // a position outside all items, which only debug data uses
+	Absolute         // a number
+	Expression       // an expression that is not one symbol and a number
+)
+
+// Symbol is a name: a label, a common symbol, or an undefined reference that
+// has attributes.
+type Symbol struct {
+	Name    string
+	Where   Where
+	Item    int32
+	Ord     int32  // statements that make bytes between the item's begin and the label
+	Add     int64  // bytes
+	Set     string // expression of .set, or the target of .weakref
+	WeakRef bool
+	Bind    Bind
+	Vis     string // "hidden", "protected", "internal" or ""
+	Type    string // "function", "object", "tls_object", "gnu_indirect_function", … or ""
+	Size    string // expression
+	Line    uint32
+}
+
+// LocalLabel reports whether the name stays out of the object file.
+func (s *Symbol) LocalLabel() bool { return IsLocalLabel(s.Name) }
+
+// IsLocalLabel reports whether name begins like a label that the assembler
+// leaves out of the object file.
+func IsLocalLabel(name string) bool { return len(name) > 1 && name[0] == '.' && name[1] == 'L' }
+
+// Item is a run of statements of one section that is compared and carried as a
+// whole.
+type Item struct {
+	Section int32
+	Line    uint32
+	// Symbols at the item's begin, .L labels among them, in text order.
+	Symbols []int32
+	Stmts   []Stmt
+	// Bytes is the number of statements that make bytes.
+	Bytes int32
+	// Common is the statement of a .comm or .lcomm symbol.
+	Common bool
+	// Split is set when bytes without a label follow after an alignment: the
+	// item may be longer than it looks.
+	Split bool
+	// Foreign is the line where inline assembly inside the item switched to a
+	// section of its own, or 0.
+	Foreign uint32
+	// Inner is a named symbol in the middle of the item, or -1.
+	Inner int32
+	// Mode is the .arch, .cpu or .arch_extension directives in force.
+	Mode string
+}
+
+// Unit is one parsed assembly file. It is not changed after [Parse].
+type Unit struct {
+	File     string
+	Text     string
+	Dialect  *Dialect
+	Sections []Section
+	Symbols  []Symbol
+	Items    []Item
+	Producer string   // of the first .ident
+	Versions []string // .symver directives, in order
+
+	index map[string]int32
+}
+
+// Lookup returns the index in Symbols of name, or -1.
+func (u *Unit) Lookup(name string) int32 {
+	if i, ok := u.index[name]; ok {
+		return i
+	}
+	return -1
+}
+
+// TextOf returns the statement's text.
+func (u *Unit) TextOf(s Stmt) string { return u.Text[s.Lo:s.Hi] }
+
+// SectionOf returns the section of item i.
+func (u *Unit) SectionOf(i int32) *Section { return &u.Sections[u.Items[i].Section] }
+
+// SyntaxError is assembly that is not understood.
+type SyntaxError struct {
+	File   string
+	Line   int
+	Text   string // the line or statement, at most 200 bytes
+	Reason string
+}
+
+func (e *SyntaxError) Error() string {
+	return fmt.Sprintf("%s:%d: %s: %q", e.File, e.Line, e.Reason, e.Text)
+}

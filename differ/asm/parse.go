@@ -1,0 +1,303 @@
+package asm
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+)
+
+// maxStack bounds nested .pushsection directives.
+const maxStack = 64
+
+type parser struct {
+	*Unit
+	line     int
+	sec      int32 // current section
+	previous int32
+	stack    [][2]int32
+	names    map[string]int32
+	inline   bool // between #APP and #NO_APP
+	mode     string
+}
+
+// Parse reads the assembly text of one unit. The text is kept. Errors are of
+// type *SyntaxError.
+func Parse(file, text string, d *Dialect) (*Unit, error) {
+	if uint64(len(text)) > math.MaxUint32 {
+		return nil, &SyntaxError{File: file, Line: 1, Reason: "file of more than 4 GiB"}
+	}
+	text, bad := blankComments(text, d)
+	if bad != nil {
+		bad.File = file
+		return nil, bad
+	}
+	p := &parser{
+		Unit: &Unit{File: file, Text: text, Dialect: d, index: make(map[string]int32)},
+		line: 1, names: make(map[string]int32),
+	}
+	p.Items = make([]Item, 0, 64)
+	p.sec = p.section(".text", "ax", "")
+	p.previous = p.sec
+	if err := p.run(); err != nil {
+		err.File = file
+		return nil, err
+	}
+	return p.Unit, nil
+}
+
+func (p *parser) run() *SyntaxError {
+	text := p.Text
+	if n := len(text); n > 0 && text[n-1] != '\n' {
+		last := text[strings.LastIndexByte(text, '\n')+1:]
+		return &SyntaxError{Line: strings.Count(text, "\n") + 1, Text: clip(last), Reason: "the file ends in the middle of a line"}
+	}
+	for i := 0; i < len(text); {
+		if p.Sections[p.sec].Kind == Ignored && !p.inline {
+			if next, skipped := p.skipIgnored(i); skipped {
+				i = next
+				continue
+			}
+		}
+		end := lineEnd(text, i)
+		if err := p.oneLine(i, end); err != nil {
+			return err
+		}
+		p.line++
+		i = end + 1
+	}
+	if len(p.stack) > 0 {
+		return &SyntaxError{Line: p.line - 1, Reason: ".pushsection without .popsection"}
+	}
+	return p.finish()
+}
+
+// skipIgnored passes over a line of a debug section that switches no section.
+func (p *parser) skipIgnored(i int) (next int, skipped bool) {
+	text := p.Text
+	j := i
+	for j < len(text) && (text[j] == '\t' || text[j] == ' ') {
+		j++
+	}
+	if j+1 < len(text) && text[j] == '.' {
+		switch text[j+1] {
+		case 's', 't', 'd', 'b', 'p', 'i', 'c', 'g', 'w', 'h', 'l': // may be .section, .text, .set, .ident, …
+			word := text[j:identEnd(text, j)]
+			switch directives[word] {
+			case aBytes, aLiteral, aNoise, aAlign:
+			default:
+				return 0, false
+			}
+		}
+	} else if j < len(text) && text[j] == '#' {
+		return 0, false
+	}
+	p.line++
+	return lineEnd(text, i) + 1, true
+}
+
+// oneLine takes the statements of text[i:end].
+func (p *parser) oneLine(i, end int) *SyntaxError {
+	text, d := p.Text[:end], p.Dialect
+	for i < end && (text[i] == ' ' || text[i] == '\t' || text[i] == '\r') {
+		i++
+	}
+	if i == end {
+		return nil
+	}
+	if text[i] == '#' {
+		switch strings.TrimRight(text[i:], " \t\r") {
+		case "#APP":
+			p.inline = true
+		case "#NO_APP":
+			p.inline = false
+		}
+		return nil
+	}
+	if strings.HasPrefix(text[i:], d.LineComment) || strings.HasPrefix(text[i:], d.Comment) {
+		return nil
+	}
+	for i < end {
+		for i < end && (text[i] == ' ' || text[i] == '\t' || text[i] == ';' || text[i] == '\r') {
+			i++
+		}
+		if i == end {
+			break
+		}
+		stop, next, bad := statementEnd(text, i, d)
+		if bad {
+			return p.fail(i, end, "string without an end")
+		}
+		if stop > i {
+			if err := p.statement(i, stop); err != nil {
+				return err
+			}
+		}
+		i = next
+	}
+	return nil
+}
+
+func (p *parser) fail(lo, hi int, format string, args ...any) *SyntaxError {
+	return &SyntaxError{Line: p.line, Text: clip(p.Text[lo:hi]), Reason: fmt.Sprintf(format, args...)}
+}
+
+// statement takes the labels and the instruction, directive or assignment of
+// text[lo:hi].
+func (p *parser) statement(lo, hi int) *SyntaxError {
+	for {
+		name, after, numeric, ok := labelAt(p.Text[:hi], lo)
+		if !ok {
+			break
+		}
+		if err := p.label(name, numeric, lo, after); err != nil {
+			return err
+		}
+		for lo = after; lo < hi && (p.Text[lo] == ' ' || p.Text[lo] == '\t'); lo++ {
+		}
+		if lo == hi {
+			return nil
+		}
+	}
+	text := p.Text[lo:hi]
+	end := identEnd(text, 0)
+	if sym, expr, ok := assignment(text, end); ok {
+		return p.set(sym, expr, lo, hi)
+	}
+	if text[0] == '.' && end > 1 {
+		return p.directive(text[:end], lo, hi)
+	}
+	c := text[0]
+	if !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c == '{') {
+		return p.fail(lo, hi, "neither a label, an instruction nor a directive")
+	}
+	return p.add(Stmt{uint32(lo), uint32(hi), uint32(p.line), Insn})
+}
+
+// labelAt reports the label at text[i:] and the offset after its colon.
+func labelAt(text string, i int) (name string, after int, numeric, ok bool) {
+	end := i
+	switch c := text[i]; {
+	case c == '"':
+		end = stringEnd(text, i)
+		if end-i < 3 {
+			return "", 0, false, false
+		}
+		name = text[i+1 : end-1]
+	case c >= '0' && c <= '9':
+		for end < len(text) && text[end] >= '0' && text[end] <= '9' {
+			end++
+		}
+		numeric = true
+		name = text[i:end]
+	case identStart[c]:
+		end = identEnd(text, i)
+		name = text[i:end]
+	default:
+		return "", 0, false, false
+	}
+	if end >= len(text) || text[end] != ':' {
+		return "", 0, false, false
+	}
+	return name, end + 1, numeric, true
+}
+
+// assignment splits "symbol = expression".
+func assignment(text string, end int) (sym, expr string, ok bool) {
+	if end == 0 {
+		return "", "", false
+	}
+	rest := strings.TrimLeft(text[end:], " \t")
+	if len(rest) < 2 || rest[0] != '=' {
+		return "", "", false
+	}
+	return text[:end], strings.TrimSpace(strings.TrimLeft(rest, "=")), true
+}
+
+// symbol returns the index of the symbol of that name, which it makes if need
+// be.
+func (p *parser) symbol(name string) int32 {
+	if i, ok := p.index[name]; ok {
+		return i
+	}
+	i := int32(len(p.Symbols))
+	p.Symbols = append(p.Symbols, Symbol{Name: name, Item: -1, Line: uint32(p.line)})
+	p.index[name] = i
+	return i
+}
+
+// finish checks what can only be known at the end.
+func (p *parser) finish() *SyntaxError {
+	for i := range p.Sections {
+		s := &p.Sections[i]
+		p.place(s.labels, Loose, -1, 0)
+		s.labels = nil
+	}
+	for i := range p.Symbols {
+		s := &p.Symbols[i]
+		if s.Where == Undefined && s.Set != "" && !s.WeakRef {
+			p.resolveSet(s)
+		}
+	}
+	return nil
+}
+
+// resolveSet resolves a .set symbol whose expression names another symbol.
+func (p *parser) resolveSet(s *Symbol) {
+	seen := 0
+	add := int64(0)
+	expr := s.Set
+	for {
+		name, n, ok := splitSum(expr)
+		if !ok || seen > maxStack {
+			s.Where = Expression
+			return
+		}
+		add += n
+		if name == "" {
+			s.Where, s.Add = Absolute, add
+			return
+		}
+		t := p.Lookup(name)
+		if t < 0 || p.Symbols[t].Where == Undefined && p.Symbols[t].Set == "" {
+			s.Where = Expression
+			return
+		}
+		o := &p.Symbols[t]
+		if o.Where == InItem || o.Where == Loose || o.Where == Absolute || o.Where == Expression {
+			s.Where, s.Item, s.Ord, s.Add = o.Where, o.Item, o.Ord, o.Add+add
+			if s.Where == InItem && o.Ord == 0 && s.Add == 0 {
+				it := &p.Items[o.Item]
+				it.Symbols = append(it.Symbols, p.index[s.Name])
+			}
+			return
+		}
+		expr = o.Set
+		seen++
+	}
+}
+
+// splitSum splits "name", "name+N", "name-N" or "N".
+func splitSum(expr string) (name string, n int64, ok bool) {
+	expr = strings.ReplaceAll(expr, " ", "")
+	if expr == "" {
+		return "", 0, false
+	}
+	if end := identEnd(expr, 0); identStart[expr[0]] && end > 0 {
+		name, expr = expr[:end], expr[end:]
+		if expr == "" {
+			return name, 0, true
+		}
+		if expr[0] != '+' && expr[0] != '-' {
+			return "", 0, false
+		}
+	} else if expr[0] == '"' {
+		end := stringEnd(expr, 0)
+		if end < 3 || end != len(expr) {
+			return "", 0, false
+		}
+		return expr[1 : end-1], 0, true
+	}
+	n, err := strconv.ParseInt(expr, 0, 64)
+	return name, n, err == nil
+}

@@ -1,0 +1,196 @@
+package differ
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/fother/fother/differ/asm"
+)
+
+// plan is what the patch assembly holds.
+type plan struct {
+	*judgement
+	carried map[int32]bool // items of b
+	labels  map[int32]bool // symbols of b that carried statements mention
+	queue   []int32
+	refs    map[string]Reference
+	weak    map[string]string // undefined weak symbols: the directive they need
+	from    map[int32]string  // who refers to a carried item first
+}
+
+// carry decides what is carried.
+func carry(j *judgement) *plan {
+	p := &plan{judgement: j, carried: make(map[int32]bool), labels: make(map[int32]bool),
+		refs: make(map[string]Reference), weak: make(map[string]string), from: make(map[int32]string)}
+	for k := range j.b.Items {
+		y := int32(k)
+		switch {
+		case j.b.roles[y] == function && (j.b.pair[y] == none || j.changed[y]),
+			j.b.roles[y] == object && j.b.pair[y] == none && !j.b.allLocal(y) && j.b.SectionOf(y).Kind != asm.Custom:
+			p.take(y, "")
+		}
+	}
+	for len(p.queue) > 0 {
+		i := p.queue[0]
+		p.queue = p.queue[1:]
+		p.follow(i)
+	}
+	slices.SortStableFunc(p.refusals, func(x, y Refusal) int { return cmp.Compare(x.Line, y.Line) })
+	p.refusals = slices.Compact(p.refusals)
+	return p
+}
+
+// take carries an item of b.
+func (p *plan) take(y int32, from string) {
+	if p.carried[y] {
+		return
+	}
+	p.carried[y] = true
+	p.from[y] = from
+	p.queue = append(p.queue, y)
+	for _, part := range p.b.parts[y] {
+		p.take(part, from)
+	}
+	it, sec := &p.b.Items[y], p.b.SectionOf(y)
+	switch {
+	case sec.Group():
+		p.refuse(p.b, y, "it is in a COMDAT group, which is not supported yet", "")
+	case it.Foreign > 0:
+		p.refuse(p.b, y, "its inline assembly switches to a section of its own", hintAsm)
+	case it.Inner >= 0:
+		p.refuse(p.b, y, "it has a second entry, "+p.b.Symbols[it.Inner].Name, hintAsm)
+	case it.Split:
+		p.refuse(p.b, y, "bytes without a label follow it", hintAsm)
+	case sec.Kind == asm.TLS:
+		p.refuse(p.b, y, "a new thread-local variable: threads that already run have no room for it", "use a variable that all threads share, or keep the value elsewhere")
+	case sec.Kind == asm.Custom:
+		p.refuse(p.b, y, "it is new in section "+sec.Name, hintState)
+	case p.b.roles[y] == content && !p.b.constant(y):
+		p.refuse(p.b, y, "writable data without a name, used by "+from, "give the object a name")
+	case p.b.roles[y] == ordered || p.b.roles[y] == exception:
+		p.refuse(p.b, y, sec.Kind.String()+" used by "+from+" cannot be carried yet", hintAsm)
+	case p.cor.unclear[y] != "" && !p.b.constant(y):
+		p.refuse(p.b, y, "it is not clear which variable of the original build this is: "+p.cor.unclear[y],
+			"rename static variables that have the same name, or keep them in order")
+	}
+}
+
+// follow looks at everything that a carried item refers to.
+func (p *plan) follow(y int32) {
+	var refs []asm.Ref
+	for _, st := range p.b.Items[y].Stmts {
+		text := p.b.TextOf(st)
+		refs = p.b.Dialect.Refs(refs[:0], st.Kind, text)
+		for _, r := range refs {
+			p.reference(y, st, r, p.b.resolve(r.Name(text)))
+		}
+	}
+}
+
+// reference takes or binds what one reference in item y means.
+func (p *plan) reference(y int32, st asm.Stmt, r asm.Ref, t target) {
+	bad := func(reason, hint string) {
+		p.refusals = append(p.refusals, Refusal{p.unit, p.b.names[p.b.parent[y]], int(st.Line), reason, hint})
+	}
+	switch t.where {
+	case asm.Undefined:
+		p.external(t, r, bad)
+		return
+	case asm.Loose, asm.Expression, asm.Absolute:
+		bad("it refers to "+t.name+", which is no function, object or label", hintAsm)
+		return
+	}
+	p.labels[t.sym] = true
+	switch p.b.roles[t.item] {
+	case function, part:
+		p.toFunction(y, r, t, bad)
+	case object:
+		p.toObject(y, r, t, bad)
+	default:
+		if t.anchor() {
+			for _, i := range p.b.block(t.item) {
+				p.take(i, p.b.names[p.b.parent[y]])
+			}
+		}
+		p.take(t.item, p.b.names[p.b.parent[y]])
+	}
+}
+
+// external binds a reference to a symbol that the patched unit does not define.
+func (p *plan) external(t target, r asm.Ref, bad func(reason, hint string)) {
+	if asm.IsLocalLabel(t.name) {
+		bad("label "+t.name+" is nowhere defined", "")
+		return
+	}
+	name := t.name
+	if t.sym != none {
+		if y := &p.b.Symbols[t.sym]; y.WeakRef {
+			p.weak[name] = "\t.weakref\t" + name + ", " + y.Set
+			name = y.Set
+		} else if y.Bind == asm.Weak {
+			p.weak[name] = "\t.weak\t" + quote(name)
+		}
+	}
+	if o := p.a.resolve(name); o.where == asm.InItem {
+		bad(name+" was defined in this unit and is not any more", "leave it in this file")
+		return
+	}
+	p.bind(name, name, false, r, bad)
+}
+
+func (p *plan) bind(symbol, original string, local bool, r asm.Ref, bad func(reason, hint string)) {
+	if r.Minus {
+		bad("the distance to "+symbol+", which is not carried, is not known yet", hintAsm)
+		return
+	}
+	p.refs[symbol] = Reference{symbol, original, local}
+}
+
+// toFunction binds a reference from item y into a function.
+func (p *plan) toFunction(y int32, r asm.Ref, t target, bad func(reason, hint string)) {
+	main := p.b.parent[t.item]
+	inner := !t.entry() || t.item != main || asm.IsLocalLabel(t.name)
+	switch {
+	case inner && !p.carried[main]:
+		bad("it refers to a place inside "+p.b.names[main]+", which did not change", hintAsm)
+	case inner, p.carried[main] && (r.Branch || p.b.pair[main] == none):
+	default:
+		p.original(main, r, t, bad)
+	}
+}
+
+// toObject binds a reference from item y to a named object.
+func (p *plan) toObject(y int32, r asm.Ref, t target, bad func(reason, hint string)) {
+	x := p.b.pair[t.item]
+	if t.anchor() && (x == none || !p.blocks(x, t.item)) {
+		bad("it reaches data by its distance from "+p.b.names[t.item]+", and data there were added, removed or moved",
+			"compile with -fno-section-anchors")
+		return
+	}
+	if x == none || p.stale[t.item] {
+		p.take(t.item, p.b.names[p.b.parent[y]])
+		return
+	}
+	if t.ord != 0 {
+		bad("it refers to a place inside "+p.b.names[t.item], hintAsm)
+		return
+	}
+	p.original(t.item, r, t, bad)
+}
+
+// original binds a reference to the original's function or object.
+func (p *plan) original(item int32, r asm.Ref, t target, bad func(reason, hint string)) {
+	name := p.originalName(item, t.name)
+	o := p.a.resolve(name)
+	p.bind(name, name, p.a.Symbols[o.sym].Bind == asm.Local, r, bad)
+}
+
+// originalName returns the original's name of an item of b that is known as
+// name in b.
+func (p *plan) originalName(item int32, name string) string {
+	x := p.b.pair[item]
+	if t := p.a.resolve(name); t.where == asm.InItem && t.item == x && t.entry() && !asm.IsLocalLabel(name) {
+		return name
+	}
+	return p.a.names[x]
+}

@@ -1,0 +1,133 @@
+package differ
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/fother/fother/specs/arch"
+)
+
+// Suffix is what the names of carried functions and data end in.
+const Suffix = ".kpatch"
+
+// Sections of the patch assembly.
+const (
+	SectionText   = ".kpatch.text"
+	SectionROData = ".kpatch.rodata"
+	SectionData   = ".kpatch.data"
+	SectionBSS    = ".kpatch.bss"
+)
+
+// Input is one unit in both builds.
+type Input struct {
+	Unit              string // name for messages
+	Arch              *arch.Arch
+	Original, Patched []byte // GNU assembly
+}
+
+// Verdict says what became of a function or object.
+type Verdict uint8
+
+// The verdicts.
+const (
+	Same Verdict = iota
+	Changed
+	New
+	Removed
+)
+
+func (v Verdict) String() string { return [...]string{"same", "changed", "new", "removed"}[v] }
+
+// MarshalText writes the verdict in lower case.
+func (v Verdict) MarshalText() ([]byte, error) { return []byte(v.String()), nil }
+
+// Difference is the first pair of statements in which two items differ. A side
+// that has ended is empty, with the line where the item begins.
+type Difference struct {
+	Original, Patched         string
+	OriginalLine, PatchedLine int // in the assembly, from 1
+}
+
+func (d *Difference) String() string {
+	return fmt.Sprintf("line %d %q became line %d %q", d.OriginalLine, d.Original, d.PatchedLine, d.Patched)
+}
+
+// Function is the verdict on one function. Its .cold part is included.
+type Function struct {
+	Name     string // in the patched build, or in the original if Removed
+	Original string // in the original build, or "" if New
+	Verdict  Verdict
+	Reason   string
+	First    *Difference // if Changed
+}
+
+// Datum is the verdict on one named object.
+type Datum struct {
+	Name, Original string
+	Verdict        Verdict
+	Reason         string
+	First          *Difference
+	Carried        bool // the patch has a copy of its own
+}
+
+// Reference is a symbol that Assembly uses and does not define.
+type Reference struct {
+	Symbol   string // as in Assembly
+	Original string // its name in the original unit, or the external name
+	Local    bool   // defined as a local symbol of the original unit
+}
+
+// ChangeSet is the difference between the builds of one unit.
+type ChangeSet struct {
+	Unit       string
+	Functions  []Function  // of the patched build in text order, then the removed ones
+	Data       []Datum     // likewise
+	References []Reference // sorted by symbol
+	Producer   string      // compiler, from .ident
+	Assembly   []byte      // nil if nothing changed
+}
+
+// Refusal is one reason why a unit cannot be patched.
+type Refusal struct {
+	Unit   string
+	Name   string // function, object or section
+	Line   int    // in the patched assembly if the name exists there, else in the original; 0 if unknown
+	Reason string
+	Hint   string // what the author can do, or ""
+}
+
+func (r Refusal) String() string {
+	s := r.Unit
+	if r.Line > 0 {
+		s += fmt.Sprintf(":%d", r.Line)
+	}
+	if r.Name != "" {
+		s += ": " + r.Name
+	}
+	return s + ": " + r.Reason
+}
+
+// RefusalError says that the difference is not one that can be made into a
+// patch, with every reason at once.
+type RefusalError struct{ Refusals []Refusal }
+
+func (e *RefusalError) Error() string {
+	lines := make([]string, len(e.Refusals))
+	for i, r := range e.Refusals {
+		lines[i] = r.String()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Hints returns what the author can do, each hint once.
+func (e *RefusalError) Hints() []string {
+	var hints []string
+	seen := make(map[string]bool)
+	for _, r := range e.Refusals {
+		if r.Hint != "" && !seen[r.Hint] {
+			seen[r.Hint] = true
+			hints = append(hints, r.Hint)
+		}
+	}
+	return hints
+}

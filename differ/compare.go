@@ -1,0 +1,236 @@
+package differ
+
+import (
+	"strings"
+
+	"github.com/fother/fother/differ/asm"
+)
+
+// maxDepth bounds how far tables of tables of … are followed by content.
+const maxDepth = 32
+
+// comparer walks items of the two builds side by side.
+type comparer struct {
+	a, b  *side
+	memo  map[[2]int32]bool // anonymous items
+	stale map[int32]bool    // constants of b that differ from their pair
+	// moved has the functions of b whose inner labels do not stand for what
+	// they did in the original.
+	moved        map[int32]bool
+	depth        int
+	refsA, refsB []asm.Ref
+}
+
+func newComparer(a, b *side) *comparer {
+	return &comparer{a: a, b: b, memo: make(map[[2]int32]bool), stale: make(map[int32]bool), moved: make(map[int32]bool)}
+}
+
+// cursor goes over the statements of an item that count.
+type cursor struct {
+	s     *side
+	stmts []asm.Stmt
+}
+
+func (c *cursor) next() (asm.Stmt, string, bool) {
+	for len(c.stmts) > 0 {
+		st := c.stmts[0]
+		c.stmts = c.stmts[1:]
+		switch st.Kind {
+		case asm.Label, asm.Align, asm.Mark:
+			continue
+		case asm.CFI:
+			if text := c.s.TextOf(st); asm.NamesSymbols(text) {
+				return st, text, true
+			}
+			continue
+		}
+		return st, c.s.TextOf(st), true
+	}
+	return asm.Stmt{}, "", false
+}
+
+// items returns the first difference of item i of a and item j of b, or nil.
+func (c *comparer) items(i, j int32) *Difference {
+	ca, cb := cursor{c.a, c.a.Items[i].Stmts}, cursor{c.b, c.b.Items[j].Stmts}
+	for {
+		sa, ta, okA := ca.next()
+		sb, tb, okB := cb.next()
+		if !okA && !okB {
+			return nil
+		}
+		if okA && okB && sa.Kind == sb.Kind && c.statements(i, j, sa.Kind, ta, tb) {
+			continue
+		}
+		d := &Difference{Original: ta, Patched: tb, OriginalLine: int(sa.Line), PatchedLine: int(sb.Line)}
+		if !okA {
+			d.OriginalLine = int(c.a.Items[i].Line)
+		}
+		if !okB {
+			d.PatchedLine = int(c.b.Items[j].Line)
+		}
+		return d
+	}
+}
+
+// statements reports whether two statements of items i and j say the same.
+func (c *comparer) statements(i, j int32, kind asm.Kind, ta, tb string) bool {
+	if kind == asm.Literal || kind == asm.Number {
+		return ta == tb && !c.a.Items[i].Common || c.a.Items[i].Common && c.common(ta, tb)
+	}
+	// The buffers are given away while nested items are compared.
+	refsA, refsB := c.refsA, c.refsB
+	c.refsA, c.refsB = nil, nil
+	refsA = c.a.Dialect.Refs(refsA[:0], kind, ta)
+	refsB = c.b.Dialect.Refs(refsB[:0], kind, tb)
+	same := c.operands(i, j, ta, tb, refsA, refsB)
+	c.refsA, c.refsB = refsA, refsB
+	return same
+}
+
+func (c *comparer) operands(i, j int32, ta, tb string, refsA, refsB []asm.Ref) bool {
+	if len(refsA) != len(refsB) {
+		return false
+	}
+	atA, atB := 0, 0
+	for k := range refsA {
+		ra, rb := refsA[k], refsB[k]
+		if ta[atA:ra.Lo] != tb[atB:rb.Lo] {
+			return false
+		}
+		atA, atB = ra.Hi, rb.Hi
+		if !c.refer(i, j, c.a.resolve(ra.Name(ta)), c.b.resolve(rb.Name(tb))) {
+			return false
+		}
+	}
+	return ta[atA:] == tb[atB:]
+}
+
+// common reports whether two .comm directives make the same object.
+func (c *comparer) common(ta, tb string) bool {
+	_, restA, _ := strings.Cut(ta, ",")
+	_, restB, _ := strings.Cut(tb, ",")
+	return restA == restB && strings.HasPrefix(tb, ".lcomm") == strings.HasPrefix(ta, ".lcomm")
+}
+
+// refer reports whether a reference in item i to x and one in item j to y mean
+// the same.
+func (c *comparer) refer(i, j int32, x, y target) bool {
+	if x.where != y.where {
+		return false
+	}
+	switch x.where {
+	case asm.Undefined:
+		return c.undefined(x, y)
+	case asm.Absolute:
+		return x.add == y.add
+	case asm.Loose:
+		return x.name == y.name
+	case asm.Expression:
+		return false
+	}
+	if x.ord != y.ord || x.add != y.add || x.anchor() != y.anchor() {
+		return false
+	}
+	if x.anchor() && !c.blocks(x.item, y.item) {
+		return false
+	}
+	a, b := c.a.parent[x.item], c.b.parent[y.item]
+	if a == c.a.parent[i] && b == c.b.parent[j] {
+		return (x.item == a) == (y.item == b)
+	}
+	if c.a.roles[x.item] != c.b.roles[y.item] {
+		return false
+	}
+	switch c.b.roles[y.item] {
+	case function, part:
+		return c.b.pair[y.item] == x.item && (y.ord == 0 && !asm.IsLocalLabel(y.name) || !c.moved[b])
+	case object:
+		return c.b.pair[y.item] == x.item && !c.stale[y.item]
+	}
+	return c.equal(x.item, y.item)
+}
+
+// undefined compares names that the unit does not define.
+func (c *comparer) undefined(x, y target) bool {
+	if x.name != y.name {
+		return false
+	}
+	var sx, sy asm.Symbol
+	if x.sym != none {
+		sx = c.a.Symbols[x.sym]
+	}
+	if y.sym != none {
+		sy = c.b.Symbols[y.sym]
+	}
+	return sx.WeakRef == sy.WeakRef && sx.Set == sy.Set && (sx.Bind == asm.Weak) == (sy.Bind == asm.Weak)
+}
+
+// equal compares items that only their content tells.
+func (c *comparer) equal(i, j int32) bool {
+	key := [2]int32{i, j}
+	if same, ok := c.memo[key]; ok {
+		return same
+	}
+	if c.depth == maxDepth || c.class(i, j) {
+		return false
+	}
+	c.depth++
+	same := c.items(i, j) == nil
+	c.depth--
+	c.memo[key] = same
+	return same
+}
+
+// class reports whether one of the two is writable and the other is not.
+func (c *comparer) class(i, j int32) bool {
+	ka, kb := c.a.SectionOf(i).Kind, c.b.SectionOf(j).Kind
+	if c.a.constant(i) && c.b.constant(j) {
+		return false
+	}
+	return ka != kb
+}
+
+// blocks reports whether what follows a section anchor is the same in both
+// builds: functions reach all of it by distance.
+func (c *comparer) blocks(i, j int32) bool {
+	ba, bb := c.a.block(i), c.b.block(j)
+	if len(ba) != len(bb) {
+		return false
+	}
+	for k := range ba {
+		x, y := ba[k], bb[k]
+		if c.a.roles[x] != c.b.roles[y] || c.a.alignment(x) != c.b.alignment(y) {
+			return false
+		}
+		if c.b.roles[y] == object {
+			if c.b.pair[y] != x || c.stale[y] || c.a.roles[x] == object && c.items(x, y) != nil {
+				return false
+			}
+		} else if !c.equal(x, y) {
+			return false
+		}
+	}
+	return true
+}
+
+// block returns the items of one section from i on.
+func (s *side) block(i int32) []int32 {
+	all := s.SectionOf(i).Items
+	for k, item := range all {
+		if item == i {
+			return all[k:]
+		}
+	}
+	return nil
+}
+
+// alignment returns the text of the directives that align item i.
+func (s *side) alignment(i int32) string {
+	var b strings.Builder
+	for _, st := range s.Items[i].Stmts {
+		if st.Kind == asm.Align {
+			b.WriteString(s.TextOf(st))
+		}
+	}
+	return b.String()
+}

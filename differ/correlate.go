@@ -1,0 +1,351 @@
+package differ
+
+import (
+	"cmp"
+	"hash/maphash"
+	"slices"
+	"strings"
+
+	"github.com/fother/fother/differ/asm"
+)
+
+// correlation pairs the functions and objects of two builds.
+type correlation struct {
+	a, b *side
+	// unclear has, for items of b that may or may not be an item of a, why.
+	unclear map[int32]string
+	seed    maphash.Seed
+}
+
+// group is the items of both builds whose names have one stem.
+type group struct{ a, b []int32 }
+
+// correlate sets pair on both sides.
+func correlate(a, b *side) *correlation {
+	c := &correlation{a: a, b: b, unclear: make(map[int32]string), seed: maphash.MakeSeed()}
+	funcs, objects := c.groups()
+	for _, g := range funcs {
+		c.functions(g)
+	}
+	unstable := make(map[[2]int32]bool)
+	for _, g := range objects {
+		if c.stable(g) {
+			c.join(g.a[0], g.b[0])
+			continue
+		}
+		for _, i := range g.a {
+			unstable[[2]int32{0, i}] = true
+		}
+		for _, i := range g.b {
+			unstable[[2]int32{1, i}] = true
+		}
+	}
+	if len(unstable) > 0 {
+		a.collectUsers(func(i int32) bool { return unstable[[2]int32{0, i}] })
+		b.collectUsers(func(i int32) bool { return unstable[[2]int32{1, i}] })
+		for _, g := range objects {
+			if !c.stable(g) {
+				c.objects(g)
+			}
+		}
+	}
+	c.partsOfPairs()
+	return c
+}
+
+// groups sorts functions and objects by stem, in text order of the patched
+// build and then of the original.
+func (c *correlation) groups() (funcs, objects []*group) {
+	byStem := make(map[string]*group)
+	add := func(s *side, i int32, list func(*group) *[]int32) {
+		r := s.roles[i]
+		if r != function && r != object {
+			return
+		}
+		key := s.key(i)
+		g := byStem[key]
+		if g == nil {
+			g = &group{}
+			byStem[key] = g
+			if r == function {
+				funcs = append(funcs, g)
+			} else {
+				objects = append(objects, g)
+			}
+		}
+		l := list(g)
+		*l = append(*l, i)
+	}
+	for i := range c.b.Items {
+		add(c.b, int32(i), func(g *group) *[]int32 { return &g.b })
+	}
+	for i := range c.a.Items {
+		add(c.a, int32(i), func(g *group) *[]int32 { return &g.a })
+	}
+	return funcs, objects
+}
+
+// key is what items must have in common to be correlated.
+func (s *side) key(i int32) string {
+	name := s.names[i]
+	k := name
+	if s.allLocal(i) || strings.Contains(name, ".lto_priv.") {
+		k = stem(name)
+	}
+	if s.roles[i] == function {
+		return "f" + k
+	}
+	return "d" + k
+}
+
+// stable reports whether the group's name tells all.
+func (c *correlation) stable(g *group) bool {
+	return len(g.a) == 1 && len(g.b) == 1 && !strings.Contains(c.b.key(g.b[0]), "#")
+}
+
+func (c *correlation) join(a, b int32) {
+	c.a.pair[a], c.b.pair[b] = b, a
+}
+
+// functions pairs clones of one function: equal content first, the others in
+// order.
+func (c *correlation) functions(g *group) {
+	if len(g.a) == 1 && len(g.b) == 1 {
+		c.join(g.a[0], g.b[0])
+		return
+	}
+	if len(g.a) == 0 || len(g.b) == 0 {
+		return
+	}
+	restA, restB := c.byContent(g.a, g.b)
+	for i := range min(len(restA), len(restB)) {
+		c.join(restA[i], restB[i])
+	}
+}
+
+// byContent pairs items whose content is equal and occurs once on both sides,
+// and returns the others.
+func (c *correlation) byContent(as, bs []int32) (restA, restB []int32) {
+	hashes := make(map[uint64][2][]int32)
+	for _, i := range as {
+		h := c.a.weakHash(c.seed, i)
+		e := hashes[h]
+		e[0] = append(e[0], i)
+		hashes[h] = e
+	}
+	for _, i := range bs {
+		h := c.b.weakHash(c.seed, i)
+		e := hashes[h]
+		e[1] = append(e[1], i)
+		hashes[h] = e
+	}
+	done := make(map[int32]bool)
+	for _, i := range bs {
+		e := hashes[c.b.weakHash(c.seed, i)]
+		if len(e[0]) == 1 && len(e[1]) == 1 {
+			c.join(e[0][0], i)
+			done[e[0][0]] = true
+		} else {
+			restB = append(restB, i)
+		}
+	}
+	for _, i := range as {
+		if !done[i] {
+			restA = append(restA, i)
+		}
+	}
+	return restA, restB
+}
+
+// weakHash is a hash of item i's statements in which symbols count by their
+// stems and labels by nothing: equal items have equal hashes.
+func (s *side) weakHash(seed maphash.Seed, i int32) uint64 {
+	var h maphash.Hash
+	h.SetSeed(seed)
+	var refs []asm.Ref
+	for _, st := range s.Items[i].Stmts {
+		if !st.Kind.Bytes() {
+			continue
+		}
+		text := s.TextOf(st)
+		refs = s.Dialect.Refs(refs[:0], st.Kind, text)
+		at := 0
+		for _, r := range refs {
+			h.WriteString(text[at:r.Lo])
+			at = r.Hi
+			if name := r.Name(text); !asm.IsLocalLabel(name) {
+				h.WriteString(stem(name))
+			}
+			h.WriteByte(0)
+		}
+		h.WriteString(text[at:])
+		h.WriteByte('\n')
+	}
+	return h.Sum64()
+}
+
+// objects pairs static variables of functions: count.0, count.1.
+func (c *correlation) objects(g *group) {
+	if len(g.b) == 0 || len(g.a) == 0 {
+		return
+	}
+	for _, owner := range c.owners(g) {
+		c.ownedBy(g, owner)
+	}
+	for _, j := range g.b {
+		if c.b.pair[j] == none {
+			c.leftover(g, j)
+		}
+	}
+}
+
+// owners returns the names of all users of the group's objects, in order.
+func (c *correlation) owners(g *group) []string {
+	var names []string
+	for _, j := range g.b {
+		for _, u := range c.b.users[j] {
+			if !slices.Contains(names, u.name) {
+				names = append(names, u.name)
+			}
+		}
+	}
+	return names
+}
+
+// ownedBy pairs the objects that the same function uses in both builds.
+func (c *correlation) ownedBy(g *group, owner string) {
+	as, bs := c.a.free(g.a, owner), c.b.free(g.b, owner)
+	if len(as) == 0 || len(bs) == 0 {
+		return
+	}
+	if len(as) == 1 && len(bs) == 1 {
+		c.join(as[0], bs[0])
+		return
+	}
+	if len(as) == len(bs) && c.agree(as, bs) {
+		for i := range as {
+			c.join(as[i], bs[i])
+		}
+		return
+	}
+	as, bs = c.byContent(as, bs)
+	if len(as) == 1 && len(bs) == 1 {
+		c.join(as[0], bs[0])
+		return
+	}
+	for _, j := range bs {
+		if len(as) > 0 {
+			c.unclear[j] = "several static variables of " + owner + " have this name"
+		}
+	}
+}
+
+// free returns the unpaired of items that owner uses, by first use.
+func (s *side) free(items []int32, owner string) []int32 {
+	type at struct{ item, order int32 }
+	var found []at
+	for _, i := range items {
+		for _, u := range s.users[i] {
+			if u.name == owner && s.pair[i] == none {
+				found = append(found, at{i, u.order})
+			}
+		}
+	}
+	slices.SortFunc(found, func(x, y at) int { return cmp.Compare(x.order, y.order) })
+	out := make([]int32, len(found))
+	for i, f := range found {
+		out[i] = f.item
+	}
+	return out
+}
+
+// agree reports whether content and the order of the numbers in the names say
+// the same as the order of use does.
+func (c *correlation) agree(as, bs []int32) bool {
+	for i := range as {
+		if c.a.weakHash(c.seed, as[i]) != c.b.weakHash(c.seed, bs[i]) {
+			return false
+		}
+		for j := range i {
+			if (c.a.number(as[j]) < c.a.number(as[i])) != (c.b.number(bs[j]) < c.b.number(bs[i])) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// number returns what sorts item i's name by its last number.
+func (s *side) number(i int32) int {
+	_, n, _ := cutLast(s.names[i], ".")
+	v := 0
+	for _, r := range n {
+		if r < '0' || r > '9' || v > 1<<30 {
+			break
+		}
+		v = v*10 + int(r-'0')
+	}
+	return v
+}
+
+// leftover looks for a partner of an object of b whose users are others in the
+// two builds, as after inlining.
+func (c *correlation) leftover(g *group, j int32) {
+	if c.unclear[j] != "" {
+		return
+	}
+	var maybe []int32
+	for _, i := range g.a {
+		if c.a.pair[i] == none && c.possible(i, j) {
+			maybe = append(maybe, i)
+		}
+	}
+	if len(maybe) == 0 {
+		return
+	}
+	rivals := 0
+	for _, k := range g.b {
+		if c.b.pair[k] == none && c.possible(maybe[0], k) {
+			rivals++
+		}
+	}
+	if len(maybe) == 1 && rivals == 1 && c.moved(maybe[0], j) {
+		c.join(maybe[0], j)
+		return
+	}
+	c.unclear[j] = "it may be " + c.a.names[maybe[0]] + " of the original build, which another function uses"
+}
+
+// possible reports whether the two can be one variable at all.
+func (c *correlation) possible(i, j int32) bool {
+	return c.a.weakHash(c.seed, i) == c.b.weakHash(c.seed, j)
+}
+
+// moved reports whether inlining explains that the users differ: one of them
+// is in one build only.
+func (c *correlation) moved(i, j int32) bool {
+	onlyIn := func(us []use, other *side) bool {
+		for _, u := range us {
+			if other.Lookup(u.name) < 0 {
+				return true
+			}
+		}
+		return false
+	}
+	return onlyIn(c.a.users[i], c.b) || onlyIn(c.b.users[j], c.a)
+}
+
+// partsOfPairs pairs the cold parts of paired functions.
+func (c *correlation) partsOfPairs() {
+	for j := range c.b.Items {
+		i := c.b.pair[j]
+		if c.b.roles[j] != function || i == none {
+			continue
+		}
+		if as, bs := c.a.parts[i], c.b.parts[j]; len(as) == len(bs) {
+			for k := range as {
+				c.join(as[k], bs[k])
+			}
+		}
+	}
+}

@@ -1,0 +1,200 @@
+package differ
+
+import (
+	"bytes"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/fother/fother/differ/asm"
+)
+
+// emit prints the patch assembly.
+func emit(p *plan) []byte {
+	w := &writer{plan: p}
+	w.line("\t.file\t" + strconv.Quote(p.unit))
+	for _, name := range slices.Sorted(maps.Keys(p.weak)) {
+		w.line(p.weak[name])
+	}
+	var code, rodata, data, bss []int32
+	for k := range p.b.Items {
+		if y := int32(k); p.carried[y] {
+			switch kind := p.b.SectionOf(y).Kind; {
+			case p.b.roles[y] == function || p.b.roles[y] == part:
+				code = append(code, y)
+			case p.b.constant(y):
+				rodata = append(rodata, y)
+			case kind == asm.Zero:
+				bss = append(bss, y)
+			default:
+				data = append(data, y)
+			}
+		}
+	}
+	w.section(SectionText, `"ax",@progbits`, code)
+	w.section(SectionROData, `"a",@progbits`, rodata)
+	w.section(SectionData, `"aw",@progbits`, data)
+	w.section(SectionBSS, `"aw",@nobits`, bss)
+	w.line("\t.section\t.note.GNU-stack,\"\"," + w.mark("progbits"))
+	return w.Bytes()
+}
+
+type writer struct {
+	*plan
+	bytes.Buffer
+	mode string
+	refs []asm.Ref
+}
+
+func (w *writer) line(s string) {
+	w.WriteString(s)
+	w.WriteByte('\n')
+}
+
+// mark puts the architecture's type mark before a word.
+func (w *writer) mark(word string) string { return string(w.b.Dialect.TypeMark) + word }
+
+func (w *writer) section(name, args string, items []int32) {
+	if len(items) == 0 {
+		return
+	}
+	w.line("\t.section\t" + name + "," + strings.ReplaceAll(args, "@", string(w.b.Dialect.TypeMark)))
+	for _, y := range items {
+		if mode := w.b.Items[y].Mode; mode != w.mode && mode != "" {
+			w.line("\t" + mode)
+			w.mode = mode
+		}
+		w.item(y)
+	}
+}
+
+// item prints one carried item.
+func (w *writer) item(y int32) {
+	it := &w.b.Items[y]
+	if w.b.roles[y] == function {
+		w.line("\t.p2align 4")
+	}
+	var names []string
+	for _, id := range it.Symbols {
+		if s := &w.b.Symbols[id]; !s.LocalLabel() {
+			names = append(names, w.declare(s, w.b.roles[y]))
+		}
+	}
+	if it.Common {
+		w.common(y, names[0])
+		return
+	}
+	for _, st := range it.Stmts {
+		w.statement(y, st)
+	}
+	for _, name := range names {
+		w.line("\t.size\t" + name + ", .-" + name)
+	}
+}
+
+// declare prints a symbol's attributes and returns the name it has in the
+// patch.
+func (w *writer) declare(s *asm.Symbol, r role) string {
+	name := quote(s.Name + Suffix)
+	switch s.Bind {
+	case asm.Global:
+		w.line("\t.globl\t" + name)
+	case asm.Weak:
+		w.line("\t.weak\t" + name)
+	}
+	kind := "object"
+	if r == function || r == part {
+		kind = "function"
+	}
+	w.line("\t.type\t" + name + ", " + w.mark(kind))
+	if s.Set != "" {
+		w.line("\t.set\t" + name + ", " + quote(w.b.names[s.Item]+Suffix))
+	}
+	return name
+}
+
+// common prints the memory of a .comm symbol.
+func (w *writer) common(y int32, name string) {
+	args := strings.Split(w.b.TextOf(w.b.Items[y].Stmts[0]), ",")
+	if len(args) > 2 {
+		w.line("\t.balign\t" + strings.TrimSpace(args[2]))
+	} else {
+		w.line("\t.balign\t16")
+	}
+	w.line(name + ":")
+	w.line("\t.zero\t" + strings.TrimSpace(args[1]))
+	w.line("\t.size\t" + name + ", .-" + name)
+}
+
+// statement prints one statement with its symbols named as in the patch.
+func (w *writer) statement(y int32, st asm.Stmt) {
+	text := w.b.TextOf(st)
+	switch st.Kind {
+	case asm.Label:
+		name := strings.Trim(text, `"`)
+		id := w.b.Lookup(name)
+		if !w.b.Symbols[id].LocalLabel() {
+			w.line(quote(name+Suffix) + ":")
+		} else if w.labels[id] {
+			w.line(text + ":")
+		}
+		return
+	case asm.Number:
+		w.line(text + ":")
+		return
+	}
+	w.refs = w.b.Dialect.Refs(w.refs[:0], st.Kind, text)
+	w.WriteByte('\t')
+	at := 0
+	for _, r := range w.refs {
+		name := r.Name(text)
+		to, own := w.rename(name, r)
+		if own && len(w.refs) == 1 {
+			if direct, ok := w.b.Dialect.SlotToAddress(text, name, to); ok {
+				w.line(direct)
+				return
+			}
+		}
+		w.WriteString(text[at:r.Lo])
+		w.WriteString(to)
+		at = r.Hi
+	}
+	w.line(text[at:])
+}
+
+// rename returns how the patch writes a reference, and whether the patch
+// itself defines the symbol.
+func (w *writer) rename(name string, r asm.Ref) (to string, own bool) {
+	t := w.b.resolve(name)
+	if t.where != asm.InItem {
+		return quote(name), false
+	}
+	main := w.b.parent[t.item]
+	switch role := w.b.roles[t.item]; {
+	case role == function || role == part:
+		if asm.IsLocalLabel(name) {
+			return name, true
+		}
+		if w.carried[main] && (r.Branch || w.b.pair[main] == none || t.item != main) {
+			return quote(name + Suffix), true
+		}
+	case role != object || w.carried[t.item]:
+		if asm.IsLocalLabel(name) {
+			return name, true
+		}
+		return quote(name + Suffix), true
+	}
+	return quote(w.originalName(main, name)), false
+}
+
+// quote writes a name as the assembler takes it.
+func quote(name string) string {
+	for i := range len(name) {
+		c := name[i]
+		if !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' && i > 0 || c == '_' || c == '.' || c == '$' && i > 0 || c >= 0x80) {
+			return `"` + name + `"`
+		}
+	}
+	return name
+}

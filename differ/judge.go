@@ -1,0 +1,310 @@
+package differ
+
+import (
+	"slices"
+
+	"github.com/fother/fother/differ/asm"
+)
+
+// Hints that several refusals share.
+const (
+	hintState = "a running program keeps its data: leave the object as it is and let changed functions work on a new one"
+	hintConst = "declare it static const, so that the patch can carry a copy, or leave it as it is"
+	hintInit  = "constructors have already run in a running program: do the work in a function that is called later"
+	hintAsm   = "compile the function in a file of its own, or write it without that inline assembly"
+)
+
+// judgement is the comparison of two builds, item by item.
+type judgement struct {
+	*comparer
+	unit     string
+	cor      *correlation
+	first    map[int32]*Difference // of functions and objects of b
+	reason   map[int32]string
+	changed  map[int32]bool // functions of b, by their main part
+	refusals []Refusal
+}
+
+func (j *judgement) refuse(s *side, item int32, reason, hint string) {
+	j.refusals = append(j.refusals, Refusal{j.unit, s.names[item], int(s.Items[item].Line), reason, hint})
+}
+
+// judge compares all items.
+func judge(unit string, cor *correlation) *judgement {
+	j := &judgement{comparer: newComparer(cor.a, cor.b), unit: unit, cor: cor, first: make(map[int32]*Difference),
+		reason: make(map[int32]string), changed: make(map[int32]bool)}
+	for round := 0; ; round++ {
+		before := len(j.stale) + len(j.moved)
+		j.constants()
+		j.functions()
+		if after := len(j.stale) + len(j.moved); after == before || round > len(j.b.Items) {
+			break
+		}
+		clear(j.memo)
+	}
+	j.objects()
+	j.ordered()
+	j.attributes()
+	return j
+}
+
+// constants finds the named constants that changed.
+func (j *judgement) constants() {
+	for again := true; again; {
+		again = false
+		for k := range j.b.Items {
+			y := int32(k)
+			x := j.b.pair[y]
+			if j.b.roles[y] != object || x == none || j.stale[y] || !j.a.constant(x) {
+				continue
+			}
+			d := j.items(x, y)
+			if d == nil && j.b.constant(y) {
+				continue
+			}
+			j.stale[y], again = true, true
+			j.first[y] = d
+			clear(j.memo)
+		}
+	}
+}
+
+// functions compares the functions.
+func (j *judgement) functions() {
+	for k := range j.b.Items {
+		y := int32(k)
+		x := j.b.pair[y]
+		if j.b.roles[y] != function || x == none || j.changed[y] {
+			continue
+		}
+		if d, why := j.function(x, y); why != "" {
+			j.changed[y], j.moved[y] = true, true
+			j.first[y], j.reason[y] = d, why
+		}
+	}
+}
+
+// function compares one function with its parts; why is "" if it is the same.
+func (j *judgement) function(x, y int32) (d *Difference, why string) {
+	if d = j.items(x, y); d != nil {
+		return d, "body changed"
+	}
+	pa, pb := j.a.parts[x], j.b.parts[y]
+	if len(pa) != len(pb) {
+		return nil, "its cold part came or went"
+	}
+	for k := range pa {
+		if d = j.items(pa[k], pb[k]); d != nil {
+			return d, "body changed in its cold part"
+		}
+	}
+	if j.a.allLocal(x) && !j.b.allLocal(y) {
+		return nil, "was static and is now global"
+	}
+	return nil, ""
+}
+
+// objects judges the variables and constants that exist in both builds.
+func (j *judgement) objects() {
+	for k := range j.b.Items {
+		y := int32(k)
+		x := j.b.pair[y]
+		if j.b.roles[y] != object {
+			continue
+		}
+		if x == none {
+			if j.b.SectionOf(y).Kind == asm.Custom {
+				j.refuse(j.b, y, "new object in section "+j.b.SectionOf(y).Name+", which the program reads as a list", hintState)
+			}
+			continue
+		}
+		j.object(x, y)
+	}
+}
+
+func (j *judgement) object(x, y int32) {
+	a, b := j.a, j.b
+	ka, kb := a.SectionOf(x), b.SectionOf(y)
+	if a.constant(x) {
+		if j.stale[y] && !a.allLocal(x) {
+			j.refuse(b, y, "a constant that other units can name changed"+describe(j.first[y]), hintConst)
+		}
+		return
+	}
+	d := j.items(x, y)
+	switch {
+	case d != nil:
+		j.first[y] = d
+		j.refuse(b, y, "initial value or size of "+ka.Kind.String()+" changed"+describe(d), hintState)
+	case writable(ka.Kind) != writable(kb.Kind) || (ka.Kind == asm.Custom || kb.Kind == asm.Custom) && ka.Name != kb.Name:
+		j.refuse(b, y, "moved from section "+ka.Name+" to "+kb.Name, hintState)
+	case a.allLocal(x) && !b.allLocal(y):
+		j.refuse(b, y, "was static and is now global: other units cannot reach it", hintState)
+	}
+}
+
+// writable folds the sections between which a linker may choose.
+func writable(k asm.SectionKind) asm.SectionKind {
+	if k == asm.Zero {
+		return asm.Writable
+	}
+	return k
+}
+
+func describe(d *Difference) string {
+	if d == nil {
+		return ""
+	}
+	return ": " + d.String()
+}
+
+// ordered compares what has no name: constructors, entries of linker sets,
+// code at file level.
+func (j *judgement) ordered() {
+	lists := func(s *side) map[string][]int32 {
+		m := make(map[string][]int32)
+		for i := range s.Items {
+			if s.roles[i] == ordered {
+				name := s.SectionOf(int32(i)).Name
+				m[name] = append(m[name], int32(i))
+			}
+		}
+		return m
+	}
+	la, lb := lists(j.a), lists(j.b)
+	var names []string
+	for name := range la {
+		names = append(names, name)
+	}
+	for name := range lb {
+		if _, both := la[name]; !both {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		j.list(name, la[name], lb[name])
+	}
+	j.constructors()
+}
+
+// list compares the unnamed items of one section.
+func (j *judgement) list(section string, as, bs []int32) {
+	r := Refusal{Unit: j.unit, Name: section, Hint: hintAsm}
+	for k := range min(len(as), len(bs)) {
+		if d := j.items(as[k], bs[k]); d != nil {
+			r.Line, r.Reason = d.PatchedLine, "content without a name changed"+describe(d)
+			break
+		}
+	}
+	if r.Reason == "" && len(as) != len(bs) {
+		r.Reason = "content without a name was added or removed"
+	}
+	if r.Reason == "" {
+		return
+	}
+	if initSection(section) {
+		r.Hint = hintInit
+	}
+	j.refusals = append(j.refusals, r)
+}
+
+func initSection(name string) bool {
+	for _, p := range [...]string{".init", ".fini", ".preinit", ".ctors", ".dtors"} {
+		if len(name) >= len(p) && name[:len(p)] == p {
+			return true
+		}
+	}
+	return false
+}
+
+// constructors refuses changes of functions that have already run.
+func (j *judgement) constructors() {
+	var refs []asm.Ref
+	for i := range j.b.Items {
+		sec := j.b.SectionOf(int32(i))
+		if j.b.roles[i] != ordered || sec.Kind != asm.Init || len(sec.Name) > 5 && (sec.Name[1] == 'f' || sec.Name[1] == 'd') {
+			continue
+		}
+		for _, st := range j.b.Items[i].Stmts {
+			text := j.b.TextOf(st)
+			refs = j.b.Dialect.Refs(refs[:0], st.Kind, text)
+			for _, r := range refs {
+				if t := j.b.resolve(r.Name(text)); t.where == asm.InItem && j.changed[j.b.parent[t.item]] {
+					j.refuse(j.b, t.item, "a constructor changed", hintInit)
+				}
+			}
+		}
+	}
+}
+
+// attributes refuses changes of what symbols are.
+func (j *judgement) attributes() {
+	for k := range j.b.Items {
+		y := int32(k)
+		if r := j.b.roles[y]; r != function && r != object {
+			continue
+		}
+		x := j.b.pair[y]
+		j.ifunc(x, y)
+		if x != none {
+			j.aliases(x, y)
+		}
+	}
+	if !slices.Equal(j.a.Versions, j.b.Versions) {
+		j.refusals = append(j.refusals, Refusal{Unit: j.unit, Name: ".symver", Reason: "symbol versions changed",
+			Hint: "leave the versions of exported symbols as they are"})
+	}
+}
+
+// ifunc refuses changed and new indirect functions: the loader has already
+// asked their resolver.
+func (j *judgement) ifunc(x, y int32) {
+	is := func(s *side, i int32) bool {
+		if i == none {
+			return false
+		}
+		return slices.ContainsFunc(s.Items[i].Symbols, func(id int32) bool { return s.Symbols[id].Type == "gnu_indirect_function" })
+	}
+	now, then := is(j.b, y), is(j.a, x)
+	if now && (!then || j.changed[y]) || then && !now {
+		j.refuse(j.b, y, "an indirect function (ifunc) or its resolver is new or changed", "the loader has already chosen: change the implementations, not the resolver")
+	}
+}
+
+// aliases refuses a function or object that has other names than before.
+func (j *judgement) aliases(x, y int32) {
+	a, b := j.a.aliases(x), j.b.aliases(y)
+	if slices.Equal(a, b) {
+		return
+	}
+	if !j.changed[y] && len(a) == len(b) && j.a.allLocal(x) {
+		return
+	}
+	for _, name := range b {
+		if t := j.a.resolve(name); t.where == asm.InItem && t.item != x {
+			j.refuse(j.b, y, "its other name "+name+" stood for something else", "one entry cannot be switched for one of its names: keep the aliases as they are")
+			return
+		}
+	}
+	for _, name := range a {
+		if t := j.b.resolve(name); t.where == asm.InItem && t.item != y && (j.changed[y] || j.changed[j.b.parent[t.item]]) {
+			j.refuse(j.b, y, "its other name "+name+" stands for something else now", "one entry cannot be switched for one of its names: keep the aliases as they are")
+			return
+		}
+	}
+}
+
+// aliases returns the names of item i besides the first, sorted, those that
+// only the compiler uses left out.
+func (s *side) aliases(i int32) []string {
+	var names []string
+	for _, id := range s.Items[i].Symbols {
+		y := &s.Symbols[id]
+		if !y.LocalLabel() && y.Name != s.names[i] && y.Bind != asm.Local {
+			names = append(names, y.Name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}

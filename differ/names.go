@@ -1,0 +1,82 @@
+package differ
+
+import "strings"
+
+// stem returns what is stable in a local symbol's name from build to build:
+// numbers that gcc adds become "#", and marks that say how LTO made a name
+// unique are left out.
+func stem(name string) string {
+	dot := strings.IndexByte(name[min(1, len(name)):], '.')
+	if dot < 0 {
+		return name
+	}
+	var b strings.Builder
+	b.WriteString(name[:dot+1])
+	skip := false
+	for part := range strings.SplitSeq(name[dot+2:], ".") {
+		switch {
+		case part == "lto_priv":
+			skip = true
+		case skip && digits(part):
+			skip = false
+		case digits(part):
+			b.WriteString(".#")
+		default:
+			b.WriteByte('.')
+			b.WriteString(part)
+			skip = false
+		}
+	}
+	return b.String()
+}
+
+// base returns the name of the source function or variable.
+func base(name string) string {
+	if dot := strings.IndexByte(name[min(1, len(name)):], '.'); dot >= 0 {
+		return name[:dot+1]
+	}
+	return name
+}
+
+// coldParent splits the name of a function's part that gcc moved out of its
+// hot path.
+func coldParent(name string) (parent string, ok bool) {
+	parent, rest, ok := cutLast(name, ".cold")
+	return parent, ok && (rest == "" || rest[0] == '.' && digits(rest[1:]))
+}
+
+func cutLast(s, sep string) (before, after string, ok bool) {
+	i := strings.LastIndex(s, sep)
+	if i < 0 {
+		return s, "", false
+	}
+	return s[:i], s[i+len(sep):], true
+}
+
+func digits(s string) bool {
+	return s != "" && strings.Trim(s, "0123456789") == ""
+}
+
+// clone returns the kind of specialised copy a function is, for people, or "".
+func clone(name string) string {
+	for _, k := range [...]string{".constprop", ".isra", ".part"} {
+		if strings.Contains(name, k) {
+			return k
+		}
+	}
+	return ""
+}
+
+// anonymousName reports whether the compiler made up the object: its content is
+// all that counts, and its number drifts between builds.
+func anonymousName(name string) bool {
+	b := base(name)
+	if b == name || !digits(name[strings.LastIndexByte(name, '.')+1:]) {
+		return false
+	}
+	switch b {
+	case "__func__", "__FUNCTION__", "__PRETTY_FUNCTION__", "CSWTCH", "__compound_literal":
+		return true
+	}
+	return false
+}

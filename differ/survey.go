@@ -1,0 +1,192 @@
+package differ
+
+import (
+	"strings"
+
+	"github.com/fother/fother/differ/asm"
+)
+
+// role says what an item is to a running program.
+type role uint8
+
+const (
+	function  role = iota
+	part           // of a function: its .cold half
+	object         // a named variable or constant that keeps its identity
+	content        // a string, constant or table that only its content tells
+	ordered        // what has neither a name nor a user: compared in order
+	exception      // an exception table
+)
+
+// none stands for an item that there is not.
+const none = -1
+
+// side is one build of the unit.
+type side struct {
+	*asm.Unit
+	roles  []role
+	names  []string // of each item: the first that the object file keeps, or ""
+	symbol []int32  // of names
+	parent []int32  // of parts; of others the item itself
+	parts  [][]int32
+	pair   []int32 // correlated item of the other side, or none
+	// users are the functions and objects that refer to objects whose names
+	// are unstable, in order of the first reference.
+	users map[int32][]use
+}
+
+// survey finds out what each item is.
+func survey(u *asm.Unit) (*side, []Refusal) {
+	n := len(u.Items)
+	s := &side{Unit: u, roles: make([]role, n), names: make([]string, n), symbol: make([]int32, n),
+		parent: make([]int32, n), parts: make([][]int32, n), pair: make([]int32, n)}
+	byName := make(map[string]int32)
+	for i := range u.Items {
+		s.pair[i], s.parent[i] = none, int32(i)
+		s.name(int32(i))
+		s.roles[i] = s.role(int32(i))
+		if s.roles[i] == function {
+			byName[s.names[i]] = int32(i)
+		}
+	}
+	var bad []Refusal
+	for i := range u.Items {
+		if s.roles[i] != function {
+			continue
+		}
+		parent, ok := coldParent(s.names[i])
+		if !ok {
+			continue
+		}
+		p, found := byName[parent]
+		if !found {
+			bad = append(bad, Refusal{Name: s.names[i], Line: int(u.Items[i].Line), Reason: "cold part of a function that is not in the unit"})
+			continue
+		}
+		s.roles[i], s.parent[i] = part, p
+		s.parts[p] = append(s.parts[p], int32(i))
+	}
+	return s, bad
+}
+
+// name chooses the name of item i.
+func (s *side) name(i int32) {
+	s.symbol[i] = none
+	for _, id := range s.Items[i].Symbols {
+		if sym := &s.Symbols[id]; !sym.LocalLabel() && sym.Add == 0 {
+			s.names[i], s.symbol[i] = sym.Name, id
+			return
+		}
+	}
+}
+
+func (s *side) role(i int32) role {
+	sec := s.SectionOf(i)
+	name := s.names[i]
+	switch sec.Kind {
+	case asm.Text:
+		if name == "" {
+			return ordered
+		}
+		if s.Symbols[s.symbol[i]].Type == "object" {
+			return object
+		}
+		return function
+	case asm.Init:
+		return ordered
+	case asm.Metadata:
+		return exception
+	case asm.Custom:
+		if name == "" {
+			return ordered
+		}
+		return object
+	}
+	if len(s.Items[i].Symbols) == 0 {
+		return ordered
+	}
+	if name == "" || s.constant(i) && s.allLocal(i) && (sec.Mergeable() || anonymousName(name)) {
+		return content
+	}
+	return object
+}
+
+// constant reports whether the running program never writes item i.
+func (s *side) constant(i int32) bool {
+	k := s.SectionOf(i).Kind
+	return k == asm.ROData || k == asm.RelRO || k == asm.Text
+}
+
+// allLocal reports whether no other unit can name item i.
+func (s *side) allLocal(i int32) bool {
+	for _, id := range s.Items[i].Symbols {
+		if s.Symbols[id].Bind != asm.Local {
+			return false
+		}
+	}
+	return true
+}
+
+// target is what a reference stands for.
+type target struct {
+	where asm.Where
+	item  int32 // if InItem
+	ord   int32
+	add   int64
+	sym   int32 // in Symbols, or none
+	name  string
+}
+
+// resolve returns what name stands for in s.
+func (s *side) resolve(name string) target {
+	id := s.Lookup(name)
+	if id < 0 {
+		return target{item: none, sym: none, name: name}
+	}
+	y := &s.Symbols[id]
+	return target{where: y.Where, item: y.Item, ord: y.Ord, add: y.Add, sym: id, name: name}
+}
+
+// entry reports whether t is the begin of its item.
+func (t target) entry() bool { return t.ord == 0 && t.add == 0 }
+
+// anchor reports whether the reference goes through a section anchor: a label
+// from which gcc reaches all objects of a block by their distance.
+func (t target) anchor() bool { return strings.HasPrefix(t.name, ".LANCHOR") }
+
+// use is one item that refers to another.
+type use struct {
+	name  string // base name of the referring function or object
+	order int32  // place among all references of the unit
+}
+
+// collectUsers fills users for the items that wanted reports.
+func (s *side) collectUsers(wanted func(i int32) bool) {
+	s.users = make(map[int32][]use)
+	var refs []asm.Ref
+	order := int32(0)
+	for i := range s.Items {
+		by := s.names[s.parent[i]]
+		for _, st := range s.Items[i].Stmts {
+			text := s.TextOf(st)
+			refs = s.Dialect.Refs(refs[:0], st.Kind, text)
+			for _, r := range refs {
+				t := s.resolve(r.Name(text))
+				if t.where != asm.InItem || !wanted(t.item) {
+					continue
+				}
+				order++
+				s.addUse(t.item, use{base(by), order})
+			}
+		}
+	}
+}
+
+func (s *side) addUse(item int32, u use) {
+	for _, old := range s.users[item] {
+		if old.name == u.name {
+			return
+		}
+	}
+	s.users[item] = append(s.users[item], u)
+}
