@@ -1,0 +1,200 @@
+package machine
+
+import (
+	"archive/tar"
+	"bufio"
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"github.com/fother/fother/magefiles/internal/tools"
+)
+
+// recipe counts the ways in which the base was ever made: raise it when what
+// this file or init.sh puts into the base changes.
+const recipe = 1
+
+//go:embed init.sh
+var initScript []byte
+
+// Names in the folder of a base.
+const (
+	kernelName  = "vmlinuz"
+	archiveName = "base.cpio"
+)
+
+// base returns the folder with kernel and base archive, which it makes if need
+// be. A folder is complete when it has its name.
+func base(ctx context.Context, o Options) (string, error) {
+	key := crc32.ChecksumIEEE(append([]byte(strings.Join(o.Packages, " ")), initScript...))
+	final := filepath.Join(o.Cache, fmt.Sprintf("aarch64-%d-%08x", recipe, key))
+	if _, err := os.Stat(final); err == nil {
+		return final, nil
+	}
+	if err := os.MkdirAll(o.Cache, 0o755); err != nil {
+		return "", err
+	}
+	o.Logger.Info("fetching an aarch64 kernel and C library", "folder", final)
+	tmp, err := os.MkdirTemp(o.Cache, "new-")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(tmp)
+	if err := makeBase(ctx, tmp, o.Packages); err != nil {
+		return "", fmt.Errorf("make the base of the aarch64 machine: %w", err)
+	}
+	if err := os.Rename(filepath.Join(tmp, "base"), final); err != nil {
+		if _, there := os.Stat(final); there != nil {
+			return "", err
+		}
+	}
+	return final, nil
+}
+
+// makeBase makes the folder base in tmp.
+func makeBase(ctx context.Context, tmp string, more []string) error {
+	debs, result := filepath.Join(tmp, "debs"), filepath.Join(tmp, "base")
+	for _, dir := range []string{debs, result} {
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	apt := &tools.Apt{Dir: filepath.Join(tmp, "apt"), Arch: "arm64"}
+	depends, err := apt.Depends(ctx, "linux-image-cloud-arm64")
+	if err != nil {
+		return err
+	}
+	kernel := ""
+	for _, d := range depends {
+		if strings.HasPrefix(d, "linux-image-") {
+			kernel = d
+		}
+	}
+	if kernel == "" {
+		return errors.New("apt knows no kernel for arm64")
+	}
+	packages := append([]string{kernel, "busybox-static", "libc6", "libgcc-s1"}, more...)
+	if err := apt.Download(ctx, debs, packages...); err != nil {
+		return err
+	}
+	return unpackAll(ctx, debs, result)
+}
+
+// unpackAll turns the packages in debs into a kernel and an archive in result.
+func unpackAll(ctx context.Context, debs, result string) error {
+	out, err := os.Create(filepath.Join(result, archiveName))
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	buffered := bufio.NewWriterSize(out, 1<<20)
+	a := newArchive(buffered)
+	for _, dir := range strings.Fields("usr usr/bin usr/sbin usr/lib dev proc sys tmp etc root run job var") {
+		a.dir(dir)
+	}
+	for _, name := range []string{"bin", "sbin", "lib"} {
+		a.link(name, "usr/"+name)
+	}
+	a.bytes("init", typeFile|0o755, initScript)
+	a.bytes("etc/passwd", typeFile|0o644, []byte("root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n"))
+	a.bytes("etc/group", typeFile|0o644, []byte("root:x:0:\nnogroup:x:65534:\n"))
+	files, err := filepath.Glob(filepath.Join(debs, "*.deb"))
+	if err != nil {
+		return err
+	}
+	for _, deb := range files {
+		if err := unpack(ctx, deb, a, filepath.Join(result, kernelName)); err != nil {
+			return fmt.Errorf("%s: %w", filepath.Base(deb), err)
+		}
+	}
+	if err := errors.Join(a.close(), buffered.Flush(), out.Close()); err != nil {
+		return err
+	}
+	_, err = os.Stat(filepath.Join(result, kernelName))
+	return err
+}
+
+// unpack adds the files of one package to a, but of a kernel package only the
+// kernel, which it writes to the file kernel.
+func unpack(ctx context.Context, deb string, a *archive, kernel string) error {
+	cmd := exec.CommandContext(ctx, "dpkg-deb", "--fsys-tarfile", deb)
+	pipe, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	isKernel := strings.HasPrefix(filepath.Base(deb), "linux-image-")
+	err = each(tar.NewReader(pipe), func(name string, h *tar.Header, r io.Reader) error {
+		switch {
+		case isKernel && strings.HasPrefix(name, "boot/vmlinuz-"):
+			return writeFile(kernel, r)
+		case isKernel || strings.HasPrefix(name, "usr/share/") || strings.Contains(name, "/gconv/"):
+			return nil
+		}
+		add(a, merged(name), h, r)
+		return a.err
+	})
+	io.Copy(io.Discard, pipe)
+	return errors.Join(err, cmd.Wait())
+}
+
+// each calls f for the entries of a tar stream, with names free of "./".
+func each(t *tar.Reader, f func(string, *tar.Header, io.Reader) error) error {
+	for {
+		h, err := t.Next()
+		if err == io.EOF {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		if name := strings.TrimPrefix(path.Clean("/"+h.Name), "/"); name != "" {
+			if err := f(name, h, t); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// merged moves what a package has in /bin, /sbin or /lib to /usr, where these
+// folders lead on the machine.
+func merged(name string) string {
+	for _, dir := range []string{"bin", "sbin", "lib"} {
+		if name == dir || strings.HasPrefix(name, dir+"/") {
+			return "usr/" + name
+		}
+	}
+	return name
+}
+
+func add(a *archive, name string, h *tar.Header, r io.Reader) {
+	switch h.Typeflag {
+	case tar.TypeDir:
+		a.dir(name)
+	case tar.TypeSymlink:
+		a.link(name, h.Linkname)
+	case tar.TypeReg:
+		a.entry(name, typeFile|uint32(h.Mode&0o777), h.Size, func(w io.Writer) error {
+			_, err := io.Copy(w, r)
+			return err
+		})
+	}
+}
+
+func writeFile(name string, r io.Reader) error {
+	f, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(f, r)
+	return errors.Join(err, f.Close())
+}

@@ -1,0 +1,24 @@
+#!/bin/busybox sh
+# The first process of the machine: makes it a place to work in, runs the job
+# and says on the console how it ended.
+/bin/busybox mount -t devtmpfs dev /dev
+exec </dev/null >/dev/console 2>&1
+/bin/busybox mount -t proc proc /proc
+/bin/busybox mount -t sysfs sysfs /sys
+/bin/busybox --install -s /bin
+export PATH=/usr/bin:/usr/sbin HOME=/root TERM=dumb
+mkdir -p /dev/pts /dev/shm
+mount -t devpts devpts /dev/pts
+mount -t tmpfs tmpfs /dev/shm
+mount -t tmpfs tmpfs /tmp
+ln -s /proc/self/fd /dev/fd
+hostname aarch64
+ip link set lo up
+cd /job
+/bin/sh ./run.sh
+status=$?
+read -r token </run/token
+echo
+echo "job-$token: $status"
+sync
+poweroff -f
