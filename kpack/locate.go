@@ -2,9 +2,11 @@ package kpack
 
 import (
 	"bytes"
+	"cmp"
 	"debug/elf"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/fother/fother/kpack/elfobj"
 	"github.com/fother/fother/specs"
@@ -231,11 +233,12 @@ func (p *placement) sameBytes(section elf.SectionIndex, at specs.VAddr) (bool, e
 	if err != nil {
 		return false, err
 	}
+	relocs = slices.SortedFunc(slices.Values(relocs), func(a, b elfobj.Reloc) int { return cmp.Compare(a.Offset, b.Offset) })
 	from := 0
 	for _, r := range relocs {
 		lo, hi := p.field(r)
 		lo, hi = max(lo, from), min(hi, len(data))
-		if from < lo && lo <= len(data) && !bytes.Equal(data[from:lo], linked[from:lo]) {
+		if lo = min(lo, len(data)); from < lo && !bytes.Equal(data[from:lo], linked[from:lo]) {
 			return false, nil
 		}
 		from = max(from, hi)

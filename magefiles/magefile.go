@@ -31,7 +31,7 @@ func (Test) Long(ctx context.Context) error { return tasks.Long(ctx) }
 
 // Demo attacks a running server, heals it while it runs, and undoes it again.
 func Demo(ctx context.Context) error {
-	if err := tools.Need("gcc", "as", "ld", "make"); err != nil {
+	if err := tools.Check("gcc", "as", "ld", "make"); err != nil {
 		return err
 	}
 	o, err := pipeline.Default(ctx)

@@ -71,7 +71,7 @@ func with(ctx context.Context, spec string, do func(specs.Spec, pipeline.Options
 	if err != nil {
 		return err
 	}
-	if err := tools.Need("gcc", "as", "ld"); err != nil {
+	if err := tools.Check("gcc", "as", "ld"); err != nil {
 		return err
 	}
 	o, err := pipeline.Default(ctx)

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 	"sync"
 
@@ -44,7 +43,11 @@ func Diff(ctx context.Context, s specs.Spec, o Options) ([]Target, error) {
 	if err != nil {
 		return nil, err
 	}
-	pairs, err := compiler.Compare(original, patched)
+	var wanted []string
+	for _, t := range s.Targets {
+		wanted = append(wanted, filepath.Join(f.Tree(), t))
+	}
+	pairs, err := compiler.Compare(original, patched, wanted...)
 	if err != nil {
 		return nil, err
 	}
@@ -56,9 +59,6 @@ func Diff(ctx context.Context, s specs.Spec, o Options) ([]Target, error) {
 		name, err := filepath.Rel(f.Tree(), p.Original.Output)
 		if err != nil {
 			return nil, err
-		}
-		if len(s.Targets) > 0 && !slices.Contains(s.Targets, name) {
-			continue
 		}
 		t := Target{Name: name, BuildID: p.Original.BuildID, Original: p.Original, Patched: p.Patched}
 		for _, u := range p.Units {
@@ -122,8 +122,16 @@ type diffResult struct {
 	err     error
 }
 
-func digests(u compiler.UnitPair) [2]specs.Digest {
-	return [2]specs.Digest{u.Original.TextDigest, u.Patched.TextDigest}
+// digests returns the key of a pair. A side that is missing has the digest of
+// no text at all.
+func digests(u compiler.UnitPair) (key [2]specs.Digest) {
+	if u.Original != nil {
+		key[0] = u.Original.TextDigest
+	}
+	if u.Patched != nil {
+		key[1] = u.Patched.TextDigest
+	}
+	return key
 }
 
 // result returns what came of a pair, nil if its text is equal.
@@ -162,6 +170,12 @@ func (d *diffs) run(ctx context.Context, pairs []compiler.Pair) {
 }
 
 func diffUnit(u compiler.UnitPair) (*differ.ChangeSet, error) {
+	switch {
+	case u.Original == nil:
+		return nil, fmt.Errorf("%s: the fix adds this unit to a target, which is not supported yet; put the new code into an existing file", u.Patched.Source)
+	case u.Patched == nil:
+		return nil, fmt.Errorf("%s: the fix removes this unit from a target, which is not supported yet", u.Original.Source)
+	}
 	original, err := os.ReadFile(u.Original.Text)
 	if err != nil {
 		return nil, err

@@ -83,14 +83,16 @@ func Build(ctx context.Context, s specs.Spec, o Options) error {
 }
 
 func build(ctx context.Context, s specs.Spec, o Options, f Folder, stage specs.Stage) error {
-	if err := source.Copy(s.Dir, f.Tree()); err != nil {
+	if err := source.Copy(f.Tree(), s.Dir, o.Work); err != nil {
 		return err
 	}
 	if stage == specs.StagePatched {
-		for _, p := range s.Patches {
-			if err := source.Apply(f.Tree(), p); err != nil {
-				return err
-			}
+		res, err := source.Apply(f.Tree(), s.Patches)
+		if err != nil {
+			return err
+		}
+		for _, moved := range res.Moved {
+			o.say("%s: %s", s.Name, moved)
 		}
 	}
 	log, err := os.Create(f.log(stage))
