@@ -133,23 +133,21 @@ func fother(t *testing.T, exit int, args ...string) string {
 	return string(out)
 }
 
-// make runs the pipeline for a sample with more compiler flags.
-func makeSample(t *testing.T, sample string, flags string) (specs.Spec, Folder) {
+// makeSample runs the pipeline for a sample with more environment variables.
+func makeSample(t *testing.T, sample string, env ...string) Folder {
 	t.Helper()
 	s, err := specfile.Read(filepath.Join(samples, sample, "spec.yaml"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if flags != "" {
-		s.Env = append(s.Env, "CFLAGS="+flags)
-	}
+	s.Env = append(s.Env, env...)
 	o := Options{Work: t.TempDir(), Shim: bin.cc}
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	if _, err := Make(ctx, s, o); err != nil {
 		t.Fatal(err)
 	}
-	return s, FolderOf(s, o)
+	return FolderOf(s, o)
 }
 
 // TestSamples takes every sample the whole way: built twice, patched while it
@@ -166,7 +164,7 @@ func TestSamples(t *testing.T) {
 }
 
 func testSample(t *testing.T, sample, flags string) {
-	_, f := makeSample(t, sample, flags)
+	f := makeSample(t, sample, "CFLAGS="+flags)
 	rows := answers(t, sample)
 	original := func(a answer) string { return a.original }
 	patched := func(a answer) string { return a.patched }
