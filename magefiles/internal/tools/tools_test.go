@@ -129,3 +129,13 @@ func FuzzDistributions(f *testing.F) {
 		}
 	})
 }
+
+// TestPackageNames: what a distribution with apt cannot install is not worth
+// a row.
+func TestPackageNames(t *testing.T) {
+	for need, names := range packageNames {
+		if names[0] == "" {
+			t.Errorf("%s: no package for apt", need)
+		}
+	}
+}
