@@ -94,15 +94,15 @@ func pathOf(env []string) string {
 // as or ld themselves.
 func captureEnviron(env []string, s *store.Store, stage specs.Stage) []string {
 	env = shim.Environ(env, s.Dir(), stage)
-	path := s.Shims()
+	path := s.PathShims()
 	if p := pathOf(env); p != "" {
 		path += ":" + p
 	}
 	return append(env, "PATH="+path)
 }
 
-// prepareShims fills the store's folder of shims: the names that gcc looks
-// for, and the names of cross tools on path, which makefiles call.
+// prepareShims fills the store's folders of shims: one with the names that gcc
+// looks for, and one with the names on path that makefiles may call.
 func prepareShims(s *store.Store, program, path string) error {
 	program, err := filepath.Abs(program)
 	if err != nil {
@@ -111,24 +111,40 @@ func prepareShims(s *store.Store, program, path string) error {
 	if info, err := os.Stat(program); err != nil || !info.Mode().IsRegular() || info.Mode()&0o111 == 0 {
 		return hint("build it with: go build ./compiler/cmd/fother-cc", "%s is not the program fother-cc: %v", program, err)
 	}
-	names := map[string]bool{"as": true, "ld": true, "ld.bfd": true, "ld.gold": true, "ld.lld": true, "ld.mold": true}
-	for _, dir := range filepath.SplitList(path) {
-		entries, err := os.ReadDir(dir)
-		if err != nil || filepath.Clean(dir) == s.Shims() {
-			continue
-		}
-		for _, e := range entries {
-			if n := e.Name(); strings.Contains(n, "-") && shim.IsTool(n) && !strings.HasPrefix(n, "llvm-") {
-				names[n] = true
-			}
-		}
+	links := []string{}
+	for _, name := range []string{"as", "ld", "ld.bfd", "ld.gold", "ld.lld", "ld.mold"} {
+		links = append(links, filepath.Join(s.Shims(), name))
 	}
-	for name := range names {
-		if err := relink(program, filepath.Join(s.Shims(), name)); err != nil {
+	for name := range toolsOn(path, s.PathShims()) {
+		links = append(links, filepath.Join(s.PathShims(), name))
+	}
+	for _, l := range links {
+		if err := relink(program, l); err != nil {
 			return &store.Error{Dir: s.Dir(), Err: err}
 		}
 	}
 	return nil
+}
+
+// toolsOn returns the names of assemblers and linkers in the folders of path,
+// apart from except.
+func toolsOn(path, except string) map[string]bool {
+	names := map[string]bool{}
+	for _, dir := range filepath.SplitList(path) {
+		if filepath.Clean(dir) == except {
+			continue
+		}
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			continue // PATH may name what is not there
+		}
+		for _, e := range entries {
+			if shim.IsTool(e.Name()) {
+				names[e.Name()] = true
+			}
+		}
+	}
+	return names
 }
 
 // relink makes path a symbolic link to program, in one step.

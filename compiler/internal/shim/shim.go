@@ -52,7 +52,10 @@ var (
 
 // IsTool reports whether name is one that this program answers to as an
 // assembler or linker.
-func IsTool(name string) bool { return asName.MatchString(name) || ldName.MatchString(name) }
+func IsTool(name string) bool {
+	// llvm-as reads another language.
+	return name != "llvm-as" && (asName.MatchString(name) || ldName.MatchString(name))
+}
 
 // Main runs the program under the name argv[0] and returns its exit code. It
 // does not return where another program takes this one's place.

@@ -33,9 +33,7 @@ func (inv *invocation) real() (tool, error) {
 			return tool{}, err
 		}
 		if inv.store != nil {
-			if err := inv.store.SetTool(key, name); err != nil {
-				return tool{}, err
-			}
+			_ = inv.store.SetTool(key, name) // it only saves time
 		}
 	}
 	if strings.Contains(name, "/") {
@@ -117,8 +115,9 @@ func (inv *invocation) ask(gcc string) (string, error) {
 
 // onPath finds the program name on PATH, apart from this one.
 //
-// The assembler is started under the bare name and a linker under its whole
-// path, as gcc and collect2 do: it shows in their messages.
+// A tool that the build calls itself is started under the name by which it was
+// called. gcc starts the assembler under its bare name, and collect2 a linker
+// under its whole path. It shows in their messages.
 func (inv *invocation) onPath(name string) (tool, error) {
 	self, err := os.Stat("/proc/self/exe")
 	if err != nil {
@@ -133,7 +132,7 @@ func (inv *invocation) onPath(name string) (tool, error) {
 		if err != nil || !info.Mode().IsRegular() || info.Mode()&0o111 == 0 || os.SameFile(info, self) {
 			continue
 		}
-		if asName.MatchString(name) {
+		if asName.MatchString(name) || os.Args[0] == name {
 			return tool{Path: path, Argv0: name}, nil
 		}
 		return tool{Path: path, Argv0: path}, nil

@@ -4,7 +4,8 @@
 //
 //	STORE/blobs/ab/cdef…       files by SHA-256
 //	STORE/STAGE/RECORD.json    records of one build, named by time
-//	STORE/shim/as, ld, …       symbolic links to fother-cc
+//	STORE/shim/as, ld, …       symbolic links to fother-cc, for COMPILER_PATH
+//	STORE/path/…               the same for PATH
 //	STORE/tools/KEY            the real tool of a compiler, remembered
 //	STORE/tmp/                 files that are being written
 //

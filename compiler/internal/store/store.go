@@ -39,7 +39,7 @@ func Open(dir string) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{dir: dir}
-	for _, d := range []string{"blobs", "tmp", "shim", "tools"} {
+	for _, d := range []string{"blobs", "tmp", "shim", "path", "tools"} {
 		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
 			return nil, s.fail(err)
 		}
@@ -53,8 +53,13 @@ func At(dir string) *Store { return &Store{dir: filepath.Clean(dir)} }
 // Dir returns the store's folder.
 func (s *Store) Dir() string { return s.dir }
 
-// Shims returns the folder of shims.
+// Shims returns the folder of shims that gcc looks into.
 func (s *Store) Shims() string { return filepath.Join(s.dir, "shim") }
+
+// PathShims returns the folder of shims that makefiles find on PATH. It is
+// apart from Shims because it has the names of cross tools too: gcc prefers
+// x86_64-linux-gnu-as to as, and the name shows in messages.
+func (s *Store) PathShims() string { return filepath.Join(s.dir, "path") }
 
 func (s *Store) fail(err error) error {
 	if err == nil {
