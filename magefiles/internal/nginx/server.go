@@ -48,29 +48,29 @@ daemon off;
 master_process on;
 worker_processes {{.Workers}};
 {{if .Root}}user root;{{end}}
-pid {{.Dir}}/nginx.pid;
-error_log {{.Dir}}/error.log info;
+pid "{{.Dir}}/nginx.pid";
+error_log "{{.Dir}}/error.log" info;
 events { worker_connections 512; }
 http {
   access_log off;
-  client_body_temp_path {{.Dir}}/tmp/body;
-  proxy_temp_path {{.Dir}}/tmp/proxy;
-  fastcgi_temp_path {{.Dir}}/tmp/fastcgi;
-  uwsgi_temp_path {{.Dir}}/tmp/uwsgi;
-  scgi_temp_path {{.Dir}}/tmp/scgi;
+  client_body_temp_path "{{.Dir}}/tmp/body";
+  proxy_temp_path "{{.Dir}}/tmp/proxy";
+  fastcgi_temp_path "{{.Dir}}/tmp/fastcgi";
+  uwsgi_temp_path "{{.Dir}}/tmp/uwsgi";
+  scgi_temp_path "{{.Dir}}/tmp/scgi";
   server {
     listen {{.Addr}};
-    root {{.Dir}}/www;
+    root "{{.Dir}}/www";
     location /rewrite/ { rewrite ^(.*) /new?c=1; set $seen $1; return 200 $seen; }
     location /captures/ { rewrite ^/captures/((.*))$ http://{{.Addr}}/$1$2 redirect; return 200 foo; }
-    location /longprefix/ { alias {{.Dir}}/dav/; dav_methods PUT MOVE COPY DELETE; }
+    location /longprefix/ { alias "{{.Dir}}/dav/"; dav_methods PUT MOVE COPY DELETE; }
   }
 }
 `))
 
 // Start runs the nginx that was built in tree, from its objs folder, on a free
-// port of the loopback address. Its files are in dir, which must be absolute
-// and without spaces. Ctx bounds the start only; the server runs until Stop.
+// port of the loopback address. Its files are in dir, an absolute path. Ctx
+// bounds the start only; the server runs until Stop.
 func Start(ctx context.Context, tree, dir string) (*Server, error) {
 	var err error
 	// The port is free when it is chosen; somebody else may be quicker.
