@@ -19,8 +19,9 @@ import (
 
 // Bounds on a spec, so that a hostile one costs nothing.
 const (
-	maxSize    = 1 << 20 // bytes of the file
-	maxEntries = 1000    // of one list
+	maxSize     = 1 << 20 // bytes of the file
+	maxEntries  = 1000    // of one list
+	maxProblems = 100     // told of; who has more has written no spec
 )
 
 // keys are the known keys in the order in which Format writes them.
@@ -76,6 +77,9 @@ type parser struct {
 }
 
 func (p *parser) problem(n *yaml.Node, format string, args ...any) {
+	if len(p.file.Problems) == maxProblems {
+		return
+	}
 	p.file.Problems = append(p.file.Problems, Problem{max(n.Line, 1), max(n.Column, 1), fmt.Sprintf(format, args...)})
 }
 

@@ -2,6 +2,7 @@ package specfile_test
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -177,6 +178,31 @@ func TestParseErrors(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestParseHostile: the time for a spec is bounded by its size, and so is the
+// error.
+func TestParseHostile(t *testing.T) {
+	var distinct strings.Builder
+	for i := range 60000 {
+		fmt.Fprintf(&distinct, "k%d: x\n", i)
+	}
+	for name, in := range map[string]string{
+		"brackets":      strings.Repeat("[", 1<<20),
+		"braces":        strings.Repeat("{a: ", 1<<18),
+		"indents":       strings.Repeat("- ", 1<<19),
+		"one key":       strings.Repeat("a: x\n", 1<<17),
+		"distinct keys": distinct.String(),
+		"anchors":       "a: &a x\n" + strings.Repeat("b: [*a, *a]\n", 1<<15),
+		"comments":      strings.Repeat("#\n", 1<<19),
+	} {
+		_, err := specfile.Parse("x", t.TempDir(), []byte(in))
+		if err == nil {
+			t.Errorf("%s: accepted", name)
+		} else if len(err.Error()) > 64<<10 {
+			t.Errorf("%s: an error of %d bytes", name, len(err.Error()))
+		}
 	}
 }
 
