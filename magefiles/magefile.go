@@ -29,18 +29,50 @@ func (Test) All(ctx context.Context) error { return tasks.Test(ctx) }
 // Long runs the slow tests: soak, real packages, the emulated machine.
 func (Test) Long(ctx context.Context) error { return tasks.Long(ctx) }
 
+// Tools is the namespace of what the machine needs.
+type Tools mg.Namespace
+
+// Install installs what the tests need, as root on Debian and its relatives.
+func (Tools) Install(ctx context.Context) error { return tasks.Install(ctx) }
+
 // Demo attacks a running server, heals it while it runs, and undoes it again.
 func Demo(ctx context.Context) error {
 	if err := tools.Check("gcc", "as", "ld", "make"); err != nil {
 		return err
 	}
-	o, err := pipeline.Default(ctx)
-	if err != nil {
-		return err
-	}
-	fother, err := pipeline.Command(ctx, o.Work, "apply/cmd/fother")
+	o, fother, err := commands(ctx)
 	if err != nil {
 		return err
 	}
 	return demo.Run(ctx, os.Stdout, fother, o)
+}
+
+// Real patches Debian's nginx under load against three vulnerabilities.
+func Real(ctx context.Context) error {
+	o, fother, err := commands(ctx)
+	if err != nil {
+		return err
+	}
+	return tasks.Real(ctx, os.Stdout, fother, o)
+}
+
+// Corpus makes the patches of real security fixes of a Debian package: nginx, cjson, memcached or less.
+func Corpus(ctx context.Context, pkg string) error {
+	o, err := pipeline.Default(ctx)
+	if err != nil {
+		return err
+	}
+	return tasks.Corpus(ctx, os.Stdout, o, pkg)
+}
+
+// Bench runs the benchmarks.
+func Bench(ctx context.Context) error { return tasks.Bench(ctx) }
+
+// commands builds what the steps need.
+func commands(ctx context.Context) (o pipeline.Options, fother string, err error) {
+	if o, err = pipeline.Default(ctx); err != nil {
+		return o, "", err
+	}
+	fother, err = pipeline.Command(ctx, o.Work, "apply/cmd/fother")
+	return o, fother, err
 }

@@ -8,6 +8,8 @@ import (
 	"os/exec"
 	"strings"
 	"time"
+
+	"github.com/fother/fother/magefiles/internal/tools"
 )
 
 // check is one part of a test run.
@@ -36,6 +38,20 @@ func Long(ctx context.Context) error {
 		{"go test, long", command(nil, "go", "test", "-tags", "long", "-count", "1", "-timeout", "80m", "-v", "-run", "Long", "./...")},
 	})
 }
+
+// Bench runs all benchmarks once.
+func Bench(ctx context.Context) error {
+	return command(nil, "go", "test", "-run", "^$", "-bench", ".", "-benchmem", "./...")(ctx)
+}
+
+// needs are the programs that the tests use.
+var needs = []string{
+	"gcc", "g++", "as", "ld", "make", "cmake", "autoconf", "automake", "libtoolize", "patch", "git",
+	"aarch64-linux-gnu-gcc", "qemu-system-aarch64", "dpkg-deb",
+}
+
+// Install installs what the tests need.
+func Install(ctx context.Context) error { return tools.Install(ctx, needs...) }
 
 func runAll(ctx context.Context, checks []check) error {
 	for _, c := range checks {
