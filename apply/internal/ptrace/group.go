@@ -17,7 +17,8 @@ type Options struct {
 	// Calls says that the threads are to make system calls for the tool: a
 	// seccomp filter of theirs is suspended while they are held.
 	Calls bool
-	// StopLimit is how long one thread may take to stop; 0 is one second.
+	// StopLimit is how long one thread may take to stop, if it does not wait
+	// for a processor; 0 is 200 milliseconds. All others stand still meanwhile.
 	StopLimit time.Duration
 }
 
@@ -58,7 +59,7 @@ func (t *Thread) Stopped() bool { return t.stopped && !t.gone }
 func Seize(pid int, o Options) (*Group, error) {
 	g := &Group{pid: pid, limit: o.StopLimit, options: unix.PTRACE_O_TRACEEXEC | unix.PTRACE_O_TRACESYSGOOD}
 	if g.limit == 0 {
-		g.limit = time.Second
+		g.limit = 200 * time.Millisecond
 	}
 	if mode, _ := statusField(pid, pid, "Seccomp"); o.Calls && mode != 0 {
 		g.options |= unix.PTRACE_O_SUSPEND_SECCOMP

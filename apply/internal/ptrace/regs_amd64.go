@@ -36,6 +36,12 @@ func (r *Regs) DWARF() []uint64 {
 // are none here.
 func (r *Regs) StripPC(word uint64) uint64 { return word }
 
+// Link returns the return address that a register holds. None does here.
+func (r *Regs) Link() (specs.Addr, bool) { return 0, false }
+
+// ThreadPointer returns the address of the thread control block.
+func (r *Regs) ThreadPointer() (specs.Addr, bool) { return specs.Addr(r.Fs_base), r.Fs_base != 0 }
+
 func (r *Regs) get(tid int) error {
 	_, err := requestInto(unix.PTRACE_GETREGS, tid, 0, unsafe.Pointer(&r.PtraceRegs))
 	return err

@@ -15,6 +15,8 @@ type Regs struct {
 	unix.PtraceRegsArm64
 	// pac has the bits of an instruction address that hold a signature.
 	pac uint64
+	// tls is tpidr_el0.
+	tls uint64
 }
 
 // PC returns the program counter.
@@ -43,6 +45,12 @@ func (r *Regs) DWARF() []uint64 {
 // half of the address space.
 func (r *Regs) StripPC(word uint64) uint64 { return word &^ r.pac }
 
+// Link returns the return address that a register holds, x30.
+func (r *Regs) Link() (specs.Addr, bool) { return specs.Addr(r.StripPC(r.Regs[30])), true }
+
+// ThreadPointer returns the address of the thread control block.
+func (r *Regs) ThreadPointer() (specs.Addr, bool) { return specs.Addr(r.tls), r.tls != 0 }
+
 func regset(req, tid, kind int, p unsafe.Pointer, size uintptr) error {
 	iov := unix.Iovec{Base: (*byte)(p), Len: uint64(size)}
 	_, err := requestInto(req, tid, uintptr(kind), unsafe.Pointer(&iov))
@@ -53,6 +61,10 @@ func (r *Regs) get(tid int) error {
 	err := regset(unix.PTRACE_GETREGSET, tid, unix.NT_PRSTATUS, unsafe.Pointer(&r.PtraceRegsArm64), unsafe.Sizeof(r.PtraceRegsArm64))
 	if err != nil {
 		return err
+	}
+	// Both are pieces that older kernels and processors do not have.
+	if regset(unix.PTRACE_GETREGSET, tid, unix.NT_ARM_TLS, unsafe.Pointer(&r.tls), unsafe.Sizeof(r.tls)) != nil {
+		r.tls = 0
 	}
 	var mask struct{ data, insn uint64 } // struct user_pac_mask
 	err = regset(unix.PTRACE_GETREGSET, tid, unix.NT_ARM_PAC_MASK, unsafe.Pointer(&mask), unsafe.Sizeof(mask))

@@ -14,6 +14,7 @@ import (
 // yield may cost a whole time slice of each spinning thread.
 type pause struct {
 	turn     int
+	rounds   int
 	nap      time.Duration
 	deadline time.Time
 }
@@ -45,6 +46,17 @@ func (p *pause) once(limit time.Duration) bool {
 	return now.Before(p.deadline)
 }
 
+// starved prolongs the wait for a thread that could run if there were a
+// processor for it.
+func (p *pause) starved(pid, tid int, limit time.Duration) bool {
+	const patience = 20 // times the limit
+	if p.rounds++; p.rounds > patience || State(pid, tid) != "R" {
+		return false
+	}
+	p.deadline = time.Now().Add(limit)
+	return true
+}
+
 // sleeping reports whether the wait has got past the polls.
 func (p *pause) sleeping() bool { return p.turn > pollTurns+4 }
 
@@ -63,7 +75,7 @@ func (g *Group) await(t *Thread) error {
 			t.gone = true // its exit is told only after all others'
 			return nil
 		}
-		if !p.once(g.limit) {
+		if !p.once(g.limit) && !p.starved(g.pid, t.TID, g.limit) {
 			return g.stuck(t)
 		}
 	}
@@ -138,15 +150,25 @@ func (g *Group) stopEvent(t *Thread, ws unix.WaitStatus) error {
 		return g.ended()
 	case event == unix.PTRACE_EVENT_CLONE:
 		g.born(t)
-		_ = request(unix.PTRACE_CONT, t.TID, 0, 0)
+		g.onward(t, 0)
 	case event != 0, sig == unix.SIGTRAP|0x80:
-		_ = request(unix.PTRACE_CONT, t.TID, 0, 0)
+		g.onward(t, 0)
 	default:
-		// A signal. It is delivered now; an interrupt that is under way stops
-		// the thread before the handler's first instruction.
-		_ = request(unix.PTRACE_CONT, t.TID, 0, uintptr(sig))
+		g.onward(t, sig)
 	}
 	return nil
+}
+
+// onward lets t go on from a stop that nobody asked for, with the signal that
+// was to be delivered. Such a stop swallows an interrupt that was under way
+// (kernel/signal.c, ptrace_stop: "any trap clears pending STOP trap"), so it
+// is asked for anew: the thread then stops before the signal handler's first
+// instruction.
+func (g *Group) onward(t *Thread, sig unix.Signal) {
+	if t.asked {
+		_ = request(unix.PTRACE_INTERRUPT, t.TID, 0, 0)
+	}
+	_ = request(unix.PTRACE_CONT, t.TID, 0, uintptr(sig))
 }
 
 // born takes in the thread that t created. clone may also make a process: that

@@ -1,0 +1,389 @@
+package apply
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/fother/fother/kpack"
+	"github.com/fother/fother/specs"
+)
+
+// Options of Apply and Revert. The zero value is useful.
+type Options struct {
+	// Wait is how long threads that are inside a function that changes are
+	// waited for; 0 is two seconds, less than 0 is not at all.
+	Wait time.Duration
+	// Logger hears what is being done; nil is silent.
+	Logger *slog.Logger
+}
+
+func (o Options) wait() time.Duration {
+	if o.Wait == 0 {
+		return 2 * time.Second
+	}
+	return max(o.Wait, 0)
+}
+
+func (o Options) logger() *slog.Logger {
+	if o.Logger == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return o.Logger
+}
+
+// Result is what Apply or Revert did to a process.
+type Result struct {
+	PID  int    `json:"pid"`
+	Name string `json:"name"`
+	// Applied are the patches that went in, Removed those that went out.
+	Applied []Applied `json:"applied,omitempty"`
+	Removed []Applied `json:"removed,omitempty"`
+	// Present are given patches that were there already.
+	Present []specs.PatchID `json:"present,omitempty"`
+	// Kept are patches that are out of use, but whose memory something may
+	// still refer to. A later run frees it.
+	Kept []Applied `json:"kept,omitempty"`
+	// Recovered are patches that an earlier run had left half done.
+	Recovered []Applied `json:"recovered,omitempty"`
+
+	Stop Stop `json:"stop"`
+	// Held is how long single threads were held to make system calls, the
+	// others running on; Wall is everything. Both in nanoseconds.
+	Held time.Duration `json:"held_ns"`
+	Wall time.Duration `json:"wall_ns"`
+}
+
+// Prepare says what Apply would do, and changes nothing.
+func Prepare(ctx context.Context, pid int, patches []*kpack.Patch) (*Plan, error) {
+	p, err := Open(pid)
+	if err != nil {
+		return nil, err
+	}
+	defer p.Close()
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	return makePlan(p, patches)
+}
+
+// Apply puts the patches that fit into process pid, in one stop, all or none.
+// A higher level of a series replaces a lower one.
+//
+// Errors: [ErrAlreadyApplied] if all that fit are there, [*NoFitError] if none
+// fits, [*MismatchError], [*ConflictError], [*BusyError], [ErrNoMemory],
+// [ErrPermission], [ErrGone], [ErrLocked], [*TracedError], [*StuckError].
+func Apply(ctx context.Context, pid int, patches []*kpack.Patch, o Options) (*Result, error) {
+	start := time.Now()
+	p, err := open(pid, true)
+	if err != nil {
+		return nil, err
+	}
+	defer p.Close()
+	res := &Result{PID: pid, Name: p.Name}
+	if err := p.recover(ctx, res, o); err != nil {
+		return nil, fmt.Errorf("finish what an earlier run began: %w", err)
+	}
+	plan, err := makePlan(p, patches)
+	if err != nil {
+		return nil, err
+	}
+	res.Present = plan.Present
+	if len(plan.steps) == 0 {
+		return res, ErrAlreadyApplied
+	}
+	if err := p.carryOut(ctx, plan, res, o); err != nil {
+		return nil, err
+	}
+	res.Wall = time.Since(start)
+	return res, nil
+}
+
+// carryOut stages and commits a plan.
+func (p *Process) carryOut(ctx context.Context, plan *Plan, res *Result, o Options) error {
+	held, err := p.stageAll(plan.steps)
+	res.Held += held
+	if err != nil {
+		return err
+	}
+	o.logger().Debug("staged", "pid", p.PID, "patches", len(plan.steps), "held", held)
+	t := plan.transaction()
+	dead := make(deadStacks)
+	res.Stop, err = p.commit(ctx, t, commitOptions{wait: o.wait(), dead: dead})
+	if err != nil {
+		if _, e := p.unstage(plan.steps); ignoreGone(e) != nil {
+			err = fmt.Errorf("%w; memory that was mapped for it is left: %w", err, e)
+		}
+		return err
+	}
+	for _, r := range t.ins {
+		res.Applied = append(res.Applied, r.describe())
+	}
+	return p.free(t.outs, dead, res)
+}
+
+// transaction returns the commit of a plan.
+func (plan *Plan) transaction() *transaction {
+	t := &transaction{}
+	for _, s := range plan.steps {
+		t.ins = append(t.ins, s.record)
+		current := map[specs.Addr][]byte{}
+		if s.replaced != nil {
+			t.outs = append(t.outs, s.replaced)
+			t.zones = append(t.zones, goingZone(s.replaced))
+			for _, f := range s.replaced.Functions {
+				current[f.Site] = f.New
+			}
+		}
+		for _, f := range s.record.Functions {
+			t.zones = append(t.zones, zone{
+				Range: specs.Range[specs.Addr]{Lo: f.Lo, Hi: f.Hi}, function: f.Name, object: s.record.Object,
+				entries: []specs.Addr{f.Lo},
+			})
+			c := change{function: f.Name, object: s.record.Object, addr: f.Site, before: f.Old, after: f.New}
+			if b, ok := current[f.Site]; ok && len(b) == len(f.New) {
+				c.before = b
+				delete(current, f.Site)
+			}
+			t.changes = append(t.changes, c)
+		}
+		if s.replaced != nil {
+			t.changes = append(t.changes, restores(s.replaced, current)...)
+		}
+	}
+	return t
+}
+
+// restores are the changes that take r's entries away at the given sites.
+func restores(r *record, sites map[specs.Addr][]byte) []change {
+	var all []change
+	for _, f := range r.Functions {
+		if _, ok := sites[f.Site]; ok {
+			all = append(all, change{function: f.Name, object: r.Object, addr: f.Site, before: f.New, after: f.Old})
+		}
+	}
+	return all
+}
+
+// goingZone is the code of a patch that goes away.
+func goingZone(r *record) zone {
+	z := zone{Range: r.text(), object: r.Object, going: true, function: "patch " + r.Name}
+	if len(r.Functions) == 1 {
+		z.function = r.Functions[0].Name + " (patched)"
+	}
+	for _, f := range r.Functions {
+		z.entries = append(z.entries, f.Entry)
+	}
+	slices.Sort(z.entries)
+	return z
+}
+
+// Selector names patches to revert. The zero value names all.
+type Selector struct {
+	BuildID specs.BuildID // or a prefix of it, or empty
+	Series  specs.Series  // or empty
+}
+
+func (s Selector) matches(id specs.PatchID) bool {
+	return (s.BuildID == "" || len(id.BuildID) >= len(s.BuildID) && id.BuildID[:len(s.BuildID)] == s.BuildID) &&
+		(s.Series == "" || s.Series == id.Series)
+}
+
+// Revert takes the patches that a selector names out of process pid, in one
+// stop, all or none; without selectors all.
+//
+// Errors: [ErrNotApplied] if there is none; else those of Apply.
+func Revert(ctx context.Context, pid int, which []Selector, o Options) (*Result, error) {
+	start := time.Now()
+	p, err := open(pid, true)
+	if err != nil {
+		return nil, err
+	}
+	defer p.Close()
+	res := &Result{PID: pid, Name: p.Name}
+	if err := p.recover(ctx, res, o); err != nil {
+		return nil, fmt.Errorf("finish what an earlier run began: %w", err)
+	}
+	t := &transaction{}
+	for _, r := range p.records {
+		if r.state == applied && (len(which) == 0 || slices.ContainsFunc(which, func(s Selector) bool { return s.matches(r.ID) })) {
+			t.remove(r)
+		}
+	}
+	if len(t.outs) == 0 {
+		if len(res.Recovered) > 0 {
+			return res, nil
+		}
+		return res, ErrNotApplied
+	}
+	if err := p.revert(ctx, t, res, o); err != nil {
+		return nil, err
+	}
+	res.Wall = time.Since(start)
+	return res, nil
+}
+
+// remove adds the reverting of r to t.
+func (t *transaction) remove(r *record) {
+	t.outs = append(t.outs, r)
+	t.zones = append(t.zones, goingZone(r))
+	sites := make(map[specs.Addr][]byte)
+	for _, f := range r.Functions {
+		sites[f.Site] = f.New
+	}
+	t.changes = append(t.changes, restores(r, sites)...)
+}
+
+func (p *Process) revert(ctx context.Context, t *transaction, res *Result, o Options) error {
+	dead := make(deadStacks)
+	var err error
+	if res.Stop, err = p.commit(ctx, t, commitOptions{wait: o.wait(), dead: dead}); err != nil {
+		return err
+	}
+	for _, r := range t.outs {
+		res.Removed = append(res.Removed, r.describe())
+	}
+	return p.free(t.outs, dead, res)
+}
+
+// recover finishes or undoes what runs that were killed left, and frees what
+// nothing refers to any more.
+func (p *Process) recover(ctx context.Context, res *Result, o Options) error {
+	t, free := p.unfinished()
+	dead := make(deadStacks)
+	if len(t.outs)+len(t.keeps) > 0 {
+		stop, err := p.commit(ctx, t, commitOptions{wait: o.wait(), dead: dead})
+		if err != nil {
+			return err
+		}
+		o.logger().Warn("an earlier run was interrupted", "pid", p.PID, "stop", stop.Total)
+		for _, r := range slices.Concat(t.outs, t.keeps) {
+			res.Recovered = append(res.Recovered, r.describe())
+		}
+	}
+	if free = append(free, t.outs...); len(free) == 0 {
+		return nil
+	}
+	kept := res.Kept
+	if err := p.free(free, dead, res); err != nil {
+		return err
+	}
+	if len(t.outs) == 0 && len(res.Kept) == len(free) {
+		res.Kept = kept // as before: not worth a word each time
+	}
+	return p.refresh()
+}
+
+// unfinished returns the transaction that brings all records to a final state,
+// and those whose memory waits to be freed. What a killed run had decided is
+// done; what it had not is undone.
+func (p *Process) unfinished() (*transaction, []*record) {
+	t := &transaction{}
+	var free []*record
+	states := make(map[specs.Addr]state)
+	for _, r := range p.records {
+		states[r.Base] = r.state
+	}
+	for _, r := range p.records {
+		decided, known := states[r.leader]
+		switch r.state {
+		case staged, retired:
+			free = append(free, r)
+		case committing:
+			if known && r.leader != r.Base && decided == applied {
+				t.keeps = append(t.keeps, r)
+			} else {
+				t.outs = append(t.outs, r)
+			}
+		case leaving:
+			if known && decided == committing {
+				t.keeps = append(t.keeps, r)
+			} else {
+				t.outs = append(t.outs, r)
+			}
+		}
+	}
+	p.settleChanges(t)
+	return t, free
+}
+
+// settleChanges works out, from what is in memory, how each entry of the
+// records in t has to change.
+func (p *Process) settleChanges(t *transaction) {
+	type site struct {
+		r          *record
+		f          *recordedFunction
+		candidates [][]byte
+		want       []byte
+	}
+	sites := make(map[specs.Addr]*site)
+	note := func(r *record, stays bool) {
+		for i := range r.Functions {
+			f := &r.Functions[i]
+			s := sites[f.Site]
+			if s == nil {
+				s = &site{r: r, f: f, want: f.Old, candidates: [][]byte{f.Old}}
+				sites[f.Site] = s
+			}
+			s.candidates = append(s.candidates, f.New)
+			if stays {
+				s.want = f.New
+			}
+		}
+	}
+	for _, r := range t.outs {
+		note(r, false)
+		t.zones = append(t.zones, goingZone(r))
+	}
+	for _, r := range t.keeps {
+		note(r, true)
+	}
+	if len(t.outs)+len(t.keeps) == 0 {
+		return
+	}
+	for _, r := range p.records { // a newer patch may have the same entries already
+		if r.state == applied && slices.ContainsFunc(t.outs, func(o *record) bool { return o.leader == r.Base }) {
+			note(r, true)
+		}
+	}
+	for addr, s := range sites {
+		now := make([]byte, len(s.want))
+		if readFull(p.mem, addr, now) != nil {
+			continue
+		}
+		if slices.ContainsFunc(s.candidates, func(c []byte) bool { return string(c) == string(now) }) && string(now) != string(s.want) {
+			t.changes = append(t.changes, change{function: s.f.Name, object: s.r.Object, addr: addr, before: now, after: s.want})
+		}
+	}
+	slices.SortFunc(t.changes, func(a, b change) int { return compareAddr(a.addr, b.addr) })
+}
+
+// free unmaps the memory of records that no entry leads to, as far as nothing
+// refers to it. dead is of a stop since which the code could not be entered,
+// nil if there was none.
+func (p *Process) free(records []*record, dead deadStacks, res *Result) error {
+	if len(records) == 0 {
+		return nil
+	}
+	var idle []*record
+	referred, err := p.referred(records, dead)
+	if err != nil {
+		return fmt.Errorf("the functions are as they were, but memory is left: %w", err)
+	}
+	for i, r := range records {
+		if referred[i] && r.state != staged {
+			res.Kept = append(res.Kept, r.describe())
+		} else {
+			idle = append(idle, r)
+		}
+	}
+	held, err := p.unmap(idle)
+	res.Held += held
+	if err != nil && !errors.Is(err, ErrGone) {
+		return fmt.Errorf("the functions are as they were, but memory is left: %w", err)
+	}
+	return nil
+}

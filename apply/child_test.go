@@ -1,0 +1,3 @@
+package apply
+
+func childMain() int { return 0 }

@@ -1,0 +1,127 @@
+package apply
+
+import (
+	"encoding/binary"
+	"fmt"
+	"os"
+
+	"github.com/fother/fother/apply/internal/ptrace"
+	"github.com/fother/fother/specs"
+)
+
+// referred reports for each record whether a word of the process's writable
+// memory points into it: a return address on a coroutine's stack, a pointer to
+// a new function, a string constant. The process runs on.
+//
+// What dead says is left out. Registers are not
+// seen: a record of which nothing is found was looked for in them at the stop.
+func (p *Process) referred(records []*record, dead deadStacks) ([]bool, error) {
+	found := make([]bool, len(records))
+	maps, err := readMaps(p.PID)
+	if err != nil {
+		return nil, err
+	}
+	s := &sweep{p: p, records: records, found: found}
+	s.pagemap, _ = os.Open(fmt.Sprintf("/proc/%d/pagemap", p.PID)) // without it all pages are read
+	if s.pagemap != nil {
+		defer s.pagemap.Close()
+	}
+	for i, r := range records {
+		m := r.memory()
+		if i == 0 {
+			s.span = m
+		}
+		s.span.Lo, s.span.Hi = min(s.span.Lo, m.Lo), max(s.span.Hi, m.Hi)
+	}
+	for i := range maps {
+		m := &maps[i]
+		if !m.writable() || !m.readable() || m.Path == "[vvar]" {
+			continue
+		}
+		r := m.Range
+		if free, ok := dead[r.Hi]; ok && r.Contains(free) {
+			r.Lo = free
+		}
+		if err := s.region(r); err != nil {
+			return nil, err
+		}
+	}
+	return found, nil
+}
+
+// sweep looks through memory for pointers into records.
+type sweep struct {
+	p       *Process
+	records []*record
+	found   []bool
+	span    specs.Range[specs.Addr]
+	pagemap *os.File
+	buf     []byte
+}
+
+// sweepSize is the size of the pieces that are read, in bytes.
+const sweepSize = 1 << 20
+
+// region reads the pages of r that exist and looks through them.
+func (s *sweep) region(r specs.Range[specs.Addr]) error {
+	if s.buf == nil {
+		s.buf = make([]byte, sweepSize)
+	}
+	for lo := r.Lo; lo < r.Hi; {
+		n := min(uint64(r.Hi-lo), sweepSize)
+		spans := s.present(specs.Range[specs.Addr]{Lo: lo, Hi: lo + specs.Addr(n)})
+		if err := s.p.mem.ReadSpans(spans); err != nil {
+			return err
+		}
+		for _, span := range spans {
+			s.words(span.Addr, span.Buf[:span.N])
+		}
+		lo += specs.Addr(n)
+	}
+	return nil
+}
+
+// present returns the runs of pages in r that have content.
+func (s *sweep) present(r specs.Range[specs.Addr]) []ptrace.Span {
+	page := specs.Addr(s.p.page)
+	first, last := r.Lo/page, (r.Hi+page-1)/page
+	entries := make([]byte, 8*(last-first))
+	if s.pagemap == nil {
+		return []ptrace.Span{{Addr: r.Lo, Buf: s.buf[:r.Size()]}}
+	}
+	if n, _ := s.pagemap.ReadAt(entries, int64(8*first)); n != len(entries) {
+		return []ptrace.Span{{Addr: r.Lo, Buf: s.buf[:r.Size()]}}
+	}
+	const here = 3 << 62 // present, or swapped. Source: pagemap.rst
+	var spans []ptrace.Span
+	for i := first; i < last; i++ {
+		if binary.LittleEndian.Uint64(entries[8*(i-first):])&here == 0 {
+			continue
+		}
+		lo, hi := max(i*page, r.Lo), min((i+1)*page, r.Hi)
+		if n := len(spans); n > 0 && spans[n-1].Addr+specs.Addr(len(spans[n-1].Buf)) == lo {
+			spans[n-1].Buf = s.buf[spans[n-1].Addr-r.Lo : hi-r.Lo]
+		} else {
+			spans = append(spans, ptrace.Span{Addr: lo, Buf: s.buf[lo-r.Lo : hi-r.Lo]})
+		}
+	}
+	return spans
+}
+
+// words looks through the memory at a.
+func (s *sweep) words(a specs.Addr, b []byte) {
+	lo, size := uint64(s.span.Lo), s.span.Size()
+	for i := 0; i+8 <= len(b); i += 8 {
+		w := binary.LittleEndian.Uint64(b[i:])
+		if w-lo >= size {
+			continue
+		}
+		at := a + specs.Addr(i)
+		for j, r := range s.records {
+			// A patch's pointers into itself keep nothing alive.
+			if m := r.memory(); m.Contains(specs.Addr(w)) && !m.Contains(at) {
+				s.found[j] = true
+			}
+		}
+	}
+}

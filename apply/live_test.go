@@ -1,0 +1,487 @@
+package apply
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/fother/fother/apply/internal/ptrace"
+	"github.com/fother/fother/kpack"
+	"github.com/fother/fother/kpack/elfobj"
+	"github.com/fother/fother/specs"
+	"github.com/fother/fother/specs/arch"
+)
+
+// need skips a test for want of something, which CI does not allow.
+func need(t testing.TB, why string) {
+	t.Helper()
+	if os.Getenv("CI") == "true" {
+		t.Fatal(why)
+	}
+	t.Skip(why)
+}
+
+// programC is the target of most tests. Its threads do what their arguments
+// say; commands on stdin are answered on stdout.
+const programC = `
+#define _GNU_SOURCE
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/prctl.h>
+#include <time.h>
+#include <unistd.h>
+
+#define API __attribute__((noinline, noclone, noipa))
+
+API int answer(int x) { return x + 1; }
+API int other(int x) { return x + 10; }
+#ifdef PATCHED
+API unsigned long more(const char *s) { return strlen(s); }
+#endif
+API const char *text(void) { return "old"; }
+API void pause_a_little(long ns) { struct timespec t = {0, ns}; nanosleep(&t, 0); }
+/* inside nine tenths of the time */
+API int busy(int x) { pause_a_little(900000); return x + 1; }
+/* never comes back */
+API int forever(int x) { for (;;) pause_a_little(10000000); return x; }
+
+static void die(const char *what, long n) { printf("BAD %s %ld\n", what, n); fflush(stdout); _exit(3); }
+static double now(void) { struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return t.tv_sec + t.tv_nsec / 1e9; }
+static volatile unsigned long calls;
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t cond = PTHREAD_COND_INITIALIZER;
+static volatile double longest_gap;
+
+static void *run(void *arg)
+{
+	const char *kind = arg;
+	pthread_setname_np(pthread_self(), kind);
+	if (!strcmp(kind, "call")) for (;;) { int v = answer(1); if (v != 2 && v != 43) die("answer", v); calls++; }
+	if (!strcmp(kind, "busy")) for (;;) { busy(1); pause_a_little(100000); }
+	if (!strcmp(kind, "forever")) forever(1);
+	if (!strcmp(kind, "sleep")) for (;;) {
+		double a = now();
+		struct timespec t = {0, 200000000};
+		if (nanosleep(&t, 0)) die("nanosleep", errno);
+		if (now() - a > 2.5) die("nanosleep started over, ms:", (now() - a) * 1e3);
+	}
+	if (!strcmp(kind, "read")) for (;;) { char c; int p[2]; pipe(p); if (read(p[0], &c, 1) < 0) die("read", errno); }
+	if (!strcmp(kind, "epoll")) for (;;) { struct epoll_event e; if (epoll_wait(epoll_create1(0), &e, 1, 100000) < 0) die("epoll", errno); }
+	if (!strcmp(kind, "futex")) { pthread_mutex_lock(&mutex); for (;;) pthread_cond_wait(&cond, &mutex); }
+	if (!strcmp(kind, "births")) for (;;) {
+		pthread_t t;
+		if (!pthread_create(&t, 0, (void *(*)(void *))usleep, (void *)10)) pthread_join(t, 0);
+	}
+	if (!strcmp(kind, "clock")) for (double last = now();;) {
+		double t = now(), gap = t - last;
+		if (gap > longest_gap) longest_gap = gap;
+		last = t;
+	}
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	char line[100];
+	for (int i = 1; i < argc; i++) {
+		pthread_t t;
+		pthread_attr_t a;
+		pthread_attr_init(&a);
+		pthread_attr_setstacksize(&a, 64 << 10);
+		if (!strcmp(argv[i], "mdwe")) { if (prctl(65, 1, 0, 0, 0)) printf("no "); continue; }
+		if (pthread_create(&t, &a, run, argv[i])) die("create", errno);
+	}
+	usleep(1000);
+	printf("ready\n"); fflush(stdout);
+	while (fgets(line, sizeof line, stdin)) {
+		if (!strncmp(line, "ask", 3)) printf("%d %d %s\n", answer(1), other(1), text());
+		if (!strncmp(line, "calls", 5)) printf("%lu\n", calls);
+		if (!strncmp(line, "gap", 3)) { printf("%.0f\n", longest_gap * 1e9); longest_gap = 0; }
+		fflush(stdout);
+	}
+	return 0;
+}
+`
+
+// fixes is patch assembly as package differ makes it.
+var fixes = map[string]string{
+	"answer": `
+	.section .kpatch.text,"ax",@progbits
+	.globl answer.kpatch
+	.type answer.kpatch, @function
+answer.kpatch:
+	.cfi_startproc
+	movl $43, %eax
+	ret
+	.cfi_endproc
+	.size answer.kpatch, .-answer.kpatch
+`,
+	"answer2": `
+	.section .kpatch.text,"ax",@progbits
+	.globl answer.kpatch
+	.type answer.kpatch, @function
+answer.kpatch:
+	.cfi_startproc
+	movl $2, %eax
+	addl $1, uses(%rip)
+	ret
+	.cfi_endproc
+	.size answer.kpatch, .-answer.kpatch
+	.section .kpatch.bss,"aw",@nobits
+	.local uses
+	.type uses, @object
+	.size uses, 4
+uses:	.zero 4
+`,
+	"other": `
+	.section .kpatch.text,"ax",@progbits
+	.globl other.kpatch
+	.type other.kpatch, @function
+other.kpatch:
+	.cfi_startproc
+	pushq %rax
+	.cfi_adjust_cfa_offset 8
+	leaq .Ls(%rip), %rdi
+	call strlen@PLT
+	popq %rdx
+	.cfi_adjust_cfa_offset -8
+	ret
+	.cfi_endproc
+	.size other.kpatch, .-other.kpatch
+	.section .kpatch.rodata,"a",@progbits
+.Ls:	.string "123456789"
+`,
+	"text": `
+	.section .kpatch.text,"ax",@progbits
+	.globl text.kpatch
+	.type text.kpatch, @function
+text.kpatch:
+	.cfi_startproc
+	leaq .Lt(%rip), %rax
+	ret
+	.cfi_endproc
+	.size text.kpatch, .-text.kpatch
+	.section .kpatch.rodata,"a",@progbits
+.Lt:	.string "new"
+`,
+	"busy": `
+	.section .kpatch.text,"ax",@progbits
+	.globl busy.kpatch
+	.type busy.kpatch, @function
+busy.kpatch:
+	.cfi_startproc
+	ret
+	.cfi_endproc
+	.size busy.kpatch, .-busy.kpatch
+`,
+	"forever": `
+	.section .kpatch.text,"ax",@progbits
+	.globl forever.kpatch
+	.type forever.kpatch, @function
+forever.kpatch:
+	.cfi_startproc
+	ret
+	.cfi_endproc
+	.size forever.kpatch, .-forever.kpatch
+`,
+}
+
+// workdir keeps what tests compile until all have run.
+var workdir string
+
+func TestMain(m *testing.M) {
+	if os.Getenv("APPLY_TEST_CHILD") != "" {
+		os.Exit(childMain())
+	}
+	var err error
+	if workdir, err = os.MkdirTemp("", "apply"); err != nil {
+		panic(err)
+	}
+	os.Chmod(workdir, 0o755)
+	code := m.Run()
+	os.RemoveAll(workdir)
+	os.Exit(code)
+}
+
+func command(t testing.TB, name string, args ...string) {
+	t.Helper()
+	if _, err := exec.LookPath(name); err != nil {
+		need(t, name+" is not installed")
+	}
+	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
+		t.Fatalf("%s %v: %v\n%s", name, args, err, out)
+	}
+}
+
+var compiled sync.Map
+
+// compile builds programC, once for each name and flags.
+func compile(t testing.TB, name string, flags ...string) string {
+	t.Helper()
+	bin := filepath.Join(workdir, name)
+	if _, done := compiled.LoadOrStore(name, true); done {
+		return bin
+	}
+	src := bin + ".c"
+	if err := os.WriteFile(src, []byte(programC), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	args := append([]string{"-O1", "-g0", "-pthread", "-Wl,--build-id", "-falign-functions=16"}, flags...)
+	command(t, "gcc", append(args, "-c", "-o", bin+".o", src)...)
+	command(t, "gcc", append(args, "-o", bin, bin+".o")...)
+	command(t, "gcc", append(args, "-DPATCHED", "-o", bin+".patched", src)...)
+	return bin
+}
+
+func openELF(t testing.TB, path string) *elfobj.File {
+	t.Helper()
+	f, err := elfobj.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// patchFor makes a patch of the named fixes for a compiled program. A fix is
+// for the function whose name it begins with, without digits.
+func patchFor(t testing.TB, bin string, series specs.Series, level specs.Level, names ...string) *kpack.Patch {
+	t.Helper()
+	in := kpack.BuildInput{
+		Arch: arch.X86_64, Name: filepath.Base(bin), Original: openELF(t, bin), Patched: openELF(t, bin+".patched"),
+		Meta: kpack.Meta{Name: strings.Join(names, "-"), Series: series, Level: level},
+	}
+	for _, n := range names {
+		s := filepath.Join(t.TempDir(), n+".s")
+		if err := os.WriteFile(s, []byte(fixes[n]), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		command(t, "as", "-o", s+".o", s)
+		fn := strings.TrimRight(n, "0123456789")
+		in.Units = append(in.Units, kpack.BuildUnit{
+			Name: filepath.Base(bin) + ".c", Object: openELF(t, s+".o"), OriginalObject: openELF(t, bin+".o"),
+			Functions: []kpack.BuildFunction{{Original: fn, Label: fn + ".kpatch", Reason: "test"}},
+		})
+	}
+	p, err := kpack.Build(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := p.Encode()
+	if err == nil {
+		p, err = kpack.Decode(data)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// running is a started program.
+type running struct {
+	t   testing.TB
+	cmd *exec.Cmd
+	in  io.Writer
+	out *bufio.Reader
+	pid int
+}
+
+func start(t testing.TB, bin string, kinds ...string) *running {
+	t.Helper()
+	r := &running{t: t, cmd: exec.Command(bin, kinds...)}
+	in, err := r.cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := r.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.in, r.out = in, bufio.NewReader(out)
+	if err := r.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	r.pid = r.cmd.Process.Pid
+	t.Cleanup(func() {
+		r.cmd.Process.Kill()
+		rest, _ := io.ReadAll(r.out)
+		if len(rest) > 0 {
+			t.Errorf("the program says %s", rest)
+		}
+		r.cmd.Wait()
+		if ws, ok := r.cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || !ws.Signaled() || ws.Signal() != syscall.SIGKILL {
+			t.Errorf("the program ended by itself: %v", r.cmd.ProcessState)
+		}
+	})
+	if line := r.line(); line != "ready" {
+		t.Fatalf("the program says %q", line)
+	}
+	return r
+}
+
+func (r *running) line() string {
+	line, err := r.out.ReadString('\n')
+	if err != nil {
+		r.t.Fatalf("the program is silent: %v", err)
+	}
+	return strings.TrimSuffix(line, "\n")
+}
+
+func (r *running) ask(what string) string {
+	r.t.Helper()
+	fmt.Fprintln(r.in, what)
+	return r.line()
+}
+
+func (r *running) expect(what, want string) {
+	r.t.Helper()
+	if got := r.ask(what); got != want {
+		r.t.Errorf("%s: %q, want %q", what, got, want)
+	}
+}
+
+// state is what apply and revert together must leave as it was.
+type memoryState struct {
+	maps string
+	code map[string][]byte
+}
+
+func (r *running) snapshot() memoryState {
+	r.t.Helper()
+	maps, err := readMaps(r.pid)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	mem, err := ptrace.OpenMem(r.pid, false)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer mem.Close()
+	s := memoryState{code: map[string][]byte{}}
+	for _, m := range maps {
+		s.maps += fmt.Sprintln(m)
+		if m.Inode == 0 && m.Path != "[vdso]" || m.writable() || !m.readable() {
+			continue
+		}
+		b, err := mem.Read(m.Range.Lo, int(m.Range.Size()))
+		if err != nil && !errors.Is(err, io.EOF) {
+			r.t.Fatal(err)
+		}
+		s.code[m.Path+m.Range.String()] = b
+	}
+	return s
+}
+
+func (s memoryState) same(t testing.TB, o memoryState) {
+	t.Helper()
+	if s.maps != o.maps {
+		t.Errorf("mappings differ:\n%s\n%s", s.maps, o.maps)
+	}
+	for name, b := range s.code {
+		if !bytes.Equal(b, o.code[name]) {
+			t.Errorf("%s is not as it was", name)
+		}
+	}
+}
+
+func applyTo(t testing.TB, pid int, patches ...*kpack.Patch) *Result {
+	t.Helper()
+	res, err := Apply(context.Background(), pid, patches, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res
+}
+
+func revertAll(t testing.TB, pid int) *Result {
+	t.Helper()
+	res, err := Revert(context.Background(), pid, nil, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res
+}
+
+const (
+	oldAnswer = "2 11 old"
+	newAnswer = "43 9 old"
+)
+
+func TestApplyAndRevert(t *testing.T) {
+	builds := []struct {
+		name  string
+		flags []string
+	}{
+		{"pie", []string{"-fPIE", "-pie"}},
+		{"now", []string{"-fPIE", "-pie", "-Wl,-z,now"}},
+		{"fixed", []string{"-fno-pie", "-no-pie"}},
+		{"cet", []string{"-fPIE", "-pie", "-fcf-protection=full"}},
+	}
+	threads := [][]string{
+		nil, {"call"}, {"call", "call", "sleep", "read", "epoll", "futex", "births"}, {"mdwe", "call"},
+	}
+	for _, b := range builds {
+		for _, kinds := range threads {
+			t.Run(b.name+"/"+strings.Join(kinds, "+"), func(t *testing.T) {
+				bin := compile(t, b.name, b.flags...)
+				patch := patchFor(t, bin, "default", 1, "answer", "other")
+				r := start(t, bin, kinds...)
+				r.expect("ask", oldAnswer)
+				before := r.snapshot()
+				for i := range 3 {
+					res := applyTo(t, r.pid, patch)
+					if len(res.Applied) != 1 || len(res.Applied[0].Functions) != 2 || res.Stop.Total <= 0 {
+						t.Errorf("result: %+v", res)
+					}
+					r.expect("ask", newAnswer)
+					checkNoWX(t, r.pid)
+					if _, err := Apply(context.Background(), r.pid, []*kpack.Patch{patch}, Options{}); !errors.Is(err, ErrAlreadyApplied) {
+						t.Errorf("a second time: %v", err)
+					}
+					res = revertAll(t, r.pid)
+					if len(res.Removed) != 1 || len(res.Kept) != 0 && i == 2 {
+						t.Errorf("result: %+v", res)
+					}
+					r.expect("ask", oldAnswer)
+				}
+				if !slices.Contains(kinds, "births") {
+					before.same(t, r.snapshot())
+				}
+				if _, err := Revert(context.Background(), r.pid, nil, Options{}); !errors.Is(err, ErrNotApplied) {
+					t.Errorf("a second time: %v", err)
+				}
+				time.Sleep(250 * time.Millisecond)
+			})
+		}
+	}
+}
+
+// checkNoWX checks that no memory is writable and executable.
+func checkNoWX(t testing.TB, pid int) {
+	t.Helper()
+	maps, err := readMaps(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range maps {
+		if m.writable() && m.executable() {
+			t.Errorf("writable and executable: %+v", m)
+		}
+	}
+}

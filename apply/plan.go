@@ -1,0 +1,326 @@
+package apply
+
+import (
+	"debug/elf"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/fother/fother/apply/internal/ptrace"
+	"github.com/fother/fother/kpack"
+	"github.com/fother/fother/specs"
+)
+
+// Plan says what an apply would do to a process. It was made from a snapshot,
+// and nothing was written.
+type Plan struct {
+	// Apply are the patches that go in, Replace those that they replace.
+	Apply, Replace []Applied
+	// Present are patches that fit and are there already, at the same or at a
+	// higher level.
+	Present []specs.PatchID
+	// Unfit are patches that are for no object of the process.
+	Unfit []specs.PatchID
+
+	steps []*step
+}
+
+// step is one patch for one object.
+type step struct {
+	patch    *kpack.Patch
+	object   *object
+	replaced *record
+	layout   kpack.Layout
+	header   uint64
+	// record and image are made for one base address, by link.
+	record *record
+	image  *kpack.Image
+}
+
+// makePlan is pure: it reads the snapshot p, and memory through it.
+func makePlan(p *Process, patches []*kpack.Patch) (*Plan, error) {
+	plan := &Plan{}
+	var errs []error
+	for _, patch := range newest(patches) {
+		fits := false
+		for _, o := range p.objects {
+			if o.BuildID != patch.Target.BuildID || o.image.Arch != patch.Arch {
+				continue
+			}
+			fits = true
+			if err := plan.add(p, patch, o); err != nil {
+				errs = append(errs, err)
+			}
+		}
+		if !fits {
+			plan.Unfit = append(plan.Unfit, patchID(patch))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	if len(plan.steps) == 0 && len(plan.Present) == 0 {
+		return nil, noFit(p, plan.Unfit)
+	}
+	if err := plan.conflicts(p); err != nil {
+		return nil, err
+	}
+	return plan, plan.place(p)
+}
+
+func patchID(p *kpack.Patch) specs.PatchID {
+	return specs.PatchID{BuildID: p.Target.BuildID, Series: p.Meta.Series, Level: p.Meta.Level}
+}
+
+// newest keeps the highest level of each series and target, in the given order.
+func newest(patches []*kpack.Patch) []*kpack.Patch {
+	type line struct {
+		id specs.BuildID
+		s  specs.Series
+	}
+	best := make(map[line]*kpack.Patch)
+	for _, p := range patches {
+		l := line{p.Target.BuildID, p.Meta.Series}
+		if b := best[l]; b == nil || b.Meta.Level < p.Meta.Level {
+			best[l] = p
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(patches), func(p *kpack.Patch) bool {
+		return best[line{p.Target.BuildID, p.Meta.Series}] != p
+	})
+}
+
+func noFit(p *Process, ids []specs.PatchID) error {
+	e := &NoFitError{PID: p.PID, Patches: ids}
+	for _, o := range p.objects {
+		if o.BuildID != "" {
+			e.Objects = append(e.Objects, o.ObjectInfo)
+		}
+	}
+	return e
+}
+
+// add plans patch for object o, unless it is there.
+func (plan *Plan) add(p *Process, patch *kpack.Patch, o *object) error {
+	s := &step{patch: patch, object: o}
+	for _, r := range p.records {
+		if r.state != applied || r.Bias != o.image.Bias || r.ID.BuildID != patch.Target.BuildID || r.ID.Series != patch.Meta.Series {
+			continue
+		}
+		if r.ID.Level >= patch.Meta.Level {
+			plan.Present = append(plan.Present, r.ID)
+			return nil
+		}
+		s.replaced = r
+	}
+	if err := s.checkBodies(p); err != nil {
+		return err
+	}
+	s.header = headerSize(patch, o)
+	var err error
+	if s.layout, err = patch.Layout(p.page, s.header); err != nil {
+		return fmt.Errorf("%s: %w", o.Path, err)
+	}
+	plan.steps = append(plan.steps, s)
+	return nil
+}
+
+// original returns the n bytes at a as they were before any patch.
+func (p *Process) original(a specs.Addr, n uint64) ([]byte, error) {
+	b := make([]byte, n)
+	if err := readFull(p.mem, a, b); err != nil {
+		return nil, err
+	}
+	for _, r := range p.records {
+		if r.state == staged || r.state == retired {
+			continue
+		}
+		for _, f := range r.Functions {
+			for i := range f.New {
+				// Not where a run that was killed had not yet written, or had
+				// already restored.
+				if at := uint64(f.Site-a) + uint64(i); at < n && b[at] == f.New[i] {
+					b[at] = f.Old[i]
+				}
+			}
+		}
+	}
+	return b, nil
+}
+
+// maxBody bounds the size of one function, in bytes.
+const maxBody = 64 << 20
+
+// checkBodies compares each function's body in memory with the target's file.
+func (s *step) checkBodies(p *Process) error {
+	var errs []error
+	for _, f := range s.patch.Functions {
+		lo := s.object.image.Bias.Addr(f.Original.Lo)
+		hi := s.object.image.Bias.Addr(f.Original.Hi)
+		mismatch := func(why string) {
+			errs = append(errs, &MismatchError{Object: s.object.Path, Function: f.Name, Addr: lo, Why: why})
+		}
+		if hi < lo || !s.object.image.Range.Contains(lo) || hi > s.object.image.Range.Hi || hi-lo > maxBody {
+			mismatch("it is not inside the object")
+			continue
+		}
+		if m := mappingAt(p.maps, lo); m == nil || !m.executable() || !m.private() {
+			mismatch("it is not mapped as private code")
+			continue
+		}
+		body, err := p.original(lo, uint64(hi-lo))
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: function %s: %w", s.object.Path, f.Name, err))
+			continue
+		}
+		if specs.DigestOf(body) != f.Digest {
+			mismatch("its code in memory is not that of the file the patch was made for")
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// conflicts refuses two patches of different series for one function.
+func (plan *Plan) conflicts(p *Process) error {
+	type claim struct {
+		id     specs.PatchID
+		lo, hi specs.Addr
+	}
+	var claims []claim
+	for _, r := range p.records {
+		if r.state != applied || slices.ContainsFunc(plan.steps, func(s *step) bool { return s.replaced == r }) {
+			continue
+		}
+		for _, f := range r.Functions {
+			claims = append(claims, claim{r.ID, f.Lo, f.Hi})
+		}
+	}
+	var errs []error
+	for _, s := range plan.steps {
+		for _, f := range s.patch.Functions {
+			c := claim{patchID(s.patch), s.object.image.Bias.Addr(f.Original.Lo), s.object.image.Bias.Addr(f.Original.Hi)}
+			for _, o := range claims {
+				if c.lo < o.hi && o.lo < c.hi {
+					errs = append(errs, fmt.Errorf("%s: %w", s.object.Path, &ConflictError{Function: f.Name, Patch: c.id, Other: o.id}))
+				}
+			}
+			claims = append(claims, c)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// place finds memory for each step and links it there.
+func (plan *Plan) place(p *Process) error {
+	taken := slices.Clone(p.maps)
+	for _, s := range plan.steps {
+		base, err := findRoom(taken, s, p.page)
+		if err == nil {
+			err = s.link(p, base)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", s.object.Path, err)
+		}
+		taken = append(taken, Mapping{Range: s.record.memory(), Perm: "rwxp"})
+		slices.SortFunc(taken, func(a, b Mapping) int { return compareAddr(a.Range.Lo, b.Range.Lo) })
+		plan.Apply = append(plan.Apply, s.record.describe())
+		if s.replaced != nil {
+			plan.Replace = append(plan.Replace, s.replaced.describe())
+		}
+	}
+	return nil
+}
+
+// headerSize bounds the size of the step's record before its addresses are
+// known.
+func headerSize(patch *kpack.Patch, o *object) uint64 {
+	const fixed, each, escaped = 1024, 512, 6 // JSON may write 6 bytes for one
+	n := len(patch.Meta.Name) + len(patch.Meta.Description) + len(o.Path) + len(patch.Meta.Series)
+	for _, c := range patch.Meta.CVEs {
+		n += len(c) + 4
+	}
+	for _, f := range patch.Functions {
+		n += len(f.Name) + len(f.File)
+	}
+	return uint64(recordFixed+fixed+each*len(patch.Functions)+escaped*n+15) &^ 15
+}
+
+// link makes image and record for memory at base.
+func (s *step) link(p *Process, base specs.Addr) error {
+	image, err := s.patch.Link(s.layout, base, s.object.image.Bias, p.resolver(s.object))
+	if err != nil {
+		return err
+	}
+	l := s.layout
+	r := &record{state: staged, leader: base, recordBody: recordBody{
+		ID: patchID(s.patch), Name: s.patch.Meta.Name, Description: s.patch.Meta.Description, CVEs: s.patch.Meta.CVEs,
+		Time: time.Now().UTC(), Object: s.object.Path, Bias: s.object.image.Bias, Base: base, Size: l.Size,
+		Regions: [3]region{{l.ROData.Offset, l.ROData.Size}, {l.Text.Offset, l.Text.Size}, {l.Data.Offset, l.Data.Size}},
+	}}
+	for i, f := range s.patch.Functions {
+		rf, err := s.redirect(p, f, image.Entries[i])
+		if err != nil {
+			return fmt.Errorf("function %s: %w", f.Name, err)
+		}
+		r.Functions = append(r.Functions, rf)
+	}
+	head, err := r.encode(s.header)
+	if err != nil {
+		return err
+	}
+	copy(image.ROData, head)
+	s.image, s.record = image, r
+	return nil
+}
+
+// redirect works out the bytes that lead from function f to entry.
+func (s *step) redirect(p *Process, f kpack.Function, entry specs.Addr) (recordedFunction, error) {
+	bias := s.object.image.Bias
+	r := recordedFunction{Name: f.Name, File: f.File, Lo: bias.Addr(f.Original.Lo), Hi: bias.Addr(f.Original.Hi), Entry: entry}
+	old, err := p.original(r.Lo, min(f.Room, maxEntry))
+	if err != nil {
+		return r, err
+	}
+	r.Site, r.New, err = kpack.Redirect(s.patch.Arch, old, r.Lo, entry)
+	if err != nil {
+		return r, err
+	}
+	at := uint64(r.Site - r.Lo)
+	if len(r.New) == 0 || at > uint64(len(old)) || uint64(len(r.New)) > uint64(len(old))-at {
+		return r, fmt.Errorf("%w: room for %d bytes", kpack.ErrTooShort, len(old))
+	}
+	r.Old = old[at : at+uint64(len(r.New))]
+	return r, nil
+}
+
+// resolver looks imports up as the dynamic linker would: in the executable and
+// what was loaded with it, in link order; the patched object itself comes last
+// if it is not among them.
+func (p *Process) resolver(self *object) kpack.Resolver {
+	return func(sym kpack.Symbol) (specs.Addr, bool, error) {
+		version := ""
+		if sym.Import != nil {
+			version = sym.Import.Version
+		}
+		for _, o := range p.objects {
+			if strings.HasPrefix(o.Path, "[") { // ld.so does not search the vDSO
+				continue
+			}
+			found, ok, err := o.image.Lookup(sym.Name, version)
+			if err != nil {
+				return 0, false, fmt.Errorf("%s: %w", o.Path, err)
+			}
+			if ok && found.Type == elf.STT_TLS {
+				return 0, false, fmt.Errorf("%s: is a thread-local variable", o.Path)
+			}
+			if ok {
+				return specs.Addr(found.Value), found.Type == elf.STT_GNU_IFUNC, nil
+			}
+		}
+		return 0, false, fmt.Errorf("no object of the process defines it (needed by %s)", self.Path)
+	}
+}
+
+var _ memory = (*ptrace.Mem)(nil)

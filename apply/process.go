@@ -1,0 +1,301 @@
+package apply
+
+import (
+	"bytes"
+	"cmp"
+	"debug/elf"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fother/fother/apply/internal/ptrace"
+	"github.com/fother/fother/kpack/elfobj"
+	"github.com/fother/fother/specs"
+)
+
+// Process is a snapshot of a process: what was mapped and applied when it was
+// opened. Reading it does not stop the process.
+type Process struct {
+	PID  int
+	Name string // comm
+
+	page    uint64
+	mem     *ptrace.Mem
+	lock    *os.File
+	maps    []Mapping
+	objects []*object
+	records []*record
+}
+
+// object is one ELF object that is loaded in the process.
+type object struct {
+	ObjectInfo
+	image *elfobj.Image
+}
+
+// ObjectInfo describes an executable or library of a process.
+type ObjectInfo struct {
+	Path    string        `json:"path"` // as in /proc/PID/maps, "[vdso]"
+	BuildID specs.BuildID `json:"build_id,omitempty"`
+	Base    specs.Addr    `json:"base"`
+}
+
+// Open reads a process. The caller has to Close it. Errors: [ErrGone],
+// [ErrPermission].
+func Open(pid int) (*Process, error) { return open(pid, false) }
+
+func open(pid int, writable bool) (*Process, error) {
+	p := &Process{PID: pid, Name: ptrace.Comm(pid, pid), page: uint64(os.Getpagesize())}
+	var err error
+	if writable {
+		if p.lock, err = lockProcess(pid); err != nil {
+			return nil, err
+		}
+	}
+	if p.mem, err = ptrace.OpenMem(pid, writable); err == nil {
+		err = p.refresh()
+	}
+	if err != nil {
+		p.Close()
+		return nil, err
+	}
+	return p, nil
+}
+
+// lockProcess keeps other runs of the tool away. The lock is on the process's
+// folder in /proc, so that it leaves no file and ends with the tool.
+func lockProcess(pid int) (*os.File, error) {
+	f, err := os.Open(fmt.Sprintf("/proc/%d", pid))
+	if err != nil {
+		return nil, procError(err)
+	}
+	for deadline := time.Now().Add(lockWait); ; time.Sleep(5 * time.Millisecond) {
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil || !errors.Is(err, unix.EWOULDBLOCK) {
+			break
+		}
+		if time.Now().After(deadline) {
+			err = ErrLocked
+			break
+		}
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// lockWait is how long a run waits for another one on the same process.
+const lockWait = 5 * time.Second
+
+// Close releases what Open took.
+func (p *Process) Close() {
+	if p.mem != nil {
+		p.mem.Close()
+	}
+	if p.lock != nil {
+		p.lock.Close()
+	}
+}
+
+// Objects are the objects of the process in the order of symbol look-up.
+func (p *Process) Objects() []ObjectInfo {
+	all := make([]ObjectInfo, len(p.objects))
+	for i, o := range p.objects {
+		all[i] = o.ObjectInfo
+	}
+	return all
+}
+
+// refresh reads mappings, objects and records anew.
+func (p *Process) refresh() error {
+	var err error
+	if p.maps, err = readMaps(p.PID); err != nil {
+		return err
+	}
+	p.objects = findObjects(p.mem, p.maps)
+	p.order()
+	p.records, err = findRecords(p.mem, p.maps, p.page)
+	return err
+}
+
+// maxObjects bounds the objects of one process.
+const maxObjects = 64 << 10
+
+// findObjects opens everything that is mapped like a loaded ELF object. What
+// looks like one and is damaged is left out: nothing can be patched in it.
+func findObjects(mem memory, maps []Mapping) []*object {
+	var spans []ptrace.Span
+	var heads []*Mapping
+	for i := range maps {
+		m := &maps[i]
+		if m.readable() && m.Offset == 0 && (m.Inode != 0 || m.Path == "[vdso]") && len(spans) < maxObjects {
+			spans = append(spans, ptrace.Span{Addr: m.Range.Lo, Buf: make([]byte, len(elf.ELFMAG))})
+			heads = append(heads, m)
+		}
+	}
+	if mem.ReadSpans(spans) != nil {
+		return nil
+	}
+	var objects []*object
+	for i, s := range spans {
+		if string(s.Buf) != elf.ELFMAG {
+			continue
+		}
+		image, err := elfobj.OpenImage(mem, s.Addr)
+		if err != nil || !loaded(image, heads[i], maps) {
+			continue
+		}
+		o := &object{image: image, ObjectInfo: ObjectInfo{Path: heads[i].Path, Base: s.Addr}}
+		o.BuildID, _ = image.BuildID()
+		objects = append(objects, o)
+	}
+	return objects
+}
+
+// loaded tells an object that runs from a file that is merely mapped: its code
+// is mapped as code, from the same file.
+func loaded(image *elfobj.Image, head *Mapping, maps []Mapping) bool {
+	for _, s := range image.Segments {
+		if s.Type != elf.PT_LOAD || s.Flags&elf.PF_X == 0 || s.Memsz == 0 {
+			continue
+		}
+		m := mappingAt(maps, image.Bias.Addr(specs.VAddr(s.Vaddr)))
+		return m != nil && m.executable() && m.Inode == head.Inode && m.Dev == head.Dev
+	}
+	return false
+}
+
+// order sorts the objects as the dynamic linker searches them: the executable
+// first, then by its list (link_map), then the rest by address.
+func (p *Process) order() {
+	rank := make(map[*object]int, len(p.objects))
+	for i, o := range p.objects {
+		rank[o] = maxObjects + i
+	}
+	if exe := p.executable(); exe != nil {
+		rank[exe] = -1
+		for i, at := range p.linkMap(exe) {
+			if o := p.objectAt(at); o != nil && rank[o] >= maxObjects {
+				rank[o] = i
+			}
+		}
+	}
+	slices.SortStableFunc(p.objects, func(a, b *object) int { return cmp.Compare(rank[a], rank[b]) })
+}
+
+func (p *Process) objectAt(a specs.Addr) *object {
+	for _, o := range p.objects {
+		if o.image.Range.Contains(a) {
+			return o
+		}
+	}
+	return nil
+}
+
+// executable returns the main program's object, found by the address of its
+// program headers (AT_PHDR of the auxiliary vector), or nil.
+func (p *Process) executable() *object {
+	const atPHDR = 3
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/auxv", p.PID))
+	if err != nil {
+		return nil
+	}
+	for ; len(b) >= 16; b = b[16:] {
+		if binary.LittleEndian.Uint64(b) == atPHDR {
+			return p.objectAt(specs.Addr(binary.LittleEndian.Uint64(b[8:])))
+		}
+	}
+	return nil
+}
+
+// linkMap returns the addresses of the dynamic sections of all objects, in the
+// dynamic linker's order: DT_DEBUG leads to struct r_debug, that to the list of
+// struct link_map. Source: link.h.
+func (p *Process) linkMap(exe *object) []specs.Addr {
+	const bound = 4096
+	var debug specs.Addr
+	for _, s := range exe.image.Segments {
+		if s.Type != elf.PT_DYNAMIC || s.Memsz > 64<<10 {
+			continue
+		}
+		b := make([]byte, s.Memsz)
+		if readFull(p.mem, exe.image.Bias.Addr(specs.VAddr(s.Vaddr)), b) != nil {
+			return nil
+		}
+		for ; len(b) >= 16; b = b[16:] {
+			if elf.DynTag(binary.LittleEndian.Uint64(b)) == elf.DT_DEBUG {
+				debug = specs.Addr(binary.LittleEndian.Uint64(b[8:]))
+			}
+		}
+	}
+	var order []specs.Addr
+	var node [40]byte
+	if debug == 0 || readFull(p.mem, debug, node[:16]) != nil {
+		return nil
+	}
+	next := binary.LittleEndian.Uint64(node[8:])
+	for next != 0 && len(order) < bound && readFull(p.mem, specs.Addr(next), node[:]) == nil {
+		order = append(order, specs.Addr(binary.LittleEndian.Uint64(node[16:])))
+		next = binary.LittleEndian.Uint64(node[24:])
+	}
+	return order
+}
+
+// memory is what a plan reads of a process.
+type memory interface {
+	io.ReaderAt
+	ReadSpans([]ptrace.Span) error
+}
+
+func readFull(r io.ReaderAt, a specs.Addr, b []byte) error {
+	n, err := r.ReadAt(b, int64(a))
+	if n == len(b) {
+		return nil
+	}
+	return err
+}
+
+// Processes returns the ids of all processes that have a program, by rising
+// id, without the caller's own.
+func Processes() ([]int, error) {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, err
+	}
+	var pids []int
+	for _, e := range entries {
+		var pid int
+		if n, err := fmt.Sscanf(e.Name(), "%d", &pid); n != 1 || err != nil || pid == os.Getpid() {
+			continue
+		}
+		pids = append(pids, pid)
+	}
+	slices.Sort(pids)
+	return pids, nil
+}
+
+// KernelThread reports whether a process has no program of its own, or has
+// ended.
+func KernelThread(pid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return true
+	}
+	i := bytes.LastIndexByte(b, ')')
+	f := strings.Fields(string(b[i+1:]))
+	const pfKthread, flags = 0x200000, 6
+	var v uint64
+	if len(f) > flags {
+		fmt.Sscan(f[flags], &v)
+	}
+	return v&pfKthread != 0 || len(f) > 0 && (f[0] == "Z" || f[0] == "X")
+}

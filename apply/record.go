@@ -1,0 +1,281 @@
+package apply
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/fother/fother/apply/internal/ptrace"
+	"github.com/fother/fother/specs"
+)
+
+// state is where a record is in the protocol (PROTOCOL.md).
+type state uint32
+
+const (
+	staged     state = 1 + iota // memory is there, no entry leads to it
+	committing                  // entries are being switched to it
+	applied                     // entries lead to it
+	leaving                     // entries are being switched away from it
+	retired                     // no entry leads to it; kept while something may return into it
+)
+
+func (s state) String() string {
+	names := []string{"", "staged", "committing", "applied", "leaving", "retired"}
+	if int(s) < len(names) && s > 0 {
+		return names[s]
+	}
+	return fmt.Sprintf("state %d", uint32(s))
+}
+
+// A record is at the start of a patch's memory: 64 bytes, then JSON.
+//
+//	0  magic          8 bytes
+//	8  version        u32, little endian as all
+//	12 size of JSON   u32
+//	16 state          u32
+//	24 leader         u64, address of the record that decides for all of a commit
+//	32 SHA-256 of the JSON
+const (
+	recordMagic   = "\x7fFOTHER\x00"
+	recordVersion = 1
+	recordFixed   = 64
+	stateOffset   = 16
+	maxRecord     = 16 << 20
+	maxRecords    = 4096
+)
+
+// record is one patch in one process.
+type record struct {
+	recordBody
+	state  state
+	leader specs.Addr
+}
+
+// recordBody is what does not change while the record exists. Addresses are
+// run-time addresses.
+type recordBody struct {
+	ID          specs.PatchID `json:"id"`
+	Name        string        `json:"name,omitempty"`
+	Description string        `json:"description,omitempty"`
+	CVEs        []string      `json:"cves,omitempty"`
+	Time        time.Time     `json:"time"`
+
+	Object string     `json:"object"` // path
+	Bias   specs.Bias `json:"bias"`
+	// Base and Size are the memory of the patch; Regions its parts, as offsets:
+	// r--, r-x, rw-.
+	Base    specs.Addr `json:"base"`
+	Size    uint64     `json:"size"`
+	Regions [3]region  `json:"regions"`
+
+	Functions []recordedFunction `json:"functions"`
+}
+
+type region struct {
+	Offset uint64 `json:"o"`
+	Size   uint64 `json:"s"`
+}
+
+type recordedFunction struct {
+	Name string `json:"name"`
+	File string `json:"file,omitempty"`
+	// Lo, Hi are the original body, Entry the new one.
+	Lo    specs.Addr `json:"lo"`
+	Hi    specs.Addr `json:"hi"`
+	Entry specs.Addr `json:"entry"`
+	// Site is where New replaced Old, which are as long as each other.
+	Site specs.Addr `json:"site"`
+	Old  []byte     `json:"old"`
+	New  []byte     `json:"new"`
+}
+
+func (r *record) memory() specs.Range[specs.Addr] {
+	return specs.Range[specs.Addr]{Lo: r.Base, Hi: r.Base + specs.Addr(r.Size)}
+}
+
+func (r *record) part(i int) specs.Range[specs.Addr] {
+	lo := r.Base + specs.Addr(r.Regions[i].Offset)
+	return specs.Range[specs.Addr]{Lo: lo, Hi: lo + specs.Addr(r.Regions[i].Size)}
+}
+
+// text is the memory of the new code.
+func (r *record) text() specs.Range[specs.Addr] { return r.part(1) }
+
+// encode returns the record's bytes, padded with zeros to size.
+func (r *record) encode(size uint64) ([]byte, error) {
+	body, err := json.Marshal(&r.recordBody)
+	if err != nil {
+		return nil, err
+	}
+	if uint64(recordFixed+len(body)) > size {
+		return nil, fmt.Errorf("record of %d bytes: room for %d", recordFixed+len(body), size)
+	}
+	b := make([]byte, recordFixed, size)
+	copy(b, recordMagic)
+	binary.LittleEndian.PutUint32(b[8:], recordVersion)
+	binary.LittleEndian.PutUint32(b[12:], uint32(len(body)))
+	copy(b[stateOffset:], r.stateBytes())
+	sum := sha256.Sum256(body)
+	copy(b[32:], sum[:])
+	return append(b, body...)[:size], nil
+}
+
+// stateBytes are what changes of a record: written in one piece at stateOffset.
+func (r *record) stateBytes() []byte {
+	var b [16]byte
+	binary.LittleEndian.PutUint32(b[:], uint32(r.state))
+	binary.LittleEndian.PutUint64(b[8:], uint64(r.leader))
+	return b[:]
+}
+
+// errNoRecord means that there is no record at an address.
+var errNoRecord = errors.New("no record")
+
+// readRecord reads the record at base. What a process says about itself is not
+// trusted: everything is bounded and has to agree with where it was found.
+func readRecord(mem memory, base specs.Addr) (*record, error) {
+	var fixed [recordFixed]byte
+	if readFull(mem, base, fixed[:]) != nil || string(fixed[:8]) != recordMagic {
+		return nil, errNoRecord
+	}
+	if v := binary.LittleEndian.Uint32(fixed[8:]); v != recordVersion {
+		return nil, fmt.Errorf("record at %v: version %d: want %d", base, v, recordVersion)
+	}
+	n := binary.LittleEndian.Uint32(fixed[12:])
+	if n > maxRecord {
+		return nil, fmt.Errorf("record at %v: %d bytes: want at most %d", base, n, maxRecord)
+	}
+	body := make([]byte, n)
+	if err := readFull(mem, base+recordFixed, body); err != nil {
+		return nil, fmt.Errorf("record at %v: %w", base, err)
+	}
+	if sum := sha256.Sum256(body); !bytes.Equal(sum[:], fixed[32:]) {
+		return nil, fmt.Errorf("record at %v: the checksum does not match", base)
+	}
+	r := &record{
+		state:  state(binary.LittleEndian.Uint32(fixed[stateOffset:])),
+		leader: specs.Addr(binary.LittleEndian.Uint64(fixed[stateOffset+8:])),
+	}
+	if err := json.Unmarshal(body, &r.recordBody); err != nil {
+		return nil, fmt.Errorf("record at %v: %w", base, err)
+	}
+	if err := r.check(base); err != nil {
+		return nil, fmt.Errorf("record at %v: %w", base, err)
+	}
+	return r, nil
+}
+
+// check reports what cannot be in a record that this tool wrote at base.
+func (r *record) check(base specs.Addr) error {
+	if r.Base != base || r.Size == 0 || r.Size > 1<<31 || r.Base+specs.Addr(r.Size) < r.Base {
+		return fmt.Errorf("is for memory at %v", r.Base)
+	}
+	if r.state < staged || r.state > retired {
+		return fmt.Errorf("%v is not known", r.state)
+	}
+	for _, p := range r.Regions {
+		if p.Offset > r.Size || p.Size > r.Size-p.Offset {
+			return errors.New("a region is outside its memory")
+		}
+	}
+	for _, f := range r.Functions {
+		if len(f.Old) != len(f.New) || len(f.Old) == 0 || len(f.Old) > maxEntry ||
+			f.Site < f.Lo || f.Site-f.Lo > maxEntry || f.Hi < f.Lo || f.Site+specs.Addr(len(f.Old)) < f.Site {
+			return fmt.Errorf("function %q: its entry is not one", f.Name)
+		}
+	}
+	return nil
+}
+
+// maxEntry bounds what is overwritten at a function's entry, in bytes.
+const maxEntry = 64
+
+// maxRecordPages bounds the pages that are looked at for records: beyond it
+// only the first page of each mapping is.
+const maxRecordPages = 64 << 10
+
+// findRecords looks for records at the starts of pages in private anonymous
+// r-- memory. What is damaged is left out.
+func findRecords(mem memory, maps []Mapping, page uint64) ([]*record, error) {
+	var spans []ptrace.Span
+	for i := range maps {
+		m := &maps[i]
+		if m.Perm != "r--p" || !m.anonymous() {
+			continue
+		}
+		for a := m.Range.Lo; a < m.Range.Hi; a += specs.Addr(page) {
+			if len(spans) >= maxRecordPages && a != m.Range.Lo {
+				break
+			}
+			spans = append(spans, ptrace.Span{Addr: a, Buf: make([]byte, 8)})
+		}
+	}
+	if err := mem.ReadSpans(spans); err != nil {
+		return nil, err
+	}
+	var records []*record
+	for _, s := range spans {
+		if string(s.Buf) != recordMagic || len(records) == maxRecords {
+			continue
+		}
+		// What is damaged is nobody's: memory that is not ours, or was hurt by
+		// the program itself. It is neither trusted nor freed.
+		if r, err := readRecord(mem, s.Addr); err == nil {
+			records = append(records, r)
+		}
+	}
+	slices.SortStableFunc(records, func(a, b *record) int { return a.Time.Compare(b.Time) })
+	return records, nil
+}
+
+// setState writes a record's state and leader.
+func (p *Process) setState(r *record, s state, leader specs.Addr) error {
+	next := *r
+	next.state, next.leader = s, leader
+	if err := p.mem.Write(r.Base+stateOffset, next.stateBytes()); err != nil {
+		return fmt.Errorf("record at %v: %w", r.Base, err)
+	}
+	r.state, r.leader = s, leader
+	return nil
+}
+
+// Applied describes a patch in a process.
+type Applied struct {
+	specs.PatchID
+	Name        string     `json:"name,omitempty"`
+	Description string     `json:"description,omitempty"`
+	CVEs        []string   `json:"cves,omitempty"`
+	Object      string     `json:"object"`
+	Functions   []string   `json:"functions"`
+	Time        time.Time  `json:"time"`
+	State       string     `json:"state"`
+	Base        specs.Addr `json:"base"`
+	Size        uint64     `json:"size"` // bytes
+}
+
+func (r *record) describe() Applied {
+	a := Applied{
+		PatchID: r.ID, Name: r.Name, Description: r.Description, CVEs: r.CVEs, Object: r.Object,
+		Time: r.Time, State: r.state.String(), Base: r.Base, Size: r.Size, Functions: []string{},
+	}
+	for _, f := range r.Functions {
+		a.Functions = append(a.Functions, f.Name)
+	}
+	return a
+}
+
+// Applied are the patches of the process, in the order in which they came,
+// also those that a run left half done.
+func (p *Process) Applied() []Applied {
+	all := make([]Applied, len(p.records))
+	for i, r := range p.records {
+		all[i] = r.describe()
+	}
+	return all
+}

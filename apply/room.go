@@ -1,0 +1,114 @@
+package apply
+
+import (
+	"cmp"
+	"fmt"
+	"strings"
+
+	"github.com/fother/fother/specs"
+)
+
+func compareAddr(a, b specs.Addr) int { return cmp.Compare(a, b) }
+
+// Where memory is looked for.
+const (
+	// lowest keeps away from address 0 (vm.mmap_min_addr).
+	lowest = specs.Addr(1 << 16)
+	// highest is the end of user space that all architectures have (47 bits).
+	highest = specs.Addr(1<<47 - 1<<16)
+	// stackRoom is left below a stack, which grows.
+	stackRoom = 64 << 20
+	// heapRoom is left above an executable and its heap (brk), which grows.
+	heapRoom = 64 << 20
+)
+
+// gap is free memory and what follows from its neighbours.
+type gap struct {
+	specs.Range[specs.Addr]
+	grows bool // the heap, or what may become it, lies below
+}
+
+// findRoom returns an address at which the step's memory is free and from
+// which, and to which, jumps reach all of the object. It prefers what is near,
+// below the object, and out of the way of what grows.
+func findRoom(maps []Mapping, s *step, page uint64) (specs.Addr, error) {
+	window := reach(s.object.image.Range, s.patch.Arch.JumpReach, s.layout.Size)
+	if s.layout.Limit != 0 {
+		window.Hi = min(window.Hi, s.layout.Limit)
+	}
+	var best specs.Addr
+	var bestCost uint64
+	for _, g := range gaps(maps) {
+		lo := alignAddr(max(g.Lo, window.Lo), page)
+		hi := min(g.Hi, window.Hi) &^ specs.Addr(page-1)
+		if hi <= lo || uint64(hi-lo) < s.layout.Size {
+			continue
+		}
+		at := lo
+		if g.Hi <= s.object.image.Range.Lo {
+			at = hi - specs.Addr(s.layout.Size)
+		}
+		cost := distance(at, s.object.image.Range)
+		if g.grows {
+			cost += 1 << 40 // only if there is nothing else
+		}
+		if best == 0 || cost < bestCost {
+			best, bestCost = at, cost
+		}
+	}
+	if best == 0 {
+		return 0, fmt.Errorf("%w: %d bytes within %v", ErrNoMemory, s.layout.Size, window)
+	}
+	return best, nil
+}
+
+// reach returns where memory of the given size has to lie so that both ends of
+// it and both ends of the object are within limit of each other.
+func reach(object specs.Range[specs.Addr], limit, size uint64) specs.Range[specs.Addr] {
+	w := specs.Range[specs.Addr]{Lo: lowest, Hi: highest}
+	if uint64(object.Hi) > limit {
+		w.Lo = max(w.Lo, object.Hi-specs.Addr(limit))
+	}
+	if uint64(object.Lo) < uint64(highest)-limit {
+		w.Hi = object.Lo + specs.Addr(limit)
+	}
+	return w
+}
+
+// gaps lists free memory by rising address. A guard page is left to each
+// neighbour, more to those that grow.
+func gaps(maps []Mapping) []gap {
+	const guard = 64 << 10
+	var all []gap
+	at := gap{Range: specs.Range[specs.Addr]{Lo: lowest}}
+	for i := range maps {
+		m := &maps[i]
+		at.Hi = m.Range.Lo - min(m.Range.Lo, guard)
+		if strings.HasPrefix(m.Path, "[stack") {
+			at.Hi -= min(at.Hi, stackRoom)
+		}
+		if at.Hi > at.Lo {
+			all = append(all, at)
+		}
+		at.Lo = max(at.Lo, m.Range.Hi+guard)
+		at.grows = m.Path == "[heap]" || m.Path != "" && m.Path == maps[0].Path
+		if at.grows {
+			at.Lo += heapRoom
+		}
+	}
+	if at.Hi = highest; at.Hi > at.Lo {
+		all = append(all, at)
+	}
+	return all
+}
+
+func distance(a specs.Addr, r specs.Range[specs.Addr]) uint64 {
+	if a < r.Lo {
+		return uint64(r.Lo - a)
+	}
+	return uint64(a - min(a, r.Hi))
+}
+
+func alignAddr(a specs.Addr, page uint64) specs.Addr {
+	return (a + specs.Addr(page-1)) &^ specs.Addr(page-1)
+}

@@ -1,0 +1,307 @@
+package apply
+
+import (
+	"encoding/binary"
+	"fmt"
+	"slices"
+
+	"github.com/fother/fother/apply/internal/ptrace"
+	"github.com/fother/fother/specs"
+)
+
+// zone is code in which no thread may be at the commit.
+type zone struct {
+	specs.Range[specs.Addr]
+	function, object string
+	// entries are addresses that are function pointers when they are found on
+	// a stack. Sorted.
+	entries []specs.Addr
+	// going is set where the code itself goes away: then a thread that is about
+	// to run its first instruction is inside, too, and so is one that has its
+	// address in a register.
+	going bool
+}
+
+// redZone is how far below the stack pointer a leaf function keeps data.
+// Source: psABI x86-64, 3.2.2; none elsewhere, where it does no harm.
+const redZone = 128
+
+// firstRead is how much of each stack is read with those of all others.
+const firstRead = 8 << 10
+
+// nextRead is the size of the pieces in which the rest is read.
+const nextRead = 256 << 10
+
+// inspector looks for threads inside zones.
+//
+// Preconditions of all methods: the threads are stopped.
+type inspector struct {
+	p     *Process
+	zones []zone
+	span  specs.Range[specs.Addr] // of all zones
+	maps  []Mapping
+	fresh bool // maps were read inside this stop
+	// known are threads that existed when maps were first read.
+	known map[int]bool
+	buf   []byte
+	spans []ptrace.Span
+}
+
+func newInspector(p *Process, zones []zone) *inspector {
+	in := &inspector{p: p, zones: zones}
+	for i, z := range zones {
+		if i == 0 {
+			in.span = z.Range
+		}
+		in.span.Lo, in.span.Hi = min(in.span.Lo, z.Lo), max(in.span.Hi, z.Hi)
+	}
+	return in
+}
+
+// know reads the mappings while the given threads, which are all, run.
+func (in *inspector) know(threads []*ptrace.Thread) error {
+	in.known = make(map[int]bool, len(threads))
+	for _, t := range threads {
+		in.known[t.TID] = true
+	}
+	maps, err := readMaps(in.p.PID)
+	in.maps = maps
+	return err
+}
+
+// hit is a word that may be a return address into a zone.
+type hit struct {
+	zone *zone
+	pc   specs.Addr
+}
+
+// busy returns the threads that are, or may be, inside a zone.
+func (in *inspector) busy(threads []*ptrace.Thread) ([]Inside, error) {
+	hits := make([]*hit, len(threads))
+	in.spans = in.spans[:0]
+	stacks := make([]specs.Range[specs.Addr], len(threads))
+	if need := len(threads) * firstRead; len(in.buf) < need {
+		in.buf = make([]byte, need)
+	}
+	for i, t := range threads {
+		hits[i] = in.registers(t)
+		var err error
+		if stacks[i], err = in.stack(t); err != nil {
+			return nil, err
+		}
+		n := min(stacks[i].Size(), firstRead)
+		in.spans = append(in.spans, ptrace.Span{Addr: stacks[i].Lo, Buf: in.buf[i*firstRead:][:n]})
+	}
+	if err := in.p.mem.ReadSpans(in.spans); err != nil {
+		return nil, err
+	}
+	var all []Inside
+	for i, t := range threads {
+		if hits[i] == nil {
+			var err error
+			if hits[i], err = in.words(t, stacks[i], in.spans[i]); err != nil {
+				return nil, err
+			}
+		}
+		if h := hits[i]; h != nil {
+			all = append(all, Inside{TID: t.TID, Name: ptrace.Comm(in.p.PID, t.TID),
+				Function: h.zone.function, Object: h.zone.object, PC: h.pc})
+		}
+	}
+	return all, nil
+}
+
+// registers looks at the program counter and, where a zone goes away or the
+// architecture has a link register, at the others.
+func (in *inspector) registers(t *ptrace.Thread) *hit {
+	pc := t.Regs.PC()
+	for i := range in.zones {
+		z := &in.zones[i]
+		if z.Contains(pc) && (z.going || pc != z.Lo) {
+			return &hit{z, pc}
+		}
+		if !z.going {
+			continue
+		}
+		for _, v := range t.Regs.General() {
+			if z.Contains(specs.Addr(v)) {
+				return &hit{z, specs.Addr(v)}
+			}
+		}
+	}
+	if link, ok := t.Regs.Link(); ok {
+		return in.word(link)
+	}
+	return nil
+}
+
+// word reports the zone that a return address points into.
+func (in *inspector) word(a specs.Addr) *hit {
+	if !in.span.Contains(a) {
+		return nil
+	}
+	for i := range in.zones {
+		z := &in.zones[i]
+		if !z.Contains(a) {
+			continue
+		}
+		if _, pointer := slices.BinarySearch(z.entries, a); !pointer {
+			return &hit{z, a}
+		}
+	}
+	return nil
+}
+
+// stack returns the memory of the thread's stack that is in use.
+func (in *inspector) stack(t *ptrace.Thread) (specs.Range[specs.Addr], error) {
+	sp := t.Regs.SP()
+	m := mappingAt(in.maps, sp)
+	// A thread's own stack stays where it is while the thread lives. Anything
+	// else may have become another mapping, or a longer one.
+	if !in.fresh && (m == nil || !in.known[t.TID] || !in.ownStack(t, m)) {
+		if err := in.reread(); err != nil {
+			return specs.Range[specs.Addr]{}, err
+		}
+		m = mappingAt(in.maps, sp)
+	}
+	if m == nil {
+		return specs.Range[specs.Addr]{}, fmt.Errorf("thread %d (%s): its stack pointer %v is nowhere", t.TID, ptrace.Comm(in.p.PID, t.TID), sp)
+	}
+	lo := max(sp-min(sp, redZone), m.Range.Lo) &^ 7
+	return specs.Range[specs.Addr]{Lo: lo, Hi: m.Range.Hi}, nil
+}
+
+// ownStack reports whether m is the stack that the thread was made with: the C
+// library keeps a thread's control block at the top of it.
+func (in *inspector) ownStack(t *ptrace.Thread, m *Mapping) bool {
+	if t.TID == in.p.PID {
+		return m.Path == "[stack]"
+	}
+	tp, ok := t.Regs.ThreadPointer()
+	return ok && m.Range.Contains(tp)
+}
+
+func (in *inspector) reread() error {
+	maps, err := readMaps(in.p.PID)
+	if err != nil {
+		return err
+	}
+	in.maps, in.fresh = maps, true
+	return nil
+}
+
+// words looks through a stack whose beginning has been read.
+func (in *inspector) words(t *ptrace.Thread, stack specs.Range[specs.Addr], first ptrace.Span) (*hit, error) {
+	if h := in.scan(t, first.Buf[:first.N]); h != nil {
+		return h, nil
+	}
+	lo := first.Addr + specs.Addr(first.N)
+	if first.N < len(first.Buf) || lo >= stack.Hi {
+		if lo < stack.Hi {
+			return in.unread(t, lo, stack.Hi)
+		}
+		return in.elsewhere(t, stack)
+	}
+	if h, err := in.scanRange(t, specs.Range[specs.Addr]{Lo: lo, Hi: stack.Hi}); h != nil || err != nil {
+		return h, err
+	}
+	return in.elsewhere(t, stack)
+}
+
+// unread handles a stack that ends before its mapping did: the mapping was
+// shortened since the mappings were read.
+func (in *inspector) unread(t *ptrace.Thread, lo, hi specs.Addr) (*hit, error) {
+	if !in.fresh {
+		if err := in.reread(); err != nil {
+			return nil, err
+		}
+		stack, err := in.stack(t)
+		if err != nil {
+			return nil, err
+		}
+		return in.scanRange(t, stack)
+	}
+	return nil, fmt.Errorf("thread %d (%s): its stack cannot be read at %v", t.TID, ptrace.Comm(in.p.PID, t.TID), lo)
+}
+
+// elsewhere looks through the thread's own stack if it runs on another one, as
+// signal handlers and coroutines do. How much of it is in use is not known, so
+// all of it counts.
+func (in *inspector) elsewhere(t *ptrace.Thread, current specs.Range[specs.Addr]) (*hit, error) {
+	var own *Mapping
+	if t.TID == in.p.PID {
+		i := slices.IndexFunc(in.maps, func(m Mapping) bool { return m.Path == "[stack]" })
+		if i >= 0 {
+			own = &in.maps[i]
+		}
+	} else if tp, ok := t.Regs.ThreadPointer(); ok {
+		own = mappingAt(in.maps, tp)
+	}
+	if own == nil || !own.readable() || own.Range.Overlaps(current) || own.Range.Size() > 1<<30 {
+		return nil, nil
+	}
+	return in.scanRange(t, own.Range)
+}
+
+// scanRange reads and looks through memory of any length.
+func (in *inspector) scanRange(t *ptrace.Thread, r specs.Range[specs.Addr]) (*hit, error) {
+	var buf []byte
+	for lo := r.Lo; lo < r.Hi; {
+		if buf == nil {
+			buf = make([]byte, min(r.Size(), nextRead))
+		}
+		spans := []ptrace.Span{{Addr: lo, Buf: buf[:min(uint64(r.Hi-lo), nextRead)]}}
+		if err := in.p.mem.ReadSpans(spans); err != nil {
+			return nil, err
+		}
+		if h := in.scan(t, spans[0].Buf[:spans[0].N]); h != nil {
+			return h, nil
+		}
+		if spans[0].N < len(spans[0].Buf) {
+			return in.unread(t, lo+specs.Addr(spans[0].N), r.Hi)
+		}
+		lo += specs.Addr(spans[0].N)
+	}
+	return nil, nil
+}
+
+// scan looks through words.
+func (in *inspector) scan(t *ptrace.Thread, b []byte) *hit {
+	lo, size := uint64(in.span.Lo), in.span.Size()
+	for ; len(b) >= 8; b = b[8:] {
+		w := t.Regs.StripPC(binary.LittleEndian.Uint64(b))
+		if w-lo < size {
+			if h := in.word(specs.Addr(w)); h != nil {
+				return h
+			}
+		}
+	}
+	return nil
+}
+
+// deadStacks is stack memory that was not in use at a stop: for each stack's
+// mapping, by its end, how far it was free.
+type deadStacks map[specs.Addr]specs.Addr
+
+// note takes in the threads' own stacks. Other memory that a stack pointer
+// points into, such as a heap with coroutines, is never taken for free.
+func (d deadStacks) note(in *inspector, threads []*ptrace.Thread) {
+	foreign := make(map[specs.Addr]bool)
+	for _, t := range threads {
+		sp := t.Regs.SP()
+		m := mappingAt(in.maps, sp)
+		switch {
+		case m == nil:
+		case !in.ownStack(t, m):
+			foreign[m.Range.Hi] = true
+		default:
+			free := (sp - min(sp, redZone)) &^ 7
+			if old, ok := d[m.Range.Hi]; !ok || free < old {
+				d[m.Range.Hi] = free
+			}
+		}
+	}
+	for hi := range foreign {
+		delete(d, hi)
+	}
+}

@@ -1,0 +1,272 @@
+package apply
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fother/fother/apply/internal/ptrace"
+	"github.com/fother/fother/specs"
+)
+
+// maxAgents bounds how many threads are asked to make system calls.
+const maxAgents = 16
+
+// withAgent has one thread of the process stopped and ready to make system
+// calls while f runs. It returns how long the thread was held.
+func (p *Process) withAgent(f func(*ptrace.Agent) error) (time.Duration, error) {
+	tids, err := ptrace.Threads(p.PID)
+	if err != nil {
+		return 0, procError(err)
+	}
+	p.preferAgents(tids)
+	err = ErrGone
+	for _, tid := range tids[:min(len(tids), maxAgents)] {
+		var held time.Duration
+		done := false
+		err = ptrace.Do(func() error {
+			var e error
+			held, done, e = p.tryAgent(tid, f)
+			return e
+		})
+		stuck := (*StuckError)(nil)
+		if done || !errors.Is(err, ptrace.ErrUnsuitable) && !errors.As(err, &stuck) {
+			return held, err
+		}
+	}
+	return 0, err
+}
+
+// preferAgents sorts threads that can be stopped at once to the front.
+func (p *Process) preferAgents(tids []int) {
+	rank := make(map[int]int, len(tids))
+	for _, tid := range tids {
+		switch ptrace.State(p.PID, tid) {
+		case "S", "R":
+		case "D":
+			rank[tid] = 1
+		default:
+			rank[tid] = 2
+		}
+		if len(rank) > 64 { // enough to choose from
+			break
+		}
+	}
+	slices.SortStableFunc(tids, func(a, b int) int { return cmp.Compare(rank[a], rank[b]) })
+}
+
+// tryAgent runs f with thread tid as the agent. It reports whether f was run.
+func (p *Process) tryAgent(tid int, f func(*ptrace.Agent) error) (held time.Duration, done bool, err error) {
+	g, err := ptrace.Seize(p.PID, ptrace.Options{Only: []int{tid}, Calls: true})
+	if err != nil {
+		return 0, false, err
+	}
+	start := time.Now()
+	defer func() { held = time.Since(start) }()
+	defer g.Detach()
+	if err := g.Stop(); err != nil {
+		return 0, false, err
+	}
+	threads := g.Threads()
+	if len(threads) == 0 {
+		return 0, false, fmt.Errorf("%w: thread %d has ended", ptrace.ErrUnsuitable, tid)
+	}
+	agent, err := g.NewAgent(threads[0], p.mem, codeRanges(p.maps))
+	if err != nil {
+		return 0, false, err
+	}
+	err = f(agent)
+	return 0, true, errors.Join(err, agent.Close())
+}
+
+// codeRanges lists where an agent may find or make a place for its calls: the
+// vDSO, then private code of files.
+func codeRanges(maps []Mapping) []specs.Range[specs.Addr] {
+	var all []specs.Range[specs.Addr]
+	for i := range maps {
+		m := &maps[i]
+		switch {
+		case !m.executable() || !m.private() || m.writable() || !m.readable():
+		case m.Path == "[vdso]":
+			all = slices.Insert(all, 0, m.Range)
+		case m.Inode != 0:
+			all = append(all, m.Range)
+		}
+	}
+	return all
+}
+
+// errTaken means that the range was mapped since the plan was made.
+var errTaken = errors.New("the memory is taken")
+
+// protections of the three regions. None is writable and executable.
+var protections = [3]uint64{unix.PROT_READ, unix.PROT_READ | unix.PROT_EXEC, unix.PROT_READ | unix.PROT_WRITE}
+
+// perms are the same in /proc/PID/maps.
+var perms = [3]string{"r--p", "r-xp", "rw-p"}
+
+// stageAll maps and fills the memory of all steps. After an error nothing of it is
+// left. It returns how long a thread was held.
+func (p *Process) stageAll(steps []*step) (time.Duration, error) {
+	var held time.Duration
+	for i, s := range steps {
+		h, err := p.stageOne(steps, s)
+		held += h
+		if err != nil {
+			h, e := p.unstage(steps[:i])
+			return held + h, errors.Join(err, e)
+		}
+	}
+	return held, nil
+}
+
+// maxPlaces bounds how often another place is tried.
+const maxPlaces = 8
+
+func (p *Process) stageOne(steps []*step, s *step) (time.Duration, error) {
+	var held time.Duration
+	for range maxPlaces {
+		h, err := p.withAgent(func(a *ptrace.Agent) error { return p.mapStep(a, s) })
+		held += h
+		if err == nil {
+			return held, p.fill(s)
+		}
+		if !errors.Is(err, errTaken) {
+			return held, fmt.Errorf("%s: memory for the patch: %w", s.object.Path, err)
+		}
+		if err := p.moveStep(steps, s); err != nil {
+			return held, err
+		}
+	}
+	return held, fmt.Errorf("%s: %w: it is taken again and again", s.object.Path, ErrNoMemory)
+}
+
+// moveStep finds another place for s after its first one was taken.
+func (p *Process) moveStep(steps []*step, s *step) error {
+	maps, err := readMaps(p.PID)
+	if err != nil {
+		return err
+	}
+	p.maps = maps
+	taken := slices.Clone(maps)
+	for _, o := range steps {
+		taken = append(taken, Mapping{Range: o.record.memory(), Perm: "---p"})
+	}
+	slices.SortFunc(taken, func(a, b Mapping) int { return compareAddr(a.Range.Lo, b.Range.Lo) })
+	base, err := findRoom(taken, s, p.page)
+	if err != nil {
+		return fmt.Errorf("%s: %w", s.object.Path, err)
+	}
+	return s.link(p, base)
+}
+
+// mapStep maps the three regions. The record goes in between the first and the
+// second, so that a run that comes later finds and frees them whatever
+// happened.
+func (p *Process) mapStep(a *ptrace.Agent, s *step) error {
+	const flags = unix.MAP_PRIVATE | unix.MAP_ANONYMOUS | unix.MAP_FIXED_NOREPLACE
+	r := s.record
+	for i, prot := range protections {
+		m := r.part(i)
+		if m.Size() == 0 {
+			continue
+		}
+		at, err := a.Syscall(unix.SYS_MMAP, uint64(m.Lo), m.Size(), prot, flags, ^uint64(0), 0)
+		if err == nil && at != uint64(m.Lo) { // a kernel before 4.17 took it as a hint
+			_, err = a.Syscall(unix.SYS_MUNMAP, at, m.Size())
+			err = cmp.Or(err, error(unix.EEXIST))
+		}
+		if err == nil && i == 0 {
+			err = p.mem.Write(r.Base, s.image.ROData[:s.header])
+		}
+		if err != nil {
+			for j := range i {
+				if m := r.part(j); m.Size() > 0 {
+					_, e := a.Syscall(unix.SYS_MUNMAP, uint64(m.Lo), m.Size())
+					err = errors.Join(err, e)
+				}
+			}
+			return mmapError(err)
+		}
+	}
+	return nil
+}
+
+// mmapError names the errors of mmap that callers tell apart.
+func mmapError(err error) error {
+	switch {
+	case errors.Is(err, unix.EEXIST):
+		return errTaken
+	case errors.Is(err, unix.ENOMEM):
+		return fmt.Errorf("%w: the process has reached a limit of its own (mmap: %w)", ErrNoMemory, err)
+	}
+	return fmt.Errorf("mmap: %w", err)
+}
+
+// fill writes what the regions hold while the process runs.
+func (p *Process) fill(s *step) error {
+	parts := [3][]byte{s.image.ROData[s.header:], s.image.Text, s.image.Data}
+	for i, b := range parts {
+		at := s.record.part(i).Lo
+		if i == 0 {
+			at += specs.Addr(s.header)
+		}
+		if err := p.mem.Write(at, b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unstage frees memory that no entry has ever led to.
+func (p *Process) unstage(steps []*step) (time.Duration, error) {
+	records := make([]*record, len(steps))
+	for i, s := range steps {
+		records[i] = s.record
+	}
+	return p.unmap(records)
+}
+
+// unmap frees the memory of records. Only what still looks as it was mapped is
+// touched: the range may be another's where a run was killed halfway.
+func (p *Process) unmap(records []*record) (time.Duration, error) {
+	if len(records) == 0 {
+		return 0, nil
+	}
+	maps, err := readMaps(p.PID)
+	if err != nil {
+		return 0, err
+	}
+	return p.withAgent(func(a *ptrace.Agent) error {
+		for _, r := range records {
+			// The record goes last.
+			for _, i := range []int{1, 2, 0} {
+				m := r.part(i)
+				if m.Size() == 0 || !stillMapped(maps, m, perms[i]) {
+					continue
+				}
+				if _, err := a.Syscall(unix.SYS_MUNMAP, uint64(m.Lo), m.Size()); err != nil {
+					return fmt.Errorf("munmap %v: %w", m, err)
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// stillMapped reports whether all of r is anonymous memory of the given
+// protection.
+func stillMapped(maps []Mapping, r specs.Range[specs.Addr], perm string) bool {
+	for a := r.Lo; a < r.Hi; {
+		m := mappingAt(maps, a)
+		if m == nil || m.Perm != perm || !m.anonymous() {
+			return false
+		}
+		a = m.Range.Hi
+	}
+	return true
+}
