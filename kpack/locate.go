@@ -33,6 +33,7 @@ type symbolIndex struct {
 type localSymbol struct {
 	elfobj.Symbol
 	source string // name of the STT_FILE group, "" before the first
+	group  int    // number of the group
 }
 
 type slot struct {
@@ -49,14 +50,15 @@ func newSymbolIndex(f *elfobj.File, m *machine) (*symbolIndex, error) {
 	if err != nil {
 		return nil, err
 	}
-	source := ""
+	source, group := "", 0
 	for _, s := range syms {
 		switch {
 		case s.Type == elf.STT_FILE:
 			source = s.Name
+			group++
 		case !s.Defined() || s.Type == elf.STT_SECTION || s.Name == "":
 		case s.Bind == elf.STB_LOCAL:
-			x.locals[s.Name] = append(x.locals[s.Name], localSymbol{s, source})
+			x.locals[s.Name] = append(x.locals[s.Name], localSymbol{s, source, group})
 		default:
 			x.globals[s.Name] = s
 		}
@@ -108,6 +110,9 @@ type placement struct {
 	byName  map[string]int
 	source  string // the object's STT_FILE name
 	bases   map[elf.SectionIndex]base
+	// group is the number of the symbol group that is this unit's, or -1 if
+	// several could be.
+	group int
 }
 
 type base struct {
@@ -120,7 +125,7 @@ func newPlacement(x *symbolIndex, m *machine, object *elfobj.File) (*placement, 
 	if err != nil {
 		return nil, err
 	}
-	p := &placement{index: x, machine: m, object: object, symbols: syms, byName: map[string]int{}, bases: map[elf.SectionIndex]base{}}
+	p := &placement{index: x, machine: m, object: object, symbols: syms, byName: map[string]int{}, bases: map[elf.SectionIndex]base{}, group: -1}
 	for i, s := range syms {
 		switch {
 		case s.Type == elf.STT_FILE:
@@ -129,7 +134,56 @@ func newPlacement(x *symbolIndex, m *machine, object *elfobj.File) (*placement, 
 			p.byName[s.Name] = i
 		}
 	}
-	return p, nil
+	p.group, err = p.findGroup()
+	return p, err
+}
+
+// findGroup picks the unit's symbol group among those that have the name of
+// its source file: the one with all of its local symbols, at addresses where
+// its sections' bytes are.
+func (p *placement) findGroup() (int, error) {
+	places := map[int]map[elf.SectionIndex]specs.VAddr{}
+	locals := 0
+	for _, s := range p.symbols {
+		if s.Bind != elf.STB_LOCAL || s.Type != elf.STT_FUNC && s.Type != elf.STT_OBJECT || !s.Defined() {
+			continue
+		}
+		for _, l := range p.index.locals[s.Name] {
+			if l.source != p.source || l.Type != s.Type || l.Size != s.Size {
+				continue
+			}
+			if places[l.group] == nil && locals == 0 {
+				places[l.group] = map[elf.SectionIndex]specs.VAddr{}
+			}
+			if at, ok := places[l.group]; ok {
+				at[s.Section] = specs.VAddr(l.Value - s.Value)
+			}
+		}
+		locals++
+	}
+	found := -1
+	for group, sections := range places {
+		fits, err := p.fits(sections)
+		if err != nil {
+			return -1, err
+		}
+		if fits && found >= 0 {
+			return -1, nil
+		} else if fits {
+			found = group
+		}
+	}
+	return found, nil
+}
+
+// fits reports whether the bytes of all sections are at the given addresses.
+func (p *placement) fits(sections map[elf.SectionIndex]specs.VAddr) (bool, error) {
+	for section, at := range sections {
+		if same, err := p.sameBytes(section, at); err != nil || !same {
+			return false, err
+		}
+	}
+	return true, nil
 }
 
 // find returns the link-time address of the symbol that the unit defines under
@@ -207,11 +261,19 @@ func (p *placement) votes(s elfobj.Symbol) map[specs.VAddr]bool {
 	}
 	// Hidden symbols, and those that a version script hides, become local.
 	for _, l := range p.index.locals[s.Name] {
-		if l.Type == s.Type && (s.Bind != elf.STB_LOCAL || p.source == "" || l.source == p.source) {
+		if l.Type == s.Type && (s.Bind != elf.STB_LOCAL || p.mine(l)) {
 			v[specs.VAddr(l.Value-s.Value)] = true
 		}
 	}
 	return v
+}
+
+// mine reports whether a local symbol of the linked file can be the unit's.
+func (p *placement) mine(l localSymbol) bool {
+	if p.group >= 0 {
+		return l.group == p.group
+	}
+	return p.source == "" || l.source == p.source
 }
 
 // sameBytes compares a section of the object with the linked file at address

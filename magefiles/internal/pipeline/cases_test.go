@@ -93,7 +93,7 @@ func testCase(t *testing.T, ar *txtar.Archive, flags string) {
 	put(filepath.Join(dir, "fix.patch"), patch)
 	s := specs.Spec{
 		Name: "case", Dir: filepath.Join(dir, "a"), Patches: []string{filepath.Join(dir, "fix.patch")},
-		Build:  []string{"cc -Wl,--build-id -Wno-unused-result " + flags + " -o case *.c -lm -pthread"},
+		Build:  []string{"cc -Wl,--build-id -Wno-unused-result " + flags + " -o case $(find . -name "*.c" | sort) -lm -pthread"},
 		Series: specs.DefaultSeries, Level: 1,
 	}
 	o := Options{Work: filepath.Join(dir, "work"), Shim: bin.cc}
