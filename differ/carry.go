@@ -2,6 +2,7 @@ package differ
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 
 	"github.com/fother/fother/differ/asm"
@@ -35,9 +36,20 @@ func carry(j *judgement) *plan {
 		p.queue = p.queue[1:]
 		p.follow(i)
 	}
-	slices.SortStableFunc(p.refusals, func(x, y Refusal) int { return cmp.Compare(x.Line, y.Line) })
-	p.refusals = slices.Compact(p.refusals)
+	p.refusals = once(p.refusals)
 	return p
+}
+
+// once sorts refusals by line and leaves out what was said before.
+func once(all []Refusal) []Refusal {
+	slices.SortStableFunc(all, func(x, y Refusal) int { return cmp.Compare(x.Line, y.Line) })
+	seen := make(map[[2]string]bool)
+	return slices.DeleteFunc(all, func(r Refusal) bool {
+		key := [2]string{r.Name, r.Reason}
+		said := seen[key]
+		seen[key] = true
+		return said
+	})
 }
 
 // take carries an item of b.
@@ -100,7 +112,7 @@ func (p *plan) reference(y int32, st asm.Stmt, r asm.Ref, t target) {
 		bad("it refers to "+t.name+", which is no function, object or label", hintAsm)
 		return
 	}
-	p.labels[t.sym] = true
+	p.label(t, bad)
 	switch p.b.roles[t.item] {
 	case function, part:
 		p.toFunction(y, r, t, bad)
@@ -108,11 +120,31 @@ func (p *plan) reference(y int32, st asm.Stmt, r asm.Ref, t target) {
 		p.toObject(y, r, t, bad)
 	default:
 		if t.anchor() {
+			if t.add != 0 {
+				bad("section anchor "+t.name+" is not at the begin of its data", "compile with -fno-section-anchors")
+			}
 			for _, i := range p.b.block(t.item) {
 				p.take(i, p.b.names[p.b.parent[y]])
 			}
 		}
 		p.take(t.item, p.b.names[p.b.parent[y]])
+	}
+}
+
+// label remembers that a label is mentioned, with the labels that its .set
+// goes through.
+func (p *plan) label(t target, bad func(reason, hint string)) {
+	for id := t.sym; !p.labels[id]; {
+		p.labels[id] = true
+		s := &p.b.Symbols[id]
+		if s.Set == "" || !s.LocalLabel() {
+			return
+		}
+		name, _, _ := asm.SplitSum(s.Set)
+		if id = p.b.Lookup(name); id < 0 || !p.b.Symbols[id].LocalLabel() {
+			bad("label "+s.Name+" is set to "+s.Set, hintAsm)
+			return
+		}
 	}
 }
 
@@ -171,8 +203,13 @@ func (p *plan) toObject(y int32, r asm.Ref, t target, bad func(reason, hint stri
 		p.take(t.item, p.b.names[p.b.parent[y]])
 		return
 	}
-	if t.ord != 0 {
+	if t.ord != 0 || t.add != 0 && r.Minus {
 		bad("it refers to a place inside "+p.b.names[t.item], hintAsm)
+		return
+	}
+	if was, is := p.a.boundary(x), p.b.boundary(t.item); is > was {
+		bad(fmt.Sprintf("%s is aligned to %d bytes in the original build and the new code may need %d", p.b.names[t.item], was, is),
+			"give the object the alignment that it had")
 		return
 	}
 	p.original(t.item, r, t, bad)

@@ -51,6 +51,11 @@ func (c *cursor) next() (asm.Stmt, string, bool) {
 
 // items returns the first difference of item i of a and item j of b, or nil.
 func (c *comparer) items(i, j int32) *Difference {
+	if c.a.Items[i].Common != c.b.Items[j].Common {
+		if za, zb := c.a.zeros(i), c.b.zeros(j); za != "" && za == zb {
+			return nil
+		}
+	}
 	ca, cb := cursor{c.a, c.a.Items[i].Stmts}, cursor{c.b, c.b.Items[j].Stmts}
 	for {
 		sa, ta, okA := ca.next()
@@ -75,7 +80,10 @@ func (c *comparer) items(i, j int32) *Difference {
 // statements reports whether two statements of items i and j say the same.
 func (c *comparer) statements(i, j int32, kind asm.Kind, ta, tb string) bool {
 	if kind == asm.Literal || kind == asm.Number {
-		return ta == tb && !c.a.Items[i].Common || c.a.Items[i].Common && c.common(ta, tb)
+		if c.a.Items[i].Common && c.b.Items[j].Common {
+			return c.a.zeros(i) == c.b.zeros(j)
+		}
+		return ta == tb
 	}
 	// The buffers are given away while nested items are compared.
 	refsA, refsB := c.refsA, c.refsB
@@ -105,11 +113,27 @@ func (c *comparer) operands(i, j int32, ta, tb string, refsA, refsB []asm.Ref) b
 	return ta[atA:] == tb[atB:]
 }
 
-// common reports whether two .comm directives make the same object.
-func (c *comparer) common(ta, tb string) bool {
-	_, restA, _ := strings.Cut(ta, ",")
-	_, restB, _ := strings.Cut(tb, ",")
-	return restA == restB && strings.HasPrefix(tb, ".lcomm") == strings.HasPrefix(ta, ".lcomm")
+// zeros returns the size of an item that is nothing but zeros, as written, or
+// "".
+func (s *side) zeros(i int32) string {
+	size := ""
+	for _, st := range s.Items[i].Stmts {
+		if !st.Kind.Bytes() {
+			continue
+		}
+		text := s.TextOf(st)
+		switch args := strings.Split(text, ","); {
+		case size != "":
+			return ""
+		case s.Items[i].Common:
+			size = strings.TrimSpace(args[1])
+		case strings.HasPrefix(text, ".zero") && len(args) == 1:
+			size = strings.TrimSpace(text[len(".zero"):])
+		default:
+			return ""
+		}
+	}
+	return size
 }
 
 // refer reports whether a reference in item i to x and one in item j to y mean

@@ -168,6 +168,9 @@ func (s *side) weakHash(seed maphash.Seed, i int32) uint64 {
 			continue
 		}
 		text := s.TextOf(st)
+		if s.Items[i].Common {
+			_, text, _ = strings.Cut(text, ",")
+		}
 		refs = s.Dialect.Refs(refs[:0], st.Kind, text)
 		at := 0
 		for _, r := range refs {

@@ -36,6 +36,11 @@ func emit(p *plan) []byte {
 	w.section(SectionROData, `"a",@progbits`, rodata)
 	w.section(SectionData, `"aw",@progbits`, data)
 	w.section(SectionBSS, `"aw",@nobits`, bss)
+	for id := range w.b.Symbols {
+		if s := &w.b.Symbols[id]; w.labels[int32(id)] && s.LocalLabel() && s.Set != "" {
+			w.line("\t.set\t" + s.Name + ", " + s.Set)
+		}
+	}
 	w.line("\t.section\t.note.GNU-stack,\"\"," + w.mark("progbits"))
 	return w.Bytes()
 }
@@ -185,7 +190,11 @@ func (w *writer) rename(name string, r asm.Ref) (to string, own bool) {
 		}
 		return quote(name + Suffix), true
 	}
-	return quote(w.originalName(main, name)), false
+	to = quote(w.originalName(main, name))
+	if t.add != 0 {
+		to += "+" + strconv.FormatInt(t.add, 10)
+	}
+	return to, false
 }
 
 // quote writes a name as the assembler takes it.

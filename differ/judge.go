@@ -247,9 +247,7 @@ func (j *judgement) attributes() {
 		}
 		x := j.b.pair[y]
 		j.ifunc(x, y)
-		if x != none {
-			j.aliases(x, y)
-		}
+		j.names(x, y)
 	}
 	if !slices.Equal(j.a.Versions, j.b.Versions) {
 		j.refusals = append(j.refusals, Refusal{Unit: j.unit, Name: ".symver", Reason: "symbol versions changed",
@@ -272,39 +270,17 @@ func (j *judgement) ifunc(x, y int32) {
 	}
 }
 
-// aliases refuses a function or object that has other names than before.
-func (j *judgement) aliases(x, y int32) {
-	a, b := j.a.aliases(x), j.b.aliases(y)
-	if slices.Equal(a, b) {
-		return
-	}
-	if !j.changed[y] && len(a) == len(b) && j.a.allLocal(x) {
-		return
-	}
-	for _, name := range b {
-		if t := j.a.resolve(name); t.where == asm.InItem && t.item != x {
-			j.refuse(j.b, y, "its other name "+name+" stood for something else", "one entry cannot be switched for one of its names: keep the aliases as they are")
-			return
+// names refuses a function or object one of whose names stood for something
+// else: whoever uses the name outside the unit would still get the other.
+func (j *judgement) names(x, y int32) {
+	for _, id := range j.b.Items[y].Symbols {
+		sym := &j.b.Symbols[id]
+		t := j.a.resolve(sym.Name)
+		if sym.LocalLabel() || t.where != asm.InItem || t.item == x && t.entry() ||
+			sym.Bind == asm.Local && j.a.Symbols[t.sym].Bind == asm.Local {
+			continue
 		}
+		j.refuse(j.b, y, "its name "+sym.Name+" stood for "+j.a.names[t.item]+" in the original build",
+			"one entry cannot be switched for one of its names: keep the aliases as they are")
 	}
-	for _, name := range a {
-		if t := j.b.resolve(name); t.where == asm.InItem && t.item != y && (j.changed[y] || j.changed[j.b.parent[t.item]]) {
-			j.refuse(j.b, y, "its other name "+name+" stands for something else now", "one entry cannot be switched for one of its names: keep the aliases as they are")
-			return
-		}
-	}
-}
-
-// aliases returns the names of item i besides the first, sorted, those that
-// only the compiler uses left out.
-func (s *side) aliases(i int32) []string {
-	var names []string
-	for _, id := range s.Items[i].Symbols {
-		y := &s.Symbols[id]
-		if !y.LocalLabel() && y.Name != s.names[i] && y.Bind != asm.Local {
-			names = append(names, y.Name)
-		}
-	}
-	slices.Sort(names)
-	return names
 }

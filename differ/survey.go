@@ -127,6 +127,25 @@ func (s *side) allLocal(i int32) bool {
 	return true
 }
 
+// boundary returns the alignment that directives give item i, in bytes.
+func (s *side) boundary(i int32) uint64 {
+	most := uint64(1)
+	for _, st := range s.Items[i].Stmts {
+		text := s.TextOf(st)
+		switch {
+		case s.Items[i].Common:
+			if args := strings.Split(text, ","); len(args) > 2 {
+				most = max(most, s.Dialect.Bytes(".balign", args[2]))
+			}
+		case st.Kind == asm.Align:
+			name, args := s.Dialect.Mnemonic(text)
+			n, _, _ := strings.Cut(text[args:], ",")
+			most = max(most, s.Dialect.Bytes(name, n))
+		}
+	}
+	return most
+}
+
 // target is what a reference stands for.
 type target struct {
 	where asm.Where

@@ -2,6 +2,8 @@ package asm
 
 import (
 	"fmt"
+	"strconv"
+	"strings"
 
 	"github.com/fother/fother/specs/arch"
 )
@@ -18,6 +20,8 @@ type Dialect struct {
 	Immediate byte
 	// TypeMark comes before section and symbol types.
 	TypeMark byte
+	// AlignPower is set where .align takes a power of two, not bytes.
+	AlignPower bool
 	// branch reports whether an instruction is a direct call or jump when its
 	// last operand is a symbol.
 	branch func(mnemonic, operands string) bool
@@ -33,6 +37,19 @@ type Dialect struct {
 }
 
 var dialects = []*Dialect{&x86_64, &aarch64}
+
+// Bytes returns what the alignment directive of that name means by n, in
+// bytes; 1 if n is no number.
+func (d *Dialect) Bytes(name, n string) uint64 {
+	v, err := strconv.ParseUint(strings.TrimSpace(n), 0, 32)
+	if err != nil {
+		return 1
+	}
+	if strings.HasPrefix(name, ".p2align") || name == ".align" && d.AlignPower {
+		return 1 << min(v, 32)
+	}
+	return max(v, 1)
+}
 
 // DialectOf returns the dialect of a.
 func DialectOf(a *arch.Arch) (*Dialect, error) {

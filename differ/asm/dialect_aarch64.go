@@ -13,6 +13,7 @@ var aarch64 = Dialect{
 	Comment:     "//",
 	LineComment: "#",
 	TypeMark:    '%',
+	AlignPower:  true,
 	branch: func(mnemonic, _ string) bool {
 		switch mnemonic {
 		case "b", "bl", "cbz", "cbnz", "tbz", "tbnz":

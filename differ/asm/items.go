@@ -58,7 +58,7 @@ func (p *parser) label(name string, numeric bool, lo, after int) *SyntaxError {
 }
 
 // mark puts symbol id at the current position and begins a new item where one
-// begins. lo and after are its text, or equal for .set.
+// begins. Its name and one byte more is Text[lo:after].
 func (p *parser) mark(id int32, lo, after int) {
 	sec := &p.Sections[p.sec]
 	begins := p.begins(sec, id)
@@ -97,9 +97,7 @@ func (p *parser) inside(id, item int32, lo, after int) {
 	} else if !s.LocalLabel() {
 		it.Inner = id
 	}
-	if after > lo {
-		it.Stmts = append(it.Stmts, Stmt{uint32(lo), uint32(after - 1), uint32(p.line), Label})
-	}
+	it.Stmts = append(it.Stmts, Stmt{uint32(lo), uint32(after - 1), uint32(p.line), Label})
 }
 
 // begins reports whether symbol id begins a new item at the current position.
@@ -198,14 +196,15 @@ func (p *parser) set(name, expr string, lo, hi int) *SyntaxError {
 			s.Where = Loose
 			return nil
 		}
-		_, n, ok := splitSum("0" + strings.TrimPrefix(dot, "."))
+		_, n, ok := SplitSum("0" + strings.TrimPrefix(dot, "."))
 		if !ok && dot != "." {
-			_, n, ok = splitSum(strings.TrimPrefix(dot, ".+"))
+			_, n, ok = SplitSum(strings.TrimPrefix(dot, ".+"))
 			if !ok {
 				return p.fail(lo, hi, "expression is not understood")
 			}
 		}
-		p.mark(id, lo, lo)
+		at := lo + strings.Index(p.Text[lo:hi], name)
+		p.mark(id, at, at+len(name)+1)
 		p.Symbols[id].Add = n
 		return nil
 	}

@@ -248,7 +248,7 @@ func (p *parser) resolveSet(s *Symbol) {
 	add := int64(0)
 	expr := s.Set
 	for {
-		name, n, ok := splitSum(expr)
+		name, n, ok := SplitSum(expr)
 		if !ok || seen > maxStack {
 			s.Where = Expression
 			return
@@ -278,7 +278,7 @@ func (p *parser) resolveSet(s *Symbol) {
 }
 
 // splitSum splits "name", "name+N", "name-N" or "N".
-func splitSum(expr string) (name string, n int64, ok bool) {
+func SplitSum(expr string) (name string, n int64, ok bool) {
 	expr = strings.ReplaceAll(expr, " ", "")
 	if expr == "" {
 		return "", 0, false
