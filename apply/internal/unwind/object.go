@@ -46,9 +46,14 @@ type Section struct {
 }
 
 // Load reads the call frame information of img through mem, whose offsets are
-// run-time addresses. The error is [elfobj.ErrNoEHFrame] if img has none.
+// run-time addresses. Executables that are linked statically have no
+// .eh_frame_hdr: their read-only memory is searched. The error is
+// [elfobj.ErrNoEHFrame] if img has none.
 func Load(mem io.ReaderAt, img *elfobj.Image) (*Object, error) {
 	at, hdr, err := img.EHFrameHdr()
+	if errors.Is(err, elfobj.ErrNoEHFrame) {
+		return search(mem, img)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -75,17 +80,20 @@ func readEHFrame(mem io.ReaderAt, img *elfobj.Image, at specs.Addr) (Section, er
 		if p.Type != elf.PT_LOAD || v < p.Vaddr || v-p.Vaddr >= p.Filesz {
 			continue
 		}
-		size := p.Filesz - (v - p.Vaddr)
-		if size > maxEHFrame || at > math.MaxInt64 {
-			return Section{}, fmt.Errorf("%d bytes at %v: want at most %d", size, at, maxEHFrame)
-		}
-		b := make([]byte, size)
-		if n, err := mem.ReadAt(b, int64(at)); n < len(b) {
-			return Section{}, fmt.Errorf("%d bytes at %v: %w", size, at, cmp.Or(err, io.ErrUnexpectedEOF))
-		}
-		return Section{at, b}, nil
+		return readSection(mem, at, p.Filesz-(v-p.Vaddr))
 	}
 	return Section{}, fmt.Errorf("%v: in no segment", at)
+}
+
+func readSection(mem io.ReaderAt, at specs.Addr, size uint64) (Section, error) {
+	if size > maxEHFrame || at > math.MaxInt64 {
+		return Section{}, fmt.Errorf("%d bytes at %v: want at most %d", size, at, maxEHFrame)
+	}
+	b := make([]byte, size)
+	if n, err := mem.ReadAt(b, int64(at)); n < len(b) {
+		return Section{}, fmt.Errorf("%d bytes at %v: %w", size, at, cmp.Or(err, io.ErrUnexpectedEOF))
+	}
+	return Section{at, b}, nil
 }
 
 // New returns the call frame information that frame, the .eh_frame of an
@@ -151,7 +159,8 @@ func (o *Object) makeIndex() error {
 			return err
 		}
 		if e.size == 0 {
-			break // the terminator
+			o.frame = o.frame[:e.start] // the terminator
+			break
 		}
 		off = e.next
 		if e.cie == cieItself {

@@ -1,0 +1,72 @@
+package unwind
+
+import (
+	"bytes"
+	"debug/elf"
+	"fmt"
+	"io"
+
+	"github.com/fother/fother/kpack/elfobj"
+	"github.com/fother/fother/specs"
+)
+
+// cieMark is what a CIE of version 1 begins with, behind its length: it is
+// told from an FDE by a zero, and its augmentation begins with 'z'.
+var cieMark = []byte{0, 0, 0, 0, 1, 'z'}
+
+// search looks for .eh_frame in img's read-only segments: entries that follow
+// each other up to a terminator, and are about img's code and nothing else.
+func search(mem io.ReaderAt, img *elfobj.Image) (*Object, error) {
+	for _, p := range img.Segments {
+		if p.Type != elf.PT_LOAD || p.Flags&elf.PF_W != 0 {
+			continue
+		}
+		s, err := readSection(mem, img.Bias.Addr(specs.VAddr(p.Vaddr)), p.Filesz)
+		if err != nil {
+			return nil, fmt.Errorf("object at %v: %w", img.Base, err)
+		}
+		if o := searchSection(img, s); o != nil {
+			return o, nil
+		}
+	}
+	return nil, fmt.Errorf("object at %v: %w", img.Base, elfobj.ErrNoEHFrame)
+}
+
+func searchSection(img *elfobj.Image, s Section) *Object {
+	for from := 0; ; {
+		n := bytes.Index(s.Data[from:], cieMark)
+		if n < 0 {
+			return nil
+		}
+		start := from + n - 4
+		from += n + len(cieMark)
+		if start < 0 || start%4 != 0 {
+			continue
+		}
+		frame := Section{s.Addr + specs.Addr(start), s.Data[start:]}
+		o, err := New(img.Arch, img.Range, Section{}, frame)
+		if err == nil && len(o.frame) < len(frame.Data) && len(o.index) > 0 && describes(img, o.index) {
+			return o
+		}
+	}
+}
+
+// describes reports whether all of index is about img's code.
+func describes(img *elfobj.Image, index []indexEntry) bool {
+	for _, e := range index {
+		if !executable(img, specs.Addr(e.pc)) {
+			return false
+		}
+	}
+	return true
+}
+
+func executable(img *elfobj.Image, a specs.Addr) bool {
+	v := uint64(img.Bias.VAddr(a))
+	for _, p := range img.Segments {
+		if p.Type == elf.PT_LOAD && p.Flags&elf.PF_X != 0 && v >= p.Vaddr && v-p.Vaddr < p.Memsz {
+			return true
+		}
+	}
+	return false
+}
