@@ -111,8 +111,8 @@ func (p *Process) carryOut(ctx context.Context, plan *Plan, res *Result, o Optio
 	}
 	o.logger().Debug("staged", "pid", p.PID, "patches", len(plan.steps), "held", held)
 	t := plan.transaction()
-	dead := make(deadStacks)
-	res.Stop, err = p.commit(ctx, t, commitOptions{wait: o.wait(), dead: dead})
+	stacks := make(stackUses)
+	res.Stop, err = p.commit(ctx, t, commitOptions{wait: o.wait(), stacks: stacks})
 	if err != nil {
 		if _, e := p.unstage(plan.steps); ignoreGone(e) != nil {
 			err = fmt.Errorf("%w; memory that was mapped for it is left: %w", err, e)
@@ -122,7 +122,7 @@ func (p *Process) carryOut(ctx context.Context, plan *Plan, res *Result, o Optio
 	for _, r := range t.ins {
 		res.Applied = append(res.Applied, r.describe())
 	}
-	return p.free(t.outs, dead, res)
+	return p.free(t.outs, stacks, res)
 }
 
 // transaction returns the commit of a plan.
@@ -238,24 +238,24 @@ func (t *transaction) remove(r *record) {
 }
 
 func (p *Process) revert(ctx context.Context, t *transaction, res *Result, o Options) error {
-	dead := make(deadStacks)
+	stacks := make(stackUses)
 	var err error
-	if res.Stop, err = p.commit(ctx, t, commitOptions{wait: o.wait(), dead: dead}); err != nil {
+	if res.Stop, err = p.commit(ctx, t, commitOptions{wait: o.wait(), stacks: stacks}); err != nil {
 		return err
 	}
 	for _, r := range t.outs {
 		res.Removed = append(res.Removed, r.describe())
 	}
-	return p.free(t.outs, dead, res)
+	return p.free(t.outs, stacks, res)
 }
 
 // recover finishes or undoes what runs that were killed left, and frees what
 // nothing refers to any more.
 func (p *Process) recover(ctx context.Context, res *Result, o Options) error {
 	t, free := p.unfinished()
-	dead := make(deadStacks)
+	stacks := make(stackUses)
 	if len(t.outs)+len(t.keeps) > 0 {
-		stop, err := p.commit(ctx, t, commitOptions{wait: o.wait(), dead: dead})
+		stop, err := p.commit(ctx, t, commitOptions{wait: o.wait(), stacks: stacks})
 		if err != nil {
 			return err
 		}
@@ -268,7 +268,7 @@ func (p *Process) recover(ctx context.Context, res *Result, o Options) error {
 		return nil
 	}
 	kept := res.Kept
-	if err := p.free(free, dead, res); err != nil {
+	if err := p.free(free, stacks, res); err != nil {
 		return err
 	}
 	if len(t.outs) == 0 && len(res.Kept) == len(free) {
@@ -362,14 +362,14 @@ func (p *Process) settleChanges(t *transaction) {
 }
 
 // free unmaps the memory of records that no entry leads to, as far as nothing
-// refers to it. dead is of a stop since which the code could not be entered,
-// nil if there was none.
-func (p *Process) free(records []*record, dead deadStacks, res *Result) error {
+// refers to it. stacks are of a stop since which the code could not be entered,
+// empty if there was none.
+func (p *Process) free(records []*record, stacks stackUses, res *Result) error {
 	if len(records) == 0 {
 		return nil
 	}
 	var idle []*record
-	referred, err := p.referred(records, dead)
+	referred, err := p.referred(records, stacks)
 	if err != nil {
 		return fmt.Errorf("the functions are as they were, but memory is left: %w", err)
 	}

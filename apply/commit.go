@@ -56,8 +56,8 @@ type Stop struct {
 // commitOptions are those of Options that the commit needs.
 type commitOptions struct {
 	wait time.Duration
-	// dead, if not nil, takes in which stack memory was not in use at the stop.
-	dead deadStacks
+	// stacks, if not nil, takes in the stacks at the stop.
+	stacks stackUses
 }
 
 // commit carries a transaction out. After an error the process is as it was
@@ -105,6 +105,16 @@ func (p *Process) tryCommit(ctx context.Context, g *ptrace.Group, in *inspector,
 				return err
 			}
 			busy = found
+		}
+		if in.prover == nil && in.unproven {
+			// Worth another look at once, and more exactly.
+			in.prover = newProver(p)
+			in.unproven = false
+			busy = nil
+			if err := serveFor(g, 0); err != nil {
+				return err
+			}
+			continue
 		}
 		if ctx.Err() != nil {
 			return fmt.Errorf("given up, nothing was changed: %w", ctx.Err())
@@ -189,8 +199,8 @@ func (p *Process) stopOnce(g *ptrace.Group, in *inspector, t *transaction, o com
 	done = true
 	err = p.switchEntries(t)
 	lap(&stop.Write)
-	if o.dead != nil {
-		o.dead.note(in, threads)
+	if o.stacks != nil {
+		o.stacks.note(in, threads)
 	}
 	return nil, err
 }

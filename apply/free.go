@@ -13,9 +13,11 @@ import (
 // memory points into it: a return address on a coroutine's stack, a pointer to
 // a new function, a string constant. The process runs on.
 //
-// What dead says is left out. Registers are not
-// seen: a record of which nothing is found was looked for in them at the stop.
-func (p *Process) referred(records []*record, dead deadStacks) ([]bool, error) {
+// Stacks of which it is known that no thread returns into the records' code are
+// searched only above their stack pointers, and what looks like a return
+// address there is stale. Registers are not seen: they were searched at the
+// stop.
+func (p *Process) referred(records []*record, stacks stackUses) ([]bool, error) {
 	found := make([]bool, len(records))
 	maps, err := readMaps(p.PID)
 	if err != nil {
@@ -39,8 +41,9 @@ func (p *Process) referred(records []*record, dead deadStacks) ([]bool, error) {
 			continue
 		}
 		r := m.Range
-		if free, ok := dead[r.Hi]; ok && r.Contains(free) {
-			r.Lo = free
+		use, own := stacks[r.Hi]
+		if s.stack = own && r.Contains(use.sp); s.stack {
+			r.Lo = use.sp
 		}
 		if err := s.region(r); err != nil {
 			return nil, err
@@ -57,6 +60,8 @@ type sweep struct {
 	span    specs.Range[specs.Addr]
 	pagemap *os.File
 	buf     []byte
+	// stack is set while a stack is searched to which nothing returns.
+	stack bool
 }
 
 // sweepSize is the size of the pieces that are read, in bytes.
@@ -119,9 +124,24 @@ func (s *sweep) words(a specs.Addr, b []byte) {
 		at := a + specs.Addr(i)
 		for j, r := range s.records {
 			// A patch's pointers into itself keep nothing alive.
-			if m := r.memory(); m.Contains(specs.Addr(w)) && !m.Contains(at) {
+			if m := r.memory(); m.Contains(specs.Addr(w)) && !m.Contains(at) && !s.stale(r, specs.Addr(w)) {
 				s.found[j] = true
 			}
 		}
 	}
+}
+
+// stale reports whether a word is a return address on a stack to which nothing
+// returns. A pointer to a function is not one.
+func (s *sweep) stale(r *record, w specs.Addr) bool {
+	const longest = 8 // no call instruction is longer
+	text := r.text()
+	if !s.stack || !text.Contains(w) || w-text.Lo < longest || len(s.p.objects) == 0 {
+		return false
+	}
+	code := make([]byte, longest)
+	if readFull(s.p.mem, w-longest, code) != nil {
+		return false
+	}
+	return afterCall[s.p.objects[0].image.Arch](code)
 }

@@ -43,8 +43,12 @@ type inspector struct {
 	fresh bool // maps were read inside this stop
 	// known are threads that existed when maps were first read.
 	known map[int]bool
-	buf   []byte
-	spans []ptrace.Span
+	// prover is nil until a first hit makes it worth its price. unproven is
+	// set if a hit was taken for real for want of it.
+	prover   *prover
+	unproven bool
+	buf      []byte
+	spans    []ptrace.Span
 }
 
 func newInspector(p *Process, zones []zone) *inspector {
@@ -102,6 +106,7 @@ func (in *inspector) busy(threads []*ptrace.Thread) ([]Inside, error) {
 			if hits[i], err = in.words(t, stacks[i], in.spans[i]); err != nil {
 				return nil, err
 			}
+			hits[i] = in.prove(t, hits[i])
 		}
 		if h := hits[i]; h != nil {
 			all = append(all, Inside{TID: t.TID, Name: ptrace.Comm(in.p.PID, t.TID),
@@ -109,6 +114,18 @@ func (in *inspector) busy(threads []*ptrace.Thread) ([]Inside, error) {
 		}
 	}
 	return all, nil
+}
+
+// prove tells whether a word on a stack is what it looks like.
+func (in *inspector) prove(t *ptrace.Thread, h *hit) *hit {
+	switch {
+	case h == nil:
+		return nil
+	case in.prover == nil:
+		in.unproven = true
+		return h
+	}
+	return in.prover.inside(in, t, h)
 }
 
 // registers looks at the program counter and, where a zone goes away or the
@@ -279,13 +296,19 @@ func (in *inspector) scan(t *ptrace.Thread, b []byte) *hit {
 	return nil
 }
 
-// deadStacks is stack memory that was not in use at a stop: for each stack's
-// mapping, by its end, how far it was free.
-type deadStacks map[specs.Addr]specs.Addr
+// stackUse says which part of a thread's own stack was in use at a stop at
+// which no thread was inside anything that changed.
+type stackUse struct {
+	specs.Range[specs.Addr]            // of the mapping
+	sp                      specs.Addr // what lies below is free
+}
+
+// stackUses are by the end of the mapping.
+type stackUses map[specs.Addr]stackUse
 
 // note takes in the threads' own stacks. Other memory that a stack pointer
-// points into, such as a heap with coroutines, is never taken for free.
-func (d deadStacks) note(in *inspector, threads []*ptrace.Thread) {
+// points into, such as a heap with coroutines, is none.
+func (u stackUses) note(in *inspector, threads []*ptrace.Thread) {
 	foreign := make(map[specs.Addr]bool)
 	for _, t := range threads {
 		sp := t.Regs.SP()
@@ -296,12 +319,13 @@ func (d deadStacks) note(in *inspector, threads []*ptrace.Thread) {
 			foreign[m.Range.Hi] = true
 		default:
 			free := (sp - min(sp, redZone)) &^ 7
-			if old, ok := d[m.Range.Hi]; !ok || free < old {
-				d[m.Range.Hi] = free
+			if old, ok := u[m.Range.Hi]; ok {
+				free = min(free, old.sp)
 			}
+			u[m.Range.Hi] = stackUse{m.Range, free}
 		}
 	}
 	for hi := range foreign {
-		delete(d, hi)
+		delete(u, hi)
 	}
 }

@@ -36,6 +36,9 @@ func (r *Regs) DWARF() []uint64 {
 // are none here.
 func (r *Regs) StripPC(word uint64) uint64 { return word }
 
+// PACMask returns the bits of a return address that hold a signature.
+func (r *Regs) PACMask() uint64 { return 0 }
+
 // Link returns the return address that a register holds. None does here.
 func (r *Regs) Link() (specs.Addr, bool) { return 0, false }
 

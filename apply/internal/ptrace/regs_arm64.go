@@ -45,6 +45,9 @@ func (r *Regs) DWARF() []uint64 {
 // half of the address space.
 func (r *Regs) StripPC(word uint64) uint64 { return word &^ r.pac }
 
+// PACMask returns the bits of a return address that hold a signature.
+func (r *Regs) PACMask() uint64 { return r.pac }
+
 // Link returns the return address that a register holds, x30.
 func (r *Regs) Link() (specs.Addr, bool) { return specs.Addr(r.StripPC(r.Regs[30])), true }
 
