@@ -32,6 +32,7 @@ type Process struct {
 	maps    []Mapping
 	objects []*object
 	records []*record
+	damaged []string
 }
 
 // object is one ELF object that is loaded in the process.
@@ -123,7 +124,7 @@ func (p *Process) refresh() error {
 	}
 	p.objects = findObjects(p.mem, p.maps)
 	p.order()
-	p.records, err = findRecords(p.mem, p.maps, p.page)
+	p.records, p.damaged, err = findRecords(p.mem, p.maps, p.page)
 	return err
 }
 

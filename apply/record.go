@@ -201,8 +201,9 @@ const maxEntry = 64
 const maxRecordPages = 64 << 10
 
 // findRecords looks for records at the starts of pages in private anonymous
-// r-- memory. What is damaged is left out.
-func findRecords(mem memory, maps []Mapping, page uint64) ([]*record, error) {
+// r-- memory. What is damaged is nobody's: memory of another's, or hurt by the
+// program itself. It is neither trusted nor freed, only told.
+func findRecords(mem memory, maps []Mapping, page uint64) (records []*record, damaged []string, err error) {
 	var spans []ptrace.Span
 	for i := range maps {
 		m := &maps[i]
@@ -217,21 +218,20 @@ func findRecords(mem memory, maps []Mapping, page uint64) ([]*record, error) {
 		}
 	}
 	if err := mem.ReadSpans(spans); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var records []*record
 	for _, s := range spans {
 		if string(s.Buf) != recordMagic || len(records) == maxRecords {
 			continue
 		}
-		// What is damaged is nobody's: memory that is not ours, or was hurt by
-		// the program itself. It is neither trusted nor freed.
 		if r, err := readRecord(mem, s.Addr); err == nil {
 			records = append(records, r)
+		} else if len(damaged) < maxRecords {
+			damaged = append(damaged, err.Error())
 		}
 	}
 	slices.SortStableFunc(records, func(a, b *record) int { return a.Time.Compare(b.Time) })
-	return records, nil
+	return records, damaged, nil
 }
 
 // setState writes a record's state and leader.
@@ -244,6 +244,9 @@ func (p *Process) setState(r *record, s state, leader specs.Addr) error {
 	r.state, r.leader = s, leader
 	return nil
 }
+
+// Damaged describes what looks like the record of a patch and is none.
+func (p *Process) Damaged() []string { return p.damaged }
 
 // Applied describes a patch in a process.
 type Applied struct {

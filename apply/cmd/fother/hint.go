@@ -1,0 +1,88 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"os"
+
+	"github.com/fother/fother/apply"
+	"github.com/fother/fother/kpack"
+)
+
+// exitCode is HOUSE.md's, section 5.
+func exitCode(err error) int {
+	var (
+		use      usageError
+		noFit    *apply.NoFitError
+		mismatch *apply.MismatchError
+		conflict *apply.ConflictError
+		busy     *apply.BusyError
+	)
+	switch {
+	case err == nil:
+		return exitDone
+	case errors.As(err, &use):
+		return exitUsage
+	case errors.Is(err, apply.ErrAlreadyApplied), errors.Is(err, apply.ErrNotApplied):
+		return exitNothing
+	case errors.As(err, &noFit), errors.As(err, &mismatch), errors.As(err, &conflict), errors.As(err, &busy),
+		errors.Is(err, apply.ErrNoMemory), errors.Is(err, apply.ErrSeccomp), errors.Is(err, kpack.ErrTooShort):
+		return exitRefused
+	}
+	return exitError
+}
+
+// hint says what a user can do about an error, or nothing.
+func hint(err error) string {
+	var (
+		use      usageError
+		noFit    *apply.NoFitError
+		mismatch *apply.MismatchError
+		conflict *apply.ConflictError
+		busy     *apply.BusyError
+		traced   *apply.TracedError
+		stuck    *apply.StuckError
+		unsafe   *unsafeFileError
+	)
+	switch {
+	case errors.As(err, &use):
+		return "fother -h lists commands and options"
+	case errors.As(err, &noFit):
+		return "a patch fits only the build that it was made for; fother info -p PID lists the process's build-ids"
+	case errors.As(err, &mismatch):
+		return "something else has changed the code in memory, another patching tool or a debugger; restart the process to get its own code back"
+	case errors.As(err, &conflict):
+		return "revert the other series first, or build one patch that holds both fixes"
+	case errors.As(err, &busy):
+		return "try again, or give the threads longer with --wait; a function that never returns cannot be patched"
+	case errors.As(err, &traced):
+		return "end the debugger or tracer first"
+	case errors.As(err, &stuck):
+		return "the thread is in an uninterruptible sleep, such as a vfork or a hanging file system; try again later"
+	case errors.As(err, &unsafe):
+		return "copy the patch to a folder of your own, and chmod go-w it"
+	case errors.Is(err, apply.ErrPermission):
+		return permissionHint()
+	case errors.Is(err, apply.ErrSeccomp):
+		return "run as root with CAP_SYS_ADMIN, and without a seccomp filter of the tool's own"
+	case errors.Is(err, apply.ErrNoMemory):
+		return "the memory around the object is full, or the process has reached its limits (ulimit -v, vm.max_map_count)"
+	case errors.Is(err, apply.ErrLocked):
+		return "wait until it has ended"
+	}
+	return ""
+}
+
+func permissionHint() string {
+	if scope, err := os.ReadFile("/proc/sys/kernel/yama/ptrace_scope"); err == nil {
+		switch string(bytes.TrimSpace(scope)) {
+		case "1":
+			return "run as root: Yama lets others trace only their own children (kernel.yama.ptrace_scope = 1)"
+		case "2":
+			return "run as root with CAP_SYS_PTRACE: Yama lets nobody else trace (kernel.yama.ptrace_scope = 2)"
+		case "3":
+			return "nobody may trace on this machine until it is booted again (kernel.yama.ptrace_scope = 3)"
+		}
+	}
+	return "run as root, or as the user that runs the process"
+}
