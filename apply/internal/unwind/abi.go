@@ -45,6 +45,11 @@ type abi struct {
 	prsize   int // size of NT_PRSTATUS in bytes
 }
 
+// follows reports whether there are rules for register reg.
+func (a *abi) follows(reg uint64) bool {
+	return reg < columns && (a.all|1<<a.ra)>>reg&1 != 0
+}
+
 var abis = map[*arch.Arch]*abi{arch.X86_64: abiX86_64, arch.AArch64: abiAArch64}
 
 // Registers are those of a stopped thread.

@@ -252,7 +252,7 @@ func (m *machine) setRule(op uint8, r *reader) error {
 		m.set(reg, rule{kind: valExpression, expr: r.bytes(r.uleb())})
 	case cfaRegister:
 		from := r.uleb()
-		if from >= columns && reg < columns {
+		if !m.abi.follows(from) && m.abi.follows(reg) {
 			m.set(reg, rule{kind: undefined}) // its value is not followed
 			if reg == m.abi.ra {
 				return fmt.Errorf("return address in register %d", from)
@@ -269,7 +269,7 @@ func (m *machine) setRule(op uint8, r *reader) error {
 // set sets the rule of reg. Registers that are not followed, such as vector
 // registers, have none.
 func (m *machine) set(reg uint64, to rule) {
-	if reg < columns {
+	if m.abi.follows(reg) {
 		m.row.rules[reg] = to
 	}
 }
@@ -278,7 +278,7 @@ func (m *machine) restore(reg uint64) error {
 	if m.cie.initial == nil {
 		return errors.New("restore in a CIE")
 	}
-	if reg < columns {
+	if m.abi.follows(reg) {
 		m.row.rules[reg] = m.cie.initial.rules[reg]
 	}
 	return nil

@@ -20,12 +20,13 @@ type window struct {
 	base [windows]uint64 // of the piece; 1 is none
 	size [windows]int    // bytes that could be read
 	data [windows][windowSize]byte
+	room [16]byte // for what does not lie in one piece
 }
 
 func (w *window) reset() { w.base = [windows]uint64{1, 1, 1, 1} }
 
-// bytes returns n bytes at addr; n is less than a page.
-func (w *window) bytes(addr uint64, n int, room []byte) ([]byte, error) {
+// bytes returns n bytes at addr, at most 16, until the next call.
+func (w *window) bytes(addr uint64, n int) ([]byte, error) {
 	if addr > math.MaxInt64-windowSize {
 		return nil, memoryError(addr, nil)
 	}
@@ -40,16 +41,16 @@ func (w *window) bytes(addr uint64, n int, room []byte) ([]byte, error) {
 		return w.data[slot][off : off+n], nil
 	}
 	// Across pages, or in memory that does not begin with a page.
-	if m, err := w.mem.ReadAt(room[:n], int64(addr)); m < n {
+	if m, err := w.mem.ReadAt(w.room[:n], int64(addr)); m < n {
 		return nil, memoryError(addr, err)
 	}
-	return room[:n], nil
+	return w.room[:n], nil
 }
 
 // load returns size bytes at addr, at most 8, zero-extended.
 func (w *window) load(addr, size uint64) (uint64, error) {
-	var room, word [8]byte
-	b, err := w.bytes(addr, int(size), room[:])
+	var word [8]byte
+	b, err := w.bytes(addr, int(size))
 	if err != nil {
 		return 0, err
 	}

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -217,6 +218,16 @@ func (p *tracee) step(tid int) {
 		p.t.Fatal("single step: ", err)
 	}
 	p.wait(tid)
+}
+
+// goOn lets thread tid run for a moment.
+func (p *tracee) goOn(tid int) {
+	p.t.Helper()
+	if err := unix.PtraceCont(tid, 0); err != nil {
+		p.t.Fatal("continue: ", err)
+	}
+	time.Sleep(time.Millisecond)
+	p.interrupt(tid)
 }
 
 func (p *tracee) registers(tid int) *Registers {

@@ -313,8 +313,7 @@ func (c *context) returnAddress() (uint64, error) {
 
 // isSigreturn reports whether the code at pc returns from a signal handler.
 func (c *context) isSigreturn() bool {
-	var room [16]byte
-	b, err := c.walker.stack.bytes(c.pc, len(c.abi.sigreturn), room[:])
+	b, err := c.walker.stack.bytes(c.pc, len(c.abi.sigreturn))
 	return err == nil && bytes.Equal(b, c.abi.sigreturn)
 }
 
