@@ -2,10 +2,12 @@ package corpus
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"testing"
 
+	"github.com/fother/fother/kpack/elfobj"
 	"github.com/fother/fother/magefiles/internal/tools"
 )
 
@@ -78,6 +80,44 @@ func TestPrepare(t *testing.T) {
 			again, err := c.Prepare(t.Context(), filepath.Join(dir, id))
 			if err != nil || again.Dir != s.Dir {
 				t.Errorf("a second time: %v", err)
+			}
+		})
+	}
+}
+
+// TestBuild runs the commands of one case of each package as a spec's commands
+// are run, and looks for what they link. (Package nginx builds nginx.)
+func TestBuild(t *testing.T) {
+	if os.Getenv("FOTHER_LONG") != "1" {
+		t.Skip("fetches and builds source packages: set FOTHER_LONG=1")
+	}
+	for _, id := range []string{"cjson-05-CVE-2025-57052", "less-05-CVE-2024-32487", "memcached-09-CVE-2023-46853"} {
+		t.Run(id, func(t *testing.T) {
+			c, err := Find(id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := tools.Install(t.Context(), c.Needs()...); err != nil {
+				t.Fatal(err)
+			}
+			s, err := c.Prepare(t.Context(), t.TempDir())
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, command := range append(s.Configure, s.Build...) {
+				cmd := exec.CommandContext(t.Context(), "sh", "-c", command)
+				cmd.Dir, cmd.Env = s.Dir, append(os.Environ(), s.Env...)
+				if out, err := cmd.CombinedOutput(); err != nil {
+					t.Fatalf("%s: %v\n%s", command, err, out[max(0, len(out)-2000):])
+				}
+			}
+			for _, name := range c.Outputs() {
+				f, err := elfobj.Open(filepath.Join(s.Dir, name))
+				if err != nil {
+					t.Error(err)
+				} else if _, err := f.BuildID(); err != nil {
+					t.Errorf("%s: %v", name, err)
+				}
 			}
 		})
 	}
