@@ -14,7 +14,9 @@ const columns = 32
 // abi is what unwinding needs to know of an architecture.
 type abi struct {
 	sp uint64 // DWARF number of the stack pointer
-	ra uint64 // the column of the return address
+	// ra is the usual column of the return address. A CIE may name another:
+	// aarch64's vfork keeps it in x15.
+	ra uint64
 	// pc is the DWARF number of the program counter, which expressions may
 	// use, or columns if it has none.
 	pc uint64

@@ -148,7 +148,7 @@ func rowTests() []rowTest {
 		{name: "truncated", cfi: x86(0x0f, 0xff, 0x7f), regs: sp, err: "too early"},
 		{name: "endless expression", cfi: x86(0x0f, 3, 0x2f, 0xfd, 0xff), regs: sp, err: "too many operations"},
 		{name: "augmentation", cfi: cfi{aug: "zX", ra: 16, initial: x86Initial}, regs: sp, err: "augmentation"},
-		{name: "column", cfi: cfi{ra: 8, initial: x86Initial}, regs: sp, err: "column 8"},
+		{name: "column", cfi: cfi{ra: 17, initial: x86Initial}, regs: sp, err: "column 17"},
 	}, aarch64Rows(arm, armSP)...)
 }
 
@@ -169,6 +169,7 @@ func aarch64Rows(arm func(...byte) cfi, regs map[int]uint64) []rowTest {
 		{name: "restored state keeps the sign", arch: a, cfi: arm(0x2d, 0x0a, 0x2d, 0x0b), mask: pac,
 			regs: map[int]uint64{31: stackAddr, 30: pac | 0x6000}, cfa: stackAddr, next: 0x6000},
 		{name: "link register elsewhere", arch: a, cfi: arm(0x09, 30, 9), regs: map[int]uint64{31: stackAddr, 9: 0x6000}, cfa: stackAddr, next: 0x6000},
+		{name: "another column", arch: a, cfi: cfi{ra: 15, initial: []byte{0x0c, 31, 0}}, regs: map[int]uint64{31: stackAddr, 15: 0x6000}, cfa: stackAddr, next: 0x6000},
 		{name: "vector CFA", arch: a, cfi: arm(0x0f, 3, 0x92, 46, 0), regs: regs, err: "not known"},
 		{name: "outermost", arch: a, cfi: arm(0x07, 30), regs: regs, cfa: stackAddr},
 	}

@@ -128,8 +128,8 @@ func (o *Object) parseCIE(off uint64) (*cie, error) {
 	if r.err != nil {
 		return nil, r.err
 	}
-	if c.ra != o.abi.ra {
-		return nil, fmt.Errorf("return address column %d: want %d", c.ra, o.abi.ra)
+	if !o.abi.follows(c.ra) {
+		return nil, fmt.Errorf("return address column %d is not supported", c.ra)
 	}
 	m := machine{abi: o.abi, cie: c}
 	if err := m.run(r, ^uint64(0)); err != nil {

@@ -80,10 +80,10 @@ type evaluator struct {
 	err   error
 }
 
-// evaluate returns the value of expr, whose stack holds initial at first.
-func evaluate(env environment, expr []byte, initial ...uint64) (uint64, error) {
-	var room [maxStack]uint64
-	e := evaluator{env: env, r: reader{b: expr}, stack: append(room[:0], initial...)}
+// evaluate returns the value of expr. Its stack, which is maxStack values at
+// most, is initial at first.
+func evaluate(env environment, expr []byte, initial []uint64) (uint64, error) {
+	e := evaluator{env: env, r: reader{b: expr}, stack: initial}
 	for ops := 0; e.r.left() > 0; ops++ {
 		if ops == maxOps {
 			return 0, errors.New("expression: too many operations")

@@ -52,7 +52,8 @@ type rules struct {
 	cfaReg   uint8
 	cfaOff   int64
 	cfaExpr  []byte
-	ra       rule // of the return address column
+	raColumn uint8
+	ra       rule // of raColumn
 	others   []registerRule
 	// specified are the registers in others, a bit each.
 	specified uint32
@@ -113,7 +114,7 @@ func (f *fde) rowAt(a *abi, pc uint64) (*rules, error) {
 	if err := m.runFrom(f.insns, f.lo, pc); err != nil {
 		return nil, err
 	}
-	return m.row.compact(a.ra, f.cie.signal), nil
+	return m.row.compact(f.cie.ra, f.cie.signal), nil
 }
 
 // run executes a CIE's instructions.
@@ -254,7 +255,7 @@ func (m *machine) setRule(op uint8, r *reader) error {
 		from := r.uleb()
 		if !m.abi.follows(from) && m.abi.follows(reg) {
 			m.set(reg, rule{kind: undefined}) // its value is not followed
-			if reg == m.abi.ra {
+			if reg == m.cie.ra {
 				return fmt.Errorf("return address in register %d", from)
 			}
 			return nil
@@ -290,7 +291,7 @@ func (m *machine) factored(n uint64) int64 { return int64(n) * m.cie.dataAlign }
 func (r *row) compact(ra uint64, signal bool) *rules {
 	c := &rules{
 		cfaSet: r.cfaSet, cfaReg: r.cfaReg, cfaOff: r.cfaOff, cfaExpr: r.cfaExpr,
-		raSigned: r.raSigned, signal: signal, ra: r.rules[ra],
+		raSigned: r.raSigned, signal: signal, raColumn: uint8(ra), ra: r.rules[ra],
 	}
 	for n := range r.rules {
 		if uint64(n) != ra && r.rules[n].kind != unspecified {

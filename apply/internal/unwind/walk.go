@@ -60,8 +60,10 @@ type Walker struct {
 	abi   *abi
 	find  func(specs.Addr) *Object
 	stack window
-	rows  map[uint64]cachedRow
-	cies  map[*Object]map[uint64]*cie
+	// values is room for expressions.
+	values [maxStack]uint64
+	rows   map[uint64]cachedRow
+	cies   map[*Object]map[uint64]*cie
 }
 
 // cachedRow is what was found for an address in an object, a failure too.
@@ -222,7 +224,7 @@ func (c *context) findCFA() error {
 	case !r.cfaSet:
 		return errors.New("no CFA")
 	case r.cfaExpr != nil:
-		c.cfa, err = evaluate(c, r.cfaExpr)
+		c.cfa, err = evaluate(c, r.cfaExpr, c.walker.values[:0])
 	default:
 		c.cfa, err = c.reg(uint64(r.cfaReg))
 		c.cfa += uint64(r.cfaOff)
@@ -278,11 +280,11 @@ func (c *context) callers(r *rule, n uint64) (uint64, bool, error) {
 	case valOffset:
 		v = c.cfa + uint64(r.off)
 	case expression:
-		if v, err = evaluate(c, r.expr, c.cfa); err == nil {
+		if v, err = evaluate(c, r.expr, append(c.walker.values[:0], c.cfa)); err == nil {
 			v, err = c.load(v, 8)
 		}
 	case valExpression:
-		v, err = evaluate(c, r.expr, c.cfa)
+		v, err = evaluate(c, r.expr, append(c.walker.values[:0], c.cfa))
 	default:
 		return 0, false, nil
 	}
@@ -291,11 +293,11 @@ func (c *context) callers(r *rule, n uint64) (uint64, bool, error) {
 
 // returnAddress returns the caller's program counter.
 func (c *context) returnAddress() (uint64, error) {
-	rule := c.rules.ra
-	if rule.kind == unspecified && c.abi.ra != c.abi.pc {
+	rule, column := c.rules.ra, uint64(c.rules.raColumn)
+	if rule.kind == unspecified && column != c.abi.pc {
 		rule.kind = sameValue // a leaf's link register
 	}
-	v, ok, err := c.callers(&rule, c.abi.ra)
+	v, ok, err := c.callers(&rule, column)
 	if err != nil {
 		return 0, err
 	}
