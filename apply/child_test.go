@@ -1,3 +1,53 @@
 package apply
 
-func childMain() int { return 0 }
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/fother/fother/apply/internal/ptrace"
+	"github.com/fother/fother/kpack"
+)
+
+// childMain is what the test binary does as a process of its own, which another
+// user or a second tool has to be.
+func childMain() int {
+	pid, _ := strconv.Atoi(os.Getenv("APPLY_TEST_PID"))
+	switch os.Getenv("APPLY_TEST_CHILD") {
+	case "apply":
+		data, err := os.ReadFile(os.Getenv("APPLY_TEST_PATCH"))
+		if err != nil {
+			fmt.Println(err)
+			return 1
+		}
+		patch, err := kpack.Decode(data)
+		if err != nil {
+			fmt.Println(err)
+			return 1
+		}
+		_, err = Apply(context.Background(), pid, []*kpack.Patch{patch}, Options{})
+		fmt.Println(err)
+		if errors.Is(err, ErrPermission) {
+			return 10
+		}
+	case "trace":
+		err := ptrace.Do(func() error {
+			g, err := ptrace.Seize(pid, ptrace.Options{})
+			if err != nil {
+				return err
+			}
+			fmt.Println("traced")
+			for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(time.Millisecond) {
+				if err := g.Serve(); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		fmt.Println(err)
+	}
+	return 0
+}

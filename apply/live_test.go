@@ -47,6 +47,11 @@ const programC = `
 #include <sys/prctl.h>
 #include <time.h>
 #include <unistd.h>
+#include <stddef.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 
 #define API __attribute__((noinline, noclone, noipa))
 
@@ -64,10 +69,38 @@ API int forever(int x) { for (;;) pause_a_little(10000000); return x; }
 
 static void die(const char *what, long n) { printf("BAD %s %ld\n", what, n); fflush(stdout); _exit(3); }
 static double now(void) { struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return t.tv_sec + t.tv_nsec / 1e9; }
-static volatile unsigned long calls;
+static volatile unsigned long calls, naps;
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t cond = PTHREAD_COND_INITIALIZER;
 static volatile double longest_gap;
+
+static const char *kept = "none";
+
+static void wipe(void) { char b[4000]; memset(b, 0, sizeof b); __asm__ volatile("" : : "r"(b) : "memory"); }
+
+/* takes all memory that is within reach of a jump */
+static void fill(void)
+{
+	unsigned long here = (unsigned long)fill & ~4095ul, page = 4096, size = 1ul << 30, a;
+	unsigned long lo = here > (1ul << 31) + page ? here - (1ul << 31) - page : 1 << 16, hi = here + (1ul << 31) + page;
+	for (; size >= page; size >>= 1)
+		for (a = lo & ~(size - 1); a < hi; a += size)
+			mmap((void *)a, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+}
+
+/* whoever maps memory is killed */
+static void sandbox(void)
+{
+	struct sock_filter f[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mmap, 1, 0),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+	};
+	struct sock_fprog p = {4, f};
+	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+	if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &p)) die("seccomp", errno);
+}
 
 static void *run(void *arg)
 {
@@ -82,6 +115,7 @@ static void *run(void *arg)
 		if (nanosleep(&t, 0)) die("nanosleep", errno);
 		if (now() - a > 2.5) die("nanosleep started over, ms:", (now() - a) * 1e3);
 	}
+	if (!strcmp(kind, "sleep1s")) for (;;) { struct timespec t = {1, 0}; if (nanosleep(&t, 0)) die("nanosleep", errno); naps++; }
 	if (!strcmp(kind, "read")) for (;;) { char c; int p[2]; pipe(p); if (read(p[0], &c, 1) < 0) die("read", errno); }
 	if (!strcmp(kind, "epoll")) for (;;) { struct epoll_event e; if (epoll_wait(epoll_create1(0), &e, 1, 100000) < 0) die("epoll", errno); }
 	if (!strcmp(kind, "futex")) { pthread_mutex_lock(&mutex); for (;;) pthread_cond_wait(&cond, &mutex); }
@@ -108,11 +142,22 @@ int main(int argc, char **argv)
 		if (!strcmp(argv[i], "mdwe")) { if (prctl(65, 1, 0, 0, 0)) printf("no "); continue; }
 		if (pthread_create(&t, &a, run, argv[i])) die("create", errno);
 	}
+	setvbuf(stdin, malloc(4096), _IOFBF, 4096);
 	usleep(1000);
+#ifdef FULL
+	fill();
+#endif
 	printf("ready\n"); fflush(stdout);
+#ifdef SANDBOX
+	sandbox();
+#endif
 	while (fgets(line, sizeof line, stdin)) {
 		if (!strncmp(line, "ask", 3)) printf("%d %d %s\n", answer(1), other(1), text());
 		if (!strncmp(line, "calls", 5)) printf("%lu\n", calls);
+		if (!strncmp(line, "naps", 4)) printf("%lu\n", naps);
+		if (!strcmp(line, "keep\n")) { kept = text(); printf("%s\n", kept); }
+		if (!strcmp(line, "kept\n")) printf("%s\n", kept);
+		if (!strcmp(line, "wipe\n")) { wipe(); printf("wiped\n"); }
 		if (!strncmp(line, "gap", 3)) { printf("%.0f\n", longest_gap * 1e9); longest_gap = 0; }
 		fflush(stdout);
 	}
@@ -325,6 +370,9 @@ func start(t testing.TB, bin string, kinds ...string) *running {
 			t.Errorf("the program says %s", rest)
 		}
 		r.cmd.Wait()
+		if r.cmd.ProcessState == nil || strings.HasSuffix(t.Name(), "Gone") {
+			return
+		}
 		if ws, ok := r.cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || !ws.Signaled() || ws.Signal() != syscall.SIGKILL {
 			t.Errorf("the program ended by itself: %v", r.cmd.ProcessState)
 		}

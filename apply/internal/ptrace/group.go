@@ -29,8 +29,6 @@ type Group struct {
 	options int
 	limit   time.Duration
 	threads []*Thread
-	// partial is set if only some threads were asked for.
-	partial bool
 	// exec is set once the process has executed another program.
 	exec bool
 }
@@ -66,7 +64,6 @@ func Seize(pid int, o Options) (*Group, error) {
 	}
 	var err error
 	if len(o.Only) > 0 {
-		g.partial = true
 		err = g.seizeThese(o.Only)
 	} else {
 		g.options |= unix.PTRACE_O_TRACECLONE
@@ -82,8 +79,9 @@ func Seize(pid int, o Options) (*Group, error) {
 	return g, nil
 }
 
-// seizeAll looks for threads until two looks in a row find no new one: then
-// every thread that can create another is held by TRACECLONE.
+// seizeAll looks for threads until the kernel counts no more than are held, or
+// two looks in a row find no new one: then every thread that can create another
+// is held by TRACECLONE.
 func (g *Group) seizeAll() error {
 	for stable := 0; stable < 2; {
 		tids, err := Threads(g.pid)
@@ -96,6 +94,9 @@ func (g *Group) seizeAll() error {
 		}
 		if err := g.Serve(); err != nil {
 			return err
+		}
+		if g.complete() {
+			return nil
 		}
 		if len(g.threads) == before {
 			stable++
@@ -177,35 +178,25 @@ func (g *Group) Threads() []*Thread {
 	return live
 }
 
-// maxRounds bounds the search for threads that nobody told of.
-const maxRounds = 1000
-
 // Stop stops all threads and reads their registers.
 //
 // Errors: [ErrGone], [*StuckError] with the first thread that did not stop; in
 // both cases some threads may be stopped, and the caller resumes or detaches.
 func (g *Group) Stop() error {
-	for range maxRounds {
-		for _, t := range g.threads {
-			g.interrupt(t)
+	for _, t := range g.threads {
+		g.interrupt(t)
+	}
+	for i := 0; i < len(g.threads); i++ {
+		t := g.threads[i]
+		if t.stopped || t.gone {
+			continue
 		}
-		for i := 0; i < len(g.threads); i++ {
-			if g.threads[i].stopped || g.threads[i].gone {
-				continue
-			}
-			n := len(g.threads)
-			if err := g.await(g.threads[i]); err != nil {
-				return err
-			}
-			if len(g.threads) != n {
-				i = -1 // a new thread may have taken a place before this one
-			}
-		}
-		if g.partial || g.complete() {
-			break
-		}
-		if err := g.adopt(); err != nil {
+		n := len(g.threads)
+		if err := g.await(t); err != nil {
 			return err
+		}
+		if len(g.threads) != n {
+			i = -1 // a new thread may have taken a place before this one
 		}
 	}
 	return g.readRegs()
@@ -233,16 +224,6 @@ func (g *Group) complete() bool {
 	}
 	n, ok := statusField(g.pid, g.pid, "Threads")
 	return !ok || n <= live
-}
-
-// adopt seizes threads that turned up after Seize: of those that were not
-// caught at birth, such as the children of a thread that was being seized.
-func (g *Group) adopt() error {
-	tids, err := Threads(g.pid)
-	if err != nil {
-		return err
-	}
-	return g.seizeThese(tids)
 }
 
 func (g *Group) interrupt(t *Thread) {

@@ -1,0 +1,471 @@
+package apply
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fother/fother/apply/internal/ptrace"
+	"github.com/fother/fother/kpack"
+	"github.com/fother/fother/specs"
+)
+
+func pie(t testing.TB) string { return compile(t, "pie", "-fPIE", "-pie") }
+
+func TestBusyFunctionIsWaitedFor(t *testing.T) {
+	r := start(t, pie(t), "busy", "sleep", "call")
+	patch := patchFor(t, pie(t), "default", 1, "busy")
+	for range 5 {
+		res, err := Apply(context.Background(), r.pid, []*kpack.Patch{patch}, Options{Wait: 20 * time.Second})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("%d stops, the longest %v", res.Stop.Tries, res.Stop.Longest)
+		revertAll(t, r.pid)
+	}
+}
+
+func TestFunctionThatIsNeverLeft(t *testing.T) {
+	r := start(t, pie(t), "forever", "call", "sleep")
+	patch := patchFor(t, pie(t), "default", 1, "forever", "answer")
+	before := r.snapshot()
+	calls := r.ask("calls")
+	_, err := Apply(context.Background(), r.pid, []*kpack.Patch{patch}, Options{Wait: 300 * time.Millisecond})
+	busy := (*BusyError)(nil)
+	if !errors.As(err, &busy) || len(busy.Threads) != 1 {
+		t.Fatalf("error: %v", err)
+	}
+	if b := busy.Threads[0]; b.Name != "forever" || b.Function != "forever" || b.TID == 0 || b.PC == 0 {
+		t.Errorf("who is busy: %+v", b)
+	}
+	t.Log(err)
+	before.same(t, r.snapshot())
+	if r.ask("calls") == calls {
+		t.Error("other threads did not run")
+	}
+	r.expect("ask", oldAnswer)
+}
+
+func TestNoThreadStandsStillWhileAnotherIsBusy(t *testing.T) {
+	r := start(t, pie(t), "forever", "call")
+	patch := patchFor(t, pie(t), "default", 1, "forever")
+	done := make(chan error, 1)
+	go func() {
+		_, err := Apply(context.Background(), r.pid, []*kpack.Patch{patch}, Options{Wait: time.Second})
+		done <- err
+	}()
+	stalls := 0
+	for last := r.ask("calls"); len(done) == 0; {
+		time.Sleep(50 * time.Millisecond)
+		now := r.ask("calls")
+		if now == last {
+			stalls++
+		}
+		last = now
+	}
+	if busy := (*BusyError)(nil); !errors.As(<-done, &busy) || stalls > 2 {
+		t.Errorf("%d stalls of 50 ms", stalls)
+	}
+}
+
+func TestLevelsReplaceEachOther(t *testing.T) {
+	bin := pie(t)
+	r := start(t, bin, "call")
+	before := r.snapshot()
+	one := patchFor(t, bin, "default", 1, "answer", "other")
+	two := patchFor(t, bin, "default", 2, "answer2")
+	applyTo(t, r.pid, one)
+	r.expect("ask", newAnswer)
+	res := applyTo(t, r.pid, one, two) // of one series only the highest counts
+	if len(res.Applied) != 1 || res.Applied[0].Level != 2 {
+		t.Errorf("result: %+v", res)
+	}
+	r.expect("ask", "2 11 old") // answer is 2 in level 2, too, and other is the old one
+	p, err := Open(r.pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	if got := slices.DeleteFunc(p.Applied(), func(a Applied) bool { return a.State != "applied" }); len(got) != 1 || got[0].Level != 2 {
+		t.Errorf("applied: %+v", got)
+	}
+	if _, err := Apply(context.Background(), r.pid, []*kpack.Patch{one}, Options{}); !errors.Is(err, ErrAlreadyApplied) {
+		t.Errorf("a lower level: %v", err)
+	}
+	revertAll(t, r.pid)
+	before.same(t, r.snapshot())
+}
+
+func TestSeriesCoexistOrAreRefused(t *testing.T) {
+	bin := pie(t)
+	r := start(t, bin)
+	before := r.snapshot()
+	applyTo(t, r.pid, patchFor(t, bin, "one", 1, "answer"))
+	applyTo(t, r.pid, patchFor(t, bin, "two", 1, "other"))
+	r.expect("ask", newAnswer)
+	_, err := Apply(context.Background(), r.pid, []*kpack.Patch{patchFor(t, bin, "three", 1, "answer2")}, Options{})
+	conflict := (*ConflictError)(nil)
+	if !errors.As(err, &conflict) || conflict.Function != "answer" || conflict.Other.Series != "one" {
+		t.Errorf("same function: %v", err)
+	}
+	if _, err := Revert(context.Background(), r.pid, []Selector{{Series: "one"}}, Options{}); err != nil {
+		t.Fatal(err)
+	}
+	r.expect("ask", "2 9 old")
+	revertAll(t, r.pid)
+	r.expect("ask", oldAnswer)
+	before.same(t, r.snapshot())
+}
+
+func TestWhatIsReferredToIsKept(t *testing.T) {
+	bin := compile(t, "keeper", "-fPIE", "-pie", "-DKEEP")
+	r := start(t, bin)
+	before := r.snapshot()
+	applyTo(t, r.pid, patchFor(t, bin, "default", 1, "text"))
+	r.expect("keep", "new")
+	res := revertAll(t, r.pid)
+	if len(res.Kept) != 1 || res.Kept[0].State != "retired" {
+		t.Errorf("result: %+v", res)
+	}
+	r.expect("kept", "new") // its memory is there still
+	r.expect("keep", "old")
+	r.expect("ask", oldAnswer)
+	for range 20 { // until no stale copy is left on the stack
+		if _, err := Revert(context.Background(), r.pid, nil, Options{}); !errors.Is(err, ErrNotApplied) {
+			t.Fatal(err)
+		}
+		if r.snapshot().maps == before.maps {
+			return
+		}
+		r.ask("wipe")
+	}
+	t.Error("the memory was never freed")
+}
+
+func TestSharedObjects(t *testing.T) {
+	dir := t.TempDir()
+	lib := filepath.Join(dir, "libanswer.so")
+	src := filepath.Join(dir, "libanswer.c")
+	os.WriteFile(src, []byte(`static volatile int one = 1; __attribute__((noipa)) int answer(int x) { return x + one; }`), 0o600)
+	command(t, "gcc", "-O1", "-fPIC", "-falign-functions=16", "-c", "-o", lib+".o", src)
+	for _, name := range []string{lib, lib + ".patched"} {
+		command(t, "gcc", "-shared", "-Wl,--build-id", "-Wl,-soname,libanswer.so", "-o", name, lib+".o")
+	}
+	main := filepath.Join(dir, "main.c")
+	os.WriteFile(main, []byte(`
+#include <stdio.h>
+int answer(int);
+int main(void) { char l[9]; puts("ready"); fflush(stdout); while (fgets(l, 9, stdin)) { printf("%d\n", answer(1)); fflush(stdout); } return 0; }`), 0o600)
+	command(t, "gcc", "-O1", "-o", main+".bin", main, lib, "-Wl,-rpath,"+dir)
+	r := start(t, main+".bin")
+	r.expect("", "2")
+	before := r.snapshot()
+	patch := patchFor(t, lib, "default", 1, "answer")
+	applyTo(t, r.pid, patch)
+	r.expect("", "43")
+	// The file may be gone: nothing is read but memory.
+	os.Remove(lib)
+	revertAll(t, r.pid)
+	r.expect("", "2")
+	after := r.snapshot()
+	after.maps = strings.ReplaceAll(after.maps, " (deleted)", "")
+	for k, v := range after.code {
+		after.code[strings.ReplaceAll(k, " (deleted)", "")] = v
+	}
+	before.same(t, after)
+	applyTo(t, r.pid, patch)
+	r.expect("", "43")
+}
+
+func TestSleepDoesNotStartOver(t *testing.T) {
+	r := start(t, pie(t), "sleep1s")
+	patch := patchFor(t, pie(t), "default", 1, "answer")
+	for end := time.Now().Add(4 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+		applyTo(t, r.pid, patch)
+		revertAll(t, r.pid)
+	}
+	if n := r.ask("naps"); n == "0" {
+		t.Error("a sleep of one second did not end within four")
+	}
+}
+
+func TestWrongBuildID(t *testing.T) {
+	r := start(t, pie(t))
+	before := r.snapshot()
+	patch := patchFor(t, compile(t, "fixed", "-fno-pie", "-no-pie"), "default", 1, "answer")
+	for _, apply := range []func() error{
+		func() error {
+			_, err := Apply(context.Background(), r.pid, []*kpack.Patch{patch}, Options{})
+			return err
+		},
+		func() error { _, err := Prepare(context.Background(), r.pid, []*kpack.Patch{patch}); return err },
+	} {
+		err := apply()
+		fit := (*NoFitError)(nil)
+		if !errors.As(err, &fit) || len(fit.Objects) == 0 {
+			t.Fatalf("error: %v", err)
+		}
+		for _, id := range []specs.BuildID{patch.Target.BuildID, fit.Objects[0].BuildID} {
+			if !strings.Contains(err.Error(), string(id)) {
+				t.Errorf("%v: does not name %s", err, id)
+			}
+		}
+	}
+	before.same(t, r.snapshot())
+}
+
+func TestChangedCodeIsRefused(t *testing.T) {
+	r := start(t, pie(t))
+	patch := patchFor(t, pie(t), "default", 1, "answer", "other")
+	for _, at := range []specs.VAddr{patch.Functions[0].Original.Lo, patch.Functions[0].Original.Hi - 1} {
+		p, err := open(r.pid, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		where := p.objects[0].image.Bias.Addr(at)
+		old, err := p.mem.Read(where, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.mem.Write(where, []byte{old[0] ^ 1})
+		p.lock.Close()
+		p.lock = nil
+		before := r.snapshot()
+		_, err = Apply(context.Background(), r.pid, []*kpack.Patch{patch}, Options{})
+		mismatch := (*MismatchError)(nil)
+		if !errors.As(err, &mismatch) || mismatch.Function != patch.Functions[0].Name {
+			t.Errorf("error: %v", err)
+		}
+		before.same(t, r.snapshot())
+		p.mem.Write(where, old)
+		p.Close()
+	}
+}
+
+func TestDryRunChangesNothing(t *testing.T) {
+	r := start(t, pie(t))
+	before := r.snapshot()
+	plan, err := Prepare(context.Background(), r.pid, []*kpack.Patch{patchFor(t, pie(t), "default", 1, "answer")})
+	if err != nil || len(plan.Apply) != 1 || plan.Apply[0].Functions[0] != "answer" {
+		t.Errorf("plan: %+v, %v", plan, err)
+	}
+	before.same(t, r.snapshot())
+}
+
+func TestProcessIsGone(t *testing.T) {
+	cmd := exec.Command("true")
+	if err := cmd.Run(); err != nil {
+		t.Fatal(err)
+	}
+	patch := patchFor(t, pie(t), "default", 1, "answer")
+	if _, err := Apply(context.Background(), cmd.Process.Pid, []*kpack.Patch{patch}, Options{}); !errors.Is(err, ErrGone) {
+		t.Errorf("a process that has ended: %v", err)
+	}
+	// One that ends meanwhile: whatever the moment, it is one clear error.
+	for i := range 30 {
+		r := start(t, pie(t), "call", "births")
+		go func() {
+			time.Sleep(time.Duration(i) * 300 * time.Microsecond)
+			r.cmd.Process.Kill()
+		}()
+		for {
+			if _, err := Apply(context.Background(), r.pid, []*kpack.Patch{patch}, Options{}); err != nil {
+				if !errors.Is(err, ErrGone) {
+					t.Errorf("killed after %d tenths of a ms: apply: %v", 3*i, err)
+				}
+				break
+			}
+			if _, err := Revert(context.Background(), r.pid, nil, Options{}); err != nil {
+				if !errors.Is(err, ErrGone) {
+					t.Errorf("killed after %d tenths of a ms: revert: %v", 3*i, err)
+				}
+				break
+			}
+		}
+	}
+}
+
+func TestNoFreeMemoryNear(t *testing.T) {
+	bin := compile(t, "full", "-fPIE", "-pie", "-DFULL")
+	r := start(t, bin)
+	before := r.snapshot()
+	_, err := Apply(context.Background(), r.pid, []*kpack.Patch{patchFor(t, bin, "default", 1, "answer")}, Options{})
+	if !errors.Is(err, ErrNoMemory) {
+		t.Errorf("error: %v", err)
+	}
+	before.same(t, r.snapshot())
+	r.expect("ask", oldAnswer)
+}
+
+func TestDamagedRecord(t *testing.T) {
+	r := start(t, pie(t))
+	patch := patchFor(t, pie(t), "default", 1, "answer")
+	res := applyTo(t, r.pid, patch)
+	mem, err := ptrace.OpenMem(r.pid, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mem.Close()
+	base := res.Applied[0].Base
+	good, err := mem.Read(base, 4096)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, off := range []int{8, 12, 13, 15, 16, 33, recordFixed + 3} {
+		bad := slices.Clone(good)
+		bad[off] ^= 0x5a
+		mem.Write(base, bad)
+		p, err := Open(r.pid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(p.Applied()) != 0 || len(p.Damaged()) != 1 {
+			t.Errorf("byte %d: applied %v, damaged %v", off, p.Applied(), p.Damaged())
+		}
+		p.Close()
+		if _, err := Revert(context.Background(), r.pid, nil, Options{}); !errors.Is(err, ErrNotApplied) {
+			t.Errorf("byte %d: revert: %v", off, err)
+		}
+		mismatch := (*MismatchError)(nil)
+		if _, err := Apply(context.Background(), r.pid, []*kpack.Patch{patch}, Options{}); !errors.As(err, &mismatch) {
+			t.Errorf("byte %d: apply: %v", off, err)
+		}
+	}
+	mem.Write(base, good)
+	r.expect("ask", "43 11 old")
+	revertAll(t, r.pid)
+	r.expect("ask", oldAnswer)
+}
+
+// child runs the test binary as childMain.
+func child(t *testing.T, what string, pid int, patch string, cred *syscall.Credential) *exec.Cmd {
+	t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cred != nil { // which may not read go test's own folder
+		data, err := os.ReadFile(exe)
+		if err != nil {
+			t.Fatal(err)
+		}
+		exe = filepath.Join(workdir, "child")
+		if err := os.WriteFile(exe, data, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := exec.Command(exe)
+	cmd.Dir = "/"
+	cmd.Env = append(os.Environ(), "APPLY_TEST_CHILD="+what, fmt.Sprint("APPLY_TEST_PID=", pid), "APPLY_TEST_PATCH="+patch)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: cred}
+	return cmd
+}
+
+func TestNoPermission(t *testing.T) {
+	if os.Getuid() != 0 {
+		need(t, "only root can become nobody")
+	}
+	r := start(t, pie(t))
+	before := r.snapshot()
+	data, err := patchFor(t, pie(t), "default", 1, "answer").Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(workdir, "nobody.kpatch")
+	if err := os.WriteFile(file, data, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	cmd := child(t, "apply", r.pid, file, &syscall.Credential{Uid: 65534, Gid: 65534})
+	out, _ := cmd.CombinedOutput()
+	if cmd.ProcessState.ExitCode() != 10 {
+		t.Errorf("as nobody: %s", out)
+	}
+	before.same(t, r.snapshot())
+}
+
+func TestAlreadyTraced(t *testing.T) {
+	r := start(t, pie(t), "call")
+	before := r.snapshot()
+	cmd := child(t, "trace", r.pid, "", nil)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Wait()
+	defer cmd.Process.Kill()
+	if line, _ := bufio.NewReader(out).ReadString('\n'); line != "traced\n" {
+		t.Fatalf("the tracer says %q", line)
+	}
+	_, err = Apply(context.Background(), r.pid, []*kpack.Patch{patchFor(t, pie(t), "default", 1, "answer")}, Options{})
+	traced := (*TracedError)(nil)
+	if !errors.As(err, &traced) || traced.Tracer != cmd.Process.Pid || traced.Name == "" {
+		t.Errorf("error: %v", err)
+	}
+	before.same(t, r.snapshot())
+}
+
+func TestGroupStopStays(t *testing.T) {
+	r := start(t, pie(t), "call", "sleep")
+	patch := patchFor(t, pie(t), "default", 1, "answer")
+	r.cmd.Process.Signal(unix.SIGSTOP)
+	stopped := func() bool { return ptrace.State(r.pid, r.pid) == "T" }
+	for range 100 {
+		if stopped() {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	applyTo(t, r.pid, patch)
+	time.Sleep(20 * time.Millisecond)
+	if !stopped() {
+		t.Errorf("after apply its state is %s", ptrace.State(r.pid, r.pid))
+	}
+	r.cmd.Process.Signal(unix.SIGCONT)
+	r.expect("ask", "43 11 old")
+	r.cmd.Process.Signal(unix.SIGSTOP)
+	revertAll(t, r.pid)
+	r.cmd.Process.Signal(unix.SIGCONT)
+	r.expect("ask", oldAnswer)
+}
+
+func TestUnderSeccomp(t *testing.T) {
+	bin := compile(t, "sandbox", "-fPIE", "-pie", "-DSANDBOX")
+	r := start(t, bin, "call")
+	patch := patchFor(t, bin, "default", 1, "answer")
+	_, err := Apply(context.Background(), r.pid, []*kpack.Patch{patch}, Options{})
+	if errors.Is(err, ErrSeccomp) {
+		need(t, "the tests may not suspend a seccomp filter")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.expect("ask", "43 11 old")
+	revertAll(t, r.pid)
+	r.expect("ask", oldAnswer)
+}
+
+func TestCancelled(t *testing.T) {
+	r := start(t, pie(t), "forever")
+	before := r.snapshot()
+	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	defer cancel()
+	_, err := Apply(ctx, r.pid, []*kpack.Patch{patchFor(t, pie(t), "default", 1, "forever")}, Options{Wait: time.Minute})
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("error: %v", err)
+	}
+	before.same(t, r.snapshot())
+}
