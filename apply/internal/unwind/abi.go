@@ -14,8 +14,7 @@ const columns = 32
 // abi is what unwinding needs to know of an architecture.
 type abi struct {
 	sp uint64 // DWARF number of the stack pointer
-	// ra is the usual column of the return address. A CIE may name another:
-	// aarch64's vfork keeps it in x15.
+	// ra is the usual column of the return address. A CIE may name another.
 	ra uint64
 	// pc is the DWARF number of the program counter, which expressions may
 	// use, or columns if it has none.

@@ -294,8 +294,11 @@ func (c *context) callers(r *rule, n uint64) (uint64, bool, error) {
 // returnAddress returns the caller's program counter.
 func (c *context) returnAddress() (uint64, error) {
 	rule, column := c.rules.ra, uint64(c.rules.raColumn)
-	if rule.kind == unspecified && column != c.abi.pc {
-		rule.kind = sameValue // a leaf's link register
+	// A leaf's link register. Another register without a rule is not to be
+	// trusted: glibc's rawmemchr on aarch64 names x15 for all of its code, but
+	// moves the return address there only halfway.
+	if rule.kind == unspecified && column == c.abi.ra && column != c.abi.pc {
+		rule.kind = sameValue
 	}
 	v, ok, err := c.callers(&rule, column)
 	if err != nil {
