@@ -14,8 +14,9 @@ func compareAddr(a, b specs.Addr) int { return cmp.Compare(a, b) }
 const (
 	// lowest keeps away from address 0 (vm.mmap_min_addr).
 	lowest = specs.Addr(1 << 16)
-	// highest is the end of user space that all architectures have (47 bits).
-	highest = specs.Addr(1<<47 - 1<<16)
+	// kernel is below all addresses of the kernel, which x86_64's [vsyscall]
+	// has, and above all of user space.
+	kernel = specs.Addr(1 << 56)
 	// stackRoom is left below a stack, which grows.
 	stackRoom = 64 << 20
 	// heapRoom is left above an executable and its heap (brk), which grows.
@@ -32,7 +33,7 @@ type gap struct {
 // which, and to which, jumps reach all of the object. It prefers what is near,
 // below the object, and out of the way of what grows.
 func findRoom(maps []Mapping, s *step, page uint64) (specs.Addr, error) {
-	window := reach(s.object.image.Range, s.patch.Arch.JumpReach, s.layout.Size)
+	window := reach(s.object.image.Range, s.patch.Arch.JumpReach, userEnd(maps))
 	if s.layout.Limit != 0 {
 		window.Hi = min(window.Hi, s.layout.Limit)
 	}
@@ -62,15 +63,27 @@ func findRoom(maps []Mapping, s *step, page uint64) (specs.Addr, error) {
 	return best, nil
 }
 
-// reach returns where memory of the given size has to lie so that both ends of
-// it and both ends of the object are within limit of each other.
-func reach(object specs.Range[specs.Addr], limit, size uint64) specs.Range[specs.Addr] {
-	w := specs.Range[specs.Addr]{Lo: lowest, Hi: highest}
+// userEnd returns the end of the highest mapping. How far user space goes
+// beyond it differs by kernel; nothing is looked for there.
+func userEnd(maps []Mapping) specs.Addr {
+	end := lowest
+	for i := range maps {
+		if hi := maps[i].Range.Hi; hi < kernel {
+			end = max(end, hi)
+		}
+	}
+	return end
+}
+
+// reach returns where memory has to lie, below end, so that both ends of it and
+// both ends of the object are within limit of each other.
+func reach(object specs.Range[specs.Addr], limit uint64, end specs.Addr) specs.Range[specs.Addr] {
+	w := specs.Range[specs.Addr]{Lo: lowest, Hi: end}
 	if uint64(object.Hi) > limit {
 		w.Lo = max(w.Lo, object.Hi-specs.Addr(limit))
 	}
-	if uint64(object.Lo) < uint64(highest)-limit {
-		w.Hi = object.Lo + specs.Addr(limit)
+	if object.Lo < kernel {
+		w.Hi = min(w.Hi, object.Lo+specs.Addr(limit))
 	}
 	return w
 }
@@ -95,9 +108,6 @@ func gaps(maps []Mapping) []gap {
 		if at.grows {
 			at.Lo += heapRoom
 		}
-	}
-	if at.Hi = highest; at.Hi > at.Lo {
-		all = append(all, at)
 	}
 	return all
 }
