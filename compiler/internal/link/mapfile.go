@@ -47,6 +47,8 @@ func (p *mapParser) line(line []byte) {
 	switch {
 	case bytes.HasPrefix(line, []byte("Archive member included ")):
 		p.archive = true
+	case bytes.HasPrefix(line, []byte("As-needed library included ")):
+		p.archive = false
 	case p.archive && len(line) > 0 && line[0] != ' ' && bytes.HasSuffix(firstColumn(line), []byte(")")):
 		p.add(string(firstColumn(line)))
 	case p.archive && len(line) > 0 && line[0] != ' ':

@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"strings"
 	"syscall"
+	"unsafe"
 )
 
 // tool is a program and the name by which it is started, which it shows in
@@ -64,7 +65,10 @@ func exit(status syscall.WaitStatus) int {
 	}
 	// The core, if any, is the tool's.
 	_ = syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{})
-	signal.Reset(status.Signal())
+	// Go's own handlers stay where signal.Reset cannot take them away: that of
+	// SIGSEGV would make a panic of it. The zero sigaction is SIG_DFL.
+	var action [64]byte
+	_, _, _ = syscall.RawSyscall6(syscall.SYS_RT_SIGACTION, uintptr(status.Signal()), uintptr(unsafe.Pointer(&action)), 0, 8, 0, 0)
 	_ = syscall.Kill(os.Getpid(), status.Signal())
 	return 128 + int(status.Signal())
 }
