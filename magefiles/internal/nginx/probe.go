@@ -112,12 +112,17 @@ func (s *Server) crashed(ctx context.Context, before int, cause error) (Finding,
 }
 
 // awaitCrash waits until more workers than before have died, for as long as it
-// takes the master to notice.
+// takes the master to notice, and for those that take their places.
 func (s *Server) awaitCrash(ctx context.Context, before int, patience time.Duration) (bool, error) {
 	for deadline := time.Now().Add(patience); ; {
 		n, err := s.Crashes()
-		if err != nil || n > before || time.Now().After(deadline) {
-			return n > before, err
+		switch {
+		case err != nil:
+			return false, err
+		case n > before:
+			return true, s.ready(ctx) // with a new worker
+		case time.Now().After(deadline):
+			return false, nil
 		}
 		select {
 		case <-ctx.Done():
