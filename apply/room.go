@@ -88,14 +88,18 @@ func reach(object specs.Range[specs.Addr], limit uint64, end specs.Addr) specs.R
 	return w
 }
 
-// gaps lists free memory by rising address. A guard page is left to each
-// neighbour, more to those that grow.
+// gaps lists free memory by rising address, but not what lies above all
+// mappings: where user space ends depends on the machine. A guard is left to
+// each neighbour, more to those that grow.
 func gaps(maps []Mapping) []gap {
 	const guard = 64 << 10
 	var all []gap
 	at := gap{Range: specs.Range[specs.Addr]{Lo: lowest}}
 	for i := range maps {
 		m := &maps[i]
+		if m.Range.Lo >= userEnd {
+			break
+		}
 		at.Hi = m.Range.Lo - min(m.Range.Lo, guard)
 		if strings.HasPrefix(m.Path, "[stack") {
 			at.Hi -= min(at.Hi, stackRoom)
