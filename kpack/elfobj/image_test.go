@@ -259,3 +259,36 @@ func TestLookupLikeLinker(t *testing.T) {
 		t.Errorf("%d symbols checked: want a libc's", checked)
 	}
 }
+
+func BenchmarkOpenImageBuildID(b *testing.B) {
+	path := build(b, hostArch(b), waiting, "-Wl,--build-id")
+	mem, bases := child(b, path)
+	for b.Loop() {
+		img, err := OpenImage(mem, bases[path])
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, err := img.BuildID(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkLookup(b *testing.B) {
+	mem, bases := child(b, build(b, hostArch(b), waiting))
+	b.Run("first", func(b *testing.B) {
+		for b.Loop() {
+			if _, ok, err := openLibc(b, mem, bases).Lookup("memcpy", ""); err != nil || !ok {
+				b.Fatal(ok, err)
+			}
+		}
+	})
+	b.Run("again", func(b *testing.B) {
+		img := openLibc(b, mem, bases)
+		for b.Loop() {
+			if _, ok, err := img.Lookup("memcpy", ""); err != nil || !ok {
+				b.Fatal(ok, err)
+			}
+		}
+	})
+}
