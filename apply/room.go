@@ -97,7 +97,7 @@ func gaps(maps []Mapping) []gap {
 	at := gap{Range: specs.Range[specs.Addr]{Lo: lowest}}
 	for i := range maps {
 		m := &maps[i]
-		if m.Range.Lo >= userEnd {
+		if m.Range.Lo >= kernel {
 			break
 		}
 		at.Hi = m.Range.Lo - min(m.Range.Lo, guard)
