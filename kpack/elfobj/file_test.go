@@ -38,7 +38,7 @@ int maybe(void) { return weak_one ? weak_one() : 0; }
 // fixtures builds one file of each kind for a.
 func fixtures(t testing.TB, a *arch.Arch) map[string]string {
 	t.Helper()
-	script := filepath.Join(t.TempDir(), "versions")
+	script := filepath.Join(outputs, "versions")
 	if err := os.WriteFile(script, []byte("V_1 { global: *; };\nV_2 { global: fresh; } V_1;\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
