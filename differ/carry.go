@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/fother/fother/differ/asm"
 )
@@ -64,7 +65,11 @@ func (p *plan) take(y int32, from string) {
 		p.take(part, from)
 	}
 	it, sec := &p.b.Items[y], p.b.SectionOf(y)
-	switch {
+	switch code := p.b.roles[y] == function || p.b.roles[y] == part; {
+	case code && !p.typed(y):
+		p.refuse(p.b, y, "hand-written code without .type and .size", "declare it with .type NAME, @function and .size NAME, .-NAME")
+	case code && !p.balanced(y):
+		p.refuse(p.b, y, "its call frame information does not begin and end with it", hintAsm)
 	case sec.Group():
 		p.refuse(p.b, y, "it is in a COMDAT group, which is not supported yet", "")
 	case it.Foreign > 0:
@@ -85,6 +90,29 @@ func (p *plan) take(y int32, from string) {
 		p.refuse(p.b, y, "it is not clear which variable of the original build this is: "+p.cor.unclear[y],
 			"rename static variables that have the same name, or keep them in order")
 	}
+}
+
+// typed reports whether item y says where a function begins and ends.
+func (p *plan) typed(y int32) bool {
+	s := &p.b.Symbols[p.b.symbol[y]]
+	return (s.Type == "function" || s.Type == "gnu_indirect_function") && s.Size != ""
+}
+
+// balanced reports whether item y opens and closes its CFI once, or has none.
+func (p *plan) balanced(y int32) bool {
+	begins, ends := 0, 0
+	for _, st := range p.b.Items[y].Stmts {
+		if st.Kind != asm.CFI {
+			continue
+		}
+		switch text := p.b.TextOf(st); {
+		case strings.HasPrefix(text, ".cfi_startproc"):
+			begins++
+		case strings.HasPrefix(text, ".cfi_endproc"):
+			ends++
+		}
+	}
+	return begins == ends && begins <= 1
 }
 
 // follow looks at everything that a carried item refers to.
@@ -155,6 +183,10 @@ func (p *plan) external(t target, r asm.Ref, bad func(reason, hint string)) {
 		return
 	}
 	name := t.name
+	if name == "_GLOBAL_OFFSET_TABLE_" {
+		bad("it computes addresses from the global offset table", "compile without -mcmodel=large or medium")
+		return
+	}
 	if t.sym != none {
 		if y := &p.b.Symbols[t.sym]; y.WeakRef {
 			p.weak[name] = "\t.weakref\t" + name + ", " + y.Set

@@ -16,13 +16,17 @@ type comparer struct {
 	stale map[int32]bool    // constants of b that differ from their pair
 	// moved has the functions of b whose inner labels do not stand for what
 	// they did in the original.
-	moved        map[int32]bool
+	moved map[int32]bool
+	// inner has the functions of b to which others than themselves refer by
+	// inner labels; root is the item whose references are being followed.
+	inner        map[int32]bool
+	root         int32
 	depth        int
 	refsA, refsB []asm.Ref
 }
 
 func newComparer(a, b *side) *comparer {
-	return &comparer{a: a, b: b, memo: make(map[[2]int32]bool), stale: make(map[int32]bool), moved: make(map[int32]bool)}
+	return &comparer{a: a, b: b, memo: make(map[[2]int32]bool), stale: make(map[int32]bool), moved: make(map[int32]bool), inner: make(map[int32]bool)}
 }
 
 // cursor goes over the statements of an item that count.
@@ -51,6 +55,9 @@ func (c *cursor) next() (asm.Stmt, string, bool) {
 
 // items returns the first difference of item i of a and item j of b, or nil.
 func (c *comparer) items(i, j int32) *Difference {
+	if c.depth == 0 {
+		c.root = j
+	}
 	if c.a.Items[i].Common != c.b.Items[j].Common {
 		if za, zb := c.a.zeros(i), c.b.zeros(j); za != "" && za == zb {
 			return nil
@@ -147,9 +154,7 @@ func (c *comparer) refer(i, j int32, x, y target) bool {
 		return c.undefined(x, y)
 	case asm.Absolute:
 		return x.add == y.add
-	case asm.Loose:
-		return x.name == y.name
-	case asm.Expression:
+	case asm.Loose, asm.Expression:
 		return false
 	}
 	if x.ord != y.ord || x.add != y.add || x.anchor() != y.anchor() {
@@ -162,16 +167,32 @@ func (c *comparer) refer(i, j int32, x, y target) bool {
 	if a == c.a.parent[i] && b == c.b.parent[j] {
 		return (x.item == a) == (y.item == b)
 	}
-	if c.a.roles[x.item] != c.b.roles[y.item] {
+	if c.a.roles[x.item] != c.b.roles[y.item] || !c.alike(x, y) {
 		return false
 	}
 	switch c.b.roles[y.item] {
 	case function, part:
-		return c.b.pair[y.item] == x.item && (y.ord == 0 && !asm.IsLocalLabel(y.name) || !c.moved[b])
+		if y.ord == 0 && !asm.IsLocalLabel(y.name) {
+			return c.b.pair[y.item] == x.item
+		}
+		if c.b.parent[c.root] != b {
+			c.inner[b] = true
+		}
+		return c.b.pair[y.item] == x.item && !c.moved[b]
 	case object:
 		return c.b.pair[y.item] == x.item && !c.stale[y.item]
 	}
 	return c.equal(x.item, y.item)
+}
+
+// alike reports whether two symbols of paired items name them in the same way:
+// one entry may have several names, and an indirect function shares its entry
+// with its resolver.
+func (c *comparer) alike(x, y target) bool {
+	if asm.IsLocalLabel(x.name) || asm.IsLocalLabel(y.name) || c.b.roles[y.item] == content {
+		return asm.IsLocalLabel(x.name) == asm.IsLocalLabel(y.name) || c.b.roles[y.item] == content
+	}
+	return x.name == y.name || stem(x.name) == stem(y.name)
 }
 
 // undefined compares names that the unit does not define.
@@ -198,6 +219,7 @@ func (c *comparer) equal(i, j int32) bool {
 	if c.depth == maxDepth || c.class(i, j) {
 		return false
 	}
+	c.memo[key] = false // what refers to itself is not followed
 	c.depth++
 	same := c.items(i, j) == nil
 	c.depth--

@@ -107,8 +107,9 @@ func (c *correlation) join(a, b int32) {
 	c.a.pair[a], c.b.pair[b] = b, a
 }
 
-// functions pairs clones of one function: equal content first, the others in
-// order.
+// functions pairs clones of one function: equal content first, then what is
+// left if there is no choice. Others are new and removed, which is safe: whoever
+// calls them calls something else than before and is carried.
 func (c *correlation) functions(g *group) {
 	if len(g.a) == 1 && len(g.b) == 1 {
 		c.join(g.a[0], g.b[0])
@@ -117,9 +118,8 @@ func (c *correlation) functions(g *group) {
 	if len(g.a) == 0 || len(g.b) == 0 {
 		return
 	}
-	restA, restB := c.byContent(g.a, g.b)
-	for i := range min(len(restA), len(restB)) {
-		c.join(restA[i], restB[i])
+	if restA, restB := c.byContent(g.a, g.b); len(restA) == 1 && len(restB) == 1 {
+		c.join(restA[0], restB[0])
 	}
 }
 
@@ -192,8 +192,10 @@ func (c *correlation) objects(g *group) {
 	if len(g.b) == 0 || len(g.a) == 0 {
 		return
 	}
-	for _, owner := range c.owners(g) {
-		c.ownedBy(g, owner)
+	as, _ := c.a.byUser(g.a)
+	bs, owners := c.b.byUser(g.b)
+	for _, owner := range owners {
+		c.ownedBy(owner, c.a.free(as[owner]), c.b.free(bs[owner]))
 	}
 	for _, j := range g.b {
 		if c.b.pair[j] == none {
@@ -202,22 +204,37 @@ func (c *correlation) objects(g *group) {
 	}
 }
 
-// owners returns the names of all users of the group's objects, in order.
-func (c *correlation) owners(g *group) []string {
-	var names []string
-	for _, j := range g.b {
-		for _, u := range c.b.users[j] {
-			if !slices.Contains(names, u.name) {
-				names = append(names, u.name)
-			}
+// byUser sorts items by who uses them, each list by first use, and returns the
+// users in the order of their first use of any.
+func (s *side) byUser(items []int32) (lists map[string][]int32, users []string) {
+	type entry struct {
+		use
+		item int32
+	}
+	var all []entry
+	for _, i := range items {
+		for _, u := range s.users[i] {
+			all = append(all, entry{u, i})
 		}
 	}
-	return names
+	slices.SortFunc(all, func(x, y entry) int { return cmp.Compare(x.order, y.order) })
+	lists = make(map[string][]int32)
+	for _, e := range all {
+		if lists[e.name] == nil {
+			users = append(users, e.name)
+		}
+		lists[e.name] = append(lists[e.name], e.item)
+	}
+	return lists, users
 }
 
-// ownedBy pairs the objects that the same function uses in both builds.
-func (c *correlation) ownedBy(g *group, owner string) {
-	as, bs := c.a.free(g.a, owner), c.b.free(g.b, owner)
+// free returns the items that have no pair yet.
+func (s *side) free(items []int32) []int32 {
+	return slices.DeleteFunc(items, func(i int32) bool { return s.pair[i] != none })
+}
+
+// ownedBy pairs the objects that one function uses in both builds.
+func (c *correlation) ownedBy(owner string, as, bs []int32) {
 	if len(as) == 0 || len(bs) == 0 {
 		return
 	}
@@ -241,25 +258,6 @@ func (c *correlation) ownedBy(g *group, owner string) {
 			c.unclear[j] = "several static variables of " + owner + " have this name"
 		}
 	}
-}
-
-// free returns the unpaired of items that owner uses, by first use.
-func (s *side) free(items []int32, owner string) []int32 {
-	type at struct{ item, order int32 }
-	var found []at
-	for _, i := range items {
-		for _, u := range s.users[i] {
-			if u.name == owner && s.pair[i] == none {
-				found = append(found, at{i, u.order})
-			}
-		}
-	}
-	slices.SortFunc(found, func(x, y at) int { return cmp.Compare(x.order, y.order) })
-	out := make([]int32, len(found))
-	for i, f := range found {
-		out[i] = f.item
-	}
-	return out
 }
 
 // agree reports whether content and the order of the numbers in the names say

@@ -2,6 +2,7 @@ package differ
 
 import (
 	"bytes"
+	"cmp"
 	"maps"
 	"slices"
 	"strconv"
@@ -17,6 +18,8 @@ func emit(p *plan) []byte {
 	for _, name := range slices.Sorted(maps.Keys(p.weak)) {
 		w.line(p.weak[name])
 	}
+	// Items of one section stay together: gcc reaches some by the distance
+	// from another.
 	var code, rodata, data, bss []int32
 	for k := range p.b.Items {
 		if y := int32(k); p.carried[y] {
@@ -31,6 +34,9 @@ func emit(p *plan) []byte {
 				data = append(data, y)
 			}
 		}
+	}
+	for _, list := range [][]int32{rodata, data, bss} {
+		slices.SortStableFunc(list, func(x, y int32) int { return cmp.Compare(p.b.Items[x].Section, p.b.Items[y].Section) })
 	}
 	w.section(SectionText, `"ax",@progbits`, code)
 	w.section(SectionROData, `"a",@progbits`, rodata)

@@ -33,14 +33,10 @@ func (j *judgement) refuse(s *side, item int32, reason, hint string) {
 func judge(unit string, cor *correlation) *judgement {
 	j := &judgement{comparer: newComparer(cor.a, cor.b), unit: unit, cor: cor, first: make(map[int32]*Difference),
 		reason: make(map[int32]string), changed: make(map[int32]bool)}
-	for round := 0; ; round++ {
-		before := len(j.stale) + len(j.moved)
-		j.constants()
-		j.functions()
-		if after := len(j.stale) + len(j.moved); after == before || round > len(j.b.Items) {
-			break
-		}
+	j.constants()
+	for j.functions() {
 		clear(j.memo)
+		j.constants()
 	}
 	j.objects()
 	j.ordered()
@@ -69,8 +65,9 @@ func (j *judgement) constants() {
 	}
 }
 
-// functions compares the functions.
-func (j *judgement) functions() {
+// functions compares the functions. It reports whether what it found may
+// change what was found before: labels inside a function that others use.
+func (j *judgement) functions() (again bool) {
 	for k := range j.b.Items {
 		y := int32(k)
 		x := j.b.pair[y]
@@ -80,8 +77,10 @@ func (j *judgement) functions() {
 		if d, why := j.function(x, y); why != "" {
 			j.changed[y], j.moved[y] = true, true
 			j.first[y], j.reason[y] = d, why
+			again = again || j.inner[y]
 		}
 	}
+	return again
 }
 
 // function compares one function with its parts; why is "" if it is the same.
@@ -249,9 +248,25 @@ func (j *judgement) attributes() {
 		j.ifunc(x, y)
 		j.names(x, y)
 	}
+	j.absolute()
 	if !slices.Equal(j.a.Versions, j.b.Versions) {
 		j.refusals = append(j.refusals, Refusal{Unit: j.unit, Name: ".symver", Reason: "symbol versions changed",
 			Hint: "leave the versions of exported symbols as they are"})
+	}
+}
+
+// absolute refuses changes of global symbols that stand for numbers and
+// expressions: other units were linked with their values.
+func (j *judgement) absolute() {
+	for id := range j.b.Symbols {
+		y := &j.b.Symbols[id]
+		if y.Bind == asm.Local || y.Where != asm.Absolute && y.Where != asm.Expression {
+			continue
+		}
+		if t := j.a.resolve(y.Name); t.where != y.Where || t.add != y.Add || j.a.Symbols[t.sym].Set != y.Set {
+			j.refusals = append(j.refusals, Refusal{j.unit, y.Name, int(y.Line), "its value " + y.Set + " is new or changed",
+				"leave symbols that other units were linked with as they are"})
+		}
 	}
 }
 

@@ -104,7 +104,7 @@ func kindOfSection(name, flags, args string) SectionKind {
 		return Ignored
 	case strings.ContainsRune(flags, 'T'):
 		return TLS
-	case strings.ContainsRune(flags, 'x') && !cIdentifier(name):
+	case strings.ContainsRune(flags, 'x'):
 		return Text
 	}
 	return Custom
@@ -134,16 +134,8 @@ func specialSection(name string) (SectionKind, bool) {
 		return Metadata, true
 	case strings.HasPrefix(name, ".debug"), strings.HasPrefix(name, ".stab"), strings.HasPrefix(name, ".zdebug"),
 		name == ".comment", strings.HasPrefix(name, ".note.GNU-"), strings.HasPrefix(name, ".note.gnu."),
-		strings.HasPrefix(name, ".gnu.lto_"), strings.HasPrefix(name, ".gnu.debuglto_"):
+		name == "__patchable_function_entries", strings.HasPrefix(name, ".gnu.lto_"), strings.HasPrefix(name, ".gnu.debuglto_"):
 		return Ignored, true
 	}
 	return 0, false
-}
-
-// cIdentifier reports whether ld makes __start_ and __stop_ symbols for the
-// section.
-func cIdentifier(name string) bool {
-	return name != "" && strings.IndexFunc(name, func(r rune) bool {
-		return !(r == '_' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9')
-	}) < 0
 }

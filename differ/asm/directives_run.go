@@ -61,6 +61,9 @@ func (p *parser) setMode(name string, lo, hi int) *SyntaxError {
 			return p.fail(lo, hi, "too many .arch_extension directives")
 		}
 	}
+	if open := p.Sections[p.sec].open; open >= 0 {
+		p.Items[open].Mode = p.mode
+	}
 	return nil
 }
 

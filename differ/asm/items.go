@@ -173,6 +173,7 @@ func (p *parser) add(st Stmt) *SyntaxError {
 	it.Stmts = append(it.Stmts, st)
 	if st.Kind.Bytes() {
 		it.Bytes++
+		p.bytes++
 	}
 	return nil
 }

@@ -19,6 +19,7 @@ type parser struct {
 	names    map[string]int32
 	inline   bool // between #APP and #NO_APP
 	mode     string
+	bytes    int // statements that make bytes
 }
 
 // Parse reads the assembly text of one unit. The text is kept. Errors are of
@@ -75,25 +76,32 @@ func (p *parser) run() *SyntaxError {
 // skipIgnored passes over a line of a debug section that switches no section.
 func (p *parser) skipIgnored(i int) (next int, skipped bool) {
 	text := p.Text
+	end := lineEnd(text, i)
+	if strings.IndexByte(text[i:end], ';') >= 0 {
+		return 0, false
+	}
 	j := i
 	for j < len(text) && (text[j] == '\t' || text[j] == ' ') {
 		j++
 	}
 	if j+1 < len(text) && text[j] == '.' {
 		switch text[j+1] {
-		case 's', 't', 'd', 'b', 'p', 'i', 'c', 'g', 'w', 'h', 'l': // may be .section, .text, .set, .ident, …
-			word := text[j:identEnd(text, j)]
-			switch directives[word] {
+		case 'L': // a label, if nothing follows it
+			if strings.TrimSpace(text[identEnd(text, j):end]) != ":" {
+				return 0, false
+			}
+		default:
+			switch directives[text[j:identEnd(text, j)]] {
 			case aBytes, aLiteral, aNoise, aAlign:
 			default:
 				return 0, false
 			}
 		}
-	} else if j < len(text) && text[j] == '#' {
+	} else if j < end {
 		return 0, false
 	}
 	p.line++
-	return lineEnd(text, i) + 1, true
+	return end + 1, true
 }
 
 // oneLine takes the statements of text[i:end].
@@ -226,8 +234,16 @@ func (p *parser) symbol(name string) int32 {
 	return i
 }
 
-// finish checks what can only be known at the end.
+// finish resolves and checks what can only be known at the end.
 func (p *parser) finish() *SyntaxError {
+	for i := range p.Items {
+		if !p.Items[i].Common {
+			p.bytes -= int(p.Items[i].Bytes)
+		}
+	}
+	if p.bytes != 0 {
+		return &SyntaxError{Line: p.line, Reason: "statements that belong to no item"}
+	}
 	for i := range p.Sections {
 		s := &p.Sections[i]
 		p.place(s.labels, Loose, -1, 0)
