@@ -1,6 +1,7 @@
 package apply
 
 import (
+	"encoding/binary"
 	"fmt"
 	"os"
 	"os/signal"
@@ -16,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fother/fother/apply/internal/ptrace"
+	"github.com/fother/fother/specs/arch"
 )
 
 // BenchmarkStop measures the stop of apply and of revert beside an empty stop
@@ -66,35 +68,45 @@ func benchmarkStop(b *testing.B, n int) {
 	b.ReportMetric(float64(reverting[len(reverting)/2])/float64(empty[len(empty)/2]), "revert/empty")
 }
 
+// spOffset is where NT_PRSTATUS has the stack pointer.
+var spOffset = map[*arch.Arch]int{arch.X86_64: 19 * 8, arch.AArch64: 31 * 8}
+
 // emptyStop is a stop in which nothing is done but what every commit has to:
 // threads seized ahead, interrupt, wait in order, registers, 2 KiB of each
 // stack, resume. It shares no code with the commit.
 func emptyStop(tb testing.TB, pid int) time.Duration {
 	tb.Helper()
+	p, err := Open(pid)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer p.Close()
+	sp := spOffset[p.objects[0].image.Arch]
 	var took time.Duration
-	call := func(req, tid int, p unsafe.Pointer) error {
-		if _, _, e := unix.RawSyscall6(unix.SYS_PTRACE, uintptr(req), uintptr(tid), 0, uintptr(p), 0, 0); e != 0 {
+	call := func(req, tid, addr int, p unsafe.Pointer) error {
+		if _, _, e := unix.RawSyscall6(unix.SYS_PTRACE, uintptr(req), uintptr(tid), uintptr(addr), uintptr(p), 0, 0); e != 0 {
 			return e
 		}
 		return nil
 	}
-	err := ptrace.Do(func() error {
+	err = ptrace.Do(func() error {
 		tids, err := ptrace.Threads(pid)
 		if err != nil {
 			return err
 		}
 		for _, tid := range tids {
-			if err := call(unix.PTRACE_SEIZE, tid, nil); err != nil {
+			if err := call(unix.PTRACE_SEIZE, tid, 0, nil); err != nil {
 				return err
 			}
 		}
-		regs := make([]unix.PtraceRegs, len(tids))
+		type regset [512]byte
+		regs := make([]regset, len(tids))
 		stacks := make([]byte, 2048*len(tids))
 		local := make([]unix.Iovec, len(tids))
 		remote := make([]unix.RemoteIovec, len(tids))
 		begin := time.Now()
 		for _, tid := range tids {
-			if err := call(unix.PTRACE_INTERRUPT, tid, nil); err != nil {
+			if err := call(unix.PTRACE_INTERRUPT, tid, 0, nil); err != nil {
 				return err
 			}
 		}
@@ -102,13 +114,14 @@ func emptyStop(tb testing.TB, pid int) time.Duration {
 			if _, err := unix.Wait4(tid, nil, unix.WALL, nil); err != nil {
 				return err
 			}
-			if err := call(unix.PTRACE_GETREGS, tid, unsafe.Pointer(&regs[i])); err != nil {
+			iov := unix.Iovec{Base: &regs[i][0], Len: uint64(len(regs[i]))}
+			if err := call(unix.PTRACE_GETREGSET, tid, unix.NT_PRSTATUS, unsafe.Pointer(&iov)); err != nil {
 				return err
 			}
 		}
 		for i := range tids {
 			local[i] = unix.Iovec{Base: &stacks[2048*i], Len: 2048}
-			remote[i] = unix.RemoteIovec{Base: uintptr(regs[i].Rsp), Len: 2048}
+			remote[i] = unix.RemoteIovec{Base: uintptr(binary.LittleEndian.Uint64(regs[i][sp:])), Len: 2048}
 		}
 		for i := 0; i < len(tids); i += 1024 {
 			end := min(i+1024, len(tids))
@@ -117,7 +130,7 @@ func emptyStop(tb testing.TB, pid int) time.Duration {
 			}
 		}
 		for _, tid := range tids {
-			if err := call(unix.PTRACE_DETACH, tid, nil); err != nil {
+			if err := call(unix.PTRACE_DETACH, tid, 0, nil); err != nil {
 				return err
 			}
 		}

@@ -33,6 +33,23 @@ func childMain() int {
 		if errors.Is(err, ErrPermission) {
 			return 10
 		}
+	case "loop":
+		data, err := os.ReadFile(os.Getenv("APPLY_TEST_PATCH"))
+		if err != nil {
+			fmt.Println(err)
+			return 1
+		}
+		patch, err := kpack.Decode(data)
+		for err == nil {
+			if _, err = Apply(context.Background(), pid, []*kpack.Patch{patch}, Options{}); errors.Is(err, ErrAlreadyApplied) {
+				err = nil
+			}
+			if err == nil {
+				_, err = Revert(context.Background(), pid, nil, Options{})
+			}
+		}
+		fmt.Println("loop:", err)
+		return 1
 	case "trace":
 		err := ptrace.Do(func() error {
 			g, err := ptrace.Seize(pid, ptrace.Options{})

@@ -29,9 +29,12 @@ type transaction struct {
 	zones            []zone
 }
 
-// leader returns the record whose state decides for all.
+// leader returns the record whose state decides for all, nil if there is none.
 func (t *transaction) leader() *record {
-	return slices.Concat(t.ins, t.outs, t.keeps)[0]
+	for _, r := range slices.Concat(t.ins, t.outs, t.keeps) {
+		return r
+	}
+	return nil
 }
 
 // Stop is what a commit cost. All times are in nanoseconds.
@@ -220,6 +223,9 @@ func (p *Process) switchEntries(t *transaction) error {
 		return err // nothing was written
 	}
 	lead := t.leader()
+	if lead == nil {
+		return nil // it was only to be known that no thread is inside
+	}
 	for _, r := range t.ins {
 		if err := p.setState(r, committing, lead.Base); err != nil {
 			return err

@@ -2,6 +2,7 @@ package apply
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 
@@ -144,4 +145,31 @@ func (s *sweep) stale(r *record, w specs.Addr) bool {
 		return false
 	}
 	return afterCall[s.p.objects[0].image.Arch](code)
+}
+
+// free unmaps the memory of records that no entry leads to, as far as nothing
+// refers to it. stacks are of a stop since which the code could not be entered,
+// empty if there was none.
+func (p *Process) free(records []*record, stacks stackUses, res *Result) error {
+	if len(records) == 0 {
+		return nil
+	}
+	var idle []*record
+	referred, err := p.referred(records, stacks)
+	if err != nil {
+		return fmt.Errorf("the functions are as they were, but memory is left: %w", err)
+	}
+	for i, r := range records {
+		if referred[i] && r.state != staged {
+			res.Kept = append(res.Kept, r.describe())
+		} else {
+			idle = append(idle, r)
+		}
+	}
+	held, err := p.unmap(idle)
+	res.Held += held
+	if err != nil && !errors.Is(err, ErrGone) {
+		return fmt.Errorf("the functions are as they were, but memory is left: %w", err)
+	}
+	return nil
 }

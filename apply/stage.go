@@ -17,8 +17,9 @@ import (
 const maxAgents = 16
 
 // withAgent has one thread of the process stopped and ready to make system
-// calls while f runs. It returns how long the thread was held.
-func (p *Process) withAgent(f func(*ptrace.Agent) error) (time.Duration, error) {
+// calls while f runs. intent is what f maps. It returns how long the thread was
+// held.
+func (p *Process) withAgent(intent specs.Range[specs.Addr], f func(*ptrace.Agent) error) (time.Duration, error) {
 	tids, err := ptrace.Threads(p.PID)
 	if err != nil {
 		return 0, procError(err)
@@ -30,7 +31,7 @@ func (p *Process) withAgent(f func(*ptrace.Agent) error) (time.Duration, error) 
 		done := false
 		err = ptrace.Do(func() error {
 			var e error
-			held, done, e = p.tryAgent(tid, f)
+			held, done, e = p.tryAgent(tid, intent, f)
 			return e
 		})
 		stuck := (*StuckError)(nil)
@@ -60,7 +61,7 @@ func (p *Process) preferAgents(tids []int) {
 }
 
 // tryAgent runs f with thread tid as the agent. It reports whether f was run.
-func (p *Process) tryAgent(tid int, f func(*ptrace.Agent) error) (held time.Duration, done bool, err error) {
+func (p *Process) tryAgent(tid int, intent specs.Range[specs.Addr], f func(*ptrace.Agent) error) (held time.Duration, done bool, err error) {
 	g, err := ptrace.Seize(p.PID, ptrace.Options{Only: []int{tid}, Calls: true})
 	if err != nil {
 		return 0, false, err
@@ -75,7 +76,7 @@ func (p *Process) tryAgent(tid int, f func(*ptrace.Agent) error) (held time.Dura
 	if len(threads) == 0 {
 		return 0, false, fmt.Errorf("%w: thread %d has ended", ptrace.ErrUnsuitable, tid)
 	}
-	agent, err := g.NewAgent(threads[0], p.mem, codeRanges(p.maps))
+	agent, err := g.NewAgent(threads[0], p.mem, codeRanges(p.maps), intent)
 	if err != nil {
 		return 0, false, err
 	}
@@ -130,7 +131,7 @@ const maxPlaces = 8
 func (p *Process) stageOne(steps []*step, s *step) (time.Duration, error) {
 	var held time.Duration
 	for range maxPlaces {
-		h, err := p.withAgent(func(a *ptrace.Agent) error { return p.mapStep(a, s) })
+		h, err := p.withAgent(s.record.memory(), func(a *ptrace.Agent) error { return p.mapStep(a, s) })
 		held += h
 		if err == nil {
 			return held, p.fill(s)
@@ -241,7 +242,7 @@ func (p *Process) unmap(records []*record) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	return p.withAgent(func(a *ptrace.Agent) error {
+	return p.withAgent(specs.Range[specs.Addr]{}, func(a *ptrace.Agent) error {
 		for _, r := range records {
 			// The record goes last.
 			for _, i := range []int{1, 2, 0} {

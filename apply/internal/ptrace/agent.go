@@ -29,23 +29,40 @@ type sudConfig struct{ mode, selector, offset, len uint64 }
 
 // NewAgent prepares the stopped thread t. code are the process's executable
 // file mappings and the vDSO, where a place for the call is looked for, in
-// this order.
+// this order. intent is memory that the calls are going to map: a later run
+// learns of it from what a killed one leaves.
 //
 // Preconditions: t is stopped by [Group.Stop] or [Group.StopThread].
 //
 // Errors: [ErrUnsuitable] if another thread should be tried, [ErrGone].
-func (g *Group) NewAgent(t *Thread, mem *Mem, code []specs.Range[specs.Addr]) (*Agent, error) {
+func (g *Group) NewAgent(t *Thread, mem *Mem, code []specs.Range[specs.Addr], intent specs.Range[specs.Addr]) (*Agent, error) {
 	var sud sudConfig
 	_, err := requestInto(unix.PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG, t.TID, unsafe.Sizeof(sud), unsafe.Pointer(&sud))
 	if err == nil && sud.mode != 0 {
 		return nil, fmt.Errorf("%w: thread %d dispatches its system calls by itself", ErrUnsuitable, t.TID)
 	}
 	a := &Agent{g: g, t: t, mem: mem, home: t.Regs}
-	if err := a.prepare(code); err != nil {
+	if err := a.prepare(code, intent); err != nil {
 		return nil, err
 	}
 	return a, nil
 }
+
+// Leftover is code for a system call that a killed tool left behind.
+type Leftover struct {
+	specs.Range[specs.Addr]
+	// Intent is the memory that the calls were to map, maybe empty.
+	Intent specs.Range[specs.Addr]
+}
+
+// Leftovers finds them. code is as for NewAgent. A thread may still be in
+// one.
+func Leftovers(mem *Mem, code []specs.Range[specs.Addr]) []Leftover { return leftovers(mem, code) }
+
+// Clear removes a leftover.
+//
+// Preconditions: no thread is in it, nor will come back to it.
+func (l Leftover) Clear(mem *Mem) error { return mem.Write(l.Lo, make([]byte, l.Size())) }
 
 // rseqConfig is struct ptrace_rseq_configuration.
 type rseqConfig struct {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -11,36 +12,95 @@ import (
 )
 
 const (
-	// stubSize is the length in bytes of what newStub returns.
-	stubSize = 2 + 9*10 + 6 + 8
+	// stubCode is the length in bytes of a stub's instructions and its way home,
+	// stubSize that with the note about what the calls are for.
+	stubCode = 2 + 9*10 + 6 + 8
+	stubSize = stubCode + 16
 	// stubGap is kept between the last code byte and a stub.
 	stubGap = 16
 	// userCode is the code segment selector of 64-bit user mode.
 	userCode = 0x33
 )
 
+// loads are the opcodes of movabs $imm64 for rax, rcx, rdx, rsi, rdi and r8 to
+// r11: what a system call and its arguments take.
+var loads = [9][2]byte{{0x48, 0xb8}, {0x48, 0xb9}, {0x48, 0xba}, {0x48, 0xbe}, {0x48, 0xbf},
+	{0x49, 0xb8}, {0x49, 0xb9}, {0x49, 0xba}, {0x49, 0xbb}}
+
+var (
+	insnSyscall = []byte{0x0f, 0x05}
+	insnHome    = []byte{0xff, 0x25, 0, 0, 0, 0} // jmp *0(%rip)
+)
+
 // newStub returns code that makes a system call, restores the registers that
 // it and its arguments take, and goes on in the thread's own code. It needs
 // neither stack nor flags, so that the thread comes home alone if the tool dies.
-func newStub(home *Regs) []byte {
-	b := []byte{0x0f, 0x05} // syscall
-	for _, load := range []struct {
-		rex, op byte // movabs $imm64, %reg
-		v       uint64
-	}{
-		{0x48, 0xb8, home.Rax}, {0x48, 0xb9, home.Rcx}, {0x48, 0xba, home.Rdx},
-		{0x48, 0xbe, home.Rsi}, {0x48, 0xbf, home.Rdi}, {0x49, 0xb8, home.R8},
-		{0x49, 0xb9, home.R9}, {0x49, 0xba, home.R10}, {0x49, 0xbb, home.R11},
-	} {
-		b = binary.LittleEndian.AppendUint64(append(b, load.rex, load.op), load.v)
+func newStub(home *Regs, intent specs.Range[specs.Addr]) []byte {
+	b := slices.Clone(insnSyscall)
+	for i, v := range []uint64{home.Rax, home.Rcx, home.Rdx, home.Rsi, home.Rdi, home.R8, home.R9, home.R10, home.R11} {
+		b = binary.LittleEndian.AppendUint64(append(b, loads[i][:]...), v)
 	}
-	b = append(b, 0xff, 0x25, 0, 0, 0, 0) // jmp *0(%rip)
-	return binary.LittleEndian.AppendUint64(b, home.Rip)
+	b = binary.LittleEndian.AppendUint64(append(b, insnHome...), home.Rip)
+	b = binary.LittleEndian.AppendUint64(b, uint64(intent.Lo))
+	return binary.LittleEndian.AppendUint64(b, uint64(intent.Hi))
+}
+
+// isStub reports whether b begins with what newStub returns.
+func isStub(b []byte) bool {
+	if len(b) < stubSize || !bytes.HasPrefix(b, insnSyscall) {
+		return false
+	}
+	for i, l := range loads {
+		if !bytes.HasPrefix(b[2+10*i:], l[:]) {
+			return false
+		}
+	}
+	return bytes.HasPrefix(b[2+10*len(loads):], insnHome)
+}
+
+// leftovers finds the stubs that killed tools left, where findTail would put
+// one.
+func leftovers(mem *Mem, code []specs.Range[specs.Addr]) []Leftover {
+	const page = 4096
+	var all []Leftover
+	for _, r := range code {
+		if r.Size() < page {
+			continue
+		}
+		b, err := mem.Read(r.Hi-page, page)
+		if err != nil {
+			continue
+		}
+		for at := 0; at+stubSize <= page; at += 16 {
+			if !isStub(b[at:]) {
+				continue
+			}
+			word := func(off int) specs.Addr { return specs.Addr(binary.LittleEndian.Uint64(b[at+off:])) }
+			lo := r.Hi - page + specs.Addr(at)
+			all = append(all, Leftover{
+				Range:  specs.Range[specs.Addr]{Lo: lo, Hi: lo + stubSize},
+				Intent: specs.Range[specs.Addr]{Lo: word(stubCode), Hi: word(stubCode + 8)},
+			})
+		}
+		if tailOf(b) >= 0 {
+			break
+		}
+	}
+	return all
+}
+
+// tailOf returns where a stub fits in the zero tail of a page, -1 if nowhere.
+func tailOf(page []byte) int {
+	at := (len(bytes.TrimRight(page, "\x00")) + stubGap + 15) &^ 15
+	if at+stubSize > len(page) {
+		return -1
+	}
+	return at
 }
 
 // prepare writes the stub to the zero tail of an executable page. A stub that a
 // killed tool left behind is no zero, and so is never used again.
-func (a *Agent) prepare(code []specs.Range[specs.Addr]) error {
+func (a *Agent) prepare(code []specs.Range[specs.Addr], intent specs.Range[specs.Addr]) error {
 	if a.home.Cs != userCode {
 		return fmt.Errorf("%w: thread %d runs 32-bit code", ErrUnsuitable, a.t.TID)
 	}
@@ -52,7 +112,7 @@ func (a *Agent) prepare(code []specs.Range[specs.Addr]) error {
 	if err != nil {
 		return err
 	}
-	a.site, a.stub = site, newStub(&a.home)
+	a.site, a.stub = site, newStub(&a.home, intent)
 	return a.mem.Write(site, a.stub)
 }
 
@@ -67,9 +127,7 @@ func findTail(mem *Mem, code []specs.Range[specs.Addr]) (specs.Addr, error) {
 		if err != nil {
 			continue
 		}
-		used := len(bytes.TrimRight(b, "\x00"))
-		at := (used + stubGap + 15) &^ 15
-		if at+stubSize <= page {
+		if at := tailOf(b); at >= 0 {
 			return r.Hi - page + specs.Addr(at), nil
 		}
 	}

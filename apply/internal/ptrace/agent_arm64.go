@@ -20,7 +20,7 @@ const btypeMask = 3 << 10
 // only the kernel knows whether it is to enter it anew or through
 // restart_syscall. So it is let into the call, which is skipped there, and x8
 // tells.
-func (a *Agent) prepare(code []specs.Range[specs.Addr]) error {
+func (a *Agent) prepare(code []specs.Range[specs.Addr], _ specs.Range[specs.Addr]) error {
 	site, err := findSVC(a.mem, code)
 	if err != nil {
 		return err
@@ -36,6 +36,9 @@ func (a *Agent) prepare(code []specs.Range[specs.Addr]) error {
 	}
 	return nil
 }
+
+// leftovers are none: nothing is written.
+func leftovers(*Mem, []specs.Range[specs.Addr]) []Leftover { return nil }
 
 // leaveCall takes the thread through the system call that it stands before,
 // without the call being made. Afterwards home enters it as the kernel would.

@@ -140,6 +140,10 @@ func (g *Group) seizeOne(tid int) (bool, error) {
 		if tracer == unix.Getpid() || tracer == unix.Gettid() {
 			return false, nil // TRACECLONE was faster
 		}
+		// It is the id of the thread that traces.
+		if tgid, ok := statusField(tracer, tracer, "Tgid"); ok {
+			tracer = tgid
+		}
 		return false, &TracedError{TID: tid, Tracer: tracer, Name: Comm(tracer, tracer)}
 	}
 	if g.options&unix.PTRACE_O_SUSPEND_SECCOMP != 0 {

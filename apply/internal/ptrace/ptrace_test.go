@@ -288,7 +288,7 @@ func mapAndUnmap(pid int, where []specs.Range[specs.Addr]) error {
 	if err := g.Stop(); err != nil {
 		return err
 	}
-	a, err := g.NewAgent(g.Threads()[0], mem, where)
+	a, err := g.NewAgent(g.Threads()[0], mem, where, specs.Range[specs.Addr]{})
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package ptrace
 
 import (
 	"errors"
+	"strings"
 	"time"
 	"unsafe"
 
@@ -46,11 +47,11 @@ func (p *pause) once(limit time.Duration) bool {
 	return now.Before(p.deadline)
 }
 
-// starved prolongs the wait for a thread that could run if there were a
-// processor for it.
+// starved prolongs the wait for a thread that could run (R) if there were a
+// processor for it, or has stopped (t) just now.
 func (p *pause) starved(pid, tid int, limit time.Duration) bool {
 	const patience = 20 // times the limit
-	if p.rounds++; p.rounds > patience || State(pid, tid) != "R" {
+	if p.rounds++; p.rounds > patience || !strings.Contains("Rt", State(pid, tid)) {
 		return false
 	}
 	p.deadline = time.Now().Add(limit)
