@@ -18,12 +18,15 @@ type plan struct {
 	refs    map[string]Reference
 	weak    map[string]string // undefined weak symbols: the directive they need
 	from    map[int32]string  // who refers to a carried item first
+	// anchored has, for items behind section anchors, the changed function
+	// that reaches them.
+	anchored map[int32]int32
 }
 
 // carry decides what is carried.
 func carry(j *judgement) *plan {
 	p := &plan{judgement: j, carried: make(map[int32]bool), labels: make(map[int32]bool),
-		refs: make(map[string]Reference), weak: make(map[string]string), from: make(map[int32]string)}
+		refs: make(map[string]Reference), weak: make(map[string]string), from: make(map[int32]string), anchored: make(map[int32]int32)}
 	for k := range j.b.Items {
 		y := int32(k)
 		switch {
@@ -231,6 +234,11 @@ func (p *plan) toObject(y int32, r asm.Ref, t target, bad func(reason, hint stri
 			"compile with -fno-section-anchors")
 		return
 	}
+	if t.anchor() && p.interchangeable(y, t.item) {
+		bad("several changed functions reach static variables that have the same name, "+p.b.names[t.item]+" or others, by their distance from one place",
+			"compile with -fno-section-anchors")
+		return
+	}
 	if x == none || p.stale[t.item] {
 		p.take(t.item, p.b.names[p.b.parent[y]])
 		return
@@ -245,6 +253,23 @@ func (p *plan) toObject(y int32, r asm.Ref, t target, bad func(reason, hint stri
 		return
 	}
 	p.original(t.item, r, t, bad)
+}
+
+// interchangeable reports whether another changed function than that of item y
+// reaches, from the same anchor, variables that only their order tells apart:
+// which of them is whose may have changed.
+func (p *plan) interchangeable(y, anchor int32) bool {
+	main := p.b.parent[y]
+	for _, i := range p.b.block(anchor) {
+		if !p.cor.byOrder[i] {
+			continue
+		}
+		if other, ok := p.anchored[i]; ok && other != main {
+			return true
+		}
+		p.anchored[i] = main
+	}
+	return false
 }
 
 // original binds a reference to the original's function or object.

@@ -14,6 +14,9 @@ type correlation struct {
 	a, b *side
 	// unclear has, for items of b that may or may not be an item of a, why.
 	unclear map[int32]string
+	// byOrder has the items of b that were paired by their order alone: those
+	// that functions reach by their distance from a section anchor.
+	byOrder map[int32]bool
 	seed    maphash.Seed
 }
 
@@ -22,7 +25,7 @@ type group struct{ a, b []int32 }
 
 // correlate sets pair on both sides.
 func correlate(a, b *side) *correlation {
-	c := &correlation{a: a, b: b, unclear: make(map[int32]string), seed: maphash.MakeSeed()}
+	c := &correlation{a: a, b: b, unclear: make(map[int32]string), byOrder: make(map[int32]bool), seed: maphash.MakeSeed()}
 	funcs, objects := c.groups()
 	for _, g := range funcs {
 		c.functions(g)
@@ -197,10 +200,32 @@ func (c *correlation) objects(g *group) {
 	for _, owner := range owners {
 		c.ownedBy(owner, c.a.free(as[owner]), c.b.free(bs[owner]))
 	}
+	c.unused(g)
 	for _, j := range g.b {
 		if c.b.pair[j] == none {
 			c.leftover(g, j)
 		}
+	}
+}
+
+// unused pairs objects that nobody names, if they are as many in both builds
+// and look the same in order.
+func (c *correlation) unused(g *group) {
+	of := func(s *side, items []int32) (out []int32) {
+		for _, i := range items {
+			if s.pair[i] == none && len(s.users[i]) == 0 {
+				out = append(out, i)
+			}
+		}
+		return out
+	}
+	as, bs := of(c.a, g.a), of(c.b, g.b)
+	if len(as) != len(bs) || !c.agree(as, bs) {
+		return
+	}
+	for k := range as {
+		c.join(as[k], bs[k])
+		c.byOrder[bs[k]] = len(as) > 1
 	}
 }
 

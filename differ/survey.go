@@ -191,7 +191,7 @@ func (s *side) collectUsers(wanted func(i int32) bool) {
 			refs = s.Dialect.Refs(refs[:0], st.Kind, text)
 			for _, r := range refs {
 				t := s.resolve(r.Name(text))
-				if t.where != asm.InItem || !wanted(t.item) {
+				if t.where != asm.InItem || t.anchor() || !wanted(t.item) {
 					continue
 				}
 				order++
