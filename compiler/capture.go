@@ -21,8 +21,7 @@ type Capture struct {
 	// that no captured link made, sorted by path.
 	Unseen []Unseen
 
-	linked map[string]bool        // paths that stood in the tree at the end
-	ids    map[specs.BuildID]bool // and their build-ids
+	linked map[string]bool // paths of linked files that stood in the tree at the end
 }
 
 // Unit is one assembly text.
@@ -76,7 +75,10 @@ func (k LinkKind) String() string { return [...]string{"executable", "shared", "
 
 // Link is one run of a linker.
 type Link struct {
-	Output  string // absolute path in the build tree
+	// Output is the absolute path in the build tree: where it was linked or, if
+	// the build then moved or installed it and left nothing there, where a file
+	// with its build-id was when the build ended.
+	Output  string
 	Kind    LinkKind
 	BuildID specs.BuildID // empty if the output has none
 	// File is the path of the stored output with all its symbols. Its
@@ -159,17 +161,11 @@ func (c *Capture) Deliverables() []*Link {
 	}
 	var out []*Link
 	for _, l := range c.Links {
-		if last[l.Output] == l && c.stands(l) {
+		if last[l.Output] == l && c.linked[l.Output] {
 			out = append(out, l)
 		}
 	}
 	return out
-}
-
-// stands reports whether what l made was there when the build ended, under
-// its own name or, found by its build-id, another.
-func (c *Capture) stands(l *Link) bool {
-	return c.linked[l.Output] || c.ids[l.BuildID] && l.BuildID != ""
 }
 
 // Load reads what the build of stage left in the store.
@@ -187,7 +183,7 @@ func Load(dir string, stage specs.Stage) (*Capture, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Capture{Stage: stage, linked: map[string]bool{}, ids: map[specs.BuildID]bool{}}
+	c := &Capture{Stage: stage, linked: map[string]bool{}}
 	var links []*store.Link
 	for _, r := range records {
 		if r.Assembly != nil {
@@ -202,27 +198,26 @@ func Load(dir string, stage specs.Stage) (*Capture, error) {
 	return c, nil
 }
 
-// tree notes what stood in the tree after the build.
+// tree takes in what stood in the tree after the build.
 func (c *Capture) tree(linked []store.Linked) {
-	digests, ids := map[specs.Digest]bool{}, map[specs.BuildID]bool{"": false}
-	for _, l := range c.Links {
-		digests[l.Digest] = true
-		if l.BuildID != "" {
-			ids[l.BuildID] = true
-		}
-	}
-	paths := map[string]bool{}
-	for _, l := range c.Links {
-		paths[l.Output] = true
-	}
+	place := map[specs.BuildID]string{} // the first path of each build-id
 	for _, f := range linked {
 		c.linked[f.Path] = true
-		if f.BuildID != "" {
-			c.ids[f.BuildID] = true
+		if _, ok := place[f.BuildID]; !ok && f.BuildID != "" {
+			place[f.BuildID] = f.Path
 		}
+	}
+	digests, ids, paths := map[specs.Digest]bool{}, map[specs.BuildID]bool{}, map[string]bool{}
+	for _, l := range c.Links {
+		digests[l.Digest], ids[l.BuildID], paths[l.Output] = true, true, true
+		if p := place[l.BuildID]; p != "" && !c.linked[l.Output] {
+			l.Output = p
+		}
+	}
+	for _, f := range linked {
 		// A file without a build-id that was changed after the link, by strip
 		// for example, is known by its name.
-		seen := digests[f.Digest] || ids[f.BuildID] || f.BuildID == "" && paths[f.Path]
+		seen := digests[f.Digest] || f.BuildID != "" && ids[f.BuildID] || f.BuildID == "" && paths[f.Path]
 		if !seen {
 			c.Unseen = append(c.Unseen, Unseen{Path: f.Path, Digest: f.Digest})
 		}

@@ -107,7 +107,7 @@ func TestCompare(t *testing.T) {
 		},
 		"linked and moved": {
 			map[string]string{"two.c": "int helper(int n) { return n - 2; }\n"},
-			[]string{"gcc -o one.tmp one.c two.c && mv one.tmp one"}, "one.tmp: two.c>two.c",
+			[]string{"gcc -o one.tmp one.c two.c && mv one.tmp one"}, "one: two.c>two.c",
 		},
 		"stripped afterwards": {
 			map[string]string{"two.c": "int helper(int n) { return n - 2; }\n"},
