@@ -26,8 +26,14 @@ type Test mg.Namespace
 // All runs everything that CI runs: format, vet, linter, tests and the samples.
 func (Test) All(ctx context.Context) error { return tasks.Test(ctx) }
 
-// Long runs the slow tests: soak, real packages, the emulated machine.
-func (Test) Long(ctx context.Context) error { return tasks.Long(ctx) }
+// Long runs the slow tests: nginx under load, and the patches of real security fixes.
+func (Test) Long(ctx context.Context) error {
+	o, fother, err := commands(ctx)
+	if err != nil {
+		return err
+	}
+	return tasks.Long(ctx, os.Stdout, fother, o)
+}
 
 // Tools is the namespace of what the machine needs.
 type Tools mg.Namespace

@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"strings"
 	"time"
 
+	"github.com/fother/fother/magefiles/internal/pipeline"
 	"github.com/fother/fother/magefiles/internal/tools"
 )
 
@@ -32,10 +34,12 @@ func Test(ctx context.Context) error {
 	})
 }
 
-// Long runs the slow tests, those with the build tag long.
-func Long(ctx context.Context) error {
+// Long runs what is slow: nginx under load, and the patches of real security
+// fixes.
+func Long(ctx context.Context, out io.Writer, fother string, o pipeline.Options) error {
 	return runAll(ctx, []check{
-		{"go test, long", command(nil, "go", "test", "-tags", "long", "-count", "1", "-timeout", "80m", "-v", "-run", "Long", "./...")},
+		{"nginx under load", func(ctx context.Context) error { return Real(ctx, out, fother, o) }},
+		{"corpus", func(ctx context.Context) error { return Corpus(ctx, out, o, "cjson", "nginx") }},
 	})
 }
 
