@@ -331,3 +331,62 @@ func FuzzHeader(f *testing.F) {
 		}
 	})
 }
+
+// TestSigcontext: code that is the rt_sigreturn system call needs no CFI; the
+// interrupted registers are where the kernel put them.
+func TestSigcontext(t *testing.T) {
+	offsets := map[*arch.Arch]struct{ first, pc int }{
+		arch.X86_64:  {40, 168},                        // r8 in struct sigcontext, rip
+		arch.AArch64: {128 + 176 + 8, 128 + 176 + 264}, // x0, pc
+	}
+	for a, abi := range abis {
+		t.Run(a.Name, func(t *testing.T) {
+			b := make([]byte, 4096)
+			copy(b, abi.sigreturn)
+			const sp = 64 // from stackAddr, where the code is
+			for n := range 40 {
+				le.PutUint64(b[sp+offsets[a].first+8*n:], uint64(0x1000+n))
+			}
+			le.PutUint64(b[sp+offsets[a].pc:], 0x5000)
+			w, err := NewWalker(a, memory{stackAddr, b}, func(specs.Addr) *Object { return nil })
+			if err != nil {
+				t.Fatal(err)
+			}
+			regs := Registers{PC: stackAddr}
+			regs.R[abi.sp] = stackAddr + sp
+			frames, err := w.Walk(&regs, nil)
+			if !errors.Is(err, ErrNoObject) || len(frames) != 2 || !frames[0].Signal || frames[1].PC != 0x5000 || frames[1].At != 0x5000 {
+				t.Fatalf("frames %+v, %v: want a signal frame and the interrupted one", frames, err)
+			}
+			want := map[*arch.Arch]specs.Addr{arch.X86_64: 0x1000 + 15, arch.AArch64: 0x1000 + 31}[a] // rsp, sp
+			if frames[0].CFA != want {
+				t.Errorf("interrupted stack pointer %v: want %v", frames[0].CFA, want)
+			}
+			regs.PC += 4
+			if frames, err := w.Walk(&regs, nil); len(frames) != 1 || err == nil {
+				t.Errorf("elsewhere: frames %+v, %v", frames, err)
+			}
+		})
+	}
+}
+
+// TestFromPRStatus reads register sets in which every word is its index.
+func TestFromPRStatus(t *testing.T) {
+	for a, want := range map[*arch.Arch]struct{ sp, pc, fp uint64 }{
+		arch.X86_64:  {19, 16, 4}, // rsp, rip, rbp in struct user_regs_struct
+		arch.AArch64: {31, 32, 29},
+	} {
+		b := make([]byte, 8*40)
+		for n := range 40 {
+			le.PutUint64(b[8*n:], uint64(n))
+		}
+		r, err := FromPRStatus(a, b)
+		fp := map[*arch.Arch]int{arch.X86_64: 6, arch.AArch64: 29}[a]
+		if err != nil || r.R[abis[a].sp] != want.sp || uint64(r.PC) != want.pc || r.R[fp] != want.fp {
+			t.Errorf("%v: %+v, %v: want %+v", a, r, err, want)
+		}
+		if _, err := FromPRStatus(a, b[:100]); err == nil {
+			t.Errorf("%v: a short register set", a)
+		}
+	}
+}

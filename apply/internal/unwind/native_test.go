@@ -70,7 +70,10 @@ func (p *tracee) chain(frames []Frame) []string {
 // functions stay where they are all the time.
 func TestWalkEveryInstruction(t *testing.T) {
 	a := hostArch(t)
-	const steps = 12000
+	steps := 12000
+	if testing.Short() {
+		steps = 1000
+	}
 	for name, flags := range map[string][]string{
 		"O0": {"-O0", "-Wl,-z,lazy"}, "O2": {"-O2", "-Wl,-z,lazy"}, "ibt-plt": {"-O2", "-Wl,-z,lazy", "-Wl,-z,ibtplt"},
 		"frame-pointer": {"-O3", "-fno-omit-frame-pointer"}, "static": {"-O2", "-static"},
@@ -129,8 +132,8 @@ func (p *tracee) outerFrames(frames []Frame) []Frame {
 
 func TestWalkVDSO(t *testing.T) {
 	p := start(t, compile(t, hostArch(t), "chains.c", "-O2"), "clock")
-	if p.vdso.Size() == 0 {
-		skip(t, "no vDSO")
+	if p.find(p.vdso.Lo) == nil {
+		t.Skip("the vDSO has no call frame information (arm64's has none since Linux 5.8)")
 	}
 	p.seize(p.pid)
 	w := p.walker()

@@ -138,7 +138,9 @@ func (p *tracee) open(path string) {
 		if img == nil {
 			continue
 		}
-		p.objects = append(p.objects, o)
+		if o != nil {
+			p.objects = append(p.objects, o)
+		}
 		switch f[5] {
 		case path:
 			p.bias = img.Bias
@@ -159,7 +161,7 @@ func (p *tracee) load(base specs.Addr) (*elfobj.Image, *Object) {
 		p.t.Fatal(err)
 	}
 	o, err := Load(p.mem, img)
-	if err != nil {
+	if err != nil && !errors.Is(err, elfobj.ErrNoEHFrame) { // arm64's vDSO
 		p.t.Fatal(err)
 	}
 	return img, o
@@ -232,19 +234,30 @@ func (p *tracee) goOn(tid int) {
 
 func (p *tracee) registers(tid int) *Registers {
 	p.t.Helper()
-	const ntPRStatus = 1
-	b := make([]byte, 512)
-	iov := unix.Iovec{Base: &b[0]}
-	iov.SetLen(len(b))
-	_, _, errno := unix.Syscall6(unix.SYS_PTRACE, unix.PTRACE_GETREGSET, uintptr(tid), ntPRStatus, uintptr(unsafe.Pointer(&iov)), 0, 0)
-	if errno != 0 {
-		p.t.Fatal("registers: ", errno)
+	const ntPRStatus, ntARMPACMask = 1, 0x406
+	set, err := regset(tid, ntPRStatus)
+	if err != nil {
+		p.t.Fatal("registers: ", err)
 	}
-	r, err := FromPRStatus(p.arch, b[:iov.Len])
+	r, err := FromPRStatus(p.arch, set)
 	if err != nil {
 		p.t.Fatal(err)
 	}
+	if mask, err := regset(tid, ntARMPACMask); p.arch == arch.AArch64 && err == nil {
+		r.PACMask = le.Uint64(mask[8:]) // insn_mask, after data_mask
+	}
 	return &r
+}
+
+func regset(tid, note int) ([]byte, error) {
+	b := make([]byte, 512)
+	iov := unix.Iovec{Base: &b[0]}
+	iov.SetLen(len(b))
+	_, _, errno := unix.Syscall6(unix.SYS_PTRACE, unix.PTRACE_GETREGSET, uintptr(tid), uintptr(note), uintptr(unsafe.Pointer(&iov)), 0, 0)
+	if errno != 0 {
+		return nil, errno
+	}
+	return b[:iov.Len], nil
 }
 
 // names returns the names of the program's functions among frames, "<signal>"
