@@ -236,6 +236,22 @@ busy.kpatch:
 	.cfi_endproc
 	.size busy.kpatch, .-busy.kpatch
 `,
+	// It stays in pause_a_little.
+	"busy3": `
+	.section .kpatch.text,"ax",@progbits
+	.globl busy.kpatch
+	.type busy.kpatch, @function
+busy.kpatch:
+	.cfi_startproc
+	pushq %rbx
+	.cfi_adjust_cfa_offset 8
+	.cfi_offset rbx, -16
+1:	movq $1000000000, %rdi
+	call pause_a_little
+	jmp 1b
+	.cfi_endproc
+	.size busy.kpatch, .-busy.kpatch
+`,
 	"forever": `
 	.section .kpatch.text,"ax",@progbits
 	.globl forever.kpatch

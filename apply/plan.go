@@ -244,7 +244,7 @@ func headerSize(patch *kpack.Patch, o *object) uint64 {
 	for _, f := range patch.Functions {
 		n += len(f.Name) + len(f.File)
 	}
-	return uint64(recordFixed+fixed+each*len(patch.Functions)+escaped*n+15) &^ 15
+	return uint64(recordFixed+fixed+each*len(patch.Functions)+escaped*n+len(memoryName)+15) &^ 15
 }
 
 // link makes image and record for memory at base.
@@ -259,6 +259,11 @@ func (s *step) link(p *Process, base specs.Addr) error {
 		Time: time.Now().UTC(), Object: s.object.Path, Bias: s.object.image.Bias, Base: base, Size: l.Size,
 		Regions: [3]region{{l.ROData.Offset, l.ROData.Size}, {l.Text.Offset, l.Text.Size}, {l.Data.Offset, l.Data.Size}},
 	}}
+	for i, sec := range s.patch.Sections {
+		if sec.Name == ".eh_frame" {
+			r.Frames = region{l.Offset(i), sec.Size}
+		}
+	}
 	for i, f := range s.patch.Functions {
 		rf, err := s.redirect(p, f, image.Entries[i])
 		if err != nil {
@@ -266,11 +271,11 @@ func (s *step) link(p *Process, base specs.Addr) error {
 		}
 		r.Functions = append(r.Functions, rf)
 	}
-	head, err := r.encode(s.header)
+	head, err := r.encode(s.header - uint64(len(memoryName)))
 	if err != nil {
 		return err
 	}
-	copy(image.ROData, head)
+	copy(image.ROData, append(head, memoryName...))
 	s.image, s.record = image, r
 	return nil
 }

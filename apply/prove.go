@@ -4,6 +4,7 @@ import (
 	"github.com/fother/fother/apply/internal/ptrace"
 	"github.com/fother/fother/apply/internal/unwind"
 	"github.com/fother/fother/specs"
+	"github.com/fother/fother/specs/arch"
 )
 
 // prover tells return addresses from stale words, by call frame information.
@@ -12,29 +13,63 @@ type prover struct {
 	frames []unwind.Frame
 }
 
-// newProver reads the call frame information of all objects. The process runs.
+// tabled is code and its call frame information.
+type tabled struct {
+	specs.Range[specs.Addr]
+	table *unwind.Object
+}
+
+// newProver reads the call frame information of all objects and patches. The
+// process runs. It returns nil if nothing can be proved.
 func newProver(p *Process) *prover {
-	tables := make([]*unwind.Object, len(p.objects))
-	for i, o := range p.objects {
-		// An object without any is one that no walk gets through.
-		tables[i], _ = unwind.Load(p.mem, o.image)
-	}
-	find := func(a specs.Addr) *unwind.Object {
-		for i, o := range p.objects {
-			if o.image.Range.Contains(a) {
-				return tables[i]
-			}
-		}
-		return nil
-	}
 	if len(p.objects) == 0 {
 		return nil
 	}
-	w, err := unwind.NewWalker(p.objects[0].image.Arch, p.mem, find)
+	a := p.objects[0].image.Arch
+	var code []tabled
+	for _, o := range p.objects {
+		// An object without any is one that no walk gets through.
+		if table, err := unwind.Load(p.mem, o.image); err == nil {
+			code = append(code, tabled{o.image.Range, table})
+		}
+	}
+	for _, r := range p.records {
+		if table := patchFrames(p.mem, a, r); table != nil {
+			code = append(code, tabled{r.text(), table})
+		}
+	}
+	w, err := unwind.NewWalker(a, p.mem, func(a specs.Addr) *unwind.Object {
+		for _, c := range code {
+			if c.Contains(a) {
+				return c.table
+			}
+		}
+		return nil
+	})
 	if err != nil {
 		return nil
 	}
 	return &prover{walker: w}
+}
+
+// maxFrames bounds the call frame information of one patch, in bytes.
+const maxFrames = 64 << 20
+
+// patchFrames returns the call frame information of a patch, nil if it has
+// none.
+func patchFrames(mem memory, a *arch.Arch, r *record) *unwind.Object {
+	if r.Frames.Size == 0 || r.Frames.Size > maxFrames {
+		return nil
+	}
+	s := unwind.Section{Addr: r.Base + specs.Addr(r.Frames.Offset), Data: make([]byte, r.Frames.Size)}
+	if readFull(mem, s.Addr, s.Data) != nil {
+		return nil
+	}
+	table, err := unwind.New(a, r.text(), unwind.Section{}, s)
+	if err != nil {
+		return nil
+	}
+	return table
 }
 
 // inside walks the stack of a thread that has a suspicious word h on it. It

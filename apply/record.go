@@ -73,6 +73,9 @@ type recordBody struct {
 	Base    specs.Addr `json:"base"`
 	Size    uint64     `json:"size"`
 	Regions [3]region  `json:"regions"`
+	// Frames is the call frame information of the new code, in the first
+	// region; its size is 0 if there is none.
+	Frames region `json:"frames,omitzero"`
 
 	Functions []recordedFunction `json:"functions"`
 }
@@ -179,7 +182,7 @@ func (r *record) check(base specs.Addr) error {
 	if r.state < staged || r.state > retired {
 		return fmt.Errorf("%v is not known", r.state)
 	}
-	for _, p := range r.Regions {
+	for _, p := range append(r.Regions[:], r.Frames) {
 		if p.Offset > r.Size || p.Size > r.Size-p.Offset {
 			return errors.New("a region is outside its memory")
 		}

@@ -469,3 +469,80 @@ func TestCancelled(t *testing.T) {
 	}
 	before.same(t, r.snapshot())
 }
+
+func TestMemoryIsNamed(t *testing.T) {
+	r := start(t, pie(t))
+	res := applyTo(t, r.pid, patchFor(t, pie(t), "default", 1, "answer2"))
+	maps, err := readMaps(r.pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := mappingAt(maps, res.Applied[0].Base)
+	if m == nil || m.Path != "[anon:fother]" {
+		t.Logf("this kernel does not name anonymous memory: %+v", m)
+	}
+	revertAll(t, r.pid)
+}
+
+func TestTwoToolsAtOnce(t *testing.T) {
+	r := start(t, pie(t), "call")
+	p, err := open(r.pid, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	patch := patchFor(t, pie(t), "default", 1, "answer")
+	done := make(chan error, 1)
+	go func() {
+		_, err := Apply(context.Background(), r.pid, []*kpack.Patch{patch}, Options{})
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		t.Errorf("the second did not wait: %v", err)
+	case <-time.After(100 * time.Millisecond):
+	}
+	r.expect("ask", oldAnswer)
+	p.Close()
+	if err := <-done; err != nil {
+		t.Errorf("after the first: %v", err)
+	}
+	r.expect("ask", "43 11 old")
+}
+
+func TestExecWhileSeized(t *testing.T) {
+	cmd := exec.Command("sh", "-c", "read x; exec sleep 100")
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Wait()
+	defer cmd.Process.Kill()
+	err = ptrace.Do(func() error {
+		g, err := ptrace.Seize(cmd.Process.Pid, ptrace.Options{})
+		if err != nil {
+			return err
+		}
+		defer g.Detach()
+		fmt.Fprintln(in)
+		for range 1000 {
+			if err := g.Serve(); err != nil {
+				return err
+			}
+			time.Sleep(time.Millisecond)
+		}
+		return nil
+	})
+	if !errors.Is(err, ErrGone) {
+		t.Errorf("error: %v", err)
+	}
+	for range 100 {
+		if name := ptrace.Comm(cmd.Process.Pid, cmd.Process.Pid); name == "sleep" {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Error("the new program does not run")
+}

@@ -194,8 +194,14 @@ func (p *Process) mapStep(a *ptrace.Agent, s *step) error {
 			return mmapError(err)
 		}
 	}
+	// For people who read /proc/PID/maps; kernels that cannot do not matter.
+	name := uint64(r.Base) + s.header - uint64(len(memoryName))
+	_, _ = a.Syscall(unix.SYS_PRCTL, unix.PR_SET_VMA, unix.PR_SET_VMA_ANON_NAME, uint64(r.Base), r.Size, name)
 	return nil
 }
+
+// memoryName is at the end of the record.
+const memoryName = "fother\x00\x00"
 
 // mmapError names the errors of mmap that callers tell apart.
 func mmapError(err error) error {

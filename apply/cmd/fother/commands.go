@@ -38,11 +38,11 @@ func (t *tool) patch(ctx context.Context) int {
 		return t.fail(err)
 	}
 	return t.each(ctx, func(pid int, all bool) (*outcome, error) {
-		if t.dryRun {
-			return t.dry(ctx, pid, patches)
-		}
 		if all && !fits(pid, patches) {
 			return nil, nil
+		}
+		if t.dryRun {
+			return t.dry(ctx, pid, patches)
 		}
 		res, err := apply.Apply(ctx, pid, patches, t.options())
 		return &outcome{Result: res}, err
