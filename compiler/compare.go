@@ -3,7 +3,6 @@ package compiler
 import (
 	"bytes"
 	"errors"
-	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -36,13 +35,15 @@ func (p Pair) Changed() bool { return p.Original.Digest != p.Patched.Digest }
 
 // Compare pairs the deliverables of two builds by path, sorted by path, and
 // their units. Targets, if any, are the absolute paths of the only deliverables
-// to look at. A program that only the patched build has needs no patch and is
+// to look at; one may be a symbolic link to a deliverable, as libx.so.1 is, if
+// the tree is still there. A program that only the patched build has needs no patch and is
 // left out.
 //
 // The error joins every reason why the difference cannot be told whole:
 // [ErrUnseen], [ErrNoBuildID] and [ErrIncomplete] for deliverables that differ,
 // each with the name of the object or file.
 func Compare(orig, patched *Capture, targets ...string) ([]Pair, error) {
+	targets = resolveTargets(targets, orig)
 	wanted := func(path string) bool { return len(targets) == 0 || slices.Contains(targets, path) }
 	after := map[string]*Link{}
 	for _, l := range patched.Deliverables() {
@@ -73,6 +74,20 @@ func Compare(orig, patched *Capture, targets ...string) ([]Pair, error) {
 	errs = append(errs, compareUnseen(orig, patched, wanted)...)
 	slices.SortFunc(pairs, func(a, b Pair) int { return bytes.Compare([]byte(a.Original.Output), []byte(b.Original.Output)) })
 	return pairs, errors.Join(errs...)
+}
+
+// resolveTargets replaces targets that are symbolic links to deliverables of c
+// by those.
+func resolveTargets(targets []string, c *Capture) []string {
+	var out []string
+	for _, t := range targets {
+		t = filepath.Clean(t)
+		if real, err := filepath.EvalSymlinks(t); err == nil && !c.linked[t] && c.linked[real] {
+			t = real
+		}
+		out = append(out, t)
+	}
+	return out
 }
 
 const hintUnseen = "clang, ccache with its own assembler, gcc -B and compilers by absolute linker path go round the shims; build with gcc, or set CC=fother-cc"
@@ -212,6 +227,3 @@ func (p *Pair) unseen(o, n Input) error {
 	}
 	return hint(hintUnseen, "%s: object %s differs, and was %w", p.Original.Output, name, ErrUnseen)
 }
-
-// ReadText returns the assembly text of u.
-func (u *Unit) ReadText() ([]byte, error) { return os.ReadFile(u.Text) }

@@ -174,6 +174,13 @@ func TestCompareRefuses(t *testing.T) {
 		if pairs, err := Compare(original, patched, deliverable(t, original, "plus").Output); err != nil || len(pairs) != 1 {
 			t.Errorf("%d pairs, error %v", len(pairs), err)
 		}
+		link := deliverable(t, original, "plus").Output + ".so.1"
+		if err := os.Symlink("plus", link); err != nil {
+			t.Fatal(err)
+		}
+		if pairs, err := Compare(original, patched, link); err != nil || len(pairs) != 1 {
+			t.Errorf("%d pairs by a symbolic link, error %v", len(pairs), err)
+		}
 		if _, err := Compare(original, patched, "/no/such"); !errors.Is(err, ErrIncomplete) {
 			t.Errorf("error %v for a target that is not built", err)
 		}
