@@ -12,11 +12,13 @@ package patch
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 
 	"github.com/magefile/mage/mg"
 
+	"github.com/fother/fother/differ"
 	"github.com/fother/fother/magefiles/internal/pipeline"
 	"github.com/fother/fother/magefiles/internal/tools"
 	"github.com/fother/fother/specs"
@@ -65,8 +67,36 @@ func (Patch) Pack(ctx context.Context, spec string) error {
 	})
 }
 
-// with reads the spec and finds the tools, then calls do.
+// Exit statuses of the targets, those of the fother command.
+const (
+	exitError   = 1
+	exitUsage   = 2
+	exitRefused = 4
+)
+
+// with reads the spec and finds the tools, then calls do. Hints go to standard
+// error, before the error that Mage prints.
 func with(ctx context.Context, spec string, do func(specs.Spec, pipeline.Options) error) error {
+	err := run(ctx, spec, do)
+	for _, h := range pipeline.Hints(err) {
+		fmt.Fprintln(os.Stderr, "fother: hint:", h)
+	}
+	var (
+		bad     *specfile.Error
+		refused *differ.RefusalError
+	)
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &bad):
+		return mg.Fatal(exitUsage, err)
+	case errors.As(err, &refused):
+		return mg.Fatal(exitRefused, err)
+	}
+	return mg.Fatal(exitError, err)
+}
+
+func run(ctx context.Context, spec string, do func(specs.Spec, pipeline.Options) error) error {
 	s, err := specfile.Read(spec)
 	if err != nil {
 		return err
@@ -76,7 +106,7 @@ func with(ctx context.Context, spec string, do func(specs.Spec, pipeline.Options
 	}
 	o, err := pipeline.Default(ctx)
 	if err != nil {
-		return fmt.Errorf("building fother-cc: %w", err)
+		return err
 	}
 	return do(s, o)
 }
