@@ -11,7 +11,9 @@ const (
 	hintState = "a running program keeps its data: leave the object as it is and let changed functions work on a new one"
 	hintConst = "declare it static const, so that the patch can carry a copy, or leave it as it is"
 	hintInit  = "constructors have already run in a running program: do the work in a function that is called later"
-	hintAsm   = "compile the function in a file of its own, or write it without that inline assembly"
+	// Numbers in names that more than one unit of an LTO build uses.
+	hintNumbers = "numbers that LTO puts into names moved: build without -flto, or rename static symbols that have the same name"
+	hintAsm     = "compile the function in a file of its own, or write it without that inline assembly"
 )
 
 // judgement is the comparison of two builds, item by item.
@@ -249,9 +251,40 @@ func (j *judgement) attributes() {
 		j.names(x, y)
 	}
 	j.absolute()
+	j.leftBehind()
 	if !slices.Equal(j.a.Versions, j.b.Versions) {
 		j.refusals = append(j.refusals, Refusal{Unit: j.unit, Name: ".symver", Reason: "symbol versions changed",
 			Hint: "leave the versions of exported symbols as they are"})
+	}
+}
+
+// leftBehind refuses functions that are gone from the patched build while
+// their address may still be kept, and that call static functions that changed:
+// gcc adapts a static function's calling convention to the callers it knows.
+func (j *judgement) leftBehind() {
+	gone := make(map[int32]bool)
+	for i := range j.a.Items {
+		if j.a.roles[i] == function && j.a.pair[i] == none {
+			gone[int32(i)] = true
+		}
+	}
+	if len(gone) == 0 {
+		return
+	}
+	kept, calls := make(map[int32]bool), make(map[int32]int32)
+	j.a.eachRef(func(i int32, r asm.Ref, t target) {
+		if gone[t.item] && !r.Branch && t.entry() && !asm.IsLocalLabel(t.name) {
+			kept[t.item] = true
+		}
+		if y := j.a.pair[t.item]; gone[j.a.parent[i]] && y != none && j.changed[y] && j.a.allLocal(t.item) {
+			calls[j.a.parent[i]] = y
+		}
+	})
+	for i := range j.a.Items {
+		if y, ok := calls[int32(i)]; ok && kept[int32(i)] {
+			j.refuse(j.a, int32(i), "not in the patched build, but its address may be kept, and it calls "+j.b.names[y]+", which changed",
+				"keep the function, or make "+j.b.names[y]+" global")
+		}
 	}
 }
 
@@ -291,6 +324,9 @@ func (j *judgement) names(x, y int32) {
 	for _, id := range j.b.Items[y].Symbols {
 		sym := &j.b.Symbols[id]
 		t := j.a.resolve(sym.Name)
+		if x != none && t.where != asm.InItem && sym.Bind != asm.Local && stem(sym.Name) != sym.Name && !sym.LocalLabel() {
+			j.refuse(j.b, y, "its name was "+j.a.names[x]+" in the original build, and units that did not change use that", hintNumbers)
+		}
 		if sym.LocalLabel() || t.where != asm.InItem || t.item == x && t.entry() ||
 			sym.Bind == asm.Local && j.a.Symbols[t.sym].Bind == asm.Local {
 			continue

@@ -182,20 +182,26 @@ type use struct {
 // collectUsers fills users for the items that wanted reports.
 func (s *side) collectUsers(wanted func(i int32) bool) {
 	s.users = make(map[int32][]use)
-	var refs []asm.Ref
 	order := int32(0)
+	s.eachRef(func(i int32, _ asm.Ref, t target) {
+		if !t.anchor() && wanted(t.item) {
+			order++
+			s.addUse(t.item, use{base(s.names[s.parent[i]]), order})
+		}
+	})
+}
+
+// eachRef calls f with every reference from an item i to an item of the unit.
+func (s *side) eachRef(f func(i int32, r asm.Ref, t target)) {
+	var refs []asm.Ref
 	for i := range s.Items {
-		by := s.names[s.parent[i]]
 		for _, st := range s.Items[i].Stmts {
 			text := s.TextOf(st)
 			refs = s.Dialect.Refs(refs[:0], st.Kind, text)
 			for _, r := range refs {
-				t := s.resolve(r.Name(text))
-				if t.where != asm.InItem || t.anchor() || !wanted(t.item) {
-					continue
+				if t := s.resolve(r.Name(text)); t.where == asm.InItem {
+					f(int32(i), r, t)
 				}
-				order++
-				s.addUse(t.item, use{base(by), order})
 			}
 		}
 	}
