@@ -210,10 +210,11 @@ func TestWalkJIT(t *testing.T) {
 	p.seize(p.pid)
 	frames, err := p.walker().Walk(p.registers(p.pid), nil)
 	var incomplete *IncompleteError
-	if !errors.As(err, &incomplete) || !errors.Is(err, ErrNoObject) {
+	// The code may lie in a hole between an object's segments.
+	if !errors.As(err, &incomplete) || !errors.Is(err, ErrNoObject) && !errors.Is(err, ErrNoCFI) {
 		t.Fatalf("error %v: want %v", err, ErrNoObject)
 	}
-	if last := frames[len(frames)-1]; last.PC != incomplete.PC || p.find(last.PC) != nil {
+	if last := frames[len(frames)-1]; last.PC != incomplete.PC || p.name(last.At) != "" {
 		t.Errorf("ended at %v, last frame %v: want the JIT's code", incomplete.PC, last)
 	}
 	if got := p.chain(frames); !slices.Equal(got, []string{"block"}) {
