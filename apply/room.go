@@ -17,11 +17,14 @@ const (
 	// kernel is below all addresses of the kernel, which x86_64's [vsyscall]
 	// has, and above all of user space.
 	kernel = specs.Addr(1 << 56)
-	// stackRoom is left below a stack, which grows.
-	stackRoom = 64 << 20
-	// heapRoom is left above an executable and its heap (brk), which grows.
-	heapRoom = 64 << 20
 )
+
+// distances are what is left free, in bytes: below and above any neighbour,
+// below a stack, above an executable and its heap (brk). The last two grow.
+type distances struct{ guard, stack, heap specs.Addr }
+
+// spacings are tried in turn: neighbours are left alone if possible.
+var spacings = []distances{{64 << 10, 64 << 20, 64 << 20}, {4 << 10, 1 << 20, 1 << 20}, {0, 64 << 10, 0}}
 
 // gap is free memory and what follows from its neighbours.
 type gap struct {
@@ -37,30 +40,37 @@ func findRoom(maps []Mapping, s *step, page uint64) (specs.Addr, error) {
 	if s.layout.Limit != 0 {
 		window.Hi = min(window.Hi, s.layout.Limit)
 	}
-	var best specs.Addr
-	var bestCost uint64
-	for _, g := range gaps(maps) {
+	for _, d := range spacings {
+		if at, ok := nearest(gaps(maps, d), window, s.object.image.Range, s.layout.Size, page); ok {
+			return at, nil
+		}
+	}
+	return 0, fmt.Errorf("%w: %d bytes within %v", ErrNoMemory, s.layout.Size, window)
+}
+
+// nearest returns where in the gaps and in the window size bytes fit, as near
+// to the object as can be.
+func nearest(gaps []gap, window, object specs.Range[specs.Addr], size, page uint64) (at specs.Addr, ok bool) {
+	var least uint64
+	for _, g := range gaps {
 		lo := alignAddr(max(g.Lo, window.Lo), page)
 		hi := min(g.Hi, window.Hi) &^ specs.Addr(page-1)
-		if hi <= lo || uint64(hi-lo) < s.layout.Size {
+		if hi <= lo || uint64(hi-lo) < size {
 			continue
 		}
-		at := lo
-		if g.Hi <= s.object.image.Range.Lo {
-			at = hi - specs.Addr(s.layout.Size)
+		candidate := lo
+		if g.Hi <= object.Lo {
+			candidate = hi - specs.Addr(size)
 		}
-		cost := distance(at, s.object.image.Range)
+		cost := distance(candidate, object)
 		if g.grows {
 			cost += 1 << 40 // only if there is nothing else
 		}
-		if best == 0 || cost < bestCost {
-			best, bestCost = at, cost
+		if !ok || cost < least {
+			at, least, ok = candidate, cost, true
 		}
 	}
-	if best == 0 {
-		return 0, fmt.Errorf("%w: %d bytes within %v", ErrNoMemory, s.layout.Size, window)
-	}
-	return best, nil
+	return at, ok
 }
 
 // userEnd returns the end of the highest mapping. How far user space goes
@@ -89,10 +99,8 @@ func reach(object specs.Range[specs.Addr], limit uint64, end specs.Addr) specs.R
 }
 
 // gaps lists free memory by rising address, but not what lies above all
-// mappings: where user space ends depends on the machine. A guard is left to
-// each neighbour, more to those that grow.
-func gaps(maps []Mapping) []gap {
-	const guard = 64 << 10
+// mappings: where user space ends depends on the machine.
+func gaps(maps []Mapping, d distances) []gap {
 	var all []gap
 	at := gap{Range: specs.Range[specs.Addr]{Lo: lowest}}
 	for i := range maps {
@@ -100,17 +108,17 @@ func gaps(maps []Mapping) []gap {
 		if m.Range.Lo >= kernel {
 			break
 		}
-		at.Hi = m.Range.Lo - min(m.Range.Lo, guard)
+		at.Hi = m.Range.Lo - min(m.Range.Lo, d.guard)
 		if strings.HasPrefix(m.Path, "[stack") {
-			at.Hi -= min(at.Hi, stackRoom)
+			at.Hi -= min(at.Hi, d.stack)
 		}
 		if at.Hi > at.Lo {
 			all = append(all, at)
 		}
-		at.Lo = max(at.Lo, m.Range.Hi+guard)
+		at.Lo = max(at.Lo, m.Range.Hi+d.guard)
 		at.grows = m.Path == "[heap]" || m.Path != "" && m.Path == maps[0].Path
 		if at.grows {
-			at.Lo += heapRoom
+			at.Lo += d.heap
 		}
 	}
 	return all

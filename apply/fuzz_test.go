@@ -1,0 +1,234 @@
+package apply
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/fother/fother/apply/internal/ptrace"
+	"github.com/fother/fother/kpack"
+	"github.com/fother/fother/kpack/elfobj"
+	"github.com/fother/fother/specs"
+	"github.com/fother/fother/specs/arch"
+)
+
+func FuzzMaps(f *testing.F) {
+	f.Add("7f2912ce1000-7f2912d07000 r--p 00001000 fe:00 326269   /usr/lib/a b\\012c (deleted)\n")
+	f.Add("ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0 [vsyscall]\n")
+	f.Add("1-2 r--p 0 0:0 0\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		maps, err := parseMaps(strings.NewReader(text))
+		if err != nil {
+			return
+		}
+		for _, m := range maps {
+			if m.Range.Hi < m.Range.Lo || len(m.Perm) != 4 {
+				t.Errorf("accepted %+v", m)
+			}
+		}
+		slices.SortFunc(maps, func(a, b Mapping) int { return compareAddr(a.Range.Lo, b.Range.Lo) })
+		gaps(maps, spacings[0])
+		mappingAt(maps, 1<<40)
+	})
+}
+
+func TestMaps(t *testing.T) {
+	maps, err := parseMaps(strings.NewReader("1000-3000 r-xp 00002000 fe:00 77                         /a b\\012c (deleted)\n4000-5000 rw-s 0 00:00 0 \n"))
+	if err != nil || len(maps) != 2 {
+		t.Fatal(maps, err)
+	}
+	want := Mapping{Range: specs.Range[specs.Addr]{Lo: 0x1000, Hi: 0x3000}, Perm: "r-xp", Offset: 0x2000, Dev: "fe:00", Inode: 77, Path: "/a b\nc (deleted)"}
+	if maps[0] != want {
+		t.Errorf("%+v", maps[0])
+	}
+	if m := maps[1]; !m.writable() || m.private() || !m.anonymous() || mappingAt(maps, 0x4fff) != &maps[1] || mappingAt(maps, 0x3000) != nil {
+		t.Errorf("%+v", m)
+	}
+	for _, bad := range []string{"x\n", "1000 r-xp 0 0:0 0\n", "2000-1000 r-xp 0 0:0 0\n", "1000-2000 r-x 0 0:0 0\n", "1000-2000 r-xp 0 0:0\n"} {
+		if _, err := parseMaps(strings.NewReader(bad)); err == nil {
+			t.Errorf("accepted %q", bad)
+		}
+	}
+}
+
+// fakeMemory is a process's memory at one address.
+type fakeMemory struct {
+	base specs.Addr
+	data []byte
+}
+
+func (m *fakeMemory) ReadAt(b []byte, off int64) (int, error) {
+	at := uint64(off) - uint64(m.base)
+	if at >= uint64(len(m.data)) {
+		return 0, errors.New("not mapped")
+	}
+	n := copy(b, m.data[at:])
+	if n < len(b) {
+		return n, errors.New("not mapped")
+	}
+	return n, nil
+}
+
+func (m *fakeMemory) ReadSpans(spans []ptrace.Span) error {
+	for i := range spans {
+		spans[i].N, _ = m.ReadAt(spans[i].Buf, int64(spans[i].Addr))
+	}
+	return nil
+}
+
+const fakeBase = specs.Addr(0x7000_0000_0000)
+
+func goodRecord(tb testing.TB) []byte {
+	r := &record{state: applied, leader: fakeBase, recordBody: recordBody{
+		ID:   specs.PatchID{BuildID: "abcd", Series: "default", Level: 3},
+		Base: fakeBase, Size: 0x3000, Regions: [3]region{{0, 0x1000}, {0x1000, 0x1000}, {0x2000, 0x1000}},
+		Functions: []recordedFunction{{Name: "f", Lo: 0x400000, Hi: 0x400100, Site: 0x400004, Entry: fakeBase + 0x1000,
+			Old: []byte{1, 2, 3, 4, 5}, New: []byte{0xe9, 0, 0, 0, 0}}},
+	}}
+	b, err := r.encode(2048)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return b
+}
+
+// seal puts the right checksum on a record, so that fuzzing gets behind it.
+func seal(b []byte) []byte {
+	b = bytes.Clone(b)
+	n := int(binary.LittleEndian.Uint32(b[12:]))
+	if n <= len(b)-recordFixed {
+		sum := sha256.Sum256(b[recordFixed:][:n])
+		copy(b[32:], sum[:])
+	}
+	return b
+}
+
+func FuzzRecord(f *testing.F) {
+	f.Add(goodRecord(f))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if len(b) < recordFixed {
+			return
+		}
+		mem := &fakeMemory{fakeBase, seal(b)}
+		r, err := readRecord(mem, fakeBase)
+		if err != nil {
+			return
+		}
+		m := r.memory()
+		for i := range r.Regions {
+			if p := r.part(i); p.Lo < m.Lo || p.Hi > m.Hi {
+				t.Errorf("region %v outside %v", p, m)
+			}
+		}
+		for _, fn := range r.Functions {
+			if len(fn.Old) != len(fn.New) || len(fn.New) > maxEntry {
+				t.Errorf("accepted %+v", fn)
+			}
+		}
+		goingZone(r)
+		r.describe()
+	})
+}
+
+func TestRecordRoundTrip(t *testing.T) {
+	b := goodRecord(t)
+	maps := []Mapping{{Range: specs.Range[specs.Addr]{Lo: fakeBase, Hi: fakeBase + 0x1000}, Perm: "r--p"}}
+	page := append(bytes.Clone(b), make([]byte, 4096-len(b))...)
+	records, damaged, err := findRecords(&fakeMemory{fakeBase, page}, maps, 4096)
+	if err != nil || len(damaged) > 0 || len(records) != 1 || records[0].ID.Level != 3 || records[0].Functions[0].Site != 0x400004 {
+		t.Fatalf("%+v, %v, %v", records, damaged, err)
+	}
+	// A copy elsewhere is none.
+	maps[0].Range = specs.Range[specs.Addr]{Lo: fakeBase + 0x10000, Hi: fakeBase + 0x11000}
+	records, damaged, _ = findRecords(&fakeMemory{fakeBase + 0x10000, page}, maps, 4096)
+	if len(records) != 0 || len(damaged) != 1 {
+		t.Errorf("a copy: %v, %v", records, damaged)
+	}
+	// Writable memory holds none.
+	maps[0].Perm = "rw-p"
+	if records, damaged, _ = findRecords(&fakeMemory{fakeBase + 0x10000, page}, maps, 4096); len(records)+len(damaged) != 0 {
+		t.Errorf("in writable memory: %v, %v", records, damaged)
+	}
+}
+
+func mapped(lo, hi specs.Addr, path string) Mapping {
+	return Mapping{Range: specs.Range[specs.Addr]{Lo: lo, Hi: hi}, Perm: "r-xp", Path: path}
+}
+
+func TestRoomIsWithinReach(t *testing.T) {
+	const kib, mib, gib = 1 << 10, 1 << 20, 1 << 30
+	exe := mapped(0x5555_5555_0000, 0x5555_5556_0000, "/exe")
+	stack := mapped(0x7fff_0000_0000, 0x7fff_0001_0000, "[stack]")
+	for _, c := range []struct {
+		name string
+		a    *arch.Arch
+		maps []Mapping
+		ok   bool
+	}{
+		{"alone", arch.X86_64, []Mapping{exe, stack}, true},
+		{"alone", arch.AArch64, []Mapping{exe, stack}, true},
+		{"full below", arch.X86_64, []Mapping{mapped(exe.Range.Lo-4*gib, exe.Range.Lo, "/x"), exe, stack}, true},
+		{"full above", arch.X86_64, []Mapping{exe, mapped(exe.Range.Hi, exe.Range.Hi+4*gib, ""), stack}, true},
+		{"full", arch.X86_64, []Mapping{mapped(exe.Range.Lo-4*gib, exe.Range.Lo, "/x"), exe, mapped(exe.Range.Hi, exe.Range.Hi+4*gib, ""), stack}, false},
+		{"too far", arch.AArch64, []Mapping{mapped(exe.Range.Lo-200*mib, exe.Range.Lo, "/x"), exe, mapped(exe.Range.Hi, exe.Range.Hi+200*mib, ""), stack}, false},
+		{"a hole", arch.AArch64, []Mapping{mapped(exe.Range.Lo-200*mib, exe.Range.Lo-300*kib, "/x"), exe, mapped(exe.Range.Hi, exe.Range.Hi+200*mib, ""), stack}, true},
+		{"low", arch.X86_64, []Mapping{mapped(0x400000, 0x500000, "/exe"), mapped(0x500000, 0x600000, "[heap]"), stack}, true},
+	} {
+		target := exe.Range
+		if c.name == "low" {
+			target = c.maps[0].Range
+		}
+		s := &step{
+			patch:  &kpack.Patch{Arch: c.a},
+			object: &object{image: &elfobj.Image{Range: target}},
+			layout: kpack.Layout{Size: 12 * kib},
+		}
+		base, err := findRoom(c.maps, s, 4096)
+		if c.ok != (err == nil) || err != nil && !errors.Is(err, ErrNoMemory) {
+			t.Errorf("%s, %v: %v, %v", c.name, c.a, base, err)
+		}
+		if err != nil {
+			continue
+		}
+		end := base + specs.Addr(s.layout.Size)
+		lo, hi := min(base, target.Lo), max(end, target.Hi)
+		if uint64(hi-lo) > c.a.JumpReach || base%4096 != 0 {
+			t.Errorf("%s, %v: %v is too far from %v", c.name, c.a, base, target)
+		}
+		for _, m := range c.maps {
+			if m.Range.Overlaps(specs.Range[specs.Addr]{Lo: base, Hi: end}) {
+				t.Errorf("%s, %v: %v overlaps %v", c.name, c.a, base, m.Range)
+			}
+		}
+	}
+}
+
+func TestCallsAreKnown(t *testing.T) {
+	for _, c := range []struct {
+		a    *arch.Arch
+		code []byte
+		want bool
+	}{
+		{arch.X86_64, []byte{0x90, 0x90, 0xe8, 1, 2, 3, 4}, true},                    // call rel32
+		{arch.X86_64, []byte{0x90, 0x90, 0x90, 0xff, 0xd0}, true},                    // call *%rax
+		{arch.X86_64, []byte{0x41, 0xff, 0xd4}, true},                                // call *%r12
+		{arch.X86_64, []byte{0xff, 0x15, 1, 2, 3, 4}, true},                          // call *x(%rip)
+		{arch.X86_64, []byte{0xff, 0x54, 0x24, 0x08}, true},                          // call *8(%rsp)
+		{arch.X86_64, []byte{0x5b, 0xc3, 0x66, 0x90, 0x0f, 0x1f, 0x44, 0, 0}, false}, // padding
+		{arch.X86_64, []byte{0xc3}, false},                                           // ret
+		{arch.AArch64, []byte{0x01, 0x00, 0x00, 0x94}, true},                         // bl
+		{arch.AArch64, []byte{0x00, 0x00, 0x3f, 0xd6}, true},                         // blr x0
+		{arch.AArch64, []byte{0x00, 0x08, 0x3f, 0xd7}, true},                         // blraa x0, x0
+		{arch.AArch64, []byte{0xc0, 0x03, 0x5f, 0xd6}, false},                        // ret
+		{arch.AArch64, []byte{0x1f, 0x20, 0x03, 0xd5}, false},                        // nop
+		{arch.AArch64, []byte{0x94}, false},                                          // not a whole one
+	} {
+		if got := afterCall[c.a](c.code); got != c.want {
+			t.Errorf("%v % x: %v", c.a, c.code, got)
+		}
+	}
+}
