@@ -40,6 +40,7 @@ func hint(hint, format string, args ...any) error {
 // CommandError says that a command of the build failed.
 type CommandError struct {
 	Command string
+	Dir     string
 	Err     error // *exec.ExitError, or the context's
 	// Tail is the end of what the command printed, whole lines.
 	Tail string
@@ -54,3 +55,6 @@ func (e *CommandError) Error() string {
 }
 
 func (e *CommandError) Unwrap() error { return e.Err }
+
+// Hint says what the user can do.
+func (e *CommandError) Hint() string { return "does it work by hand, in " + e.Dir + "?" }

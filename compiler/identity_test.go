@@ -83,7 +83,7 @@ func TestIdentity(t *testing.T) {
 				for _, v := range vars {
 					line += " " + v
 				}
-				c := capture(t, dir, t.TempDir(), specs.StageOriginal, env, line)
+				c := capture(t, dir, filepath.Join(t.TempDir(), "a store"), specs.StageOriginal, env, line)
 				t.Log(door)
 				sameFiles(t, want, binaries(snapshot(t, dir)))
 				checkProject(t, c, strings.Contains(flags, "-flto"), want)

@@ -55,6 +55,9 @@ func Run(ctx context.Context, o Options) error {
 	if o.Stage != specs.StageOriginal && o.Stage != specs.StagePatched {
 		return fmt.Errorf("stage %q: want %s, %s or %s", o.Stage, specs.StageConfigure, specs.StageOriginal, specs.StagePatched)
 	}
+	if strings.Contains(o.Store, ":") {
+		return hint("choose another folder", "store %s: a colon in its name separates folders in COMPILER_PATH", o.Store)
+	}
 	s, err := store.Open(o.Store)
 	if err != nil {
 		return storeHint(err)
@@ -183,11 +186,14 @@ func (o *Options) command(ctx context.Context, command string, env []string) err
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = killDelay
 	err := cmd.Run()
+	if errors.Is(err, exec.ErrWaitDelay) {
+		err = nil // it left a daemon behind, and was itself successful
+	}
 	if ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
 	if err != nil {
-		return &CommandError{Command: command, Err: err, Tail: tail.String()}
+		return &CommandError{Command: command, Dir: o.Dir, Err: err, Tail: tail.String()}
 	}
 	return nil
 }

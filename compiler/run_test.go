@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -90,6 +91,39 @@ func TestRunFails(t *testing.T) {
 	}
 	if failed.Tail != "late\n" || log.String() != "early\nlate\n" {
 		t.Errorf("tail %q, log %q", failed.Tail, log.String())
+	}
+}
+
+func TestRunLeavesDaemon(t *testing.T) {
+	dir := t.TempDir()
+	err := run(t, dir, specs.StageConfigure, new(bytes.Buffer), "sleep 20 & echo $! >pid")
+	if pid, e := os.ReadFile(filepath.Join(dir, "pid")); e == nil {
+		if n, e := strconv.Atoi(strings.TrimSpace(string(pid))); e == nil && n > 1 {
+			defer syscall.Kill(n, syscall.SIGKILL)
+		}
+	}
+	if err != nil {
+		t.Errorf("error %v of a command that succeeded", err)
+	}
+}
+
+func TestRunColon(t *testing.T) {
+	err := Run(t.Context(), Options{Dir: t.TempDir(), Store: "/a:b", Stage: specs.StageOriginal, Shim: fotherCC})
+	if err == nil || !strings.Contains(err.Error(), "colon") {
+		t.Errorf("error %v", err)
+	}
+}
+
+// TestSmall: the shim starts for every file of a build.
+func TestSmall(t *testing.T) {
+	out, err := exec.Command("go", "list", "-deps", "./cmd/fother-cc").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for dep := range strings.FieldsSeq(string(out)) {
+		if dep == "net" || strings.HasPrefix(dep, "net/") || strings.Contains(dep, "yaml") || strings.HasPrefix(dep, "log") {
+			t.Errorf("fother-cc links %s", dep)
+		}
 	}
 }
 

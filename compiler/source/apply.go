@@ -28,6 +28,11 @@ func (e *ApplyError) Error() string {
 	return s + e.Reason
 }
 
+// Hint says what the user can do.
+func (e *ApplyError) Hint() string {
+	return "is the fix made for this version of the source? Context has to match to the letter: patch -p1 -F0 --dry-run says the same"
+}
+
 // Result is what Apply did.
 type Result struct {
 	// Files are the files that were changed, added or removed, relative to the

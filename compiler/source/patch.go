@@ -44,6 +44,11 @@ type SyntaxError struct {
 
 func (e *SyntaxError) Error() string { return fmt.Sprintf("%s:%d: %s", e.Patch, e.Line, e.Reason) }
 
+// Hint says what the user can do.
+func (e *SyntaxError) Hint() string {
+	return "make the patch with diff -u or git diff; names are taken as by patch -p1, and stay in the tree"
+}
+
 // parser reads a patch line by line.
 type parser struct {
 	name  string
