@@ -144,6 +144,7 @@ func (p *plan) reference(y int32, st asm.Stmt, r asm.Ref, t target) {
 		return
 	}
 	p.label(t, bad)
+	p.slot(st, t, bad)
 	switch p.b.roles[t.item] {
 	case function, part:
 		p.toFunction(y, r, t, bad)
@@ -159,6 +160,18 @@ func (p *plan) reference(y int32, st asm.Stmt, r asm.Ref, t target) {
 			}
 		}
 		p.take(t.item, p.b.names[p.b.parent[y]])
+	}
+}
+
+// slot refuses to rewrite half of a pair of instructions that read the address
+// of something carried from the global offset table.
+func (p *plan) slot(st asm.Stmt, t target, bad func(reason, hint string)) {
+	d, text := p.b.Dialect, p.b.TextOf(st)
+	if x := p.b.pair[p.b.parent[t.item]]; !d.SlotPair || !strings.Contains(text, ":got") || x != none && !p.stale[t.item] {
+		return
+	}
+	if _, ok := d.SlotToAddress(text, t.name, t.name); !ok {
+		bad("it reads the address of "+t.name+", which is new, in a way that is not understood", hintAsm)
 	}
 }
 
@@ -187,7 +200,7 @@ func (p *plan) external(t target, r asm.Ref, bad func(reason, hint string)) {
 	}
 	name := t.name
 	if name == "_GLOBAL_OFFSET_TABLE_" {
-		bad("it computes addresses from the global offset table", "compile without -mcmodel=large or medium")
+		bad("it computes addresses from the global offset table", "compile with -fPIC, not -fpic, and without -mcmodel")
 		return
 	}
 	if t.sym != none {

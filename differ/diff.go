@@ -91,7 +91,7 @@ func (p *plan) functionVerdict(y int32) Function {
 			f.Reason = "specialised copy (" + kind[1:] + ") that the original build has not"
 		}
 	case p.changed[y]:
-		f.Original, f.Verdict, f.Reason, f.First = p.a.names[x], Changed, p.reason[y], p.first[y]
+		f.Original, f.Verdict, f.Reason, f.First = p.a.names[x], Changed, p.reason[y]+p.calls(x, y), p.first[y]
 	default:
 		f.Original = p.a.names[x]
 	}

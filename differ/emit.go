@@ -14,7 +14,7 @@ import (
 // emit prints the patch assembly.
 func emit(p *plan) []byte {
 	w := &writer{plan: p}
-	w.line("\t.file\t" + strconv.Quote(p.unit))
+	w.line("\t.file\t\"" + strings.Map(plain, p.unit) + "\"")
 	for _, name := range slices.Sorted(maps.Keys(p.weak)) {
 		w.line(p.weak[name])
 	}
@@ -49,6 +49,14 @@ func emit(p *plan) []byte {
 	}
 	w.line("\t.section\t.note.GNU-stack,\"\"," + w.mark("progbits"))
 	return w.Bytes()
+}
+
+// plain replaces what a string of the assembler would have to escape.
+func plain(r rune) rune {
+	if r < ' ' || r == '"' || r == '\\' || r == 0x7f {
+		return '_'
+	}
+	return r
 }
 
 type writer struct {

@@ -30,6 +30,9 @@ type Dialect struct {
 	bare func(mnemonic string, n int, last bool) bool
 	// prefix reports whether a word is an instruction prefix.
 	prefix func(word string) bool
+	// SlotPair is set where two instructions together read an address from the
+	// global offset table, so that both must be rewritten.
+	SlotPair bool
 	// SlotToAddress rewrites an instruction that reads the address of symbol
 	// from the global offset table so that it computes it: symbols that a
 	// patch defines need no slot. It reports whether it could.

@@ -14,6 +14,7 @@ var aarch64 = Dialect{
 	LineComment: "#",
 	TypeMark:    '%',
 	AlignPower:  true,
+	SlotPair:    true,
 	branch: func(mnemonic, _ string) bool {
 		switch mnemonic {
 		case "b", "bl", "cbz", "cbnz", "tbz", "tbnz":

@@ -178,7 +178,9 @@ func FuzzParse(f *testing.F) {
 			bytes := int32(0)
 			for _, st := range u.Items[i].Stmts {
 				for _, r := range d.Refs(nil, st.Kind, u.TextOf(st)) {
-					r.Name(u.TextOf(st))
+					if r.Name(u.TextOf(st)) == "" {
+						t.Errorf("reference without a name in %q", u.TextOf(st))
+					}
 				}
 				if st.Kind.Bytes() {
 					bytes++

@@ -1,0 +1,104 @@
+package differ
+
+import (
+	"slices"
+
+	"github.com/fother/fother/differ/asm"
+)
+
+// attributes refuses changes of what symbols are.
+func (j *judgement) attributes() {
+	for k := range j.b.Items {
+		y := int32(k)
+		if r := j.b.roles[y]; r != function && r != object {
+			continue
+		}
+		x := j.b.pair[y]
+		j.ifunc(x, y)
+		j.names(x, y)
+	}
+	j.absolute()
+	j.leftBehind()
+	if !slices.Equal(j.a.Versions, j.b.Versions) {
+		j.refusals = append(j.refusals, Refusal{Unit: j.unit, Name: ".symver", Reason: "symbol versions changed",
+			Hint: "leave the versions of exported symbols as they are"})
+	}
+}
+
+// leftBehind refuses functions that are gone from the patched build while
+// their address may still be kept, and that call static functions that changed:
+// gcc adapts a static function's calling convention to the callers it knows.
+func (j *judgement) leftBehind() {
+	gone := make(map[int32]bool)
+	for i := range j.a.Items {
+		if j.a.roles[i] == function && j.a.pair[i] == none {
+			gone[int32(i)] = true
+		}
+	}
+	if len(gone) == 0 {
+		return
+	}
+	kept, calls := make(map[int32]bool), make(map[int32]int32)
+	j.a.eachRef(func(i int32, r asm.Ref, t target) {
+		if gone[t.item] && !r.Branch && t.entry() && !asm.IsLocalLabel(t.name) {
+			kept[t.item] = true
+		}
+		if y := j.a.pair[t.item]; gone[j.a.parent[i]] && y != none && j.changed[y] && j.a.allLocal(t.item) {
+			calls[j.a.parent[i]] = y
+		}
+	})
+	for i := range j.a.Items {
+		if y, ok := calls[int32(i)]; ok && kept[int32(i)] {
+			j.refuse(j.a, int32(i), "not in the patched build, but its address may be kept, and it calls "+j.b.names[y]+", which changed",
+				"keep the function, or make "+j.b.names[y]+" global")
+		}
+	}
+}
+
+// absolute refuses changes of global symbols that stand for numbers and
+// expressions: other units were linked with their values.
+func (j *judgement) absolute() {
+	for id := range j.b.Symbols {
+		y := &j.b.Symbols[id]
+		if y.Bind == asm.Local || y.Where != asm.Absolute && y.Where != asm.Expression {
+			continue
+		}
+		if t := j.a.resolve(y.Name); t.where != y.Where || t.add != y.Add || j.a.Symbols[t.sym].Set != y.Set {
+			j.refusals = append(j.refusals, Refusal{j.unit, y.Name, int(y.Line), "its value " + y.Set + " is new or changed",
+				"leave symbols that other units were linked with as they are"})
+		}
+	}
+}
+
+// ifunc refuses changed and new indirect functions: the loader has already
+// asked their resolver.
+func (j *judgement) ifunc(x, y int32) {
+	is := func(s *side, i int32) bool {
+		if i == none {
+			return false
+		}
+		return slices.ContainsFunc(s.Items[i].Symbols, func(id int32) bool { return s.Symbols[id].Type == "gnu_indirect_function" })
+	}
+	now, then := is(j.b, y), is(j.a, x)
+	if now && (!then || j.changed[y]) || then && !now {
+		j.refuse(j.b, y, "an indirect function (ifunc) or its resolver is new or changed", "the loader has already chosen: change the implementations, not the resolver")
+	}
+}
+
+// names refuses a function or object one of whose names stood for something
+// else: whoever uses the name outside the unit would still get the other.
+func (j *judgement) names(x, y int32) {
+	for _, id := range j.b.Items[y].Symbols {
+		sym := &j.b.Symbols[id]
+		t := j.a.resolve(sym.Name)
+		if x != none && t.where != asm.InItem && sym.Bind != asm.Local && stem(sym.Name) != sym.Name && !sym.LocalLabel() {
+			j.refuse(j.b, y, "its name was "+j.a.names[x]+" in the original build, and units that did not change use that", hintNumbers)
+		}
+		if sym.LocalLabel() || t.where != asm.InItem || t.item == x && t.entry() ||
+			sym.Bind == asm.Local && j.a.Symbols[t.sym].Bind == asm.Local {
+			continue
+		}
+		j.refuse(j.b, y, "its name "+sym.Name+" stood for "+j.a.names[t.item]+" in the original build",
+			"one entry cannot be switched for one of its names: keep the aliases as they are")
+	}
+}

@@ -1,0 +1,177 @@
+package differ
+
+import (
+	"cmp"
+	"slices"
+)
+
+// objects pairs static variables of functions: count.0, count.1.
+func (c *correlation) objects(g *group) {
+	if len(g.b) == 0 || len(g.a) == 0 {
+		return
+	}
+	as, _ := c.a.byUser(g.a)
+	bs, owners := c.b.byUser(g.b)
+	for _, owner := range owners {
+		c.ownedBy(owner, c.a.free(as[owner]), c.b.free(bs[owner]))
+	}
+	c.unused(g)
+	for _, j := range g.b {
+		if c.b.pair[j] == none {
+			c.leftover(g, j)
+		}
+	}
+}
+
+// unused pairs objects that nobody names, if they are as many in both builds
+// and look the same in order.
+func (c *correlation) unused(g *group) {
+	of := func(s *side, items []int32) (out []int32) {
+		for _, i := range items {
+			if s.pair[i] == none && len(s.users[i]) == 0 {
+				out = append(out, i)
+			}
+		}
+		return out
+	}
+	as, bs := of(c.a, g.a), of(c.b, g.b)
+	if len(as) != len(bs) || !c.agree(as, bs) {
+		return
+	}
+	for k := range as {
+		c.join(as[k], bs[k])
+		c.byOrder[bs[k]] = len(as) > 1
+	}
+}
+
+// byUser sorts items by who uses them, each list by first use, and returns the
+// users in the order of their first use of any.
+func (s *side) byUser(items []int32) (lists map[string][]int32, users []string) {
+	type entry struct {
+		use
+		item int32
+	}
+	var all []entry
+	for _, i := range items {
+		for _, u := range s.users[i] {
+			all = append(all, entry{u, i})
+		}
+	}
+	slices.SortFunc(all, func(x, y entry) int { return cmp.Compare(x.order, y.order) })
+	lists = make(map[string][]int32)
+	for _, e := range all {
+		if lists[e.name] == nil {
+			users = append(users, e.name)
+		}
+		lists[e.name] = append(lists[e.name], e.item)
+	}
+	return lists, users
+}
+
+// free returns the items that have no pair yet.
+func (s *side) free(items []int32) []int32 {
+	return slices.DeleteFunc(items, func(i int32) bool { return s.pair[i] != none })
+}
+
+// ownedBy pairs the objects that one function uses in both builds.
+func (c *correlation) ownedBy(owner string, as, bs []int32) {
+	if len(as) == 0 || len(bs) == 0 {
+		return
+	}
+	if len(as) == 1 && len(bs) == 1 {
+		c.join(as[0], bs[0])
+		return
+	}
+	if len(as) == len(bs) && c.agree(as, bs) {
+		for i := range as {
+			c.join(as[i], bs[i])
+		}
+		return
+	}
+	as, bs = c.byContent(as, bs)
+	if len(as) == 1 && len(bs) == 1 {
+		c.join(as[0], bs[0])
+		return
+	}
+	for _, j := range bs {
+		if len(as) > 0 {
+			c.unclear[j] = "several static variables of " + owner + " have this name"
+		}
+	}
+}
+
+// agree reports whether content and the order of the numbers in the names say
+// the same as the order of use does.
+func (c *correlation) agree(as, bs []int32) bool {
+	for i := range as {
+		if c.a.weakHash(c.seed, as[i]) != c.b.weakHash(c.seed, bs[i]) {
+			return false
+		}
+		for j := range i {
+			if (c.a.number(as[j]) < c.a.number(as[i])) != (c.b.number(bs[j]) < c.b.number(bs[i])) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// number returns what sorts item i's name by its last number.
+func (s *side) number(i int32) int {
+	_, n, _ := cutLast(s.names[i], ".")
+	v := 0
+	for _, r := range n {
+		if r < '0' || r > '9' || v > 1<<30 {
+			break
+		}
+		v = v*10 + int(r-'0')
+	}
+	return v
+}
+
+// leftover looks for a partner of an object of b whose users are others in the
+// two builds, as after inlining.
+func (c *correlation) leftover(g *group, j int32) {
+	if c.unclear[j] != "" {
+		return
+	}
+	var maybe []int32
+	for _, i := range g.a {
+		if c.a.pair[i] == none && c.possible(i, j) {
+			maybe = append(maybe, i)
+		}
+	}
+	if len(maybe) == 0 {
+		return
+	}
+	rivals := 0
+	for _, k := range g.b {
+		if c.b.pair[k] == none && c.possible(maybe[0], k) {
+			rivals++
+		}
+	}
+	if len(maybe) == 1 && rivals == 1 && c.moved(maybe[0], j) {
+		c.join(maybe[0], j)
+		return
+	}
+	c.unclear[j] = "it may be " + c.a.names[maybe[0]] + " of the original build, which another function uses"
+}
+
+// possible reports whether the two can be one variable at all.
+func (c *correlation) possible(i, j int32) bool {
+	return c.a.weakHash(c.seed, i) == c.b.weakHash(c.seed, j)
+}
+
+// moved reports whether inlining explains that the users differ: one of them
+// is in one build only.
+func (c *correlation) moved(i, j int32) bool {
+	onlyIn := func(us []use, other *side) bool {
+		for _, u := range us {
+			if other.Lookup(u.name) < 0 {
+				return true
+			}
+		}
+		return false
+	}
+	return onlyIn(c.a.users[i], c.b) || onlyIn(c.b.users[j], c.a)
+}
