@@ -57,13 +57,14 @@ clean:
 func TestIdentity(t *testing.T) {
 	need(t, "gcc", "g++", "make")
 	tests := map[string]string{
-		"O0":       "-O0",
-		"O2 debug": "-O2 -g",
-		"pipe":     "-O2 -g -pipe",
-		"lto":      "-O2 -flto -frandom-seed=1",
-		"fat lto":  "-O2 -g -flto=2 -ffat-lto-objects -frandom-seed=1",
-		"strip":    "-O1 -s",
-		"gold":     "-O2 -fuse-ld=gold",
+		"O0":        "-O0",
+		"O2 debug":  "-O2 -g",
+		"pipe":      "-O2 -g -pipe",
+		"lto":       "-O2 -flto -frandom-seed=1",
+		"fat lto":   "-O2 -g -flto=2 -ffat-lto-objects -frandom-seed=1",
+		"strip":     "-O1 -s",
+		"lto strip": "-O1 -flto -frandom-seed=1 -s",
+		"gold":      "-O2 -fuse-ld=gold",
 	}
 	doors := map[string][]string{
 		"COMPILER_PATH": nil,
