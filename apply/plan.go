@@ -106,7 +106,7 @@ func noFit(p *Process, ids []specs.PatchID) error {
 func (plan *Plan) add(p *Process, patch *kpack.Patch, o *object) error {
 	s := &step{patch: patch, object: o}
 	for _, r := range p.records {
-		if r.state != applied || r.Bias != o.image.Bias || r.ID.BuildID != patch.Target.BuildID || r.ID.Series != patch.Meta.Series {
+		if r.state != applied || !p.inForce(r) || r.Bias != o.image.Bias || r.ID.BuildID != patch.Target.BuildID || r.ID.Series != patch.Meta.Series {
 			continue
 		}
 		if r.ID.Level >= patch.Meta.Level {
@@ -134,7 +134,7 @@ func (p *Process) original(a specs.Addr, n uint64) ([]byte, error) {
 		return nil, err
 	}
 	for _, r := range p.records {
-		if r.state == staged || r.state == retired {
+		if r.state == staged || r.state == retired || !p.inForce(r) {
 			continue
 		}
 		for _, f := range r.Functions {
@@ -190,7 +190,7 @@ func (plan *Plan) conflicts(p *Process) error {
 	}
 	var claims []claim
 	for _, r := range p.records {
-		if r.state != applied || slices.ContainsFunc(plan.steps, func(s *step) bool { return s.replaced == r }) {
+		if r.state != applied || !p.inForce(r) || slices.ContainsFunc(plan.steps, func(s *step) bool { return s.replaced == r }) {
 			continue
 		}
 		for _, f := range r.Functions {

@@ -193,6 +193,25 @@ func (p *Process) order() {
 	slices.SortStableFunc(p.objects, func(a, b *object) int { return cmp.Compare(rank[a], rank[b]) })
 }
 
+// inForce reports whether the entries of r are there to lead to it: a library
+// may have been closed since, and another one, or the same anew, be in its
+// place.
+func (p *Process) inForce(r *record) bool {
+	there := slices.ContainsFunc(p.objects, func(o *object) bool {
+		return o.BuildID == r.ID.BuildID && o.image.Bias == r.Bias
+	})
+	if !there || r.state != applied {
+		return there
+	}
+	for _, f := range r.Functions {
+		b := make([]byte, len(f.Old))
+		if readFull(p.mem, f.Site, b) != nil || !bytes.Equal(b, f.Old) {
+			return true
+		}
+	}
+	return len(r.Functions) == 0
+}
+
 func (p *Process) objectAt(a specs.Addr) *object {
 	for _, o := range p.objects {
 		if o.image.Range.Contains(a) {

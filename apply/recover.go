@@ -21,6 +21,12 @@ func (p *Process) recover(ctx context.Context, res *Result, o Options) error {
 		t.zones = append(t.zones, zone{Range: s.Range, function: "a system call for an earlier run", going: true})
 	}
 	records := slices.Concat(t.outs, t.keeps)
+	var halfDone []Applied
+	for _, r := range records {
+		if r.state != applied { // else its library was closed, which is no one's fault
+			halfDone = append(halfDone, r.describe())
+		}
+	}
 	stacks := make(stackUses)
 	if len(records)+len(stubs) > 0 {
 		stop, err := p.commit(ctx, t, commitOptions{wait: o.wait(), stacks: stacks})
@@ -31,10 +37,8 @@ func (p *Process) recover(ctx context.Context, res *Result, o Options) error {
 		case err != nil:
 			return err
 		}
-		o.logger().Warn("an earlier run was interrupted", "pid", p.PID, "stop", stop.Total)
-		for _, r := range records {
-			res.Recovered = append(res.Recovered, r.describe())
-		}
+		o.logger().Warn("cleared up", "pid", p.PID, "patches", len(records), "calls", len(stubs), "stop", stop.Total)
+		res.Recovered = append(res.Recovered, halfDone...)
 	}
 	if err := p.clear(stubs); err != nil {
 		return err
@@ -97,6 +101,10 @@ func (p *Process) unfinished() (*transaction, []*record) {
 		switch r.state {
 		case staged, retired:
 			free = append(free, r)
+		case applied:
+			if !p.inForce(r) {
+				t.outs = append(t.outs, r)
+			}
 		case committing:
 			if known && r.leader != r.Base && decided == applied {
 				t.keeps = append(t.keeps, r)
@@ -126,6 +134,9 @@ func (p *Process) settleChanges(t *transaction) {
 	}
 	sites := make(map[specs.Addr]*site)
 	note := func(r *record, stays bool) {
+		if !p.inForce(r) {
+			return
+		}
 		for i := range r.Functions {
 			f := &r.Functions[i]
 			s := sites[f.Site]

@@ -546,3 +546,51 @@ func TestExecWhileSeized(t *testing.T) {
 	}
 	t.Error("the new program does not run")
 }
+
+func TestClosedLibrary(t *testing.T) {
+	dir := t.TempDir()
+	src := filepath.Join(dir, "lib.c")
+	os.WriteFile(src, []byte(`static volatile int one = 1; __attribute__((noipa)) int answer(int x) { return x + one; }`), 0o600)
+	lib := filepath.Join(dir, "lib.so")
+	command(t, "gcc", "-O1", "-fPIC", "-falign-functions=16", "-c", "-o", lib+".o", src)
+	for _, name := range []string{lib, lib + ".patched"} {
+		command(t, "gcc", "-shared", "-Wl,--build-id", "-o", name, lib+".o")
+	}
+	main := filepath.Join(dir, "main.c")
+	os.WriteFile(main, []byte(`
+#include <dlfcn.h>
+#include <stdio.h>
+int main(int argc, char **argv) {
+	char l[9]; void *h = 0;
+	puts("ready"); fflush(stdout);
+	while (fgets(l, 9, stdin)) {
+		if (l[0] == 'o') h = dlopen(argv[1], RTLD_NOW);
+		if (l[0] == 'c') { dlclose(h); h = 0; }
+		printf("%d\n", h ? ((int (*)(int))dlsym(h, "answer"))(1) : 0); fflush(stdout);
+	}
+	return 0;
+}`), 0o600)
+	command(t, "gcc", "-O1", "-o", main+".bin", main, "-ldl")
+	r := start(t, main+".bin", lib)
+	r.expect("open", "2")
+	patch := patchFor(t, lib, "default", 1, "answer")
+	applyTo(t, r.pid, patch)
+	r.expect("ask", "43")
+	r.expect("close", "0")
+	r.expect("open", "2") // fresh, and maybe at the same place
+	applyTo(t, r.pid, patch)
+	r.expect("ask", "43")
+	r.expect("close", "0")
+	if _, err := Revert(context.Background(), r.pid, nil, Options{}); !errors.Is(err, ErrNotApplied) {
+		t.Errorf("revert of what is not loaded: %v", err)
+	}
+	p, err := Open(r.pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	if len(p.Applied()) != 0 {
+		t.Errorf("left: %+v", p.Applied())
+	}
+	r.expect("open", "2")
+}

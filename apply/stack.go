@@ -27,7 +27,7 @@ type zone struct {
 const redZone = 128
 
 // firstRead is how much of each stack is read with those of all others.
-const firstRead = 8 << 10
+const firstRead = 4 << 10
 
 // nextRead is the size of the pieces in which the rest is read.
 const nextRead = 256 << 10
@@ -68,9 +68,23 @@ func (in *inspector) know(threads []*ptrace.Thread) error {
 	for _, t := range threads {
 		in.known[t.TID] = true
 	}
+	// Taken and touched now, so that the stop does not wait for the kernel.
+	in.reserve(len(threads) + len(threads)/8 + 1)
 	maps, err := readMaps(in.p.PID)
 	in.maps = maps
 	return err
+}
+
+// reserve makes buffers for n threads.
+func (in *inspector) reserve(n int) {
+	if len(in.buf) >= n*firstRead {
+		return
+	}
+	in.buf = make([]byte, n*firstRead)
+	for i := 0; i < len(in.buf); i += 4096 {
+		in.buf[i] = 1
+	}
+	in.spans = make([]ptrace.Span, 0, n)
 }
 
 // hit is a word that may be a return address into a zone.
@@ -82,11 +96,9 @@ type hit struct {
 // busy returns the threads that are, or may be, inside a zone.
 func (in *inspector) busy(threads []*ptrace.Thread) ([]Inside, error) {
 	hits := make([]*hit, len(threads))
-	in.spans = in.spans[:0]
 	stacks := make([]specs.Range[specs.Addr], len(threads))
-	if need := len(threads) * firstRead; len(in.buf) < need {
-		in.buf = make([]byte, need)
-	}
+	in.reserve(len(threads))
+	in.spans = in.spans[:0]
 	for i, t := range threads {
 		hits[i] = in.registers(t)
 		var err error
