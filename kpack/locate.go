@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/fother/fother/kpack/elfobj"
 	"github.com/fother/fother/specs"
@@ -60,7 +61,12 @@ func newSymbolIndex(f *elfobj.File, m *machine) (*symbolIndex, error) {
 		case s.Bind == elf.STB_LOCAL:
 			x.locals[s.Name] = append(x.locals[s.Name], localSymbol{s, source, group})
 		default:
-			x.globals[s.Name] = s
+			// ld appends the version: NAME@@VERSION for the default one, and
+			// NAME@VERSION for others and for copy relocations.
+			name, version, _ := strings.Cut(s.Name, "@")
+			if _, taken := x.globals[name]; !taken || version == "" || strings.HasPrefix(version, "@") {
+				x.globals[name] = s
+			}
 		}
 	}
 	return x, x.readDynamic(m)

@@ -36,11 +36,10 @@ func Real(ctx context.Context, out io.Writer, fother string, o pipeline.Options)
 		if err := r.start(ctx, filepath.Join(dir, "run")); err != nil {
 			return err
 		}
-		n := 0
-		if i == len(nginx.CVEs)-1 {
-			n = rounds
+		err = r.healed(ctx)
+		if err == nil && i == len(nginx.CVEs)-1 {
+			err = r.again(ctx, filepath.Join(dir, "run"))
 		}
-		err = r.all(ctx, n)
 		if stop := r.server.Stop(); err == nil {
 			err = stop
 		}
@@ -67,13 +66,18 @@ func (r *realRun) start(ctx context.Context, dir string) (err error) {
 	return err
 }
 
-func (r *realRun) all(ctx context.Context, rounds int) error {
-	patch := func() error { return r.each(ctx, "patch", r.folder.Patches()) }
-	unpatch := func() error { return r.each(ctx, "unpatch") }
+func (r *realRun) patch(ctx context.Context) error {
+	return r.each(ctx, "patch", r.folder.Patches())
+}
+
+func (r *realRun) unpatch(ctx context.Context) error { return r.each(ctx, "unpatch") }
+
+// healed shows the bug before, with and after the patch.
+func (r *realRun) healed(ctx context.Context) error {
 	for _, step := range []struct {
-		do   func() error
+		do   func(context.Context) error
 		want bool // fixed
-	}{{nil, false}, {patch, true}, {unpatch, false}} {
+	}{{nil, false}, {r.patch, true}, {r.unpatch, false}} {
 		if step.do != nil {
 			if err := r.underLoad(ctx, step.do); err != nil {
 				return err
@@ -88,15 +92,25 @@ func (r *realRun) all(ctx context.Context, rounds int) error {
 			return fmt.Errorf("found %v", found)
 		}
 	}
-	if rounds == 0 {
-		return nil
+	return nil
+}
+
+// again applies and reverts the patch many times under load, in a server that
+// no attack has damaged.
+func (r *realRun) again(ctx context.Context, dir string) error {
+	if err := r.server.Stop(); err != nil {
+		return err
 	}
-	err := r.underLoad(ctx, func() error {
+	if err := r.start(ctx, dir); err != nil {
+		return err
+	}
+	r.stops, r.longest = 0, 0
+	err := r.underLoad(ctx, func(ctx context.Context) error {
 		for range rounds {
-			if err := patch(); err != nil {
+			if err := r.patch(ctx); err != nil {
 				return err
 			}
-			if err := unpatch(); err != nil {
+			if err := r.unpatch(ctx); err != nil {
 				return err
 			}
 		}
@@ -108,13 +122,13 @@ func (r *realRun) all(ctx context.Context, rounds int) error {
 
 // underLoad calls do while another process keeps the server busy. No request
 // may fail.
-func (r *realRun) underLoad(ctx context.Context, do func() error) error {
+func (r *realRun) underLoad(ctx context.Context, do func(context.Context) error) error {
 	load, err := r.server.Load(ctx, 16)
 	if err != nil {
 		return err
 	}
 	time.Sleep(300 * time.Millisecond) // let every connection be in use
-	err = do()
+	err = do(ctx)
 	stats, stopErr := load.Stop()
 	if err != nil {
 		return err
