@@ -5,12 +5,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/tools/txtar"
 
+	"github.com/fother/fother/differ"
 	"github.com/fother/fother/specs"
 )
 
@@ -44,7 +46,8 @@ int main(void) {
 // the original build, to the patched build and to the process before, with and
 // after the patch; a "patched/NAME" takes the place of NAME. The answers
 // must be those of the two builds, and differ. "state", if present, are the
-// answers of the process with the patch when they depend on what came before.
+// answers of the process with the patch when they depend on what came before;
+// "functions" are all that may be in the patch.
 func TestCases(t *testing.T) {
 	files, err := filepath.Glob("testdata/cases/*.txtar")
 	if err != nil || len(files) == 0 {
@@ -65,7 +68,7 @@ func TestCases(t *testing.T) {
 
 func testCase(t *testing.T, ar *txtar.Archive, flags string) {
 	dir := t.TempDir()
-	var requests, state []string
+	var requests, state, functions []string
 	put := func(path string, data []byte) {
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			t.Fatal(err)
@@ -85,6 +88,8 @@ func testCase(t *testing.T, ar *txtar.Archive, flags string) {
 			requests = lines
 		case f.Name == "state":
 			state = lines
+		case f.Name == "functions":
+			functions = lines
 		case patched:
 			put(filepath.Join(dir, "b", name), f.Data)
 		default:
@@ -107,10 +112,34 @@ func testCase(t *testing.T, ar *txtar.Archive, flags string) {
 	o := Options{Work: filepath.Join(dir, "work"), Shim: bin.cc}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	if _, err := Make(ctx, s, o); err != nil {
+	if err := Build(ctx, s, o); err != nil {
+		t.Fatal(err)
+	}
+	targets, err := Diff(ctx, s, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := carried(targets); functions != nil && !slices.Equal(got, functions) {
+		t.Errorf("the patch has %q, want %q", got, functions)
+	}
+	if _, err := Pack(ctx, s, o, targets); err != nil {
 		t.Fatal(err)
 	}
 	checkCase(t, FolderOf(s, o), requests, state)
+}
+
+// carried lists the functions of a patch with their verdicts.
+func carried(targets []Target) (all []string) {
+	for _, t := range targets {
+		for _, u := range t.Units {
+			for _, f := range u.Changes.Functions {
+				if f.Verdict != differ.Same {
+					all = append(all, f.Verdict.String()+" "+f.Name)
+				}
+			}
+		}
+	}
+	return all
 }
 
 func checkCase(t *testing.T, f Folder, requests, state []string) {

@@ -5,9 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/fother/fother/compiler"
 	"github.com/fother/fother/compiler/source"
@@ -74,12 +77,39 @@ func Build(ctx context.Context, s specs.Spec, o Options) error {
 	if err := os.MkdirAll(string(f), 0o755); err != nil {
 		return err
 	}
+	env, err := pinClock(s)
+	if err != nil {
+		return err
+	}
+	s.Env = env
 	for _, stage := range []specs.Stage{specs.StageOriginal, specs.StagePatched} {
 		if err := build(ctx, s, o, f, stage); err != nil {
 			return fmt.Errorf("%s build of %s: %w", stage, s.Name, err)
 		}
 	}
 	return nil
+}
+
+// pinClock returns the environment of both builds, with SOURCE_DATE_EPOCH set
+// so that __DATE__ and __TIME__ are the same in both: to what the spec or the
+// caller's environment says, else to the time of the newest file of the tree.
+func pinClock(s specs.Spec) ([]string, error) {
+	const name = "SOURCE_DATE_EPOCH"
+	if os.Getenv(name) != "" || slices.ContainsFunc(s.Env, func(e string) bool { return strings.HasPrefix(e, name+"=") }) {
+		return s.Env, nil
+	}
+	var newest int64
+	err := filepath.WalkDir(s.Dir, func(_ string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		info, err := d.Info()
+		if err == nil {
+			newest = max(newest, info.ModTime().Unix())
+		}
+		return err
+	})
+	return append(slices.Clone(s.Env), fmt.Sprintf("%s=%d", name, newest)), err
 }
 
 func build(ctx context.Context, s specs.Spec, o Options, f Folder, stage specs.Stage) error {
