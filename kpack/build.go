@@ -78,6 +78,7 @@ func Build(in BuildInput) (*Patch, error) {
 		reasons = append(reasons, b.relocs(um)...)
 		reasons = append(reasons, b.functions(um)...)
 	}
+	reasons = append(reasons, b.moved()...)
 	if len(reasons) > 0 {
 		return nil, errors.Join(reasons...)
 	}
@@ -328,6 +329,22 @@ func (b *builder) room(addr specs.VAddr, size uint64) (uint64, error) {
 		return room, nil // the function is the last of its segment
 	}
 	return room + uint64(b.machine.padding(pad)), nil
+}
+
+// moved refuses what is new in its unit, but has the name of something that
+// another unit of the original defines: unchanged code would go on using that.
+func (b *builder) moved() (reasons []error) {
+	redirected := map[int]bool{}
+	for _, f := range b.patch.Functions {
+		redirected[f.Symbol] = true
+	}
+	for _, label := range slices.Sorted(maps.Keys(b.carried)) {
+		name := strings.TrimSuffix(label, carriedSuffix)
+		if _, ok := b.original.globals[name]; ok && name != label && !redirected[b.carried[label]] {
+			reasons = append(reasons, fmt.Errorf("symbol %q: the fix moves it to another file, or defines it once more; leave it where it was", name))
+		}
+	}
+	return reasons
 }
 
 // prune drops symbols that nothing refers to, puts imports last, and renumbers

@@ -1,7 +1,6 @@
 package pipeline
 
 import (
-	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -39,7 +38,7 @@ func makeTiny(t *testing.T, text, from, to string, build ...string) (Folder, err
 		Series: specs.DefaultSeries, Level: 1,
 	}
 	o := Options{Work: filepath.Join(dir, "work"), Shim: bin.cc}
-	_, err := Make(context.Background(), s, o)
+	_, err := Make(t.Context(), s, o)
 	return FolderOf(s, o), err
 }
 
@@ -97,4 +96,31 @@ func TestErrors(t *testing.T) {
 func is[T error](err error) bool {
 	var e T
 	return errors.As(err, &e)
+}
+
+// TestMovedVariable: a variable that moves from one file to another would be
+// there twice.
+func TestMovedVariable(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string) {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("src/a.c", "int state = 1;\nint other(void);\nint main(void) { return other(); }\n")
+	write("src/b.c", "extern int state;\nint other(void) { return state++; }\n")
+	write("fix.patch", "--- a/a.c\n+++ b/a.c\n@@ -1 +1 @@\n-int state = 1;\n+extern int unused;\n"+
+		"--- a/b.c\n+++ b/b.c\n@@ -1,2 +1,2 @@\n-extern int state;\n-int other(void) { return state++; }\n+int state = 1;\n+int other(void) { return ++state; }\n")
+	s := specs.Spec{
+		Name: "moved", Dir: filepath.Join(dir, "src"), Patches: []string{filepath.Join(dir, "fix.patch")},
+		Build: []string{"gcc -O1 -Wl,--build-id -o a a.c b.c"}, Series: specs.DefaultSeries, Level: 1,
+	}
+	_, err := Make(t.Context(), s, Options{Work: filepath.Join(dir, "work"), Shim: bin.cc})
+	if err == nil || !strings.Contains(err.Error(), "state") || !strings.Contains(err.Error(), "moves") {
+		t.Errorf("error %v, want one that says that state moves", err)
+	}
 }
