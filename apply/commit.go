@@ -104,7 +104,11 @@ func (p *Process) tryCommit(ctx context.Context, g *ptrace.Group, in *inspector,
 		} else {
 			stop.Tries++
 			found, err := p.stopOnce(g, in, t, o, stop, start)
-			if err != nil || len(found) == 0 {
+			stuck := (*StuckError)(nil)
+			switch {
+			case errors.As(err, &stuck) && time.Now().Before(deadline):
+				wait = longWait // the parent of a vfork, say
+			case err != nil || len(found) == 0:
 				return err
 			}
 			busy = found
@@ -122,7 +126,7 @@ func (p *Process) tryCommit(ctx context.Context, g *ptrace.Group, in *inspector,
 		if ctx.Err() != nil {
 			return fmt.Errorf("given up, nothing was changed: %w", ctx.Err())
 		}
-		if time.Now().After(deadline) {
+		if len(busy) > 0 && time.Now().After(deadline) {
 			return &BusyError{Threads: busy, Waited: time.Since(begin), Attempts: stop.Tries}
 		}
 		if err := serveFor(g, min(wait, longWait)); err != nil {

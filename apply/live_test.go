@@ -123,6 +123,7 @@ static void *run(void *arg)
 		pthread_t t;
 		if (!pthread_create(&t, 0, (void *(*)(void *))usleep, (void *)10)) pthread_join(t, 0);
 	}
+	if (!strcmp(kind, "vfork")) for (;;) { if (vfork() == 0) { usleep(400000); _exit(0); } pause_a_little(1000000); }
 	if (!strcmp(kind, "clock")) for (double last = now();;) {
 		double t = now(), gap = t - last;
 		if (gap > longest_gap) longest_gap = gap;

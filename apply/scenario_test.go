@@ -594,3 +594,20 @@ int main(int argc, char **argv) {
 	}
 	r.expect("open", "2")
 }
+
+// TestVforkIsWaitedFor has a thread that cannot be stopped for most of the
+// time.
+func TestVforkIsWaitedFor(t *testing.T) {
+	r := start(t, pie(t), "vfork", "call")
+	patch := patchFor(t, pie(t), "default", 1, "answer")
+	res, err := Apply(context.Background(), r.pid, []*kpack.Patch{patch}, Options{Wait: 20 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d stops, the longest %v", res.Stop.Tries, res.Stop.Longest)
+	r.expect("ask", "43 11 old")
+	if _, err := Revert(context.Background(), r.pid, nil, Options{Wait: 20 * time.Second}); err != nil {
+		t.Fatal(err)
+	}
+	r.expect("ask", oldAnswer)
+}

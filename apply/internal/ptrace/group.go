@@ -243,6 +243,7 @@ func (g *Group) interrupt(t *Thread) {
 // Resume lets all stopped threads run. They stay seized.
 func (g *Group) Resume() error {
 	for _, t := range g.threads {
+		t.hold = false // one that was stuck must not stay when it stops at last
 		g.ResumeThread(t)
 	}
 	return g.ended()
