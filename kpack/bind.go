@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/fother/fother/kpack/elfobj"
+	"github.com/fother/fother/specs"
 )
 
 // bind returns the patch's symbol for symbol i of a unit's object, as seen by
@@ -19,18 +20,27 @@ func (b *builder) bind(um *unitMerge, i int, h howto) (int, error) {
 		}
 		return at, nil
 	}
-	key := outsideKey{0, s.Name}
+	key := outsideKey{name: s.Name}
 	if um.unit.Local[s.Name] {
 		key.unit = um.number
+	} else if plt, ok := b.canonicalPLT(s.Name, h); ok {
+		key.plt = true
+		if _, ok := b.outside[key]; !ok {
+			b.outside[key] = len(b.patch.Symbols)
+			b.patch.Symbols = append(b.patch.Symbols, plt)
+		}
+		return b.outside[key], nil
 	}
 	if at, ok := b.outside[key]; ok {
-		return at, b.checkCopy(b.patch.Symbols[at], h)
+		symbol := &b.patch.Symbols[at]
+		symbol.Func = symbol.Func || symbol.Binding == Imported && h.call
+		return at, checkDirect(*symbol, h)
 	}
 	symbol, err := b.outsideSymbol(um, s.Name, h)
 	if err != nil {
 		return 0, err
 	}
-	if err := b.checkCopy(symbol, h); err != nil {
+	if err := checkDirect(symbol, h); err != nil {
 		return 0, err
 	}
 	if symbol.Binding == Carried {
@@ -44,13 +54,25 @@ func (b *builder) bind(um *unitMerge, i int, h howto) (int, error) {
 	return at, nil
 }
 
-// checkCopy refuses direct references to imported data: the linker would have
-// made a copy relocation, for which the running program has no room.
-func (b *builder) checkCopy(s Symbol, h howto) error {
-	if s.Binding == Imported && !s.Func && !h.got && h.value != valueAbs {
+// checkDirect refuses direct references to imported data, in anything but a
+// whole address: the linker would have made a copy relocation, for which the
+// running program has no room.
+func checkDirect(s Symbol, h howto) error {
+	if s.Binding == Imported && !s.Func && !h.got && (h.value != valueAbs || h.size != 8) {
 		return errors.New("data of another object is referred to directly, which needs a copy relocation; build with -fPIC or -mno-direct-extern-access")
 	}
 	return nil
+}
+
+// canonicalPLT returns the PLT entry that stands for the address of an imported
+// function in the whole process, if the target has one (x86-64 psABI, "Function
+// Addresses": undefined, with a value) and the relocation is not of a call.
+func (b *builder) canonicalPLT(name string, h howto) (Symbol, bool) {
+	s, ok := b.original.dynamic[name]
+	if !ok || s.Defined() || s.Value == 0 || h.call {
+		return Symbol{}, false
+	}
+	return Symbol{Name: name, Binding: Original, Value: s.Value, Func: true}, true
 }
 
 // outsideSymbol finds what a name means that the patch's assembly does not
@@ -62,45 +84,62 @@ func (b *builder) outsideSymbol(um *unitMerge, name string, h howto) (Symbol, er
 		if err != nil {
 			return Symbol{}, err
 		}
-		return Symbol{Name: name, Binding: Original, Value: uint64(addr), Size: s.Size, Func: s.Type == elf.STT_FUNC}, nil
+		s.Value = uint64(addr)
+		return b.originalSymbol(name, s)
 	}
 	if s, ok := b.definition(um, name); ok {
-		if s.Type == elf.STT_TLS {
-			return Symbol{}, errors.New("thread-local storage is not supported yet")
-		}
-		if s.Type == elf.STT_GNU_IFUNC {
-			return Symbol{}, errors.New("is an indirect function of the target itself, which is not supported yet")
-		}
-		if b.preemptible(name) {
+		if b.preemptible(name) && s.Type != elf.STT_TLS && s.Type != elf.STT_GNU_IFUNC {
 			return b.imported(b.original, name, h)
 		}
-		return Symbol{Name: name, Binding: Original, Value: s.Value, Size: s.Size, Func: s.Type == elf.STT_FUNC}, nil
+		return b.originalSymbol(name, s)
 	}
-	if _, ok := b.original.slots[name]; ok {
-		return b.imported(b.original, name, h)
-	}
-	if at, ok := b.carried[name+carriedSuffix]; ok {
+	at, carried := b.carried[name+carriedSuffix]
+	_, slot := b.original.slots[name]
+	switch {
+	case carried && slot:
+		return Symbol{}, errors.New("is defined by the fix, but the original imports it from another object; give the new one another name")
+	case carried:
 		return b.patch.Symbols[at], nil
+	case slot:
+		return b.imported(b.original, name, h)
 	}
 	return b.imported(b.patched, name, h)
 }
 
+// originalSymbol makes the symbol for s of the target, whose value is a
+// link-time address.
+func (b *builder) originalSymbol(name string, s elfobj.Symbol) (Symbol, error) {
+	image := b.patch.Target.Image
+	switch {
+	case s.Type == elf.STT_TLS:
+		return Symbol{}, errThreadLocal
+	case s.Type == elf.STT_GNU_IFUNC:
+		return Symbol{}, errors.New("is an indirect function of the target itself, which is not supported yet")
+	case s.Section == elf.SHN_ABS && !s.Extended, specs.VAddr(s.Value) < image.Lo, specs.VAddr(s.Value) > image.Hi:
+		return Symbol{}, errors.New("is a number, not an address in the target")
+	}
+	return Symbol{Name: name, Binding: Original, Value: s.Value, Size: s.Size, Func: s.Type == elf.STT_FUNC}, nil
+}
+
+var errThreadLocal = errors.New("thread-local storage is not supported yet")
+
 // carriedSuffix ends the names of carried symbols (package differ, Suffix).
 const carriedSuffix = ".kpatch"
 
-// definition returns the target's own symbol of a global name. A hidden symbol
-// is local in a linked file, so the unit that defines it is asked too.
+// definition returns the target's own symbol of a global name. One that is
+// hidden, or that a version script hides, is local in a linked file, so the
+// unit that defines it is asked too.
 func (b *builder) definition(um *unitMerge, name string) (elfobj.Symbol, bool) {
 	if s, ok := b.original.globals[name]; ok {
 		return s, true
 	}
-	if s, addr, err := um.place.find(name); err == nil {
+	if s, addr, err := um.place.find(name); err == nil && s.Bind != elf.STB_LOCAL {
 		s.Value = uint64(addr)
 		return s, true
 	}
 	var hidden []localSymbol
 	for _, l := range b.original.locals[name] {
-		if l.Vis != elf.STV_DEFAULT {
+		if b.original.wasGlobal(l) {
 			hidden = append(hidden, l)
 		}
 	}
@@ -111,11 +150,14 @@ func (b *builder) definition(um *unitMerge, name string) (elfobj.Symbol, bool) {
 }
 
 // preemptible reports whether another object can take the place of the
-// target's definition of a name (gABI, "Symbol Visibility"; DF_SYMBOLIC).
+// target's definition of a name (gABI, "Symbol Visibility"). The linker knows
+// it best, for there are -Bsymbolic, -Bsymbolic-functions and --dynamic-list
+// too: it leaves references to such names to the dynamic linker, in one of
+// the builds at least, for the patched one has all references of the patch.
 func (b *builder) preemptible(name string) bool {
 	x := b.original
 	s, ok := x.dynamic[name]
-	return ok && x.file.Type == elf.ET_DYN && !x.pie && !x.symbolic && s.Defined() && s.Vis == elf.STV_DEFAULT
+	return ok && x.shared() && s.Defined() && s.Vis == elf.STV_DEFAULT && (x.bound[name] || b.patched.bound[name])
 }
 
 // imported makes the symbol for an import, as the dynamic symbol table of x
@@ -126,12 +168,15 @@ func (b *builder) imported(x *symbolIndex, name string, h howto) (Symbol, error)
 		return Symbol{}, errors.New("is neither in the original nor an import of the patched build; does the fix add a file or a library?")
 	}
 	if s.Type == elf.STT_TLS {
-		return Symbol{}, errors.New("thread-local storage is not supported yet")
+		return Symbol{}, errThreadLocal
+	}
+	if x.ambiguous[name] {
+		return Symbol{}, errors.New("is imported in several versions")
 	}
 	im := &Import{Version: s.Version}
 	if sl, ok := b.original.slots[name]; ok {
 		im.Slot, im.Lazy = sl.addr, sl.lazy
 	}
-	code := s.Type == elf.STT_FUNC || s.Type == elf.STT_GNU_IFUNC || s.Type == elf.STT_NOTYPE && (h.branch || im.Lazy)
+	code := s.Type == elf.STT_FUNC || s.Type == elf.STT_GNU_IFUNC || s.Type == elf.STT_NOTYPE && (h.call || im.Lazy)
 	return Symbol{Name: name, Binding: Imported, Func: code, Import: im}, nil
 }

@@ -104,6 +104,7 @@ type builder struct {
 type outsideKey struct {
 	unit int // 0 for global symbols, else the unit's number from 1 on
 	name string
+	plt  bool // its canonical PLT entry
 }
 
 // unitMerge remembers where the pieces of a unit's object went.
@@ -123,8 +124,10 @@ type merged struct {
 
 // kinds says what becomes of an object's sections, by name.
 var kinds = map[string]Kind{
-	".kpatch.text": Text, ".kpatch.rodata": ROData, ".kpatch.data": Data, ".kpatch.bss": BSS, ".eh_frame": ROData,
+	".kpatch.text": Text, ".kpatch.rodata": ROData, ".kpatch.data": Data, ".kpatch.bss": BSS, ehFrame: ROData,
 }
+
+const ehFrame = ".eh_frame"
 
 // merge appends the sections of a unit's object to those of the patch, and
 // adds the symbols that the object defines.
@@ -158,7 +161,9 @@ func (b *builder) merge(u BuildUnit, number int) (*unitMerge, error) {
 	}
 	for i, s := range syms {
 		if at, ok := um.section[s.Section]; ok && i > 0 {
-			um.symbol[i] = b.define(s, at)
+			if um.symbol[i], err = b.define(s, at); err != nil {
+				return nil, fmt.Errorf("symbol %q: %w", s.Name, err)
+			}
 		}
 	}
 	return um, nil
@@ -175,6 +180,13 @@ func (b *builder) append(kind Kind, s elfobj.Section) (merged, error) {
 	align := max(1, s.Align)
 	to.Align = max(to.Align, align)
 	offset := alignUp(to.Size, align)
+	if align > maxAlign || offset+s.Size > maxMemory || offset < to.Size {
+		return merged{}, fmt.Errorf("alignment %d or size %d is too large for a patch", align, s.Size)
+	}
+	if s.Name == ehFrame && offset != to.Size {
+		// What fills the gap would end the list (LSB core, "Exception Frames").
+		return merged{}, fmt.Errorf("its %d bytes do not go on where those of the unit before end", s.Size)
+	}
 	if kind != BSS {
 		data, err := s.Data()
 		if err != nil {
@@ -186,19 +198,29 @@ func (b *builder) append(kind Kind, s elfobj.Section) (merged, error) {
 	return merged{i, offset}, nil
 }
 
-// define adds a symbol that a unit's object defines.
-func (b *builder) define(s elfobj.Symbol, at merged) int {
+// define adds a symbol that a unit's object defines. Several units may define
+// one weak function or constant, each for itself, but not one variable; DW.ref
+// symbols are constants in writable memory.
+func (b *builder) define(s elfobj.Symbol, at merged) (int, error) {
 	i, name := len(b.patch.Symbols), s.Name
+	if s.Type == elf.STT_GNU_IFUNC || s.Type == elf.STT_TLS {
+		return 0, errors.New("new indirect functions and thread-local variables are not supported")
+	}
 	if s.Type == elf.STT_SECTION {
 		name = ""
 	}
 	b.patch.Symbols = append(b.patch.Symbols, Symbol{
 		Name: name, Binding: Carried, Section: at.section, Value: at.offset + s.Value, Size: s.Size, Func: s.Type == elf.STT_FUNC,
 	})
-	if s.Bind != elf.STB_LOCAL {
-		b.carried[name] = i
+	if s.Bind == elf.STB_LOCAL {
+		return i, nil
 	}
-	return i
+	if _, taken := b.carried[name]; !taken {
+		b.carried[name] = i
+	} else if kind := b.patch.Sections[at.section].Kind; s.Bind != elf.STB_WEAK || (kind == Data || kind == BSS) && !strings.HasPrefix(name, "DW.ref.") {
+		return 0, errors.New("is defined by two units")
+	}
+	return i, nil
 }
 
 // relocs converts the relocations of a unit's object.
@@ -232,7 +254,7 @@ func (b *builder) relocs(um *unitMerge) (reasons []error) {
 		}
 	}
 	for i := range b.patch.Sections {
-		slices.SortFunc(b.patch.Sections[i].Relocs, func(x, y Reloc) int { return cmp.Compare(x.Offset, y.Offset) })
+		slices.SortStableFunc(b.patch.Sections[i].Relocs, func(x, y Reloc) int { return cmp.Compare(x.Offset, y.Offset) })
 	}
 	return reasons
 }
@@ -294,9 +316,15 @@ func (b *builder) function(um *unitMerge, f BuildFunction) error {
 		return err
 	}
 	for _, have := range b.patch.Functions {
-		if have.Original.Lo == addr {
+		if have.Original.Lo == addr && have.Name == f.Original && s.Bind == elf.STB_WEAK {
+			return nil // an inline function that several units define
+		}
+		if have.Original.Lo < addr+specs.VAddr(room) && addr < have.Original.Lo+specs.VAddr(have.Room) {
 			return fmt.Errorf("shares its code with %s: identical code was folded", have.Name)
 		}
+	}
+	if other := b.folded(um, s, addr); other != "" {
+		return fmt.Errorf("shares its code with %s, which would change too: link without --icf", other)
 	}
 	b.patch.Functions = append(b.patch.Functions, Function{
 		Name: f.Original, File: um.unit.Name, Reason: f.Reason,
@@ -304,6 +332,24 @@ func (b *builder) function(um *unitMerge, f BuildFunction) error {
 		Room:     room, Digest: specs.DigestOf(body), Entry: entry, Symbol: symbol,
 	})
 	return nil
+}
+
+// folded returns the name of a function that the linker put at the address of
+// the unit's function s though it is another one, or "".
+func (b *builder) folded(um *unitMerge, s elfobj.Symbol, addr specs.VAddr) string {
+	own := map[string]bool{}
+	for _, t := range um.place.symbols {
+		if t.Section == s.Section && t.Value == s.Value {
+			name, _, _ := strings.Cut(t.Name, "@")
+			own[name] = true
+		}
+	}
+	for _, t := range b.original.functions[addr] {
+		if name, _, _ := strings.Cut(t, "@"); !own[name] {
+			return t
+		}
+	}
+	return ""
 }
 
 // room returns how many bytes from addr on belong to the function or to the
@@ -377,5 +423,7 @@ func (b *builder) prune() {
 	for i := range p.Functions {
 		p.Functions[i].Symbol = renumber[p.Functions[i].Symbol]
 	}
-	slices.SortFunc(p.Functions, func(x, y Function) int { return strings.Compare(x.Name, y.Name) })
+	slices.SortFunc(p.Functions, func(x, y Function) int {
+		return cmp.Or(strings.Compare(x.Name, y.Name), strings.Compare(x.File, y.File), cmp.Compare(x.Original.Lo, y.Original.Lo))
+	})
 }

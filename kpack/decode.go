@@ -2,13 +2,16 @@ package kpack
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"debug/elf"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/fother/fother/kpack/elfobj"
 	"github.com/fother/fother/specs"
@@ -20,6 +23,12 @@ var (
 	// ErrDamaged is the class of .kpatch files whose content is not what was
 	// written.
 	ErrDamaged = errors.New("damaged")
+)
+
+// Bounds of a patch's texts, in bytes.
+const (
+	maxVersionName = 255
+	maxText        = 64 << 10
 )
 
 // libcareMagic begins the patch files of LibCare and LibcarePlus.
@@ -38,13 +47,21 @@ func Decode(data []byte) (*Patch, error) {
 	} else if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
-	d := &decoder{file: f, data: data, patch: &Patch{Arch: f.Arch}}
 	if f.Type != elf.ET_REL || f.Section(sectionNote) == nil {
 		return nil, fmt.Errorf("%w: it has no section %s", ErrNotPatch, sectionNote)
 	}
+	p, err := decode(f, data)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	return p, nil
+}
+
+func decode(f *elfobj.File, data []byte) (*Patch, error) {
+	d := &decoder{file: f, data: data, patch: &Patch{Arch: f.Arch}}
 	for _, step := range []func() error{d.notes, d.sections, d.symbols, d.imports, d.relocs, d.functions} {
 		if err := step(); err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
+			return nil, err
 		}
 	}
 	return d.patch, nil
@@ -120,8 +137,13 @@ func (d *decoder) digest(at uint64, want []byte) error {
 	return nil
 }
 
+// maxSections bounds the sections of memory in a patch; Build makes at most one
+// of each name in kinds.
+const maxSections = 16
+
 func (d *decoder) sections() error {
 	d.section = map[int]int{}
+	total := uint64(0)
 	for i := range d.file.Sections {
 		s := &d.file.Sections[i]
 		if s.Name == sectionOriginal {
@@ -139,12 +161,20 @@ func (d *decoder) sections() error {
 		case s.Flags&elf.SHF_WRITE != 0:
 			kind = Data
 		}
-		if kind == Text && s.Flags&elf.SHF_WRITE != 0 || s.Align > 4096 || s.Size > maxMemory || kind != BSS && s.Type == elf.SHT_NOBITS {
-			return fmt.Errorf("section %s: flags %v, alignment %d or size %d is not allowed", s.Name, s.Flags, s.Align, s.Size)
-		}
 		data, err := s.Data()
 		if err != nil {
 			return err
+		}
+		total += s.Size
+		writable := s.Flags&elf.SHF_WRITE != 0
+		if kind == Text && writable || s.Flags&elf.SHF_TLS != 0 || s.Align > maxAlign || s.Size > maxMemory || total > maxMemory || kind != BSS && uint64(len(data)) != s.Size {
+			return fmt.Errorf("section %s: flags %v, alignment %d or size %d is not allowed", s.Name, s.Flags, s.Align, s.Size)
+		}
+		if slices.ContainsFunc(d.patch.Sections, func(have Section) bool { return have.Name == s.Name }) {
+			return fmt.Errorf("section %s: there are two", s.Name)
+		}
+		if len(d.patch.Sections) == maxSections {
+			return fmt.Errorf("more than %d sections of memory", maxSections)
 		}
 		d.section[i] = len(d.patch.Sections)
 		d.patch.Sections = append(d.patch.Sections, Section{Name: s.Name, Kind: kind, Align: max(1, s.Align), Size: s.Size, Data: data})
@@ -192,13 +222,19 @@ func (d *decoder) imports() error {
 	if err != nil {
 		return err
 	}
-	for ; len(b) >= importSize; b = b[importSize:] {
+	if len(b)%importSize != 0 {
+		return fmt.Errorf("section %s: %d bytes", sectionImports, len(b))
+	}
+	for ; len(b) > 0; b = b[importSize:] {
 		i := int(binary.LittleEndian.Uint32(b)) - 1
 		version := binary.LittleEndian.Uint32(b[16:])
 		if i < 0 || i >= len(d.patch.Symbols) || d.patch.Symbols[i].Binding != Imported || uint64(version) >= uint64(len(strtab)) {
 			return fmt.Errorf("section %s: entry for symbol %d", sectionImports, i+1)
 		}
-		name, _, _ := strings.Cut(string(strtab[version:min(len(strtab), int(version)+256)]), "\x00")
+		name, _, ok := strings.Cut(string(strtab[version:min(len(strtab), int(version)+maxVersionName+1)]), "\x00")
+		if !ok {
+			return fmt.Errorf("symbol %q: version of more than %d bytes", d.patch.Symbols[i].Name, maxVersionName)
+		}
 		d.patch.Symbols[i].Import = &Import{
 			Version: name,
 			Slot:    specs.VAddr(binary.LittleEndian.Uint64(b[8:])),
@@ -209,8 +245,11 @@ func (d *decoder) imports() error {
 		if s.Binding == Imported && s.Import == nil {
 			return fmt.Errorf("symbol %q: undefined, and not in %s", s.Name, sectionImports)
 		}
-		if s.Import != nil && s.Import.Slot != 0 && !d.patch.Target.Image.Contains(s.Import.Slot) {
-			return fmt.Errorf("symbol %q: slot %v is outside the target", s.Name, s.Import.Slot)
+		if s.Import == nil || s.Import.Slot == 0 {
+			continue
+		}
+		if slot := s.Import.Slot; !d.patch.Target.Image.Contains(slot) || d.patch.Target.Image.Hi-slot < 8 || slot%8 != 0 {
+			return fmt.Errorf("symbol %q: slot %v is outside the target or not aligned", s.Name, slot)
 		}
 	}
 	return nil
@@ -249,8 +288,8 @@ func (d *decoder) functions() error {
 		return fmt.Errorf("section %s: %w", sectionMeta, err)
 	}
 	d.patch.Meta, d.patch.Target.Name = meta.Meta, meta.Target
-	if _, err := specs.ParseSeries(string(meta.Meta.Series)); err != nil {
-		return err
+	if err := meta.check(); err != nil {
+		return fmt.Errorf("section %s: %w", sectionMeta, err)
 	}
 	b, err := d.content(sectionFunctions)
 	if err != nil {
@@ -264,6 +303,45 @@ func (d *decoder) functions() error {
 			return fmt.Errorf("function %q: %w", f.Name, err)
 		}
 		d.patch.Functions = append(d.patch.Functions, f)
+	}
+	return d.overlap()
+}
+
+// overlap refuses two functions that would overwrite each other's entry.
+func (d *decoder) overlap() error {
+	byAddress := slices.SortedFunc(slices.Values(d.patch.Functions), func(x, y Function) int { return cmp.Compare(x.Original.Lo, y.Original.Lo) })
+	for i := 1; i < len(byAddress); i++ {
+		if x, y := byAddress[i-1], byAddress[i]; x.Original.Lo+specs.VAddr(x.Room) > y.Original.Lo {
+			return fmt.Errorf("functions %q and %q overlap", x.Name, y.Name)
+		}
+	}
+	return nil
+}
+
+// check refuses what people cannot read on a terminal, or what is beyond
+// measure.
+func (m *metadata) check() error {
+	if _, err := specs.ParseSeries(string(m.Meta.Series)); err != nil {
+		return err
+	}
+	if m.Meta.Level == 0 {
+		return errors.New("level 0: want 1 or more")
+	}
+	if strings.ContainsRune(m.Target, '/') {
+		return fmt.Errorf("target %q: want a base name", m.Target)
+	}
+	texts := []string{m.Target, m.Meta.Name, m.Meta.Producer}
+	texts = append(texts, m.Meta.CVEs...)
+	lines := strings.Split(m.Meta.Description, "\n")
+	for _, f := range m.Functions {
+		texts = append(texts, f.Name, f.File)
+		lines = append(lines, strings.Split(f.Reason, "\n")...)
+	}
+	control := func(r rune) bool { return r != '\t' && unicode.IsControl(r) }
+	for _, t := range append(texts, lines...) {
+		if len(t) > maxText || strings.ContainsFunc(t, control) {
+			return fmt.Errorf("text %.40q has control characters or is longer than %d bytes", t, maxText)
+		}
 	}
 	return nil
 }
@@ -280,7 +358,7 @@ func (d *decoder) function(f *Function, b []byte) error {
 	b = b[24+sha256.Size:]
 	f.Symbol = int(binary.LittleEndian.Uint32(b)) - 1
 	n := binary.LittleEndian.Uint32(b[4:])
-	if n > maxEntryBytes || uint64(n) > f.Room {
+	if uint64(n) != min(maxEntryBytes, f.Room) {
 		return fmt.Errorf("entry of %d bytes", n)
 	}
 	f.Entry = b[8 : 8+n : 8+n]
@@ -288,7 +366,7 @@ func (d *decoder) function(f *Function, b []byte) error {
 		return fmt.Errorf("symbol %d of %d", f.Symbol, len(d.patch.Symbols))
 	}
 	s := d.patch.Symbols[f.Symbol]
-	if s.Binding != Carried || d.patch.Sections[s.Section].Kind != Text {
+	if s.Binding != Carried || d.patch.Sections[s.Section].Kind != Text || s.Value >= d.patch.Sections[s.Section].Size || s.Value%uint64(d.patch.Arch.MinInsn) != 0 {
 		return fmt.Errorf("symbol %q is not code of the patch", s.Name)
 	}
 	return nil

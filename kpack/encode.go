@@ -7,6 +7,8 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
+
+	"github.com/fother/fother/kpack/elfobj"
 )
 
 // The sections of a .kpatch file beside the carried ones and their
@@ -48,8 +50,8 @@ type metadata struct {
 }
 
 // Encode returns the patch as a .kpatch file. The same patch gives the same
-// bytes. Imported symbols have to come last, and carried sections may not be
-// empty of a name.
+// bytes. Imported symbols have to come last. It fails for a patch that [Decode]
+// would refuse.
 func (p *Patch) Encode() ([]byte, error) {
 	w := &elfWriter{order: binary.LittleEndian, symbols: []elf.Sym64{{}}}
 	w.strings.add("")
@@ -78,6 +80,13 @@ func (p *Patch) Encode() ([]byte, error) {
 	out := w.file(p.Arch.Machine)
 	sum := sha256.Sum256(out)
 	copy(out[w.sections[note].Off+uint64(digest):], sum[:])
+	f, err := elfobj.Parse(out)
+	if err == nil {
+		_, err = decode(f, out)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("patch of %s cannot be written: %w", p.Target.Name, err)
+	}
 	return out, nil
 }
 

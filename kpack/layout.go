@@ -40,7 +40,11 @@ type extras struct {
 }
 
 // maxMemory bounds the memory of one patch, in bytes.
-const maxMemory = 1 << 30
+const maxMemory = 256 << 20
+
+// maxAlign bounds the alignment of a section, in bytes: that of the smallest
+// page, where the patch's memory begins.
+const maxAlign = 4096
 
 // Layout computes the layout for pages of the given size, with header bytes at
 // the start left to the caller.
@@ -51,7 +55,7 @@ func (p *Patch) Layout(page, header uint64) (Layout, error) {
 	}
 	l := Layout{sections: make([]uint64, len(p.Sections)), symbols: make([]extras, len(p.Symbols))}
 	need := p.needs(m)
-	at := header
+	at := max(header, 1) // offset 0 stands for none in extras
 	region := func(r *Region, kinds []Kind, extra func()) error {
 		start := r.Offset
 		for _, kind := range kinds {

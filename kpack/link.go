@@ -130,17 +130,20 @@ func (k *linker) extras(i int) error {
 		return nil
 	}
 	if s.Import.Slot != 0 {
-		k.machine.stub(k.memory[x.stub:], at(x.stub), k.bias.Addr(s.Import.Slot))
-		return nil
+		return k.machine.stub(k.memory[x.stub:], at(x.stub), k.bias.Addr(s.Import.Slot))
 	}
 	r, err := k.lookup(i)
 	if err != nil {
 		return err
 	}
-	k.machine.stub(k.memory[x.stub:], at(x.stub), at(x.slot))
+	if err := k.machine.stub(k.memory[x.stub:], at(x.stub), at(x.slot)); err != nil {
+		return err
+	}
 	first := r.addr
 	if r.ifunc {
-		k.machine.thunk(k.memory[x.thunk:], at(x.thunk), at(x.slot), r.addr)
+		if err := k.machine.thunk(k.memory[x.thunk:], at(x.thunk), at(x.slot), r.addr); err != nil {
+			return err
+		}
 		first = at(x.thunk)
 	}
 	binary.LittleEndian.PutUint64(k.memory[x.slot:], uint64(first))

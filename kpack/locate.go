@@ -24,17 +24,38 @@ type symbolIndex struct {
 	file    *elfobj.File
 	globals map[string]elfobj.Symbol
 	locals  map[string][]localSymbol
-	// slots are the GOT entries that the dynamic linker fills.
-	slots   map[string]slot
-	dynamic map[string]elfobj.Symbol
+	// functions are the names at each address of a function.
+	functions map[specs.VAddr][]string
+	// groups counts the STT_FILE symbols of each name, last is the number of
+	// the last one.
+	groups map[string]int
+	last   int
+	// dynamic are the dynamic symbols: of several versions of a name the
+	// default one. ambiguous are the names imported in several versions.
+	dynamic   map[string]elfobj.Symbol
+	ambiguous map[string]bool
+	// slots are the GOT entries that the dynamic linker fills for them, bound
+	// the names that it looks up for the file's own references.
+	slots map[string]slot
+	bound map[string]bool
 	// lazy is set if JUMP_SLOT entries may be bound at the first call.
-	lazy, symbolic, pie bool
+	lazy, pie bool
 }
+
+// shared reports whether the file is a shared library.
+func (x *symbolIndex) shared() bool { return x.file.Type == elf.ET_DYN && !x.pie && len(x.dynamic) > 0 }
 
 type localSymbol struct {
 	elfobj.Symbol
 	source string // name of the STT_FILE group, "" before the first
 	group  int    // number of the group
+}
+
+// wasGlobal reports whether l was a global symbol in the unit that defines it.
+// ld puts those after the symbols of all units, behind an STT_FILE symbol
+// without a name.
+func (x *symbolIndex) wasGlobal(l localSymbol) bool {
+	return l.Vis != elf.STV_DEFAULT || l.source == "" && l.group > 0 && l.group == x.last
 }
 
 type slot struct {
@@ -44,8 +65,11 @@ type slot struct {
 
 func newSymbolIndex(f *elfobj.File, m *machine) (*symbolIndex, error) {
 	x := &symbolIndex{
-		file: f, globals: map[string]elfobj.Symbol{}, locals: map[string][]localSymbol{},
-		slots: map[string]slot{}, dynamic: map[string]elfobj.Symbol{},
+		file: f, globals: map[string]elfobj.Symbol{}, locals: map[string][]localSymbol{}, groups: map[string]int{}, functions: map[specs.VAddr][]string{},
+		dynamic: map[string]elfobj.Symbol{}, ambiguous: map[string]bool{}, slots: map[string]slot{}, bound: map[string]bool{},
+	}
+	if err := x.readDynamic(m); err != nil {
+		return nil, err
 	}
 	syms, err := f.Symbols()
 	if err != nil {
@@ -53,26 +77,34 @@ func newSymbolIndex(f *elfobj.File, m *machine) (*symbolIndex, error) {
 	}
 	source, group := "", 0
 	for _, s := range syms {
+		if s.Type == elf.STT_FUNC && s.Defined() && s.Size > 0 {
+			x.functions[specs.VAddr(s.Value)] = append(x.functions[specs.VAddr(s.Value)], s.Name)
+		}
 		switch {
 		case s.Type == elf.STT_FILE:
 			source = s.Name
 			group++
+			x.groups[source]++
 		case !s.Defined() || s.Type == elf.STT_SECTION || s.Name == "":
 		case s.Bind == elf.STB_LOCAL:
 			x.locals[s.Name] = append(x.locals[s.Name], localSymbol{s, source, group})
 		default:
 			// ld appends the version: NAME@@VERSION for the default one, and
-			// NAME@VERSION for others and for copy relocations.
-			name, version, _ := strings.Cut(s.Name, "@")
-			if _, taken := x.globals[name]; !taken || version == "" || strings.HasPrefix(version, "@") {
+			// NAME@VERSION for copy relocations and for versions that only
+			// references made to an older library have.
+			name, version, versioned := strings.Cut(s.Name, "@")
+			if !versioned || strings.HasPrefix(version, "@") {
+				x.globals[name] = s
+			} else if _, taken := x.globals[name]; !taken && !x.shared() {
 				x.globals[name] = s
 			}
 		}
 	}
-	return x, x.readDynamic(m)
+	x.last = group
+	return x, nil
 }
 
-// readDynamic fills slots and dynamic. A static executable has neither.
+// readDynamic fills dynamic, slots and bound. A static executable has none.
 func (x *symbolIndex) readDynamic(m *machine) error {
 	dynamic, err := x.file.Dynamic()
 	if errors.Is(err, elfobj.ErrNoDynamic) {
@@ -80,14 +112,22 @@ func (x *symbolIndex) readDynamic(m *machine) error {
 	} else if err != nil {
 		return err
 	}
-	x.lazy, x.symbolic, x.pie = !dynamic.Now, dynamic.Symbolic, dynamic.Flags1&elf.DF_1_PIE != 0
+	x.lazy, x.pie = !dynamic.Now, dynamic.Flags1&elf.DF_1_PIE != 0
 	syms, err := x.file.DynSymbols()
 	if err != nil {
 		return err
 	}
-	for _, s := range syms {
-		if s.Name != "" {
-			x.dynamic[s.Name] = s
+	chosen := map[string]int{}
+	for i, s := range syms {
+		if s.Name == "" {
+			continue
+		}
+		old, taken := x.dynamic[s.Name]
+		if taken && !old.Defined() && !s.Defined() {
+			x.ambiguous[s.Name] = true
+		}
+		if !taken || s.Defined() && (!old.Defined() || !s.VersionHidden) {
+			x.dynamic[s.Name], chosen[s.Name] = s, i
 		}
 	}
 	relocs, err := x.file.DynRelocs()
@@ -95,10 +135,14 @@ func (x *symbolIndex) readDynamic(m *machine) error {
 		return err
 	}
 	for _, r := range relocs {
-		if r.Type != m.globDat && r.Type != m.jumpSlot || r.Symbol <= 0 || r.Symbol >= len(syms) {
+		if r.Symbol <= 0 || r.Symbol >= len(syms) || chosen[syms[r.Symbol].Name] != r.Symbol {
 			continue
 		}
 		name, lazy := syms[r.Symbol].Name, r.Type == m.jumpSlot && x.lazy
+		x.bound[name] = true
+		if r.Type != m.globDat && r.Type != m.jumpSlot {
+			continue
+		}
 		if old, ok := x.slots[name]; !ok || old.lazy {
 			x.slots[name] = slot{specs.VAddr(r.Offset), lazy}
 		}
@@ -151,7 +195,7 @@ func (p *placement) findGroup() (int, error) {
 	places := map[int]map[elf.SectionIndex]specs.VAddr{}
 	locals := 0
 	for _, s := range p.symbols {
-		if s.Bind != elf.STB_LOCAL || s.Type != elf.STT_FUNC && s.Type != elf.STT_OBJECT || !s.Defined() {
+		if _, ok := s.InSection(); !ok || s.Bind != elf.STB_LOCAL || s.Type != elf.STT_FUNC && s.Type != elf.STT_OBJECT {
 			continue
 		}
 		for _, l := range p.index.locals[s.Name] {
@@ -207,6 +251,9 @@ func (p *placement) find(name string) (elfobj.Symbol, specs.VAddr, error) {
 		}
 		return s, specs.VAddr(g.Value), nil
 	}
+	if _, ok := s.InSection(); !ok {
+		return s, 0, errors.New("is a number, not an address in the target")
+	}
 	b, ok := p.bases[s.Section]
 	if !ok {
 		b.addr, b.err = p.locate(s.Section)
@@ -220,14 +267,18 @@ func (p *placement) find(name string) (elfobj.Symbol, specs.VAddr, error) {
 // decide between candidates, and contradict a wrong only one.
 func (p *placement) locate(section elf.SectionIndex) (specs.VAddr, error) {
 	var candidates map[specs.VAddr]bool
+	certain := p.group >= 0 || p.index.groups[p.source] <= 1
 	for _, s := range p.symbols {
-		if s.Section != section || s.Type == elf.STT_SECTION || s.Type == elf.STT_FILE || s.Name == "" {
+		// Symbols that begin with a dollar sign say where code and data are
+		// (AAELF64, "Mapping symbols").
+		if s.Section != section || s.Type == elf.STT_SECTION || s.Type == elf.STT_FILE || s.Name == "" || s.Name[0] == '$' {
 			continue
 		}
 		votes := p.votes(s)
 		if len(votes) == 0 {
 			continue // discarded by name, such as .L symbols; others decide
 		}
+		certain = certain || s.Bind != elf.STB_LOCAL
 		if candidates == nil {
 			candidates = votes
 			continue
@@ -246,13 +297,15 @@ func (p *placement) locate(section elf.SectionIndex) (specs.VAddr, error) {
 			found = append(found, c)
 		}
 	}
-	switch len(found) {
-	case 0:
+	switch {
+	case len(found) == 0:
 		return 0, ErrNotLinked
-	case 1:
-		return found[0], nil
+	case len(found) > 1:
+		return 0, fmt.Errorf("could be at %d places of the linked file: file name, symbol names and bytes are the same", len(found))
+	case !certain:
+		return 0, fmt.Errorf("may belong to another of the %d files called %s: this one has nothing else in the linked file to tell it by", p.index.groups[p.source], p.source)
 	}
-	return 0, fmt.Errorf("could be at %d places of the linked file: file name, symbol names and bytes are the same", len(found))
+	return found[0], nil
 }
 
 // votes returns the addresses where s's section would begin if s were one of
@@ -267,7 +320,7 @@ func (p *placement) votes(s elfobj.Symbol) map[specs.VAddr]bool {
 	}
 	// Hidden symbols, and those that a version script hides, become local.
 	for _, l := range p.index.locals[s.Name] {
-		if l.Type == s.Type && (s.Bind != elf.STB_LOCAL || p.mine(l)) {
+		if l.Type == s.Type && (p.mine(l) || s.Bind != elf.STB_LOCAL && p.index.wasGlobal(l)) {
 			v[specs.VAddr(l.Value-s.Value)] = true
 		}
 	}

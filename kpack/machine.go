@@ -19,12 +19,12 @@ type machine struct {
 
 	stubSize int
 	// stub writes the code at address at that jumps to where slot points.
-	stub func(dst []byte, at, slot specs.Addr)
+	stub func(dst []byte, at, slot specs.Addr) error
 	// thunkSize and thunk: code that calls an ifunc's resolver, stores what it
 	// returned in slot, and jumps there with all argument registers as they
 	// were.
 	thunkSize int
-	thunk     func(dst []byte, at, slot, resolver specs.Addr)
+	thunk     func(dst []byte, at, slot, resolver specs.Addr) error
 
 	// padding returns how many bytes at the start of b are what assemblers and
 	// linkers put between functions.
@@ -60,8 +60,9 @@ type howto struct {
 	size  int // bytes of the field
 	value value
 	got   bool // S is the GOT entry's address
-	// branch relocations may go to a stub when the symbol is imported.
-	branch bool
+	// branch relocations may go to a stub when the symbol is an imported
+	// function; those of calls and jumps only can refer to nothing else.
+	branch, call bool
 	// low says that the value must be a small absolute address, which limits
 	// where the patch can be mapped.
 	low bool

@@ -16,15 +16,15 @@ var machineAArch64 = &machine{
 		uint32(elf.R_AARCH64_ABS64):               {name: "R_AARCH64_ABS64", size: 8, put: put64},
 		uint32(elf.R_AARCH64_PREL64):              {name: "R_AARCH64_PREL64", size: 8, value: valueRel, put: put64},
 		uint32(elf.R_AARCH64_PREL32):              {name: "R_AARCH64_PREL32", size: 4, value: valueRel, put: putS32},
-		uint32(elf.R_AARCH64_CALL26):              {name: "R_AARCH64_CALL26", size: 4, value: valueRel, branch: true, put: imm(0, 26, 2)},
-		uint32(elf.R_AARCH64_JUMP26):              {name: "R_AARCH64_JUMP26", size: 4, value: valueRel, branch: true, put: imm(0, 26, 2)},
+		uint32(elf.R_AARCH64_CALL26):              {name: "R_AARCH64_CALL26", size: 4, value: valueRel, branch: true, call: true, put: imm(0, 26, 2)},
+		uint32(elf.R_AARCH64_JUMP26):              {name: "R_AARCH64_JUMP26", size: 4, value: valueRel, branch: true, call: true, put: imm(0, 26, 2)},
 		uint32(elf.R_AARCH64_CONDBR19):            {name: "R_AARCH64_CONDBR19", size: 4, value: valueRel, put: imm(5, 19, 2)},
 		uint32(elf.R_AARCH64_TSTBR14):             {name: "R_AARCH64_TSTBR14", size: 4, value: valueRel, put: imm(5, 14, 2)},
 		uint32(elf.R_AARCH64_LD_PREL_LO19):        {name: "R_AARCH64_LD_PREL_LO19", size: 4, value: valueRel, put: imm(5, 19, 2)},
-		uint32(elf.R_AARCH64_ADR_PREL_LO21):       {name: "R_AARCH64_ADR_PREL_LO21", size: 4, value: valueRel, put: adr(0)},
-		uint32(elf.R_AARCH64_ADR_PREL_PG_HI21):    {name: "R_AARCH64_ADR_PREL_PG_HI21", size: 4, value: valuePage, put: adr(12)},
+		uint32(elf.R_AARCH64_ADR_PREL_LO21):       {name: "R_AARCH64_ADR_PREL_LO21", size: 4, value: valueRel, branch: true, put: adr(0)},
+		uint32(elf.R_AARCH64_ADR_PREL_PG_HI21):    {name: "R_AARCH64_ADR_PREL_PG_HI21", size: 4, value: valuePage, branch: true, put: adr(12)},
 		uint32(elf.R_AARCH64_ADR_GOT_PAGE):        {name: "R_AARCH64_ADR_GOT_PAGE", size: 4, value: valuePage, got: true, put: adr(12)},
-		uint32(elf.R_AARCH64_ADD_ABS_LO12_NC):     {name: "R_AARCH64_ADD_ABS_LO12_NC", size: 4, put: lo12(0)},
+		uint32(elf.R_AARCH64_ADD_ABS_LO12_NC):     {name: "R_AARCH64_ADD_ABS_LO12_NC", size: 4, branch: true, put: lo12(0)},
 		uint32(elf.R_AARCH64_LDST8_ABS_LO12_NC):   {name: "R_AARCH64_LDST8_ABS_LO12_NC", size: 4, put: lo12(0)},
 		uint32(elf.R_AARCH64_LDST16_ABS_LO12_NC):  {name: "R_AARCH64_LDST16_ABS_LO12_NC", size: 4, put: lo12(1)},
 		uint32(elf.R_AARCH64_LDST32_ABS_LO12_NC):  {name: "R_AARCH64_LDST32_ABS_LO12_NC", size: 4, put: lo12(2)},
@@ -35,7 +35,7 @@ var machineAArch64 = &machine{
 	globDat:   uint32(elf.R_AARCH64_GLOB_DAT),
 	jumpSlot:  uint32(elf.R_AARCH64_JUMP_SLOT),
 	relaxed:   func(uint32) (int, int) { return 0, 0 }, // ld rewrites no more than the relocated instruction
-	stubSize:  16,
+	stubSize:  24,
 	stub:      stubAArch64,
 	thunkSize: 4 * len(thunkAArch64),
 	thunk:     putThunkAArch64,
@@ -95,6 +95,8 @@ func putWords(dst []byte, words ...uint32) {
 
 const (
 	btiC    = 0xd503245f
+	btiJC   = 0xd50324df
+	insnNop = 0xd503201f
 	paciasp = 0xd503233f
 	pacibsp = 0xd503237f
 	insnB   = 0x14000000
@@ -102,18 +104,24 @@ const (
 
 // putPage fills the ADRP at offset adrp and the LDR or STR (64 bit) at offset
 // lo of dst, which lies at address at, with the address target.
-func putPage(dst []byte, at specs.Addr, adrp, lo int, target specs.Addr) {
+func putPage(dst []byte, at specs.Addr, adrp, lo int, target specs.Addr) error {
 	h := howto{value: valuePage}
-	// Layout keeps code and slots within 4 GiB and slots at multiples of 8, so
-	// neither can fail.
-	_ = adr(12)(dst[adrp:], h.compute(uint64(target), 0, uint64(at)+uint64(adrp)))
-	_ = lo12(3)(dst[lo:], int64(target))
+	if err := adr(12)(dst[adrp:], h.compute(uint64(target), 0, uint64(at)+uint64(adrp))); err != nil {
+		return err
+	}
+	return lo12(3)(dst[lo:], int64(target))
 }
 
-// stubAArch64: bti c; adrp x16, slot; ldr x17, [x16, #lo12]; br x17.
-func stubAArch64(dst []byte, at, slot specs.Addr) {
-	putWords(dst, btiC, 0x90000010, 0xf9400211, 0xd61f0220)
-	putPage(dst, at, 4, 8, slot)
+// stubAArch64 is a PLT entry: bti c; adrp x16, slot; ldr x17, [x16, #lo12];
+// add x16, x16, #lo12; br x17. A slot that is not bound yet leads to PLT[0],
+// and the dynamic linker tells from x16 which slot it was (AAELF64, "PLT
+// sequences").
+func stubAArch64(dst []byte, at, slot specs.Addr) error {
+	putWords(dst, btiC, 0x90000010, 0xf9400211, 0x91000210, 0xd61f0220, insnNop)
+	if err := putPage(dst, at, 4, 8, slot); err != nil {
+		return err
+	}
+	return lo12(0)(dst[12:], int64(slot))
 }
 
 // thunkAArch64 saves what AAPCS64 lets a caller pass in registers, calls the
@@ -121,35 +129,34 @@ func stubAArch64(dst []byte, at, slot specs.Addr) {
 // their argument), and goes where it says.
 var thunkAArch64 = []uint32{
 	btiC,
-	0xa9b07bfd,             // stp x29, x30, [sp, #-256]!
-	0xa90107e0,             // stp x0, x1, [sp, #16]
-	0xa9020fe2,             // stp x2, x3, [sp, #32]
-	0xa90317e4,             // stp x4, x5, [sp, #48]
-	0xa9041fe6,             // stp x6, x7, [sp, #64]
-	0xf9002be8,             // str x8, [sp, #80]
-	0xad0307e0,             // stp q0, q1, [sp, #96]
-	0xad040fe2,             // stp q2, q3, [sp, #128]
-	0xad0517e4,             // stp q4, q5, [sp, #160]
-	0xad061fe6,             // stp q6, q7, [sp, #192]
-	0xd2800000,             // mov x0, #0
-	0x58000270,             // ldr x16, resolver
-	0xd63f0200,             // blr x16
-	0xaa0003f1,             // mov x17, x0
-	0x90000010,             // adrp x16, slot
-	0xf9000211,             // str x17, [x16, #lo12]
-	0xad461fe6,             // ldp q6, q7, [sp, #192]
-	0xad4517e4,             // ldp q4, q5, [sp, #160]
-	0xad440fe2,             // ldp q2, q3, [sp, #128]
-	0xad4307e0,             // ldp q0, q1, [sp, #96]
-	0xf9402be8,             // ldr x8, [sp, #80]
-	0xa9441fe6,             // ldp x6, x7, [sp, #64]
-	0xa94317e4,             // ldp x4, x5, [sp, #48]
-	0xa9420fe2,             // ldp x2, x3, [sp, #32]
-	0xa94107e0,             // ldp x0, x1, [sp, #16]
-	0xa8d07bfd,             // ldp x29, x30, [sp], #256
-	0xd61f0220,             // br x17
-	0xd503201f, 0xd503201f, // nop, nop
-	0xd503201f,
+	0xa9b07bfd, // stp x29, x30, [sp, #-256]!
+	0xa90107e0, // stp x0, x1, [sp, #16]
+	0xa9020fe2, // stp x2, x3, [sp, #32]
+	0xa90317e4, // stp x4, x5, [sp, #48]
+	0xa9041fe6, // stp x6, x7, [sp, #64]
+	0xf9002be8, // str x8, [sp, #80]
+	0xad0307e0, // stp q0, q1, [sp, #96]
+	0xad040fe2, // stp q2, q3, [sp, #128]
+	0xad0517e4, // stp q4, q5, [sp, #160]
+	0xad061fe6, // stp q6, q7, [sp, #192]
+	0xd2800000, // mov x0, #0
+	0x58000270, // ldr x16, resolver
+	0xd63f0200, // blr x16
+	0xaa0003f1, // mov x17, x0
+	0x90000010, // adrp x16, slot
+	0xf9000211, // str x17, [x16, #lo12]
+	0xad461fe6, // ldp q6, q7, [sp, #192]
+	0xad4517e4, // ldp q4, q5, [sp, #160]
+	0xad440fe2, // ldp q2, q3, [sp, #128]
+	0xad4307e0, // ldp q0, q1, [sp, #96]
+	0xf9402be8, // ldr x8, [sp, #80]
+	0xa9441fe6, // ldp x6, x7, [sp, #64]
+	0xa94317e4, // ldp x4, x5, [sp, #48]
+	0xa9420fe2, // ldp x2, x3, [sp, #32]
+	0xa94107e0, // ldp x0, x1, [sp, #16]
+	0xa8d07bfd, // ldp x29, x30, [sp], #256
+	0xd61f0220, // br x17
+	insnNop, insnNop, insnNop,
 	0, 0, // resolver
 	0,
 }
@@ -160,11 +167,13 @@ const (
 	thunkAddress = 31
 )
 
-func putThunkAArch64(dst []byte, at, slot, resolver specs.Addr) {
+func putThunkAArch64(dst []byte, at, slot, resolver specs.Addr) error {
 	putWords(dst, thunkAArch64...)
-	_ = imm(5, 19, 2)(dst[4*thunkLiteral:], 4*(thunkAddress-thunkLiteral))
-	putPage(dst, at, 4*thunkAdrp, 4*(thunkAdrp+1), slot)
 	binary.LittleEndian.PutUint64(dst[4*thunkAddress:], uint64(resolver))
+	if err := imm(5, 19, 2)(dst[4*thunkLiteral:], 4*(thunkAddress-thunkLiteral)); err != nil {
+		return err
+	}
+	return putPage(dst, at, 4*thunkAdrp, 4*(thunkAdrp+1), slot)
 }
 
 // redirectAArch64 keeps a landing pad: behind "bti c" a B follows. paciasp is
@@ -176,7 +185,7 @@ func redirectAArch64(entry []byte, from, to specs.Addr) (specs.Addr, []byte, err
 	}
 	site, code := from, make([]byte, 0, 8)
 	switch binary.LittleEndian.Uint32(entry) {
-	case btiC:
+	case btiC, btiJC:
 		site += 4
 	case paciasp, pacibsp:
 		code = binary.LittleEndian.AppendUint32(code, btiC)
@@ -194,7 +203,7 @@ func redirectAArch64(entry []byte, from, to specs.Addr) (specs.Addr, []byte, err
 func paddingAArch64(b []byte) int {
 	n := 0
 	for n+4 <= len(b) {
-		if w := binary.LittleEndian.Uint32(b[n:]); w != 0 && w != 0xd503201f {
+		if w := binary.LittleEndian.Uint32(b[n:]); w != 0 && w != insnNop {
 			break
 		}
 		n += 4

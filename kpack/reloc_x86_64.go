@@ -18,7 +18,7 @@ var machineX86_64 = &machine{
 		uint32(elf.R_X86_64_32):            {name: "R_X86_64_32", size: 4, low: true, put: putU32},
 		uint32(elf.R_X86_64_32S):           {name: "R_X86_64_32S", size: 4, low: true, put: putS32},
 		uint32(elf.R_X86_64_PC32):          {name: "R_X86_64_PC32", size: 4, value: valueRel, branch: true, put: putS32},
-		uint32(elf.R_X86_64_PLT32):         {name: "R_X86_64_PLT32", size: 4, value: valueRel, branch: true, put: putS32},
+		uint32(elf.R_X86_64_PLT32):         {name: "R_X86_64_PLT32", size: 4, value: valueRel, branch: true, call: true, put: putS32},
 		uint32(elf.R_X86_64_GOTPCREL):      {name: "R_X86_64_GOTPCREL", size: 4, value: valueRel, got: true, put: putS32},
 		uint32(elf.R_X86_64_GOTPCRELX):     {name: "R_X86_64_GOTPCRELX", size: 4, value: valueRel, got: true, put: putS32},
 		uint32(elf.R_X86_64_REX_GOTPCRELX): {name: "R_X86_64_REX_GOTPCRELX", size: 4, value: valueRel, got: true, put: putS32},
@@ -69,12 +69,12 @@ func relaxedX86_64(typ uint32) (before, after int) {
 }
 
 // stubX86_64 is a PLT entry: endbr64; jmp *slot(%rip).
-func stubX86_64(dst []byte, at, slot specs.Addr) {
+func stubX86_64(dst []byte, at, slot specs.Addr) error {
 	n := copy(dst, []byte{0xf3, 0x0f, 0x1e, 0xfa, 0xff, 0x25})
-	binary.LittleEndian.PutUint32(dst[n:], uint32(slot-at-10))
 	for i := n + 4; i < 16; i++ {
 		dst[i] = 0xcc
 	}
+	return putS32(dst[n:], int64(slot-at)-int64(n+4))
 }
 
 // thunkX86_64 saves what psABI 3.2.3 lets a caller pass in registers (and r10,
@@ -111,11 +111,13 @@ const (
 	thunkJump     = thunkStore + 4 + 39 + 7 + 8 + 5 + 2
 )
 
-func putThunkX86_64(dst []byte, at, slot, resolver specs.Addr) {
+func putThunkX86_64(dst []byte, at, slot, resolver specs.Addr) error {
 	copy(dst, thunkX86_64)
 	binary.LittleEndian.PutUint64(dst[thunkResolver:], uint64(resolver))
-	binary.LittleEndian.PutUint32(dst[thunkStore:], uint32(slot-at-thunkStore-4))
-	binary.LittleEndian.PutUint32(dst[thunkJump:], uint32(slot-at-thunkJump-4))
+	if err := putS32(dst[thunkStore:], int64(slot-at)-thunkStore-4); err != nil {
+		return err
+	}
+	return putS32(dst[thunkJump:], int64(slot-at)-thunkJump-4)
 }
 
 // endbr64 is the landing pad of indirect branches under CET; it stays.
