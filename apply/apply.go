@@ -2,6 +2,7 @@ package apply
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -57,7 +58,8 @@ type Result struct {
 }
 
 // Prepare says what Apply would do, and changes nothing.
-func Prepare(ctx context.Context, pid int, patches []*kpack.Patch) (*Plan, error) {
+func Prepare(ctx context.Context, pid int, patches []*kpack.Patch) (_ *Plan, err error) {
+	defer func() { err = orGone(pid, err) }()
 	p, err := Open(pid)
 	if err != nil {
 		return nil, err
@@ -75,7 +77,8 @@ func Prepare(ctx context.Context, pid int, patches []*kpack.Patch) (*Plan, error
 // Errors: [ErrAlreadyApplied] if all that fit are there, [*NoFitError] if none
 // fits, [*MismatchError], [*ConflictError], [*BusyError], [ErrNoMemory],
 // [ErrPermission], [ErrGone], [ErrLocked], [*TracedError], [*StuckError].
-func Apply(ctx context.Context, pid int, patches []*kpack.Patch, o Options) (*Result, error) {
+func Apply(ctx context.Context, pid int, patches []*kpack.Patch, o Options) (_ *Result, err error) {
+	defer func() { err = orGone(pid, err) }()
 	start := time.Now()
 	p, err := open(pid, true)
 	if err != nil {
@@ -99,6 +102,18 @@ func Apply(ctx context.Context, pid int, patches []*kpack.Patch, o Options) (*Re
 	}
 	res.Wall = time.Since(start)
 	return res, nil
+}
+
+// orGone returns ErrGone for whatever failed because the process has ended
+// meanwhile: what is read of a process that is ending may be anything.
+func orGone(pid int, err error) error {
+	if err == nil || errors.Is(err, ErrGone) {
+		return err
+	}
+	if _, e := readMaps(pid); errors.Is(e, ErrGone) {
+		return ErrGone
+	}
+	return err
 }
 
 // carryOut stages and commits a plan.
@@ -195,7 +210,8 @@ func (s Selector) matches(id specs.PatchID) bool {
 // stop, all or none; without selectors all.
 //
 // Errors: [ErrNotApplied] if there is none; else those of Apply.
-func Revert(ctx context.Context, pid int, which []Selector, o Options) (*Result, error) {
+func Revert(ctx context.Context, pid int, which []Selector, o Options) (_ *Result, err error) {
+	defer func() { err = orGone(pid, err) }()
 	start := time.Now()
 	p, err := open(pid, true)
 	if err != nil {

@@ -81,7 +81,7 @@ func TestHalfDone(t *testing.T) {
 		{"staged", func(p *Process) { half(p, 0, staged, 0) }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			r := start(t, bin, "call", "sleep")
+			r := start(t, bin, "sleep") // nobody runs what is written without a stop
 			before := r.snapshot()
 			applyTo(t, r.pid, one)
 			p, err := open(r.pid, true)
@@ -132,7 +132,7 @@ func TestHalfReplaced(t *testing.T) {
 	one := patchFor(t, bin, "default", 1, "answer", "other")
 	two := patchFor(t, bin, "next", 2, "text") // to have a second record
 	for _, decided := range []bool{false, true} {
-		r := start(t, bin, "call")
+		r := start(t, bin, "sleep")
 		before := r.snapshot()
 		applyTo(t, r.pid, one)
 		applyTo(t, r.pid, two)
