@@ -152,11 +152,8 @@ func (plan *Plan) transaction() *transaction {
 				current[f.Site] = f.New
 			}
 		}
+		t.zones = append(t.zones, s.zones()...)
 		for _, f := range s.record.Functions {
-			t.zones = append(t.zones, zone{
-				Range: specs.Range[specs.Addr]{Lo: f.Lo, Hi: f.Hi}, function: f.Name, object: s.record.Object,
-				entries: []specs.Addr{f.Lo},
-			})
 			c := change{function: f.Name, object: s.record.Object, addr: f.Site, before: f.Old, after: f.New}
 			if b, ok := current[f.Site]; ok && len(b) == len(f.New) {
 				c.before = b
@@ -169,6 +166,25 @@ func (plan *Plan) transaction() *transaction {
 		}
 	}
 	return t
+}
+
+// zones are the original bodies and cold parts of the functions that s changes.
+func (s *step) zones() []zone {
+	var all []zone
+	for i, f := range s.record.Functions {
+		z := zone{
+			Range: specs.Range[specs.Addr]{Lo: f.Lo, Hi: f.Hi}, function: f.Name, object: s.record.Object,
+			entries: []specs.Addr{f.Lo},
+		}
+		all = append(all, z)
+		if cold := s.patch.Functions[i].Cold; cold.Size() > 0 {
+			bias := s.object.image.Bias
+			z.Range = specs.Range[specs.Addr]{Lo: bias.Addr(cold.Lo), Hi: bias.Addr(cold.Hi)}
+			z.entries = nil
+			all = append(all, z)
+		}
+	}
+	return all
 }
 
 // restores are the changes that take r's entries away at the given sites.

@@ -22,6 +22,12 @@ type zone struct {
 	going bool
 }
 
+// entry reports whether a is the first instruction of a function of z.
+func (z *zone) entry(a specs.Addr) bool {
+	_, found := slices.BinarySearch(z.entries, a)
+	return found
+}
+
 // redZone is how far below the stack pointer a leaf function keeps data.
 // Source: psABI x86-64, 3.2.2; none elsewhere, where it does no harm.
 const redZone = 128
@@ -146,7 +152,7 @@ func (in *inspector) registers(t *ptrace.Thread) *hit {
 	pc := t.Regs.PC()
 	for i := range in.zones {
 		z := &in.zones[i]
-		if z.Contains(pc) && (z.going || pc != z.Lo) {
+		if z.Contains(pc) && (z.going || !z.entry(pc)) {
 			return &hit{z, pc}
 		}
 		if !z.going {
@@ -174,7 +180,7 @@ func (in *inspector) word(a specs.Addr) *hit {
 		if !z.Contains(a) {
 			continue
 		}
-		if _, pointer := slices.BinarySearch(z.entries, a); !pointer {
+		if !z.entry(a) {
 			return &hit{z, a}
 		}
 	}

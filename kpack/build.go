@@ -329,9 +329,19 @@ func (b *builder) function(um *unitMerge, f BuildFunction) error {
 	b.patch.Functions = append(b.patch.Functions, Function{
 		Name: f.Original, File: um.unit.Name, Reason: f.Reason,
 		Original: specs.Range[specs.VAddr]{Lo: addr, Hi: addr + specs.VAddr(s.Size)},
-		Room:     room, Digest: specs.DigestOf(body), Entry: entry, Symbol: symbol,
+		Cold:     b.cold(um, f.Original), Room: room, Digest: specs.DigestOf(body), Entry: entry, Symbol: symbol,
 	})
 	return nil
+}
+
+// cold returns where the cold part of a function of the unit lies, which gcc
+// calls NAME.cold, or an empty range.
+func (b *builder) cold(um *unitMerge, name string) specs.Range[specs.VAddr] {
+	s, addr, err := um.place.find(name + ".cold")
+	if err != nil {
+		return specs.Range[specs.VAddr]{}
+	}
+	return specs.Range[specs.VAddr]{Lo: addr, Hi: addr + specs.VAddr(s.Size)}
 }
 
 // folded returns the name of a function that the linker put at the address of

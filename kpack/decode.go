@@ -354,8 +354,14 @@ func (d *decoder) function(f *Function, b []byte) error {
 		return fmt.Errorf("[%#x, +%d), room %d is outside the target", lo, size, f.Room)
 	}
 	f.Original = specs.Range[specs.VAddr]{Lo: specs.VAddr(lo), Hi: specs.VAddr(lo + size)}
-	copy(f.Digest[:], b[24:])
-	b = b[24+sha256.Size:]
+	if lo, size := binary.LittleEndian.Uint64(b[24:]), binary.LittleEndian.Uint64(b[32:]); size != 0 {
+		if !image.Contains(specs.VAddr(lo)) || size > uint64(image.Hi)-lo {
+			return fmt.Errorf("cold part [%#x, +%d) is outside the target", lo, size)
+		}
+		f.Cold = specs.Range[specs.VAddr]{Lo: specs.VAddr(lo), Hi: specs.VAddr(lo + size)}
+	}
+	copy(f.Digest[:], b[40:])
+	b = b[40+sha256.Size:]
 	f.Symbol = int(binary.LittleEndian.Uint32(b)) - 1
 	n := binary.LittleEndian.Uint32(b[4:])
 	if uint64(n) != min(maxEntryBytes, f.Room) {

@@ -34,7 +34,7 @@ const (
 )
 
 const (
-	functionSize = 24 + sha256.Size + 8 + maxEntryBytes
+	functionSize = 40 + sha256.Size + 8 + maxEntryBytes
 	importSize   = 24
 	// maxEntryBytes bounds Function.Entry.
 	maxEntryBytes = 32
@@ -132,6 +132,8 @@ func (p *Patch) functionTable() []byte {
 		b = binary.LittleEndian.AppendUint64(b, uint64(f.Original.Lo))
 		b = binary.LittleEndian.AppendUint64(b, f.Original.Size())
 		b = binary.LittleEndian.AppendUint64(b, f.Room)
+		b = binary.LittleEndian.AppendUint64(b, uint64(f.Cold.Lo))
+		b = binary.LittleEndian.AppendUint64(b, f.Cold.Size())
 		b = append(b, f.Digest[:]...)
 		b = binary.LittleEndian.AppendUint32(b, uint32(f.Symbol+1))
 		b = binary.LittleEndian.AppendUint32(b, uint32(len(f.Entry)))

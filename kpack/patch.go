@@ -117,6 +117,9 @@ type Function struct {
 	Reason string `json:"reason"`
 	// Original is the range of link-time addresses of the body in the target.
 	Original specs.Range[specs.VAddr] `json:"-"`
+	// Cold is the range of its cold part, which the compiler put elsewhere
+	// (NAME.cold), or empty.
+	Cold specs.Range[specs.VAddr] `json:"-"`
 	// Room is the number of bytes from Original.Lo that a redirection may
 	// overwrite: the body and the padding that follows it.
 	Room uint64 `json:"-"`
