@@ -3,6 +3,7 @@ package tasks
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os/exec"
@@ -168,19 +169,24 @@ func (r *realRun) each(ctx context.Context, verb string, files ...string) error 
 	return nil
 }
 
-// stopTime reads the stop from what fother --json prints.
+// stopTime reads the longest stop from what fother --json prints.
 func stopTime(b []byte) (time.Duration, error) {
-	var results []struct {
-		Stop struct {
-			Total time.Duration `json:"total_ns"`
-		} `json:"stop"`
+	var outcomes []struct {
+		Result struct {
+			Stop struct {
+				Longest time.Duration `json:"longest_ns"`
+			} `json:"stop"`
+		} `json:"result"`
 	}
-	if err := json.Unmarshal(b, &results); err != nil {
+	if err := json.Unmarshal(b, &outcomes); err != nil {
 		return 0, err
 	}
 	var longest time.Duration
-	for _, r := range results {
-		longest = max(longest, r.Stop.Total)
+	for _, o := range outcomes {
+		longest = max(longest, o.Result.Stop.Longest)
+	}
+	if longest == 0 {
+		return 0, errors.New("no stop in it")
 	}
 	return longest, nil
 }
