@@ -95,8 +95,9 @@ func (b *builder) outsideSymbol(um *unitMerge, name string, h howto) (Symbol, er
 	}
 	at, carried := b.carried[name+carriedSuffix]
 	_, slot := b.original.slots[name]
+	s, known := b.original.dynamic[name]
 	switch {
-	case carried && slot:
+	case carried && known && !s.Defined():
 		return Symbol{}, errors.New("is defined by the fix, but the original imports it from another object; give the new one another name")
 	case carried:
 		return b.patch.Symbols[at], nil

@@ -26,10 +26,11 @@ type symbolIndex struct {
 	locals  map[string][]localSymbol
 	// functions are the names at each address of a function.
 	functions map[specs.VAddr][]string
-	// groups counts the STT_FILE symbols of each name, last is the number of
-	// the last one.
-	groups map[string]int
-	last   int
+	// groups are the numbers of the STT_FILE symbols of each name, last is that
+	// of the last one. members are the functions and variables of each group.
+	groups  map[string][]int
+	last    int
+	members map[int][]string
 	// dynamic are the dynamic symbols: of several versions of a name the
 	// default one. ambiguous are the names imported in several versions.
 	dynamic   map[string]elfobj.Symbol
@@ -65,7 +66,7 @@ type slot struct {
 
 func newSymbolIndex(f *elfobj.File, m *machine) (*symbolIndex, error) {
 	x := &symbolIndex{
-		file: f, globals: map[string]elfobj.Symbol{}, locals: map[string][]localSymbol{}, groups: map[string]int{}, functions: map[specs.VAddr][]string{},
+		file: f, globals: map[string]elfobj.Symbol{}, locals: map[string][]localSymbol{}, groups: map[string][]int{}, members: map[int][]string{}, functions: map[specs.VAddr][]string{},
 		dynamic: map[string]elfobj.Symbol{}, ambiguous: map[string]bool{}, slots: map[string]slot{}, bound: map[string]bool{},
 	}
 	if err := x.readDynamic(m); err != nil {
@@ -84,10 +85,13 @@ func newSymbolIndex(f *elfobj.File, m *machine) (*symbolIndex, error) {
 		case s.Type == elf.STT_FILE:
 			source = s.Name
 			group++
-			x.groups[source]++
+			x.groups[source] = append(x.groups[source], group)
 		case !s.Defined() || s.Type == elf.STT_SECTION || s.Name == "":
 		case s.Bind == elf.STB_LOCAL:
 			x.locals[s.Name] = append(x.locals[s.Name], localSymbol{s, source, group})
+			if named(s) {
+				x.members[group] = append(x.members[group], s.Name)
+			}
 		default:
 			// ld appends the version: NAME@@VERSION for the default one, and
 			// NAME@VERSION for copy relocations and for versions that only
@@ -153,13 +157,14 @@ func (x *symbolIndex) readDynamic(m *machine) error {
 // placement says where the sections of one unit's object lie in the linked
 // file.
 type placement struct {
-	index   *symbolIndex
-	machine *machine
-	object  *elfobj.File
-	symbols []elfobj.Symbol
-	byName  map[string]int
-	source  string // the object's STT_FILE name
-	bases   map[elf.SectionIndex]base
+	index      *symbolIndex
+	machine    *machine
+	object     *elfobj.File
+	symbols    []elfobj.Symbol
+	byName     map[string]int
+	source     string // the object's STT_FILE name
+	bases      map[elf.SectionIndex]base
+	references map[elf.SectionIndex][]reference
 	// group is the number of the symbol group that is this unit's, or -1 if
 	// several could be.
 	group int
@@ -189,41 +194,135 @@ func newPlacement(x *symbolIndex, m *machine, object *elfobj.File) (*placement, 
 }
 
 // findGroup picks the unit's symbol group among those that have the name of
-// its source file: the one with all of its local symbols, at addresses where
-// its sections' bytes are.
+// its source file: the only one that nothing speaks against, or that the unit's
+// code refers to. Any of them may lack symbols, in sections that were dropped.
 func (p *placement) findGroup() (int, error) {
 	places := map[int]map[elf.SectionIndex]specs.VAddr{}
-	locals := 0
+	for _, group := range p.index.groups[p.source] {
+		places[group] = map[elf.SectionIndex]specs.VAddr{}
+	}
+	own := map[string]bool{}
 	for _, s := range p.symbols {
-		if _, ok := s.InSection(); !ok || s.Bind != elf.STB_LOCAL || s.Type != elf.STT_FUNC && s.Type != elf.STT_OBJECT {
+		if _, ok := s.InSection(); !ok || s.Bind != elf.STB_LOCAL || !named(s) {
 			continue
 		}
+		own[s.Name] = true
 		for _, l := range p.index.locals[s.Name] {
-			if l.source != p.source || l.Type != s.Type || l.Size != s.Size {
-				continue
-			}
-			if places[l.group] == nil && locals == 0 {
-				places[l.group] = map[elf.SectionIndex]specs.VAddr{}
-			}
-			if at, ok := places[l.group]; ok {
+			if at, ok := places[l.group]; ok && l.Type == s.Type && l.Size == s.Size {
 				at[s.Section] = specs.VAddr(l.Value - s.Value)
 			}
 		}
-		locals++
 	}
-	found := -1
-	for group, sections := range places {
-		fits, err := p.fits(sections)
+	var possible, proven []int
+	for _, group := range p.index.groups[p.source] {
+		if slices.ContainsFunc(p.index.members[group], func(name string) bool { return !own[name] }) {
+			continue
+		}
+		fits, err := p.fits(places[group])
 		if err != nil {
 			return -1, err
 		}
-		if fits && found >= 0 {
-			return -1, nil
-		} else if fits {
-			found = group
+		agree, disagree, err := p.referredAll(places[group])
+		if err != nil {
+			return -1, err
+		}
+		if fits && !disagree {
+			possible = append(possible, group)
+		}
+		if fits && !disagree && agree {
+			proven = append(proven, group)
 		}
 	}
-	return found, nil
+	switch {
+	case len(proven) == 1:
+		return proven[0], nil
+	case len(possible) == 1:
+		return possible[0], nil
+	}
+	return -1, nil
+}
+
+// named reports whether s is a function or a variable.
+func named(s elfobj.Symbol) bool { return s.Type == elf.STT_FUNC || s.Type == elf.STT_OBJECT }
+
+func (p *placement) referredAll(sections map[elf.SectionIndex]specs.VAddr) (agree, disagree bool, err error) {
+	for section, at := range sections {
+		a, d, err := p.referred(section, at)
+		if err != nil {
+			return false, false, err
+		}
+		agree, disagree = agree || a, disagree || d
+	}
+	return agree, disagree, nil
+}
+
+// referred asks the unit's code whether a section is at address at: what the
+// linker made of references to it, in sections that are found by their global
+// symbols, agrees or disagrees. With neither, nothing refers to it.
+func (p *placement) referred(section elf.SectionIndex, at specs.VAddr) (agree, disagree bool, err error) {
+	if p.object.Sections[section].Flags&elf.SHF_MERGE != 0 {
+		return false, false, nil // its pieces are moved one by one
+	}
+	if p.references == nil {
+		if err := p.findReferences(); err != nil {
+			return false, false, err
+		}
+	}
+	for _, r := range p.references[section] {
+		linked, err := p.index.file.ReadAt(r.place, uint64(r.howto.size))
+		if err != nil {
+			return false, false, err
+		}
+		want := bytes.Clone(linked)
+		if r.howto.put(want, r.howto.compute(uint64(at)+r.value, r.addend, uint64(r.place))) == nil && bytes.Equal(want, linked) {
+			agree = true
+		} else {
+			disagree = true
+		}
+	}
+	return agree, disagree, nil
+}
+
+// reference is a relocation in a section whose address is known.
+type reference struct {
+	place  specs.VAddr
+	howto  howto
+	value  uint64 // of its symbol, in its section
+	addend int64
+}
+
+// findReferences collects, by the section that they refer to, the relocations
+// of the unit's code that is found by its global symbols.
+func (p *placement) findReferences() error {
+	p.references = map[elf.SectionIndex][]reference{}
+	done := map[elf.SectionIndex]bool{}
+	for _, s := range p.symbols {
+		i, ok := s.InSection()
+		g, linked := p.index.globals[s.Name]
+		if !ok || !linked || done[s.Section] || s.Bind == elf.STB_LOCAL || p.object.Sections[i].Flags&elf.SHF_EXECINSTR == 0 {
+			continue
+		}
+		at := specs.VAddr(g.Value - s.Value)
+		same, err := p.sameBytes(s.Section, at)
+		if err != nil {
+			return err
+		}
+		if !same {
+			continue
+		}
+		done[s.Section] = true
+		relocs, err := p.object.Relocs(i)
+		if err != nil {
+			return err
+		}
+		for _, r := range relocs {
+			to := p.symbols[r.Symbol]
+			if h, ok := p.machine.relocs[r.Type]; ok && !h.got {
+				p.references[to.Section] = append(p.references[to.Section], reference{at + specs.VAddr(r.Offset), h, to.Value, r.Addend})
+			}
+		}
+	}
+	return nil
 }
 
 // fits reports whether the bytes of all sections are at the given addresses.
@@ -267,7 +366,7 @@ func (p *placement) find(name string) (elfobj.Symbol, specs.VAddr, error) {
 // decide between candidates, and contradict a wrong only one.
 func (p *placement) locate(section elf.SectionIndex) (specs.VAddr, error) {
 	var candidates map[specs.VAddr]bool
-	certain := p.group >= 0 || p.index.groups[p.source] <= 1
+	certain := p.group >= 0 || len(p.index.groups[p.source]) <= 1
 	for _, s := range p.symbols {
 		// Symbols that begin with a dollar sign say where code and data are
 		// (AAELF64, "Mapping symbols").
@@ -291,10 +390,16 @@ func (p *placement) locate(section elf.SectionIndex) (specs.VAddr, error) {
 	}
 	var found []specs.VAddr
 	for c := range candidates {
-		if same, err := p.sameBytes(section, c); err != nil {
+		same, err := p.sameBytes(section, c)
+		if err != nil {
 			return 0, err
-		} else if same {
-			found = append(found, c)
+		}
+		agree, disagree, err := p.referred(section, c)
+		if err != nil {
+			return 0, err
+		}
+		if same && !disagree {
+			found, certain = append(found, c), certain || agree
 		}
 	}
 	switch {
@@ -303,7 +408,7 @@ func (p *placement) locate(section elf.SectionIndex) (specs.VAddr, error) {
 	case len(found) > 1:
 		return 0, fmt.Errorf("could be at %d places of the linked file: file name, symbol names and bytes are the same", len(found))
 	case !certain:
-		return 0, fmt.Errorf("may belong to another of the %d files called %s: this one has nothing else in the linked file to tell it by", p.index.groups[p.source], p.source)
+		return 0, fmt.Errorf("may belong to another of the %d files called %s: this one has nothing else in the linked file to tell it by", len(p.index.groups[p.source]), p.source)
 	}
 	return found[0], nil
 }
