@@ -47,6 +47,8 @@ type Result struct {
 	// Kept are patches that are out of use, but whose memory something may
 	// still refer to. A later run frees it.
 	Kept []Applied `json:"kept,omitempty"`
+	// Freed are patches that an earlier run had kept.
+	Freed []Applied `json:"freed,omitempty"`
 	// Recovered are patches that an earlier run had left half done.
 	Recovered []Applied `json:"recovered,omitempty"`
 
@@ -125,8 +127,8 @@ func (p *Process) carryOut(ctx context.Context, plan *Plan, res *Result, o Optio
 	}
 	o.logger().Debug("staged", "pid", p.PID, "patches", len(plan.steps), "held", held)
 	t := plan.transaction()
-	stacks := make(stackUses)
-	res.Stop, err = p.commit(ctx, t, commitOptions{wait: o.wait(), stacks: stacks})
+	var stacks stackUses
+	res.Stop, err = p.commit(ctx, t, commitOptions{wait: o.wait(), stacks: &stacks})
 	if err != nil {
 		if _, e := p.unstage(plan.steps); ignoreGone(e) != nil {
 			err = fmt.Errorf("%w; memory that was mapped for it is left: %w", err, e)
@@ -136,7 +138,8 @@ func (p *Process) carryOut(ctx context.Context, plan *Plan, res *Result, o Optio
 	for _, r := range t.ins {
 		res.Applied = append(res.Applied, r.describe())
 	}
-	return p.free(t.outs, stacks, res)
+	_, err = p.free(t.outs, &stacks, res)
+	return err
 }
 
 // transaction returns the commit of a plan.
@@ -245,7 +248,11 @@ func Revert(ctx context.Context, pid int, which []Selector, o Options) (_ *Resul
 		}
 	}
 	if len(t.outs) == 0 {
-		if len(res.Recovered) > 0 {
+		if err := p.freeRetired(ctx, res, o); err != nil {
+			return nil, err
+		}
+		res.Wall = time.Since(start)
+		if len(res.Recovered)+len(res.Freed) > 0 {
 			return res, nil
 		}
 		return res, ErrNotApplied
@@ -255,6 +262,35 @@ func Revert(ctx context.Context, pid int, which []Selector, o Options) (_ *Resul
 	}
 	res.Wall = time.Since(start)
 	return res, nil
+}
+
+// freeRetired frees what earlier runs had to keep, as far as nothing refers to
+// it any more. It stops the threads, to see which part of their stacks is in
+// use; a thread that still returns into a patch only keeps it longer.
+func (p *Process) freeRetired(ctx context.Context, res *Result, o Options) error {
+	t := &transaction{}
+	for _, r := range p.records {
+		if r.state == retired {
+			t.outs = append(t.outs, r)
+			t.zones = append(t.zones, goingZone(r))
+		}
+	}
+	if len(t.outs) == 0 {
+		return nil
+	}
+	var stacks stackUses
+	stop, err := p.commit(ctx, t, commitOptions{wait: o.wait(), stacks: &stacks})
+	if busy := (*BusyError)(nil); errors.As(err, &busy) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	res.Stop, res.Kept = stop, nil
+	freed, err := p.free(t.outs, &stacks, res)
+	for _, r := range freed {
+		res.Freed = append(res.Freed, r.describe())
+	}
+	return err
 }
 
 // remove adds the reverting of r to t.
@@ -269,13 +305,14 @@ func (t *transaction) remove(r *record) {
 }
 
 func (p *Process) revert(ctx context.Context, t *transaction, res *Result, o Options) error {
-	stacks := make(stackUses)
+	var stacks stackUses
 	var err error
-	if res.Stop, err = p.commit(ctx, t, commitOptions{wait: o.wait(), stacks: stacks}); err != nil {
+	if res.Stop, err = p.commit(ctx, t, commitOptions{wait: o.wait(), stacks: &stacks}); err != nil {
 		return err
 	}
 	for _, r := range t.outs {
 		res.Removed = append(res.Removed, r.describe())
 	}
-	return p.free(t.outs, stacks, res)
+	_, err = p.free(t.outs, &stacks, res)
+	return err
 }

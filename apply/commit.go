@@ -60,7 +60,7 @@ type Stop struct {
 type commitOptions struct {
 	wait time.Duration
 	// stacks, if not nil, takes in the stacks at the stop.
-	stacks stackUses
+	stacks *stackUses
 }
 
 // commit carries a transaction out. After an error the process is as it was
@@ -207,7 +207,7 @@ func (p *Process) stopOnce(g *ptrace.Group, in *inspector, t *transaction, o com
 	err = p.switchEntries(t)
 	lap(&stop.Write)
 	if o.stacks != nil {
-		o.stacks.note(in, threads)
+		o.stacks.note(in, threads, t.outs)
 	}
 	return nil, err
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/fother/fother/apply/internal/ptrace"
 	"github.com/fother/fother/specs"
@@ -18,13 +19,13 @@ import (
 // searched only above their stack pointers, and what looks like a return
 // address there is stale. Registers are not seen: they were searched at the
 // stop.
-func (p *Process) referred(records []*record, stacks stackUses) ([]bool, error) {
+func (p *Process) referred(records []*record, stacks *stackUses) ([]bool, error) {
 	found := make([]bool, len(records))
 	maps, err := readMaps(p.PID)
 	if err != nil {
 		return nil, err
 	}
-	s := &sweep{p: p, records: records, found: found}
+	s := &sweep{p: p, records: records, found: found, proven: stacks.proven}
 	s.pagemap, _ = os.Open(fmt.Sprintf("/proc/%d/pagemap", p.PID)) // without it all pages are read
 	if s.pagemap != nil {
 		defer s.pagemap.Close()
@@ -36,15 +37,18 @@ func (p *Process) referred(records []*record, stacks stackUses) ([]bool, error) 
 		}
 		s.span.Lo, s.span.Hi = min(s.span.Lo, m.Lo), max(s.span.Hi, m.Hi)
 	}
+	still := stacks.still(p.PID)
 	for i := range maps {
 		m := &maps[i]
 		if !m.writable() || !m.readable() || m.Path == "[vvar]" {
 			continue
 		}
 		r := m.Range
-		use, own := stacks[r.Hi]
+		use, own := stacks.own[r.Hi]
 		if s.stack = own && r.Contains(use.sp); s.stack {
 			r.Lo = use.sp
+		} else if dead, ok := stacks.ended(p, maps, m); ok && still {
+			r.Lo = dead.Hi
 		}
 		if err := s.region(r); err != nil {
 			return nil, err
@@ -61,8 +65,10 @@ type sweep struct {
 	span    specs.Range[specs.Addr]
 	pagemap *os.File
 	buf     []byte
-	// stack is set while a stack is searched to which nothing returns.
-	stack bool
+	// stack is set while a thread's own stack is searched. Nothing on it
+	// returns into the records in proven.
+	stack  bool
+	proven []*record
 }
 
 // sweepSize is the size of the pieces that are read, in bytes.
@@ -137,7 +143,7 @@ func (s *sweep) words(a specs.Addr, b []byte) {
 func (s *sweep) stale(r *record, w specs.Addr) bool {
 	const longest = 8 // no call instruction is longer
 	text := r.text()
-	if !s.stack || !text.Contains(w) || w-text.Lo < longest || len(s.p.objects) == 0 {
+	if !s.stack || !slices.Contains(s.proven, r) || !text.Contains(w) || w-text.Lo < longest || len(s.p.objects) == 0 {
 		return false
 	}
 	code := make([]byte, longest)
@@ -148,28 +154,27 @@ func (s *sweep) stale(r *record, w specs.Addr) bool {
 }
 
 // free unmaps the memory of records that no entry leads to, as far as nothing
-// refers to it. stacks are of a stop since which the code could not be entered,
+// refers to it, and returns which it freed. stacks are of a stop since which the code could not be entered,
 // empty if there was none.
-func (p *Process) free(records []*record, stacks stackUses, res *Result) error {
+func (p *Process) free(records []*record, stacks *stackUses, res *Result) (freed []*record, err error) {
 	if len(records) == 0 {
-		return nil
+		return nil, nil
 	}
-	var idle []*record
 	referred, err := p.referred(records, stacks)
 	if err != nil {
-		return fmt.Errorf("the functions are as they were, but memory is left: %w", err)
+		return nil, fmt.Errorf("the functions are as they were, but memory is left: %w", err)
 	}
 	for i, r := range records {
 		if referred[i] && r.state != staged {
 			res.Kept = append(res.Kept, r.describe())
 		} else {
-			idle = append(idle, r)
+			freed = append(freed, r)
 		}
 	}
-	held, err := p.unmap(idle)
+	held, err := p.unmap(freed)
 	res.Held += held
 	if err != nil && !errors.Is(err, ErrGone) {
-		return fmt.Errorf("the functions are as they were, but memory is left: %w", err)
+		return nil, fmt.Errorf("the functions are as they were, but memory is left: %w", err)
 	}
-	return nil
+	return freed, nil
 }

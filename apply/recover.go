@@ -27,9 +27,9 @@ func (p *Process) recover(ctx context.Context, res *Result, o Options) error {
 			halfDone = append(halfDone, r.describe())
 		}
 	}
-	stacks := make(stackUses)
+	var stacks stackUses
 	if len(records)+len(stubs) > 0 {
-		stop, err := p.commit(ctx, t, commitOptions{wait: o.wait(), stacks: stacks})
+		stop, err := p.commit(ctx, t, commitOptions{wait: o.wait(), stacks: &stacks})
 		busy := (*BusyError)(nil)
 		switch {
 		case len(records) == 0 && errors.As(err, &busy):
@@ -44,8 +44,14 @@ func (p *Process) recover(ctx context.Context, res *Result, o Options) error {
 		return err
 	}
 	if free = append(free, t.outs...); len(free) > 0 {
-		if err := p.free(free, stacks, res); err != nil {
+		freed, err := p.free(free, &stacks, res)
+		if err != nil {
 			return err
+		}
+		for _, r := range freed {
+			if !slices.Contains(t.outs, r) && r.state == retired {
+				res.Freed = append(res.Freed, r.describe())
+			}
 		}
 	}
 	if len(free)+len(records)+len(stubs) == 0 {

@@ -313,37 +313,3 @@ func (in *inspector) scan(t *ptrace.Thread, b []byte) *hit {
 	}
 	return nil
 }
-
-// stackUse says which part of a thread's own stack was in use at a stop at
-// which no thread was inside anything that changed.
-type stackUse struct {
-	specs.Range[specs.Addr]            // of the mapping
-	sp                      specs.Addr // what lies below is free
-}
-
-// stackUses are by the end of the mapping.
-type stackUses map[specs.Addr]stackUse
-
-// note takes in the threads' own stacks. Other memory that a stack pointer
-// points into, such as a heap with coroutines, is none.
-func (u stackUses) note(in *inspector, threads []*ptrace.Thread) {
-	foreign := make(map[specs.Addr]bool)
-	for _, t := range threads {
-		sp := t.Regs.SP()
-		m := mappingAt(in.maps, sp)
-		switch {
-		case m == nil:
-		case !in.ownStack(t, m):
-			foreign[m.Range.Hi] = true
-		default:
-			free := (sp - min(sp, redZone)) &^ 7
-			if old, ok := u[m.Range.Hi]; ok {
-				free = min(free, old.sp)
-			}
-			u[m.Range.Hi] = stackUse{m.Range, free}
-		}
-	}
-	for hi := range foreign {
-		delete(u, hi)
-	}
-}

@@ -203,6 +203,9 @@ func (t *tool) print(o *outcome) {
 	for _, a := range r.Removed {
 		fmt.Fprintf(t.stdout, "%s: reverted %s\n", who, title(a))
 	}
+	for _, a := range r.Freed {
+		fmt.Fprintf(t.stdout, "%s: freed %d KiB that %s had left\n", who, a.Size>>10, title(a))
+	}
 	for _, a := range r.Kept {
 		fmt.Fprintf(t.stdout, "%s: %d KiB of %s stay, since something may still refer to them; a later run frees them\n", who, a.Size>>10, title(a))
 	}

@@ -1,10 +1,12 @@
 package pipeline
 
 import (
+	"bufio"
 	"bytes"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -88,4 +90,42 @@ func TestBusyInColdPart(t *testing.T) {
 	if got := p.answer("5"); got != "15" {
 		t.Errorf("patched: %s", got)
 	}
+}
+
+// TestThreadsThatEnded: the stacks that the C library keeps of threads that ran
+// patched code and ended do not keep the patch in memory.
+func TestThreadsThatEnded(t *testing.T) {
+	f := makeSample(t, "server")
+	cmd := exec.Command(filepath.Join(f.Original(), "server"))
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := strings.TrimSpace(line[strings.LastIndexByte(line, ':')+1:])
+	attack := func(want string) {
+		t.Helper()
+		out, _ := exec.Command(filepath.Join(f.Original(), "attack"), port).CombinedOutput()
+		if !strings.HasPrefix(string(out), want) {
+			t.Errorf("attack: %s, want %s", out, want)
+		}
+	}
+	pid := strconv.Itoa(cmd.Process.Pid)
+	attack("FALLEN") // and one stack is kept
+	before := memory(t, pid)
+	fother(t, 0, "patch", "-p", pid, f.Patches())
+	attack("HELD")
+	fother(t, 0, "unpatch", "-p", pid)
+	attack("FALLEN")
+	sameMemory(t, before, memory(t, pid))
 }
