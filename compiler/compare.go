@@ -36,8 +36,8 @@ func (p Pair) Changed() bool { return p.Original.Digest != p.Patched.Digest }
 // Compare pairs the deliverables of two builds by path, sorted by path, and
 // their units. Targets, if any, are the absolute paths of the only deliverables
 // to look at; one may be a symbolic link to a deliverable, as libx.so.1 is, if
-// the tree is still there. A program that only the patched build has needs no patch and is
-// left out.
+// the tree is still there. Programs that only the patched build has are left
+// out; see [Added].
 //
 // The error joins every reason why the difference cannot be told whole:
 // [ErrUnseen], [ErrNoBuildID] and [ErrIncomplete] for deliverables that differ,
@@ -74,6 +74,23 @@ func Compare(orig, patched *Capture, targets ...string) ([]Pair, error) {
 	errs = append(errs, compareUnseen(orig, patched, wanted)...)
 	slices.SortFunc(pairs, func(a, b Pair) int { return bytes.Compare([]byte(a.Original.Output), []byte(b.Original.Output)) })
 	return pairs, errors.Join(errs...)
+}
+
+// Added returns the paths of the deliverables that only the patched build has,
+// sorted. Nothing that runs can be patched to them.
+func Added(orig, patched *Capture) []string {
+	before := map[string]bool{}
+	for _, l := range orig.Deliverables() {
+		before[l.Output] = true
+	}
+	var added []string
+	for _, l := range patched.Deliverables() {
+		if !before[l.Output] {
+			added = append(added, l.Output)
+		}
+	}
+	slices.Sort(added)
+	return added
 }
 
 // resolveTargets replaces targets that are symbolic links to deliverables of c
@@ -126,10 +143,16 @@ func (p *Pair) compare() []error {
 				"%s: %w: what went into it cannot be told: %s", name, ErrIncomplete, l.NoInputs))
 		}
 	}
+	same := true
 	for _, u := range p.Units {
+		same = same && u.Same()
 		if u.Same() && u.Original.ObjectDigest != u.Patched.ObjectDigest {
 			errs = append(errs, u.sameTextError(name))
 		}
+	}
+	if same && len(errs) == 0 {
+		errs = append(errs, hint("does the fix change options of the link, a linker script or data that is linked as it is? Those cannot be patched",
+			"%s: %w: it differs, but no unit that went into it does", name, ErrIncomplete))
 	}
 	return errs
 }
@@ -155,8 +178,12 @@ type inputKey struct {
 
 var ltransName = regexp.MustCompile(`\.ltrans[0-9]+\.`)
 
+// clangTemp matches the names that clang makes up for objects: the source's,
+// six hexadecimal digits or more, and a suffix.
+var clangTemp = regexp.MustCompile(`^(/tmp/[^/]*)-[0-9a-f]{6,}(\.[a-z]+)$`)
+
 func keyOf(in Input, seen map[inputKey]int) inputKey {
-	k := inputKey{path: in.Path, member: in.Member}
+	k := inputKey{path: clangTemp.ReplaceAllString(in.Path, "$1$2"), member: in.Member}
 	if in.Unit != nil && (in.Gone || isTemporary(in.Path)) {
 		// The compiler made the name up; its part of link-time optimization is
 		// told by its number.

@@ -169,6 +169,24 @@ func TestCompareRefuses(t *testing.T) {
 			}
 		})
 	}
+	t.Run("options of the link", func(t *testing.T) {
+		original, patched := twoBuilds(t, files, map[string]string{"options": "-Wl,-z,now,-z,separate-code,--defsym,other=helper"},
+			"gcc -o one one.c two.c $(cat options 2>/dev/null)")
+		if _, err := Compare(original, patched); !errors.Is(err, ErrIncomplete) || !strings.Contains(err.Error(), "no unit that went into it does") {
+			t.Errorf("error %v", err)
+		}
+	})
+	t.Run("new program", func(t *testing.T) {
+		original, patched := twoBuilds(t, files, map[string]string{"three.c": "int main(void) { return 0; }\n"},
+			"gcc -o one one.c two.c", "! test -f three.c || gcc -o three three.c")
+		pairs, err := Compare(original, patched)
+		if added := Added(original, patched); err != nil || len(pairs) != 1 || len(added) != 1 || filepath.Base(added[0]) != "three" {
+			t.Errorf("pairs %q, added %q, error %v", changes(pairs), added, err)
+		}
+		if added := Added(patched, original); len(added) != 0 {
+			t.Errorf("added %q the other way round", added)
+		}
+	})
 	t.Run("targets", func(t *testing.T) {
 		original, patched := twoBuilds(t, files, patch, "make plus one")
 		if pairs, err := Compare(original, patched, deliverable(t, original, "plus").Output); err != nil || len(pairs) != 1 {

@@ -23,6 +23,8 @@ type Args struct {
 	Shared bool
 	// Query is set if the linker was only asked about itself.
 	Query bool
+	// Files are the arguments that are no options.
+	Files []string
 }
 
 // withValue are options of one dash or two whose value may be the next
@@ -48,6 +50,7 @@ func ParseArgs(dir string, args []string) (*Args, error) {
 	for i := 0; i < len(all); i++ {
 		name, value, joined := option(all[i])
 		if name == "" {
+			a.Files = append(a.Files, all[i])
 			continue
 		}
 		next := func() string {

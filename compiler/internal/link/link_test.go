@@ -114,6 +114,15 @@ LOAD ./libx.a
                 0x0000000000000318                . = (SEGMENT_START ("text-segment", 0x0) + SIZEOF_HEADERS)
 `
 
+const moldMap = `               VMA       Size Align Out     In      Symbol
+                 0         64     8 EHDR
+             0x2a8         28     1 .interp
+            0x1660         25    16 .text
+            0x1660         15     1         /tmp/m.o:(.text)
+            0x1660          0     0                 main
+            0x1679         10     1         libx.a(b.o):(.text)
+`
+
 const lldMap = `             VMA              LMA     Size Align Out     In      Symbol
           201120           201120       1f    16 .text
           201120           201120       1f    16         /tmp/m.o:(.text)
@@ -131,6 +140,7 @@ func TestParseMap(t *testing.T) {
 			{"a/very/long/name/of/an/archive.a", ""}, {"a/very/long/name/of/an/archive.a", "member of it.o"},
 			{"/usr/lib/Scrt1.o", ""}, {"m.o", ""}, {"with space.o", ""},
 		}},
+		{"mold", moldMap, []MapInput{{"/tmp/m.o", ""}, {"libx.a", ""}, {"libx.a", "b.o"}}},
 		{"lld", lldMap, []MapInput{{"/tmp/m.o", ""}, {"libx.a", ""}, {"libx.a", "b.o"}}},
 	}
 	for _, tt := range tests {
@@ -177,6 +187,7 @@ func TestArchive(t *testing.T) {
 func FuzzParseMap(f *testing.F) {
 	f.Add([]byte(bfdMap))
 	f.Add([]byte(lldMap))
+	f.Add([]byte(moldMap))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		got, err := ParseMap(bytes.NewReader(data))
 		if err != nil {

@@ -75,9 +75,13 @@ func firstColumn(line []byte) []byte {
 // sectionFile returns the file of a line that describes an input section:
 //
 //	.text  0x0000000000001130  0x1a lib.a(member.o)         (GNU ld, gold)
-//	1130   1130   1a   16       lib.a(member.o):(.text)     (lld, mold)
+//	1130   1130   1a   16       lib.a(member.o):(.text)     (lld)
+//	0x1130   26   16            lib.a(member.o):(.text)     (mold)
 func sectionFile(line []byte) string {
 	s := strings.TrimRight(string(line), " \r")
+	if name := describedFile(s); name != "" {
+		return name
+	}
 	if i := strings.Index(s, "0x"); i >= 0 {
 		f := strings.Fields(s[i:])
 		if len(f) < 3 || !strings.HasPrefix(f[1], "0x") || !isHex(f[0][2:]) || !isHex(f[1][2:]) {
@@ -87,15 +91,21 @@ func sectionFile(line []byte) string {
 		rest = rest[strings.Index(rest, f[1])+len(f[1]):]
 		return strings.TrimPrefix(rest, " ")
 	}
-	if !strings.HasSuffix(s, ")") {
-		return ""
-	}
+	return ""
+}
+
+// describedFile returns the file of a line of lld's or mold's map, or "".
+func describedFile(s string) string {
 	i := strings.LastIndex(s, ":(")
-	if i < 0 {
+	if i < 0 || !strings.HasSuffix(s, ")") {
 		return ""
 	}
-	rest := s[:i]
-	for range 4 { // VMA, LMA, size, alignment
+	rest := strings.TrimLeft(s[:i], " ")
+	columns := 4 // VMA, LMA, size, alignment
+	if strings.HasPrefix(rest, "0x") {
+		rest, columns = rest[2:], 3 // VMA, size, alignment
+	}
+	for range columns {
 		rest = strings.TrimLeft(rest, " ")
 		n, after, ok := strings.Cut(rest, " ")
 		if !ok || !isHex(n) {

@@ -281,6 +281,29 @@ func (l *linking) inputs(mapFile string) ([]store.Input, error) {
 		}
 		out = append(out, more...)
 	}
+	more, err := l.bitcode()
+	return append(out, more...), err
+}
+
+// bitcodeMagic begins the files of LLVM's link-time optimizer.
+const bitcodeMagic = "BC\xc0\xde"
+
+// bitcode returns the arguments of the link that hold LLVM's intermediate code:
+// lld's map names what it made of them, not them.
+func (l *linking) bitcode() ([]store.Input, error) {
+	var out []store.Input
+	for _, path := range l.args.Files {
+		var magic [len(bitcodeMagic)]byte
+		abs := l.abs(path)
+		if _, err := readStart(abs, magic[:]); err != nil || string(magic[:]) != bitcodeMagic {
+			continue
+		}
+		d, err := l.store.PutFile(abs)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, store.Input{Path: abs, Digest: d})
+	}
 	return out, nil
 }
 
