@@ -32,25 +32,25 @@ func (Test) Long(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return tasks.Long(ctx, os.Stdout, fother, o)
+	return pipeline.Explain(tasks.Long(ctx, os.Stdout, fother, o))
 }
 
 // Tools is the namespace of what the machine needs.
 type Tools mg.Namespace
 
 // Install installs what the tests need, as root on Debian and its relatives.
-func (Tools) Install(ctx context.Context) error { return tasks.Install(ctx) }
+func (Tools) Install(ctx context.Context) error { return pipeline.Explain(tasks.Install(ctx)) }
 
 // Demo attacks a running server, heals it while it runs, and undoes it again.
 func Demo(ctx context.Context) error {
-	if err := tools.Check("gcc", "as", "ld", "make"); err != nil {
-		return err
+	if err := tools.Check("gcc", "stdio.h", "as", "ld", "make"); err != nil {
+		return pipeline.Explain(err)
 	}
 	o, fother, err := commands(ctx)
 	if err != nil {
 		return err
 	}
-	return demo.Run(ctx, os.Stdout, fother, o)
+	return pipeline.Explain(demo.Run(ctx, os.Stdout, fother, o))
 }
 
 // Real patches Debian's nginx under load against three vulnerabilities.
@@ -59,7 +59,7 @@ func Real(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return tasks.Real(ctx, os.Stdout, fother, o)
+	return pipeline.Explain(tasks.Real(ctx, os.Stdout, fother, o))
 }
 
 // Corpus makes the patches of real security fixes of a Debian package: nginx, cjson, memcached or less.
@@ -68,7 +68,7 @@ func Corpus(ctx context.Context, pkg string) error {
 	if err != nil {
 		return err
 	}
-	return tasks.Corpus(ctx, os.Stdout, o, pkg)
+	return pipeline.Explain(tasks.Corpus(ctx, os.Stdout, o, pkg))
 }
 
 // Bench runs the benchmarks.

@@ -13,8 +13,9 @@ package patch
 import (
 	"context"
 	"errors"
-	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 
 	"github.com/magefile/mage/mg"
 
@@ -46,7 +47,7 @@ func (Patch) Build(ctx context.Context, spec string) error {
 // Diff shows which functions of the two builds differ, and why.
 func (Patch) Diff(ctx context.Context, spec string) error {
 	return with(ctx, spec, func(s specs.Spec, o pipeline.Options) error {
-		targets, err := pipeline.Diff(ctx, s, o)
+		targets, err := compare(ctx, spec, s, o)
 		if err != nil {
 			return err
 		}
@@ -58,13 +59,44 @@ func (Patch) Diff(ctx context.Context, spec string) error {
 // Pack writes the .kpatch files of the two builds.
 func (Patch) Pack(ctx context.Context, spec string) error {
 	return with(ctx, spec, func(s specs.Spec, o pipeline.Options) error {
-		targets, err := pipeline.Diff(ctx, s, o)
+		targets, err := compare(ctx, spec, s, o)
 		if err != nil {
 			return err
 		}
 		_, err = pipeline.Pack(ctx, s, o, targets)
 		return err
 	})
+}
+
+// compare compares the two builds, which must be there.
+func compare(ctx context.Context, spec string, s specs.Spec, o pipeline.Options) ([]pipeline.Target, error) {
+	if _, err := os.Stat(pipeline.FolderOf(s, o).Patched()); errors.Is(err, fs.ErrNotExist) {
+		return nil, &notBuiltError{name: s.Name, spec: spec}
+	}
+	return pipeline.Diff(ctx, s, o)
+}
+
+// notBuiltError means that there are no two builds to compare.
+type notBuiltError struct{ name, spec string }
+
+func (e *notBuiltError) Error() string { return e.name + " is not built yet" }
+func (e *notBuiltError) Hint() string  { return "build it first: go tool mage patch:build " + e.spec }
+
+// specError means that the spec cannot be read or is wrong.
+type specError struct {
+	error
+	path string
+}
+
+func (e *specError) Unwrap() error { return e.error }
+
+// Hint helps who names the folder of a spec instead of the spec.
+func (e *specError) Hint() string {
+	inside := filepath.Join(e.path, "spec.yaml")
+	if _, err := os.Stat(inside); err != nil {
+		return ""
+	}
+	return "name the file: " + inside
 }
 
 // Exit statuses of the targets, those of the fother command.
@@ -74,32 +106,31 @@ const (
 	exitRefused = 4
 )
 
-// with reads the spec and finds the tools, then calls do. Hints go to standard
-// error, before the error that Mage prints.
+// with reads the spec and finds the tools, then calls do.
 func with(ctx context.Context, spec string, do func(specs.Spec, pipeline.Options) error) error {
 	err := run(ctx, spec, do)
-	for _, h := range pipeline.Hints(err) {
-		fmt.Fprintln(os.Stderr, "fother: hint:", h)
-	}
 	var (
-		bad     *specfile.Error
+		bad     *specError
 		refused *differ.RefusalError
 	)
 	switch {
 	case err == nil:
 		return nil
+	case ctx.Err() != nil:
+		// What was stopped in the middle has its own errors, which mislead.
+		return mg.Fatal(exitError, "interrupted")
 	case errors.As(err, &bad):
-		return mg.Fatal(exitUsage, err)
+		return mg.Fatal(exitUsage, pipeline.Explain(err))
 	case errors.As(err, &refused):
-		return mg.Fatal(exitRefused, err)
+		return mg.Fatal(exitRefused, pipeline.Explain(err))
 	}
-	return mg.Fatal(exitError, err)
+	return mg.Fatal(exitError, pipeline.Explain(err))
 }
 
 func run(ctx context.Context, spec string, do func(specs.Spec, pipeline.Options) error) error {
 	s, err := specfile.Read(spec)
 	if err != nil {
-		return err
+		return &specError{err, spec}
 	}
 	if err := tools.Check("gcc", "as", "ld"); err != nil {
 		return err

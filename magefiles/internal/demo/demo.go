@@ -23,6 +23,9 @@ import (
 
 const spec = "samples/server/spec.yaml"
 
+// between steps the honest client has this time to notice what changed.
+const between = 200 * time.Millisecond
+
 // Demo holds what the steps share.
 type demo struct {
 	out    io.Writer
@@ -32,15 +35,25 @@ type demo struct {
 	port   string
 }
 
+// step is one command of a person, and what proves that it did its work.
+type step struct {
+	text string // what it is for
+	want string // part of what it prints
+	exit int    // its exit status
+	args []string
+}
+
 // Run shows everything once, in the folder of the project. fother is the path
-// of the tool. It fails if any step does not show what it should.
+// of the tool. It fails if any step does not show what it should, or if an
+// honest client had to do without an answer meanwhile.
 func Run(ctx context.Context, out io.Writer, fother string, o pipeline.Options) error {
 	s, err := specfile.Read(spec)
 	if err != nil {
 		return err
 	}
-	d := &demo{out: out, fother: fother, folder: pipeline.FolderOf(s, o)}
-	d.step("A patch is made: two builds, their assembly compared, what changed bound to the BuildID.", "go tool mage patch:all "+spec)
+	o.Progress = out
+	d := &demo{out: out, fother: rel(fother), folder: pipeline.FolderOf(s, o)}
+	d.step("A patch is made: the server is built with and without the fix, and the assembly compared.", "go tool mage patch:all "+spec)
 	if _, err := pipeline.Make(ctx, s, o); err != nil {
 		return err
 	}
@@ -48,28 +61,42 @@ func Run(ctx context.Context, out io.Writer, fother string, o pipeline.Options) 
 		return err
 	}
 	defer d.stop()
-	pid := strconv.Itoa(d.server.Process.Pid)
-	patches := rel(d.folder.Patches())
-	for _, step := range []struct {
-		text string
-		want string
-		exit int
-		args []string
-	}{
-		{"The vulnerable server is attacked, and falls for it.", "FALLEN", 0, []string{d.program("attack"), d.port}},
-		{"It is patched while it runs.", "", 0, []string{d.fother, "patch", "-p", pid, patches}},
-		{"The same attack again.", "HELD", 1, []string{d.program("attack"), d.port}},
-		{"Honest requests are served as before.", "SERVED", 0, []string{d.program("attack"), "--legit", d.port}},
-		{"What runs there now, read from the process itself.", "server", 0, []string{d.fother, "info", "-p", pid}},
-		{"The patch is taken out, and its memory given back.", "", 0, []string{d.fother, "unpatch", "-p", pid}},
-		{"The old behaviour is back.", "FALLEN", 0, []string{d.program("attack"), d.port}},
-	} {
-		if err := d.run(ctx, step.text, step.want, step.exit, step.args); err != nil {
+	d.step("An honest client connects, and asks again and again until the end. The demo does what this would:",
+		"while sleep 0.001; do echo LOGIN alice wonderland; done | nc 127.0.0.1 "+d.port+" &")
+	c, err := connect(d.port)
+	if err != nil {
+		return err
+	}
+	defer c.stop()
+	for _, s := range d.steps() {
+		if err := d.run(ctx, s); err != nil {
 			return err
 		}
+		time.Sleep(between)
 	}
-	fmt.Fprintln(out, "\nThe server answered all the time, in one process:", pid)
+	asked, longest, err := c.stop()
+	if err != nil {
+		return fmt.Errorf("the honest client: %w", err)
+	}
+	fmt.Fprintf(out, "\nAll this happened to one process, %d. The honest client asked %d times on one connection\n"+
+		"and was answered each time; the longest answer took %.1f ms.\n",
+		d.server.Process.Pid, asked, float64(longest.Microseconds())/1000)
 	return nil
+}
+
+// steps are what happens to the running server.
+func (d *demo) steps() []step {
+	pid := strconv.Itoa(d.server.Process.Pid)
+	attack := []string{d.program("attack"), d.port}
+	return []step{
+		{"The server is attacked, and gives its secret to a stranger.", "FALLEN", 0, attack},
+		{"It is patched while it runs.", "applied", 0, []string{d.fother, "patch", "-p", pid, rel(d.folder.Patches())}},
+		{"The same attack again (exit status 1: it failed).", "HELD", 1, attack},
+		{"A right password still opens the door.", "SERVED", 0, []string{d.program("attack"), "--legit", d.port}},
+		{"What runs there now, read from the process itself.", "applied: server", 0, []string{d.fother, "info", "-p", pid}},
+		{"The patch is taken out.", "reverted", 0, []string{d.fother, "unpatch", "-p", pid}},
+		{"The old behaviour is back.", "FALLEN", 0, attack},
+	}
 }
 
 func (d *demo) program(name string) string { return rel(filepath.Join(d.folder.Original(), name)) }
@@ -125,26 +152,29 @@ func (d *demo) stop() {
 
 // run shows and runs one command, and fails unless it ends with the exit
 // status and prints the word that prove the step.
-func (d *demo) run(ctx context.Context, text, want string, exit int, args []string) error {
-	d.step(text, strings.Join(args, " "))
+func (d *demo) run(ctx context.Context, s step) error {
+	d.step(s.text, strings.Join(s.args, " "))
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	var shown bytes.Buffer
-	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
+	cmd := exec.CommandContext(ctx, s.args[0], s.args[1:]...)
 	cmd.Stdout = io.MultiWriter(d.out, &shown)
 	cmd.Stderr = cmd.Stdout
 	err := cmd.Run()
 	if ended := (*exec.ExitError)(nil); err != nil && !errors.As(err, &ended) {
 		return err
 	}
-	if got := cmd.ProcessState.ExitCode(); got != exit {
-		if args[0] == d.fother && os.Geteuid() != 0 {
+	if ctx.Err() != nil {
+		return fmt.Errorf("%s: %w", s.args[0], ctx.Err())
+	}
+	if got := cmd.ProcessState.ExitCode(); got != s.exit {
+		if strings.Contains(shown.String(), "not permitted") && os.Geteuid() != 0 {
 			fmt.Fprintf(d.out, "\n# An ordinary user may not do this here. As root:\n$ sudo env PATH=\"$PATH\" go tool mage demo\n")
 		}
-		return fmt.Errorf("%s ended with exit status %d, not %d", args[0], got, exit)
+		return fmt.Errorf("%s ended with exit status %d, not %d", s.args[0], got, s.exit)
 	}
-	if !strings.Contains(shown.String(), want) {
-		return fmt.Errorf("%s did not print %q", args[0], want)
+	if !strings.Contains(shown.String(), s.want) {
+		return fmt.Errorf("%s did not print %q", s.args[0], s.want)
 	}
 	return nil
 }

@@ -31,9 +31,12 @@ func Default(ctx context.Context) (Options, error) {
 // Command builds one of Fother's commands into work/bin and returns its path.
 // It works from any module that requires Fother. Env is added to the
 // environment of go build, such as GOARCH=arm64.
+//
+// No version is stamped in: go build would refuse a checkout that belongs to
+// another user.
 func Command(ctx context.Context, work, pkg string, env ...string) (string, error) {
 	path := filepath.Join(work, "bin", filepath.Base(pkg))
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", path, module+"/"+pkg)
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", path, module+"/"+pkg)
 	cmd.Env = append(append(os.Environ(), "CGO_ENABLED=0"), env...)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("go build %s: %w\n%s", pkg, err, bytes.TrimSpace(out))

@@ -1,6 +1,31 @@
 package pipeline
 
-import "slices"
+import (
+	"slices"
+	"strings"
+)
+
+// Explain returns err with its hints on lines of their own after its text, for
+// a target that ends with it. It returns nil for nil.
+func Explain(err error) error {
+	if err == nil {
+		return nil
+	}
+	return explained{err}
+}
+
+type explained struct{ error }
+
+func (e explained) Error() string {
+	var b strings.Builder
+	b.WriteString(e.error.Error())
+	for _, h := range Hints(e.error) {
+		b.WriteString("\nhint: " + h)
+	}
+	return b.String()
+}
+
+func (e explained) Unwrap() error { return e.error }
 
 // Hints returns what the user can do about an error and the errors in it, each
 // hint once.
