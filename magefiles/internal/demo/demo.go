@@ -47,6 +47,14 @@ type step struct {
 // of the tool. It fails if any step does not show what it should, or if an
 // honest client had to do without an answer meanwhile.
 func Run(ctx context.Context, out io.Writer, fother string, o pipeline.Options) error {
+	err := show(ctx, out, fother, o)
+	if err != nil && ctx.Err() != nil {
+		return errors.New("interrupted") // what was stopped in the middle has misleading errors
+	}
+	return err
+}
+
+func show(ctx context.Context, out io.Writer, fother string, o pipeline.Options) error {
 	s, err := specfile.Read(spec)
 	if err != nil {
 		return err
