@@ -79,7 +79,7 @@ check.kpatch:
 `,
 }
 
-func tool(t *testing.T, name string, args ...string) string {
+func tool(t testing.TB, name string, args ...string) string {
 	t.Helper()
 	out, err := exec.Command(name, args...).CombinedOutput()
 	if err != nil {
@@ -88,7 +88,7 @@ func tool(t *testing.T, name string, args ...string) string {
 	return string(out)
 }
 
-func write(t *testing.T, path, text string) string {
+func write(t testing.TB, path, text string) string {
 	t.Helper()
 	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
@@ -97,15 +97,10 @@ func write(t *testing.T, path, text string) string {
 }
 
 // fixture builds the program and the patch of check for it.
-func fixture(t *testing.T, a *arch.Arch, flags ...string) *Patch {
+func fixture(t testing.TB, a *arch.Arch, flags ...string) *Patch {
 	t.Helper()
 	dir, gcc, as := t.TempDir(), a.Tuple+"-gcc", a.Tuple+"-as"
-	if _, err := exec.LookPath(gcc); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal(err)
-		}
-		t.Skipf("no compiler for %v: %v", a, err)
-	}
+	need(t, gcc)
 	at := func(name string) string { return filepath.Join(dir, name) }
 	write(t, at("a.c"), originalC)
 	patched := strings.Replace(originalC, "calls++", `calls += !strcmp(s, "a") + (strchr(s, 'a') == s) + !!memchr(s, 0, 3)`, 1)
@@ -115,13 +110,7 @@ func fixture(t *testing.T, a *arch.Arch, flags ...string) *Patch {
 	tool(t, gcc, append(compile, "-o", at("a"), at("a.o"))...)
 	tool(t, gcc, append(compile, "-o", at("b"), at("b.c"))...)
 	tool(t, as, "-o", at("p.o"), write(t, at("p.s"), patchS[a]))
-	open := func(name string) *elfobj.File {
-		f, err := elfobj.Open(at(name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return f
-	}
+	open := func(name string) *elfobj.File { return open(t, at(name)) }
 	p, err := Build(BuildInput{
 		Arch: a, Name: "a", Original: open("a"), Patched: open("b"),
 		Meta: Meta{Name: "test", Series: specs.DefaultSeries, Level: 1},
