@@ -30,6 +30,10 @@ type Layout struct {
 	symbols  []extras
 }
 
+// Offset returns where section i of the patch lies, in bytes from the base of
+// the patch's memory.
+func (l Layout) Offset(i int) uint64 { return l.sections[i] }
+
 // extras are the pieces that Link makes for one symbol: offsets from the base,
 // 0 for none.
 type extras struct {

@@ -1,0 +1,124 @@
+package kpack
+
+import (
+	"debug/elf"
+	"fmt"
+	"strings"
+
+	"github.com/fother/fother/kpack/elfobj"
+	"github.com/fother/fother/specs"
+)
+
+// functions adds the unit's redirected functions to the table.
+func (b *builder) functions(um *unitMerge) (reasons []error) {
+	for _, f := range um.unit.Functions {
+		if err := b.function(um, f); err != nil {
+			reasons = append(reasons, fmt.Errorf("%s: function %s: %w", um.unit.Name, f.Original, err))
+		}
+	}
+	return reasons
+}
+
+func (b *builder) function(um *unitMerge, f BuildFunction) error {
+	symbol := -1
+	for i, s := range um.symbols {
+		if at, ok := um.symbol[i]; ok && s.Name == f.Label {
+			symbol = at
+		}
+	}
+	if symbol < 0 {
+		return fmt.Errorf("the patch's assembly does not define %s", f.Label)
+	}
+	s, addr, err := um.place.find(f.Original)
+	if err != nil {
+		return err
+	}
+	if s.Type != elf.STT_FUNC || s.Size == 0 {
+		return fmt.Errorf("is not a function with a size")
+	}
+	body, err := b.in.Original.ReadAt(addr, s.Size)
+	if err != nil {
+		return err
+	}
+	room, err := b.room(addr, s.Size)
+	if err != nil {
+		return err
+	}
+	entry, err := b.in.Original.ReadAt(addr, min(room, maxEntryBytes))
+	if err != nil {
+		return err
+	}
+	if _, _, err := b.machine.redirect(entry, specs.Addr(addr), specs.Addr(addr)); err != nil {
+		return err
+	}
+	for _, have := range b.patch.Functions {
+		if have.Original.Lo == addr && have.Name == f.Original && s.Bind == elf.STB_WEAK {
+			return nil // an inline function that several units define
+		}
+		if have.Original.Lo < addr+specs.VAddr(room) && addr < have.Original.Lo+specs.VAddr(have.Room) {
+			return fmt.Errorf("shares its code with %s: identical code was folded", have.Name)
+		}
+	}
+	if other := b.folded(um, s, addr); other != "" {
+		return fmt.Errorf("shares its code with %s, which would change too: link without --icf", other)
+	}
+	b.patch.Functions = append(b.patch.Functions, Function{
+		Name: f.Original, File: um.unit.Name, Reason: f.Reason,
+		Original: specs.Range[specs.VAddr]{Lo: addr, Hi: addr + specs.VAddr(s.Size)},
+		Cold:     b.cold(um, f.Original), Room: room, Digest: specs.DigestOf(body), Entry: entry, Symbol: symbol,
+	})
+	return nil
+}
+
+// cold returns where the cold part of a function of the unit lies, which gcc
+// calls NAME.cold, or an empty range.
+func (b *builder) cold(um *unitMerge, name string) specs.Range[specs.VAddr] {
+	s, addr, err := um.place.find(name + ".cold")
+	if err != nil {
+		return specs.Range[specs.VAddr]{}
+	}
+	return specs.Range[specs.VAddr]{Lo: addr, Hi: addr + specs.VAddr(s.Size)}
+}
+
+// folded returns the name of a function that the linker put at the address of
+// the unit's function s though it is another one, or "".
+func (b *builder) folded(um *unitMerge, s elfobj.Symbol, addr specs.VAddr) string {
+	own := map[string]bool{}
+	for _, t := range um.place.symbols {
+		if t.Section == s.Section && t.Value == s.Value {
+			name, _, _ := strings.Cut(t.Name, "@")
+			own[name] = true
+		}
+	}
+	for _, t := range b.original.functions[addr] {
+		if name, _, _ := strings.Cut(t, "@"); !own[name] {
+			return t
+		}
+	}
+	return ""
+}
+
+// room returns how many bytes from addr on belong to the function or to the
+// padding behind it: no more than up to the next symbol's address.
+func (b *builder) room(addr specs.VAddr, size uint64) (uint64, error) {
+	room := size
+	if room >= uint64(b.machine.maxEntry) {
+		return room, nil
+	}
+	end := addr + specs.VAddr(size)
+	limit := end + 16
+	syms, err := b.in.Original.Symbols()
+	if err != nil {
+		return 0, err
+	}
+	for _, s := range syms {
+		if v := specs.VAddr(s.Value); s.Section != elf.SHN_UNDEF && s.Type != elf.STT_FILE && v >= end && v < limit {
+			limit = v
+		}
+	}
+	pad, err := b.in.Original.ReadAt(end, uint64(limit-end))
+	if err != nil {
+		return room, nil // the function is the last of its segment
+	}
+	return room + uint64(b.machine.padding(pad)), nil
+}
