@@ -147,7 +147,7 @@ func (t *tool) each(ctx context.Context, f func(pid int, all bool) (*outcome, er
 		t.encode(outcomes)
 	}
 	if all && len(outcomes) == 0 && !t.json {
-		fmt.Fprintln(t.stdout, "nothing to do: nothing fits any process that may be traced")
+		fmt.Fprintln(t.stdout, "nothing to do in any process that may be traced")
 	}
 	if code == exitNothing && done {
 		return exitDone

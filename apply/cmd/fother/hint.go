@@ -61,6 +61,8 @@ func hint(err error) string {
 		return "the thread is in an uninterruptible sleep, such as a vfork or a hanging file system; try again later"
 	case errors.As(err, &unsafe):
 		return "copy the patch to a folder of your own, and chmod go-w it"
+	case errors.Is(err, apply.ErrGone):
+		return "there is no process of this id, or it has ended, or it is a thread of the kernel"
 	case errors.Is(err, apply.ErrPermission):
 		return permissionHint()
 	case errors.Is(err, apply.ErrSeccomp):
@@ -83,6 +85,9 @@ func permissionHint() string {
 		case "3":
 			return "nobody may trace on this machine until it is booted again (kernel.yama.ptrace_scope = 3)"
 		}
+	}
+	if os.Geteuid() == 0 {
+		return "root lacks CAP_SYS_PTRACE here, as in many containers, or a security module forbids it; run on the host, or give the container this capability"
 	}
 	return "run as root, or as the user that runs the process"
 }

@@ -14,6 +14,7 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -22,11 +23,12 @@ import (
 
 func main() {
 	// A tracer's SIGCHLD for each thread that stops doubles the time of a stop.
-	signal.Ignore(syscall.SIGCHLD)
+	// SIGPIPE must not end the tool in the middle of its work.
+	signal.Ignore(syscall.SIGCHLD, syscall.SIGPIPE)
 	// No collection during a stop: a run allocates little and ends soon.
 	debug.SetGCPercent(-1)
 	debug.SetMemoryLimit(64 << 20)
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
@@ -40,23 +42,25 @@ const (
 	exitRefused = 4
 )
 
-const usage = `usage: fother COMMAND [ARGUMENT…]
+const usage = `usage: fother COMMAND [OPTION…] [ARGUMENT…]
 
 fother patches programs while they run.
 
-  patch -p PID|all [--dry-run] FILE|DIR…       apply .kpatch files
-  unpatch -p PID|all [BUILDID[:SERIES]…]       revert them; all if none is named
-  info [-p PID|all]                            objects, build-ids, applied patches
+  patch -p PID|all FILE|DIR…              apply .kpatch files, all of a folder
+  unpatch -p PID|all [BUILDID[:SERIES]…]  take patches out, all if none is named;
+                                          a BUILDID's first digits are enough
+  info [-p PID|all]                       what is loaded, and the patches in it
 
 Options of all commands:
   -p PID|all      the process, or all that the caller may trace
-  -v              say what is done
+  -v              say more
   --json          results as JSON on standard output
   -h              this help
 
 Options of patch and unpatch:
+  --dry-run       patch only: say what would be done, and change nothing
   --wait TIME     how long to wait for threads that are inside a function that
-                  changes (2s)
+                  changes, such as 500ms or 10s (2s)
 
 Exit status: 0 done, 1 error, 2 usage, 3 nothing to do, 4 refused.
 `
@@ -77,15 +81,42 @@ type tool struct {
 type usageError struct{ error }
 
 func run(ctx context.Context, args []string, _ io.Reader, stdout, stderr io.Writer) int {
-	t := &tool{stdout: stdout, stderr: stderr}
+	out := &output{Writer: stdout}
+	t := &tool{stdout: out, stderr: stderr}
+	code := t.run(ctx, args)
+	// Who closes a pipe has read enough.
+	if out.err != nil && !errors.Is(out.err, syscall.EPIPE) && code != exitUsage {
+		return t.fail(fmt.Errorf("the results could not be written: %w", out.err))
+	}
+	return code
+}
+
+// output is a writer that keeps its first error.
+type output struct {
+	io.Writer
+	err error
+}
+
+func (o *output) Write(b []byte) (int, error) {
+	n, err := o.Writer.Write(b)
+	if err != nil && o.err == nil {
+		o.err = err
+	}
+	return n, err
+}
+
+func (t *tool) run(ctx context.Context, args []string) int {
 	if len(args) == 0 {
-		io.WriteString(stderr, usage)
+		io.WriteString(t.stderr, usage)
 		return exitUsage
 	}
 	commands := map[string]func(context.Context) int{"patch": t.patch, "unpatch": t.unpatch, "info": t.info}
 	if args[0] == "-h" || args[0] == "--help" || args[0] == "-help" || args[0] == "help" {
-		io.WriteString(stdout, usage)
+		io.WriteString(t.stdout, usage)
 		return exitDone
+	}
+	if strings.HasPrefix(args[0], "-") {
+		return t.fail(usageError{fmt.Errorf("%s: options come after the command", args[0])})
 	}
 	command, ok := commands[args[0]]
 	if !ok {
@@ -93,7 +124,7 @@ func run(ctx context.Context, args []string, _ io.Reader, stdout, stderr io.Writ
 	}
 	switch err := t.parse(args[0], args[1:]); {
 	case errors.Is(err, flag.ErrHelp):
-		io.WriteString(stdout, usage)
+		io.WriteString(t.stdout, usage)
 		return exitDone
 	case err != nil:
 		return t.fail(usageError{err})

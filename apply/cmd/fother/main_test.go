@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -59,6 +60,7 @@ func TestUsage(t *testing.T) {
 		{"", 2, "usage: fother"},
 		{"-h", 0, "usage: fother"},
 		{"patch -h", 0, "usage: fother"},
+		{"-v info", 2, "-v: options come after the command"},
 		{"frobnicate", 2, `fother: error: "frobnicate" is not a command`},
 		{"patch x.kpatch", 2, "fother: error: -p PID or -p all is missing"},
 		{"patch -p 1", 2, "fother: error: no patch file is named"},
@@ -74,6 +76,27 @@ func TestUsage(t *testing.T) {
 		out, err, code := fother(strings.Fields(c.args)...)
 		if code != c.code || !strings.Contains(out+err, c.want) {
 			t.Errorf("fother %s: exit %d, %q, %q: want %d, %q", c.args, code, out, err, c.code, c.want)
+		}
+	}
+}
+
+// brokenWriter fails with an error.
+type brokenWriter struct{ err error }
+
+func (w brokenWriter) Write([]byte) (int, error) { return 0, w.err }
+
+func TestLostOutputIsAnError(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		code int
+	}{
+		{syscall.ENOSPC, 1},
+		{syscall.EPIPE, 0}, // who closes a pipe has read enough
+	} {
+		var stderr bytes.Buffer
+		code := run(t.Context(), []string{"info", "-p", strconv.Itoa(os.Getpid())}, nil, brokenWriter{c.err}, &stderr)
+		if code != c.code || (code == 0) != (stderr.Len() == 0) {
+			t.Errorf("%v: exit %d, %q: want %d", c.err, code, stderr.String(), c.code)
 		}
 	}
 }
