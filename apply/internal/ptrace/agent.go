@@ -16,12 +16,18 @@ type Agent struct {
 	g   *Group
 	t   *Thread
 	mem *Mem
-	// home are the registers with which the thread goes on in its own code.
-	home Regs
+	// raw are the registers with which the kernel would deliver a signal, home
+	// those with which the thread goes on in its own code without one.
+	raw, home Regs
+	// code and intent are those of NewAgent.
+	code   []specs.Range[specs.Addr]
+	intent specs.Range[specs.Addr]
 	// site is the address of the system call instruction that it runs.
 	site specs.Addr
 	// stub is what was written to site, nil if nothing was.
 	stub []byte
+	// signals counts those that were passed on.
+	signals int
 }
 
 // sudConfig is struct ptrace_sud_config.
@@ -41,8 +47,8 @@ func (g *Group) NewAgent(t *Thread, mem *Mem, code []specs.Range[specs.Addr], in
 	if err == nil && sud.mode != 0 {
 		return nil, fmt.Errorf("%w: thread %d dispatches its system calls by itself", ErrUnsuitable, t.TID)
 	}
-	a := &Agent{g: g, t: t, mem: mem, home: t.Regs}
-	if err := a.prepare(code, intent); err != nil {
+	a := &Agent{g: g, t: t, mem: mem, code: code, intent: intent}
+	if err := a.prepare(); err != nil {
 		return nil, err
 	}
 	return a, nil
@@ -95,55 +101,105 @@ func (a *Agent) words(at specs.Addr, w []uint64) bool {
 	return err == nil
 }
 
-// Syscall makes the thread call nr and returns the result.
+// Syscall makes the thread call nr and returns the result. Signals that arrive
+// meanwhile are delivered where the thread was stopped; its handlers run
+// afterwards.
 //
-// Errors: a [unix.Errno] that the call returned; [ErrGone]; [*StuckError] if
-// the thread went elsewhere, such as a signal handler, and did not come back.
+// Errors: a [unix.Errno] that the call returned; [ErrGone]; [ErrUnsuitable] if
+// the thread ended; [*StuckError] if it went elsewhere and did not come back.
 func (a *Agent) Syscall(nr uintptr, args ...uint64) (uint64, error) {
-	regs := a.home
-	a.aim(&regs, uint64(nr), args)
-	if err := regs.set(a.t.TID); err != nil {
-		return 0, a.g.lost(a.t, err)
-	}
 	deadline := time.Now().Add(a.g.limit)
-	for {
-		if err := a.toCall(deadline); err != nil {
+	var regs Regs
+	for aimed, entered := false, false; ; {
+		if !aimed {
+			regs = a.home
+			a.aim(&regs, uint64(nr), args)
+			if err := regs.set(a.t.TID); err != nil {
+				return 0, a.g.lost(a.t, err)
+			}
+			aimed = true
+		}
+		sig, err := a.toCall(deadline)
+		if err != nil {
 			return 0, err
+		}
+		if sig != 0 { // told only on the way to user mode, so before the call
+			if err := a.deliver(sig); err != nil {
+				return 0, err
+			}
+			aimed = false
+			continue
 		}
 		if err := regs.get(a.t.TID); err != nil {
 			return 0, a.g.lost(a.t, err)
 		}
-		if result, ok := a.result(&regs); ok {
-			return result, errno(result)
+		switch {
+		case regs.PC() != a.site+callSize:
+		case entered:
+			return regs.result(), errno(regs.result())
+		default:
+			entered = true
 		}
 	}
 }
 
-// toCall lets the thread run to its next system-call-stop, passing on signals.
-func (a *Agent) toCall(deadline time.Time) error {
-	var sig unix.Signal
+// toCall lets the thread run to its next system-call-stop, or to the delivery
+// of a signal, which it returns.
+func (a *Agent) toCall(deadline time.Time) (unix.Signal, error) {
 	for {
-		a.t.stopped = false
-		if err := request(unix.PTRACE_SYSCALL, a.t.TID, 0, uintptr(sig)); err != nil {
-			return a.g.lost(a.t, err)
+		a.t.stopped, a.t.fresh = false, false
+		if err := request(unix.PTRACE_SYSCALL, a.t.TID, 0, 0); err != nil {
+			return 0, a.g.lost(a.t, err)
 		}
 		ws, err := a.report(deadline)
 		if err != nil {
-			return err
+			return 0, err
 		}
-		sig = 0
 		event := int(ws>>16) & 0xff
 		switch {
 		case event == unix.PTRACE_EVENT_EXEC:
 			a.g.exec = true
-			return a.g.ended()
+			return 0, a.g.ended()
 		case event != 0:
 		case ws.StopSignal() == unix.SIGTRAP|0x80:
-			return nil
+			return 0, nil
 		default:
-			sig = ws.StopSignal()
+			return ws.StopSignal(), nil
 		}
 	}
+}
+
+// deliver passes on a signal to the thread as it was stopped, so that a call
+// that was waiting for it ends, and takes the thread anew: at the handler's first
+// instruction, if there is a handler.
+func (a *Agent) deliver(sig unix.Signal) error {
+	if err := a.raw.set(a.t.TID); err != nil {
+		return a.g.lost(a.t, err)
+	}
+	return a.pass(sig)
+}
+
+// maxSignals bounds how many signals an agent passes on.
+const maxSignals = 100
+
+// pass is deliver for a thread that has its own registers.
+func (a *Agent) pass(sig unix.Signal) error {
+	a.t.stopped, a.t.fresh, a.t.asked, a.t.hold = false, false, true, true
+	a.g.onward(a.t, sig)
+	if err := a.g.await(a.t); err != nil {
+		return err
+	}
+	if a.t.gone {
+		return fmt.Errorf("%w: thread %d has ended", ErrUnsuitable, a.t.TID)
+	}
+	if err := a.g.readThread(a.t); err != nil {
+		return err
+	}
+	a.raw, a.home = a.t.Regs, a.t.Regs // whatever happens now
+	if a.signals++; a.signals > maxSignals {
+		return a.g.stuck(a.t)
+	}
+	return a.prepare()
 }
 
 // report waits for the thread's next stop.
@@ -178,7 +234,7 @@ func (a *Agent) Close() error {
 	if err := a.home.set(a.t.TID); err != nil {
 		return a.g.lost(a.t, err)
 	}
-	a.t.Regs, a.t.fixed = a.home, false
+	a.t.Regs, a.t.fresh = a.home, true
 	if a.stub == nil {
 		return nil
 	}

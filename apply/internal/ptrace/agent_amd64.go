@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"slices"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/fother/fother/specs"
 )
 
@@ -18,6 +16,8 @@ const (
 	stubSize = stubCode + 16
 	// stubGap is kept between the last code byte and a stub.
 	stubGap = 16
+	// callSize is the length of the system call instruction.
+	callSize = 2
 	// userCode is the code segment selector of 64-bit user mode.
 	userCode = 0x33
 )
@@ -100,20 +100,26 @@ func tailOf(page []byte) int {
 
 // prepare writes the stub to the zero tail of an executable page. A stub that a
 // killed tool left behind is no zero, and so is never used again.
-func (a *Agent) prepare(code []specs.Range[specs.Addr], intent specs.Range[specs.Addr]) error {
+func (a *Agent) prepare() error {
+	a.raw, a.home = a.t.Regs, a.t.Regs
 	if a.home.Cs != userCode {
 		return fmt.Errorf("%w: thread %d runs 32-bit code", ErrUnsuitable, a.t.TID)
+	}
+	if a.home.eintr() {
+		a.home.redo()
 	}
 	a.home.goHome()
 	if abort, ok := a.rseqAbort(a.home.PC()); ok {
 		a.home.Rip = uint64(abort)
 	}
-	site, err := findTail(a.mem, code)
-	if err != nil {
-		return err
+	if a.stub == nil {
+		var err error
+		if a.site, err = findTail(a.mem, a.code); err != nil {
+			return err
+		}
 	}
-	a.site, a.stub = site, newStub(&a.home, intent)
-	return a.mem.Write(site, a.stub)
+	a.stub = newStub(&a.home, a.intent)
+	return a.mem.Write(a.site, a.stub)
 }
 
 // findTail returns the address of stubSize zero bytes that end with a page.
@@ -142,14 +148,4 @@ func (a *Agent) aim(regs *Regs, nr uint64, args []uint64) {
 			*p = args[i]
 		}
 	}
-}
-
-// result returns what the call returned if regs are those of its exit. Other
-// stops are its entry and calls of signal handlers.
-func (a *Agent) result(regs *Regs) (uint64, bool) {
-	const enosys = -int64(unix.ENOSYS) // in rax at each entry
-	if regs.PC() != a.site+2 || int64(regs.Rax) == enosys {
-		return 0, false
-	}
-	return regs.Rax, true
 }

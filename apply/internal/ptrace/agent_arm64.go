@@ -14,26 +14,33 @@ const insnSVC = 0xd4000001
 // btypeMask are the bits of PSTATE that say how the last branch was made.
 const btypeMask = 3 << 10
 
+// callSize is the length of the system call instruction.
+const callSize = 4
+
 // prepare borrows a supervisor call that is there already.
 //
 // A thread that was stopped in a call stands on the call's instruction, and
 // only the kernel knows whether it is to enter it anew or through
 // restart_syscall. So it is let into the call, which is skipped there, and x8
 // tells.
-func (a *Agent) prepare(code []specs.Range[specs.Addr], _ specs.Range[specs.Addr]) error {
-	site, err := findSVC(a.mem, code)
-	if err != nil {
-		return err
+func (a *Agent) prepare() error {
+	a.home = a.t.Regs
+	if a.site == 0 {
+		var err error
+		if a.site, err = findSVC(a.mem, a.code); err != nil {
+			return err
+		}
 	}
-	a.site = site
-	if word, err := a.mem.Read(a.home.PC(), 4); err == nil && binary.LittleEndian.Uint32(word) == insnSVC {
-		if err := a.leaveCall(); err != nil {
+	word, err := a.mem.Read(a.home.PC(), callSize)
+	if err == nil && binary.LittleEndian.Uint32(word) == insnSVC {
+		if done, err := a.leaveCall(); done || err != nil {
 			return err
 		}
 	}
 	if abort, ok := a.rseqAbort(a.home.PC()); ok {
 		a.home.Pc = uint64(abort)
 	}
+	a.raw = a.home
 	return nil
 }
 
@@ -42,25 +49,32 @@ func leftovers(*Mem, []specs.Range[specs.Addr]) []Leftover { return nil }
 
 // leaveCall takes the thread through the system call that it stands before,
 // without the call being made. Afterwards home enters it as the kernel would.
-func (a *Agent) leaveCall() error {
+// It reports true if a signal came first, after which the agent was prepared
+// anew.
+func (a *Agent) leaveCall() (bool, error) {
 	deadline := time.Now().Add(a.g.limit)
 	var regs Regs
 	for {
-		if err := a.toCall(deadline); err != nil {
-			return err
+		sig, err := a.toCall(deadline)
+		if err != nil {
+			return false, err
+		}
+		if sig != 0 {
+			return true, a.pass(sig)
 		}
 		if err := regs.get(a.t.TID); err != nil {
-			return a.g.lost(a.t, err)
+			return false, a.g.lost(a.t, err)
 		}
-		if regs.PC() == a.home.PC()+4 && regs.Regs[7] == 0 {
+		if regs.PC() == a.home.PC()+callSize && regs.Regs[7] == 0 { // 0 is an entry
 			break
 		}
 	}
 	if err := setCall(a.t.TID, -1); err != nil {
-		return a.g.lost(a.t, err)
+		return false, a.g.lost(a.t, err)
 	}
 	a.home.Regs[8] = regs.Regs[8]
-	return a.toCall(deadline)
+	_, err := a.toCall(deadline)
+	return false, err
 }
 
 // findSVC returns the address of a supervisor call.
@@ -86,13 +100,4 @@ func (a *Agent) aim(regs *Regs, nr uint64, args []uint64) {
 	regs.Pstate &^= btypeMask
 	regs.Regs[8] = nr
 	copy(regs.Regs[:6], args)
-}
-
-// result returns what the call returned if regs are those of its exit: x7 is 1
-// at exits, 0 at entries. Source: arch/arm64/kernel/ptrace.c.
-func (a *Agent) result(regs *Regs) (uint64, bool) {
-	if regs.PC() != a.site+4 || regs.Regs[7] != 1 {
-		return 0, false
-	}
-	return regs.Regs[0], true
 }

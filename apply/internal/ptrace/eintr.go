@@ -1,20 +1,29 @@
 package ptrace
 
 import (
+	"bytes"
+	"strconv"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// unbreak lets a thread whose system call was ended by the stop itself enter
-// it again, unless a signal waits that would have ended it anyway. The kernel
-// gets the registers when the thread is resumed.
-func (g *Group) unbreak(t *Thread) {
-	if !t.Regs.eintr() || signalWaits(t.TID) {
+// mend lets a thread that is about to go on enter its system call again if the
+// stop itself has ended it. A signal that arrives during the stop ends the call
+// as it would have without the stop, which is why it is looked for last.
+func (g *Group) mend(t *Thread) {
+	if !t.fresh {
+		t.fresh = t.Regs.get(t.TID) == nil
+	}
+	if !t.fresh || !t.Regs.eintr() {
 		return
 	}
-	t.Regs.redo()
-	t.fixed = true
+	again := t.Regs
+	again.redo()
+	_ = again.set(t.TID) // fails only if the thread was killed
+	if signalWaits(g.pid, t.TID) {
+		_ = t.Regs.set(t.TID)
+	}
 }
 
 // peekArgs is struct ptrace_peeksiginfo_args.
@@ -32,11 +41,8 @@ type siginfo struct {
 
 // signalWaits reports whether a signal that is not blocked waits for the
 // stopped thread tid, by itself or for the process. In doubt it does.
-func signalWaits(tid int) bool {
-	var blocked uint64
-	if _, err := requestInto(unix.PTRACE_GETSIGMASK, tid, unsafe.Sizeof(blocked), unsafe.Pointer(&blocked)); err != nil {
-		return true
-	}
+func signalWaits(pid, tid int) bool {
+	var waiting uint64
 	for _, flags := range []uint32{0, unix.PTRACE_PEEKSIGINFO_SHARED} {
 		var infos [64]siginfo
 		args := peekArgs{flags: flags, nr: int32(len(infos))}
@@ -46,10 +52,24 @@ func signalWaits(tid int) bool {
 			return true
 		}
 		for _, info := range infos[:n] {
-			if info.signo > 0 && blocked&(1<<(info.signo-1)) == 0 {
-				return true
+			if info.signo > 0 {
+				waiting |= 1 << (info.signo - 1)
 			}
 		}
 	}
-	return false
+	return waiting != 0 && waiting&^blocked(pid, tid) != 0
+}
+
+// blocked returns the signals that tid blocks. PTRACE_GETSIGMASK does not tell:
+// inside epoll_pwait and its like it returns the mask that holds afterwards.
+func blocked(pid, tid int) uint64 {
+	for line := range bytes.Lines(taskFile(pid, tid, "status")) {
+		if rest, ok := bytes.CutPrefix(line, []byte("SigBlk:")); ok {
+			mask, err := strconv.ParseUint(string(bytes.TrimSpace(rest)), 16, 64)
+			if err == nil {
+				return mask
+			}
+		}
+	}
+	return 0
 }

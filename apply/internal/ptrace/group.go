@@ -44,7 +44,7 @@ type Thread struct {
 	hold    bool // is to stay stopped; false while it only runs under supervision
 	asked   bool // interrupted since it last ran
 	halted  bool // the stop is one of job control
-	fixed   bool // Regs differ from what the kernel has
+	fresh   bool // Regs are those of this stop
 }
 
 // Stopped reports whether the thread is held.
@@ -254,20 +254,20 @@ func (g *Group) ResumeThread(t *Thread) {
 	if !t.Stopped() {
 		return
 	}
-	g.flush(t)
+	g.mend(t)
 	how := unix.PTRACE_CONT
 	if t.halted {
 		how = unix.PTRACE_LISTEN // stays halted, and is woken by SIGCONT
 	}
 	_ = request(how, t.TID, 0, 0)
-	t.stopped, t.asked, t.hold = false, false, false
+	t.stopped, t.fresh, t.asked, t.hold = false, false, false, false
 }
 
 // Detach lets all threads go. Job control's stops stay.
 func (g *Group) Detach() {
 	for _, t := range g.threads {
 		if t.Stopped() {
-			g.flush(t)
+			g.mend(t)
 			if request(unix.PTRACE_DETACH, t.TID, 0, 0) == nil {
 				t.gone = true
 			}
@@ -283,10 +283,7 @@ func (g *Group) Detach() {
 		n := len(g.threads)
 		g.interrupt(t)
 		if g.await(t) == nil && t.Stopped() {
-			if t.Regs.get(t.TID) == nil {
-				g.unbreak(t)
-				g.flush(t)
-			}
+			g.mend(t)
 			if request(unix.PTRACE_DETACH, t.TID, 0, 0) == nil {
 				t.gone, t.stopped = true, false
 			}
@@ -330,15 +327,8 @@ func (g *Group) readThread(t *Thread) error {
 	if err := t.Regs.get(t.TID); err != nil {
 		return g.lost(t, err)
 	}
-	g.unbreak(t)
+	t.fresh = true
 	return nil
-}
-
-// flush gives the kernel the registers that were changed.
-func (g *Group) flush(t *Thread) {
-	if t.fixed {
-		t.fixed = t.Regs.set(t.TID) != nil
-	}
 }
 
 // lost takes note of a thread that was killed while it was stopped.
@@ -346,7 +336,7 @@ func (g *Group) lost(t *Thread, err error) error {
 	if !errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("thread %d: %w", t.TID, err)
 	}
-	t.stopped = false
+	t.stopped, t.fresh = false, false
 	if err := g.await(t); err != nil {
 		return err
 	}

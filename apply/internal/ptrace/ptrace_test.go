@@ -38,7 +38,10 @@ const target = `
 
 static void die(const char *what, long n) { printf("BAD %s %ld\n", what, n); fflush(stdout); _exit(3); }
 static double now(void) { struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return t.tv_sec + t.tv_nsec / 1e9; }
-static volatile unsigned long spins;
+static volatile unsigned long spins, poked, answers;
+static pthread_t first;
+static int poll_fd;
+static void on_poke(int s) { poked = 1; }
 
 static void *run(void *arg)
 {
@@ -59,6 +62,21 @@ static void *run(void *arg)
 		pthread_t t;
 		if (!pthread_create(&t, 0, (void *(*)(void *))usleep, (void *)10)) pthread_join(t, 0);
 	}
+	if (!strcmp(kind, "suspend") || !strcmp(kind, "pwait")) for (;;) {
+		sigset_t none;
+		sigemptyset(&none);
+		while (!poked)
+			if (*kind == 's') sigsuspend(&none);
+			else { struct epoll_event e; epoll_pwait(poll_fd, &e, 1, -1, &none); }
+		poked = 0;
+		answers++;
+	}
+	if (!strcmp(kind, "poke")) for (;;) { // the first thread, whenever it has answered
+		unsigned long a = answers;
+		pthread_kill(first, SIGUSR2);
+		while (answers == a) usleep(20);
+		usleep(rand() % 200);
+	}
 	if (!strcmp(kind, "signals")) for (;;) { pthread_kill(pthread_self(), SIGUSR1); }
 	return 0;
 }
@@ -69,6 +87,13 @@ static void handler(int s) { handled++; getppid(); }
 int main(int argc, char **argv)
 {
 	signal(SIGUSR1, handler);
+	signal(SIGUSR2, on_poke);
+	sigset_t usr2;
+	sigemptyset(&usr2);
+	sigaddset(&usr2, SIGUSR2);
+	pthread_sigmask(SIG_BLOCK, &usr2, 0);
+	first = pthread_self();
+	poll_fd = epoll_create1(0);
 	for (int i = 2; i < argc; i++) { pthread_t t; if (pthread_create(&t, 0, run, argv[i])) die("create", errno); }
 	printf("ready\n"); fflush(stdout);
 	if (argc > 1) run(argv[1]);
@@ -176,6 +201,7 @@ func code(t *testing.T, pid int) []specs.Range[specs.Addr] {
 
 var kinds = [][]string{
 	{"spin"}, {"sleep"}, {"epoll"}, {"read"}, {"signals"}, {"births"},
+	{"suspend", "poke"}, {"pwait", "poke"},
 	{"sleep", "spin", "read", "births", "signals"}, {"sleep", "spin", "epoll", "read", "births", "signals", "sleep"},
 }
 
@@ -220,16 +246,33 @@ func TestStopAndGo(t *testing.T) {
 						}
 					}
 				}
-				return nil
+				return g.Stop()
 			})
 			if err != nil {
 				t.Fatal(err)
 			}
+			goesOn := progress(t, cmd.Process.Pid)
 			time.Sleep(350 * time.Millisecond)
+			if slices.Contains(kind, "poke") {
+				goesOn()
+			}
 			if tracer, _ := statusField(cmd.Process.Pid, cmd.Process.Pid, "TracerPid"); tracer != 0 {
 				t.Errorf("still traced by %d", tracer)
 			}
 		})
+	}
+}
+
+// progress returns a function that fails the test if the first thread, which
+// waits for signals that keep coming, has not been woken since: a signal was
+// lost that had ended its wait.
+func progress(t *testing.T, pid int) func() {
+	before, _ := statusField(pid, pid, "voluntary_ctxt_switches")
+	return func() {
+		t.Helper()
+		if now, _ := statusField(pid, pid, "voluntary_ctxt_switches"); now == before {
+			t.Error("a signal arrived, but the call that waited for it goes on")
+		}
 	}
 }
 
@@ -247,7 +290,11 @@ func TestAgent(t *testing.T) {
 				}
 				time.Sleep(7 * time.Millisecond)
 			}
+			goesOn := progress(t, pid)
 			time.Sleep(350 * time.Millisecond)
+			if slices.Contains(kind, "poke") {
+				goesOn()
+			}
 			if after := snapshot(t, pid, where); after != before {
 				t.Error("code is not as it was")
 			}

@@ -61,6 +61,9 @@ func (r *Regs) set(tid int) error {
 	return err
 }
 
+// result returns what a system call returned, at its exit.
+func (r *Regs) result() uint64 { return r.Rax }
+
 // errno returns the error of a system call's result.
 func errno(result uint64) error {
 	if result > ^uint64(4095) {

@@ -89,6 +89,10 @@ func setCall(tid int, nr int32) error {
 	return regset(unix.PTRACE_SETREGSET, tid, unix.NT_ARM_SYSTEM_CALL, unsafe.Pointer(&nr), unsafe.Sizeof(nr))
 }
 
+// result returns what a system call returned, at its exit.
+func (r *Regs) result() uint64 { return r.Regs[0] }
+
+// errno returns the error of a system call's result.
 func errno(result uint64) error {
 	if result > ^uint64(4095) {
 		return unix.Errno(-result)
