@@ -4,6 +4,7 @@ import (
 	"debug/elf"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/fother/fother/kpack/elfobj"
 	"github.com/fother/fother/specs"
@@ -13,6 +14,11 @@ import (
 // a relocation of the given type.
 func (b *builder) bind(um *unitMerge, i int, h howto) (int, error) {
 	s := um.symbols[i]
+	if name, ok := strings.CutSuffix(s.Name, carriedSuffix); ok && h.call && s.Bind != elf.STB_LOCAL && b.preemptible(name) {
+		// Another object may stand in for the function; else the call comes
+		// back to the new body through the old entry.
+		s = elfobj.Symbol{Name: name}
+	}
 	if s.Section != elf.SHN_UNDEF {
 		at, ok := um.symbol[i]
 		if !ok {

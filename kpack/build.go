@@ -240,7 +240,7 @@ func (b *builder) relocs(um *unitMerge) (reasons []error) {
 			name := um.symbols[r.Symbol].Name
 			h, ok := b.machine.relocs[r.Type]
 			if !ok {
-				refuse(name, fmt.Errorf("%s is not supported%s", relocName(b.in.Arch, r.Type), tlsHint(um.symbols[r.Symbol])))
+				refuse(name, fmt.Errorf("%s is not supported%s", b.machine.relocName(r.Type), tlsHint(um.symbols[r.Symbol])))
 				continue
 			}
 			symbol, err := b.bind(um, r.Symbol, h)
@@ -256,13 +256,6 @@ func (b *builder) relocs(um *unitMerge) (reasons []error) {
 		slices.SortStableFunc(b.patch.Sections[i].Relocs, func(x, y Reloc) int { return cmp.Compare(x.Offset, y.Offset) })
 	}
 	return reasons
-}
-
-func relocName(a *arch.Arch, typ uint32) string {
-	if a.Machine == elf.EM_AARCH64 {
-		return elf.R_AARCH64(typ).String()
-	}
-	return elf.R_X86_64(typ).String()
 }
 
 func tlsHint(s elfobj.Symbol) string {

@@ -174,6 +174,22 @@ func TestPreemption(t *testing.T) {
 	}
 }
 
+// TestPreemptedCarried: a call of a carried function that another object may
+// replace goes the way of the original's.
+func TestPreemptedCarried(t *testing.T) {
+	const source = "__attribute__((noinline)) int shown(int n) { return n + 1; }\nint user(int n) { return shown(n) + 3; }\n"
+	for flag, want := range map[string]Binding{"-Wl,-Bsymbolic": Carried, "-Wl,-z,lazy": Imported} {
+		linked, dir := target(t, map[string]string{"main.c": source}, "-shared", "-fPIC", flag)
+		b, um := binder(t, linked, linked, filepath.Join(dir, "main.c.o"))
+		um.symbols, um.symbol = []elfobj.Symbol{{Name: "shown.kpatch", Section: 1, Bind: elf.STB_GLOBAL}}, map[int]int{0: 0}
+		b.patch.Symbols = []Symbol{{Name: "shown.kpatch"}}
+		i, err := b.bind(um, 0, machineX86_64.relocs[uint32(elf.R_X86_64_PLT32)])
+		if err != nil || b.patch.Symbols[i].Binding != want {
+			t.Errorf("%s: %+v, error %v, want binding %d", flag, b.patch.Symbols[i], err, want)
+		}
+	}
+}
+
 // TestVersions: of several versions of a name the code of the library itself
 // means the default one.
 func TestVersions(t *testing.T) {

@@ -11,6 +11,8 @@ import (
 type machine struct {
 	arch   *arch.Arch
 	relocs map[uint32]howto
+	// relocName is the psABI's name of any relocation type.
+	relocName func(typ uint32) string
 	// globDat and jumpSlot are the dynamic relocation types of GOT entries.
 	globDat, jumpSlot uint32
 	// relaxed returns how many bytes before and after a relocated field the

@@ -32,6 +32,7 @@ var machineAArch64 = &machine{
 		uint32(elf.R_AARCH64_LDST128_ABS_LO12_NC): {name: "R_AARCH64_LDST128_ABS_LO12_NC", size: 4, put: lo12(4)},
 		uint32(elf.R_AARCH64_LD64_GOT_LO12_NC):    {name: "R_AARCH64_LD64_GOT_LO12_NC", size: 4, got: true, put: lo12(3)},
 	},
+	relocName: func(typ uint32) string { return elf.R_AARCH64(typ).String() },
 	globDat:   uint32(elf.R_AARCH64_GLOB_DAT),
 	jumpSlot:  uint32(elf.R_AARCH64_JUMP_SLOT),
 	relaxed:   func(uint32) (int, int) { return 0, 0 }, // ld rewrites no more than the relocated instruction

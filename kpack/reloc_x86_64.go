@@ -23,6 +23,7 @@ var machineX86_64 = &machine{
 		uint32(elf.R_X86_64_GOTPCRELX):     {name: "R_X86_64_GOTPCRELX", size: 4, value: valueRel, got: true, put: putS32},
 		uint32(elf.R_X86_64_REX_GOTPCRELX): {name: "R_X86_64_REX_GOTPCRELX", size: 4, value: valueRel, got: true, put: putS32},
 	},
+	relocName: func(typ uint32) string { return elf.R_X86_64(typ).String() },
 	globDat:   uint32(elf.R_X86_64_GLOB_DAT),
 	jumpSlot:  uint32(elf.R_X86_64_JMP_SLOT),
 	relaxed:   relaxedX86_64,
