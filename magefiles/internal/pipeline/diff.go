@@ -51,6 +51,9 @@ func Diff(ctx context.Context, s specs.Spec, o Options) ([]Target, error) {
 	if err != nil {
 		return nil, err
 	}
+	for _, path := range compiler.Added(original, patched) {
+		o.say("%s: only the patched build links %s: no patch is needed for it", s.Name, path)
+	}
 	d := &diffs{done: map[[2]specs.Digest]*diffResult{}}
 	d.run(ctx, pairs)
 	var targets []Target
