@@ -7,6 +7,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -18,10 +19,20 @@ type client struct {
 	done chan struct{} // closed to end it
 	gone chan struct{} // closed when it has ended
 
+	// disturbed is set while the server is patched.
+	disturbed atomic.Bool
+
 	// Valid when gone is closed.
-	asked   int
-	longest time.Duration // from question to answer
-	err     error
+	seen
+	err error
+}
+
+// seen is what a client saw of the server.
+type seen struct {
+	asked int
+	// The longest times from question to answer, while the server was patched
+	// and at all other times.
+	patching, otherwise time.Duration
 }
 
 const (
@@ -57,7 +68,7 @@ func (c *client) run() {
 
 // ask asks once.
 func (c *client) ask(replies *bufio.Reader) error {
-	began := time.Now()
+	began, disturbed := time.Now(), c.disturbed.Load()
 	if err := c.conn.SetDeadline(began.Add(patience)); err != nil {
 		return err
 	}
@@ -72,15 +83,19 @@ func (c *client) ask(replies *bufio.Reader) error {
 		return fmt.Errorf("question %d was answered %q, not %q", c.asked+1, reply, answer)
 	}
 	c.asked++
-	c.longest = max(c.longest, time.Since(began))
+	took := time.Since(began)
+	if disturbed || c.disturbed.Load() {
+		c.patching = max(c.patching, took)
+	} else {
+		c.otherwise = max(c.otherwise, took)
+	}
 	return nil
 }
 
-// stop ends the client and tells how often it was answered, and the longest
-// time that an answer took. It may be called more than once.
-func (c *client) stop() (asked int, longest time.Duration, err error) {
+// stop ends the client and tells what it saw. It may be called more than once.
+func (c *client) stop() (seen, error) {
 	c.end.Do(func() { close(c.done) })
 	<-c.gone
 	c.conn.Close()
-	return c.asked, c.longest, c.err
+	return c.seen, c.err
 }

@@ -77,20 +77,25 @@ func show(ctx context.Context, out io.Writer, fother string, o pipeline.Options)
 	}
 	defer c.stop()
 	for _, s := range d.steps() {
+		c.disturbed.Store(s.args[0] == d.fother)
 		if err := d.run(ctx, s); err != nil {
 			return err
 		}
+		c.disturbed.Store(false)
 		time.Sleep(between)
 	}
-	asked, longest, err := c.stop()
+	saw, err := c.stop()
 	if err != nil {
 		return fmt.Errorf("the honest client: %w", err)
 	}
-	fmt.Fprintf(out, "\nAll this happened to one process, %d. The honest client asked %d times on one connection\n"+
-		"and was answered each time; the longest answer took %.1f ms.\n",
-		d.server.Process.Pid, asked, float64(longest.Microseconds())/1000)
+	fmt.Fprintf(out, "\nAll this happened to one process, %d. The honest client asked %d times on one connection and was\n"+
+		"answered each time. Its longest wait was %s while fother worked on the server, else %s.\n",
+		d.server.Process.Pid, saw.asked, milli(saw.patching), milli(saw.otherwise))
 	return nil
 }
+
+// milli prints a time in milliseconds.
+func milli(d time.Duration) string { return fmt.Sprintf("%.1f ms", d.Seconds()*1000) }
 
 // steps are what happens to the running server.
 func (d *demo) steps() []step {
