@@ -15,6 +15,8 @@ type processInfo struct {
 	Objects []apply.ObjectInfo `json:"objects"`
 	Applied []apply.Applied    `json:"applied"`
 	Damaged []string           `json:"damaged,omitempty"`
+	Error   string             `json:"error,omitempty"`
+	Exit    int                `json:"exit"`
 }
 
 func (t *tool) info(ctx context.Context) int {
@@ -25,29 +27,37 @@ func (t *tool) info(ctx context.Context) int {
 	if err != nil {
 		return t.fail(err)
 	}
-	infos := []processInfo{}
+	infos, code := []processInfo{}, exitDone
 	for _, pid := range pids {
 		if ctx.Err() != nil {
-			return t.fail(ctx.Err())
+			return t.fail(fmt.Errorf("interrupted: %w", ctx.Err()))
 		}
-		p, err := apply.Open(pid)
+		i, err := read(pid)
 		if all && (errors.Is(err, apply.ErrGone) || errors.Is(err, apply.ErrPermission)) {
 			continue
 		}
 		if err != nil {
-			return t.fail(fmt.Errorf("process %d: %w", pid, err))
-		}
-		i := processInfo{pid, p.Name, p.Objects(), p.Applied(), p.Damaged()}
-		p.Close()
-		infos = append(infos, i)
-		if !t.json {
+			i.Error, i.Exit = err.Error(), exitCode(err)
+			code = t.fail(fmt.Errorf("process %d: %w", pid, err))
+		} else if !t.json {
 			t.printInfo(i)
 		}
+		infos = append(infos, i)
 	}
 	if t.json {
 		t.encode(infos)
 	}
-	return exitDone
+	return code
+}
+
+// read returns what there is to say of a process.
+func read(pid int) (processInfo, error) {
+	p, err := apply.Open(pid)
+	if err != nil {
+		return processInfo{PID: pid, Objects: []apply.ObjectInfo{}, Applied: []apply.Applied{}}, err
+	}
+	defer p.Close()
+	return processInfo{PID: pid, Name: p.Name, Objects: p.Objects(), Applied: p.Applied(), Damaged: p.Damaged()}, nil
 }
 
 func (t *tool) printInfo(i processInfo) {
