@@ -9,7 +9,7 @@ import (
 	"github.com/fother/fother/kpack"
 )
 
-// exitCode is HOUSE.md's, section 5.
+// exitCode returns the exit status that an error leads to.
 func exitCode(err error) int {
 	var (
 		use      usageError

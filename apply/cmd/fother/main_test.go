@@ -35,7 +35,7 @@ func fother(args ...string) (stdout, stderr string, code int) {
 	return out.String(), err.String(), code
 }
 
-// TestWhatTheToolLinks holds HOUSE.md's line: what runs as root never links
+// TestWhatTheToolLinks holds a line: what runs as root never links
 // the compiler or the differ.
 func TestWhatTheToolLinks(t *testing.T) {
 	out, err := exec.Command("go", "list", "-deps", ".").Output()

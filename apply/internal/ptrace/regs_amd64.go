@@ -88,9 +88,22 @@ var restarts = map[uint64]bool{
 	unix.SYS_SENDTO: true, unix.SYS_SENDMSG: true, unix.SYS_SENDMMSG: true,
 }
 
-// eintr reports whether the stop broke a call that would have gone on.
+// eintr reports whether the stop broke a call that is to go on.
 func (r *Regs) eintr() bool {
-	return r.inCall() && int64(r.Rax) == -int64(unix.EINTR) && restarts[r.Orig_rax]
+	return r.inCall() && int64(r.Rax) == -int64(unix.EINTR) && restarts[r.Orig_rax] && !r.masked()
+}
+
+// masked reports whether the call has a signal mask of its own. Its caller
+// waits for signals too, and counts on EINTR: it would miss one that arrives
+// after the thread was told to enter the call again and before it does.
+func (r *Regs) masked() bool {
+	switch r.Orig_rax {
+	case unix.SYS_EPOLL_PWAIT, unix.SYS_EPOLL_PWAIT2:
+		return r.R8 != 0
+	case unix.SYS_IO_PGETEVENTS:
+		return r.R9 != 0
+	}
+	return false
 }
 
 // redo makes the thread enter its system call again.
