@@ -70,7 +70,7 @@ func (p *tracee) chain(frames []Frame) []string {
 // functions stay where they are all the time.
 func TestWalkEveryInstruction(t *testing.T) {
 	a := hostArch(t)
-	steps := 12000
+	steps := 8000
 	if testing.Short() {
 		steps = 1000
 	}

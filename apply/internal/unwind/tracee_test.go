@@ -68,6 +68,7 @@ type tracee struct {
 	mem     *os.File
 	file    *elfobj.File
 	symbols []elfobj.Symbol
+	known   map[specs.Addr]string // what name found
 	bias    specs.Bias
 	vdso    specs.Range[specs.Addr]
 	objects []*Object
@@ -275,11 +276,20 @@ func (p *tracee) names(frames []Frame) []string {
 }
 
 func (p *tracee) name(a specs.Addr) string {
+	if n, ok := p.known[a]; ok {
+		return n
+	}
+	n := ""
 	v := uint64(p.bias.VAddr(a))
 	for _, s := range p.symbols {
 		if _, ok := s.InSection(); ok && s.Value <= v && v < s.Value+s.Size {
-			return s.Name
+			n = s.Name
+			break
 		}
 	}
-	return ""
+	if p.known == nil {
+		p.known = make(map[specs.Addr]string)
+	}
+	p.known[a] = n
+	return n
 }
