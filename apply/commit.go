@@ -98,6 +98,9 @@ func (p *Process) tryCommit(ctx context.Context, g *ptrace.Group, in *inspector,
 	wait := firstWait
 	var busy []Inside
 	for {
+		if ctx.Err() != nil {
+			return fmt.Errorf("given up, nothing was changed: %w", ctx.Err())
+		}
 		start := time.Now()
 		if len(busy) > 0 && !offenderLeft(g, in, busy[0].TID) {
 			wait = min(2*wait, longWait)
@@ -122,9 +125,6 @@ func (p *Process) tryCommit(ctx context.Context, g *ptrace.Group, in *inspector,
 				return err
 			}
 			continue
-		}
-		if ctx.Err() != nil {
-			return fmt.Errorf("given up, nothing was changed: %w", ctx.Err())
 		}
 		if len(busy) > 0 && time.Now().After(deadline) {
 			return &BusyError{Threads: busy, Waited: time.Since(begin), Attempts: stop.Tries}

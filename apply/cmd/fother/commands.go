@@ -123,8 +123,9 @@ func (t *tool) each(ctx context.Context, f func(pid int, all bool) (*outcome, er
 	outcomes := []*outcome{}
 	code, done := exitNothing, false
 	for _, pid := range pids {
-		if ctx.Err() != nil {
-			return t.fail(fmt.Errorf("interrupted: %w", ctx.Err()))
+		if ctx.Err() != nil { // what was done before is still told
+			code = t.worse(code, fmt.Errorf("interrupted: %w", ctx.Err()))
+			break
 		}
 		o, err := f(pid, all)
 		if o == nil && err == nil || all && (errors.Is(err, apply.ErrGone) || exitCode(err) == exitNothing) {
@@ -136,7 +137,7 @@ func (t *tool) each(ctx context.Context, f func(pid int, all bool) (*outcome, er
 		o.PID, o.Exit = pid, exitCode(err)
 		if err != nil {
 			o.Error = err.Error()
-			code = t.worse(pid, code, fmt.Errorf("process %d: %w", pid, err))
+			code = t.worse(code, fmt.Errorf("process %d: %w", pid, err))
 		} else {
 			done = true
 			t.print(o)
@@ -157,7 +158,7 @@ func (t *tool) each(ctx context.Context, f func(pid int, all bool) (*outcome, er
 
 // worse tells an error and returns the exit code of the whole: an error goes
 // before a refusal, that before nothing to do.
-func (t *tool) worse(_, code int, err error) int {
+func (t *tool) worse(code int, err error) int {
 	c := exitCode(err)
 	if c == exitNothing {
 		if !t.json {

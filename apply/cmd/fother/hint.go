@@ -69,6 +69,8 @@ func hint(err error) string {
 		return "run as root with CAP_SYS_ADMIN, and without a seccomp filter of the tool's own"
 	case errors.Is(err, apply.ErrNoMemory):
 		return "the memory around the object is full, or the process has reached its limits (ulimit -v, vm.max_map_count)"
+	case errors.Is(err, kpack.ErrTooShort):
+		return "the function has no room for a jump, and so no patch can change it; restart the program with the fixed build"
 	case errors.Is(err, apply.ErrLocked):
 		return "wait until it has ended"
 	}
