@@ -122,7 +122,9 @@ func (p *Process) refresh() error {
 	if p.maps, err = readMaps(p.PID); err != nil {
 		return err
 	}
-	p.objects = findObjects(p.mem, p.maps)
+	if p.objects, err = findObjects(p.mem, p.maps); err != nil {
+		return fmt.Errorf("process %d: read its memory: %w", p.PID, procError(err))
+	}
 	p.order()
 	p.records, p.damaged, err = findRecords(p.mem, p.maps, p.page)
 	return err
@@ -133,7 +135,7 @@ const maxObjects = 64 << 10
 
 // findObjects opens everything that is mapped like a loaded ELF object. What
 // looks like one and is damaged is left out: nothing can be patched in it.
-func findObjects(mem memory, maps []Mapping) []*object {
+func findObjects(mem memory, maps []Mapping) ([]*object, error) {
 	var spans []ptrace.Span
 	var heads []*Mapping
 	for i := range maps {
@@ -143,8 +145,8 @@ func findObjects(mem memory, maps []Mapping) []*object {
 			heads = append(heads, m)
 		}
 	}
-	if mem.ReadSpans(spans) != nil {
-		return nil
+	if err := mem.ReadSpans(spans); err != nil {
+		return nil, err
 	}
 	var objects []*object
 	for i, s := range spans {
@@ -159,7 +161,7 @@ func findObjects(mem memory, maps []Mapping) []*object {
 		o.BuildID, _ = image.BuildID()
 		objects = append(objects, o)
 	}
-	return objects
+	return objects, nil
 }
 
 // loaded tells an object that runs from a file that is merely mapped: its code

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"gopkg.in/yaml.v3"
 
@@ -33,7 +34,7 @@ var keys = []string{
 // Read reads the spec in the file at path. Relative paths in it are relative
 // to the folder of the file.
 func Read(path string) (specs.Spec, error) {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a FIFO is refused, not waited for
 	if err != nil {
 		return specs.Spec{}, err
 	}

@@ -55,7 +55,7 @@ func Diff(ctx context.Context, s specs.Spec, o Options) ([]Target, error) {
 		o.say("%s: only the patched build links %s: no patch is needed for it", s.Name, path)
 	}
 	d := &diffs{done: map[[2]specs.Digest]*diffResult{}}
-	d.run(ctx, pairs)
+	d.run(ctx, f.Tree(), pairs)
 	var targets []Target
 	var reasons []error
 	for _, p := range pairs {
@@ -141,7 +141,7 @@ func digests(u compiler.UnitPair) (key [2]specs.Digest) {
 func (d *diffs) result(u compiler.UnitPair) *diffResult { return d.done[digests(u)] }
 
 // run compares all units whose text differs, on all processors.
-func (d *diffs) run(ctx context.Context, pairs []compiler.Pair) {
+func (d *diffs) run(ctx context.Context, tree string, pairs []compiler.Pair) {
 	var todo []*diffResult
 	for _, p := range pairs {
 		for _, u := range p.Units {
@@ -157,7 +157,7 @@ func (d *diffs) run(ctx context.Context, pairs []compiler.Pair) {
 	for range min(runtime.GOMAXPROCS(0), len(todo)) {
 		wg.Go(func() {
 			for r := range work {
-				r.changes, r.err = diffUnit(r.pair)
+				r.changes, r.err = diffUnit(tree, r.pair)
 			}
 		})
 	}
@@ -172,7 +172,9 @@ func (d *diffs) run(ctx context.Context, pairs []compiler.Pair) {
 	wg.Wait()
 }
 
-func diffUnit(u compiler.UnitPair) (*differ.ChangeSet, error) {
+// diffUnit compares one unit. Its name in messages is the source's, relative to
+// the tree.
+func diffUnit(tree string, u compiler.UnitPair) (*differ.ChangeSet, error) {
 	switch {
 	case u.Original == nil:
 		return nil, fmt.Errorf("%s: the fix adds this unit to a target, which is not supported yet; put the new code into an existing file", u.Patched.Source)
@@ -187,5 +189,5 @@ func diffUnit(u compiler.UnitPair) (*differ.ChangeSet, error) {
 	if err != nil {
 		return nil, err
 	}
-	return differ.Diff(differ.Input{Unit: u.Original.Source, Arch: u.Original.Arch, Original: original, Patched: patched})
+	return differ.Diff(differ.Input{Unit: strings.TrimPrefix(u.Original.Source, tree+"/"), Arch: u.Original.Arch, Original: original, Patched: patched})
 }
