@@ -97,20 +97,27 @@ func (p *Process) tryCommit(ctx context.Context, g *ptrace.Group, in *inspector,
 	deadline := begin.Add(o.wait)
 	wait := firstWait
 	var busy []Inside
+	stuck := (*StuckError)(nil)
 	for {
 		if ctx.Err() != nil {
 			return fmt.Errorf("given up, nothing was changed: %w", ctx.Err())
 		}
+		if stuck != nil && time.Now().Before(deadline) && ptrace.State(p.PID, stuck.TID) == "D" {
+			// It would not stop now either, and hold up all others.
+			if err := serveFor(g, time.Millisecond); err != nil {
+				return err
+			}
+			continue
+		}
+		stuck = nil
 		start := time.Now()
 		if len(busy) > 0 && !offenderLeft(g, in, busy[0].TID) {
 			wait = min(2*wait, longWait)
 		} else {
 			stop.Tries++
 			found, err := p.stopOnce(g, in, t, o, stop, start)
-			stuck := (*StuckError)(nil)
 			switch {
-			case errors.As(err, &stuck) && time.Now().Before(deadline):
-				wait = longWait // the parent of a vfork, say
+			case errors.As(err, &stuck) && time.Now().Before(deadline): // the parent of a vfork, say
 			case err != nil || len(found) == 0:
 				return err
 			}
@@ -129,7 +136,7 @@ func (p *Process) tryCommit(ctx context.Context, g *ptrace.Group, in *inspector,
 		if len(busy) > 0 && time.Now().After(deadline) {
 			return &BusyError{Threads: busy, Waited: time.Since(begin), Attempts: stop.Tries}
 		}
-		if err := serveFor(g, min(wait, longWait)); err != nil {
+		if err := serveFor(g, wait); err != nil {
 			return err
 		}
 	}

@@ -19,6 +19,7 @@ type Options struct {
 	Calls bool
 	// StopLimit is how long one thread may take to stop, if it does not wait
 	// for a processor; 0 is 200 milliseconds. All others stand still meanwhile.
+	// In an uninterruptible sleep it may take less.
 	StopLimit time.Duration
 }
 

@@ -25,6 +25,11 @@ const (
 	firstNap  = 5 * time.Microsecond
 	shortNap  = 100 * time.Microsecond
 	longNap   = 2 * time.Millisecond
+
+	// sleepLimit is how long a thread may be in an uninterruptible sleep. Most
+	// are for a disk and shorter; the others last until a child of vfork
+	// executes a program, or a file server answers.
+	sleepLimit = 20 * time.Millisecond
 )
 
 // once waits a little. It reports false when limit has passed since the first
@@ -58,6 +63,12 @@ func (p *pause) starved(pid, tid int, limit time.Duration) bool {
 	return true
 }
 
+// deep reports whether the thread is in an uninterruptible sleep and has been
+// waited for longer than those are allowed to last.
+func (p *pause) deep(pid, tid int, limit time.Duration) bool {
+	return p.nap == longNap && time.Until(p.deadline) < limit-sleepLimit && State(pid, tid) == "D"
+}
+
 // sleeping reports whether the wait has got past the polls.
 func (p *pause) sleeping() bool { return p.turn > pollTurns+4 }
 
@@ -76,7 +87,7 @@ func (g *Group) await(t *Thread) error {
 			t.gone = true // its exit is told only after all others'
 			return nil
 		}
-		if !p.once(g.limit) && !p.starved(g.pid, t.TID, g.limit) {
+		if !p.once(g.limit) && !p.starved(g.pid, t.TID, g.limit) || p.deep(g.pid, t.TID, g.limit) {
 			return g.stuck(t)
 		}
 	}
