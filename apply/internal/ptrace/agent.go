@@ -228,7 +228,7 @@ func (a *Agent) report(deadline time.Time) (unix.WaitStatus, error) {
 // Close puts the thread back where it was stopped and removes what was written
 // for the calls. It stays stopped.
 func (a *Agent) Close() error {
-	if !a.t.Stopped() {
+	if !a.t.Stopped() || a.g.exec {
 		return nil // its stub brings it home; it must not be touched then
 	}
 	if err := a.home.set(a.t.TID); err != nil {
