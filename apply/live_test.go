@@ -509,7 +509,8 @@ func TestApplyAndRevert(t *testing.T) {
 				r := start(t, bin, kinds...)
 				r.expect("ask", oldAnswer)
 				before := r.snapshot()
-				for i := range 3 {
+				kept := 0
+				for range 3 {
 					res := applyTo(t, r.pid, patch)
 					if len(res.Applied) != 1 || len(res.Applied[0].Functions) != 2 || res.Stop.Total <= 0 {
 						t.Errorf("result: %+v", res)
@@ -520,9 +521,20 @@ func TestApplyAndRevert(t *testing.T) {
 						t.Errorf("a second time: %v", err)
 					}
 					res = revertAll(t, r.pid)
-					if len(res.Removed) != 1 || len(res.Kept) != 0 && i == 2 {
+					if len(res.Removed) != 1 {
 						t.Errorf("result: %+v", res)
 					}
+					kept = len(res.Kept)
+					r.expect("ask", oldAnswer)
+				}
+				// A stale word on the stack of a thread that runs may look like a
+				// reference for as long as it takes to be overwritten.
+				for try := 0; kept > 0; try++ {
+					res, err := Revert(context.Background(), r.pid, nil, Options{})
+					if err != nil && !errors.Is(err, ErrNotApplied) || try == 50 {
+						t.Fatalf("what was kept is not freed: %+v, %v", res, err)
+					}
+					kept = len(res.Kept)
 					r.expect("ask", oldAnswer)
 				}
 				if !slices.Contains(kinds, "births") {
