@@ -40,7 +40,7 @@ func (p *parser) resolveSet(s *Symbol) {
 	}
 }
 
-// splitSum splits "name", "name+N", "name-N" or "N".
+// SplitSum splits "name", "name+N", "name-N" or "N".
 func SplitSum(expr string) (name string, n int64, ok bool) {
 	expr = strings.ReplaceAll(expr, " ", "")
 	if expr == "" {
