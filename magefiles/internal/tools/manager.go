@@ -42,6 +42,7 @@ var packageNames = map[string][4]string{
 	"autoconf":              {"autoconf", "autoconf", "autoconf", "autoconf"},
 	"automake":              {"automake", "automake", "automake", "automake"},
 	"libtoolize":            {"libtool", "libtool", "libtool", "libtool"},
+	"libtool":               {"libtool-bin", "libtool", "libtool", "libtool"},
 	"patch":                 {"patch", "patch", "patch", "patch"},
 	"git":                   {"git", "git", "git", "git"},
 	"gdb":                   {"gdb", "gdb", "gdb", "gdb"},
