@@ -60,12 +60,12 @@ func bigUnit(b *testing.B) (original, patched string) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		head, rest, ok := strings.Cut(string(text), "SQLITE_API int sqlite3_status64(")
-		args, body, _ := strings.Cut(rest, "){")
-		if !ok {
+		at := strings.LastIndex(string(text), "SQLITE_API int sqlite3_status64(") // behind the declaration
+		if at < 0 {
 			b.Fatalf("%s is not sqlite3's amalgamation", name)
 		}
-		return string(text), head + "SQLITE_API int sqlite3_status64(" + args + "){ if( op==12345 ) return 7; " + body
+		args, body, _ := strings.Cut(string(text[at:]), "){")
+		return string(text), string(text[:at]) + args + "){ if( op==12345 ) return 7; " + body
 	}
 	var s strings.Builder
 	s.WriteString("#include <stdio.h>\n#include <string.h>\nstatic int total;\n")
