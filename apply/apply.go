@@ -82,15 +82,11 @@ func Prepare(ctx context.Context, pid int, patches []*kpack.Patch) (_ *Plan, err
 func Apply(ctx context.Context, pid int, patches []*kpack.Patch, o Options) (_ *Result, err error) {
 	defer func() { err = orGone(pid, err) }()
 	start := time.Now()
-	p, err := open(pid, true)
+	p, res, err := begin(ctx, pid, o)
 	if err != nil {
 		return nil, err
 	}
 	defer p.Close()
-	res := &Result{PID: pid, Name: p.Name}
-	if err := p.recover(ctx, res, o); err != nil {
-		return nil, fmt.Errorf("finish what an earlier run began: %w", err)
-	}
 	plan, err := makePlan(p, patches)
 	if err != nil {
 		return nil, err
@@ -104,6 +100,21 @@ func Apply(ctx context.Context, pid int, patches []*kpack.Patch, o Options) (_ *
 	}
 	res.Wall = time.Since(start)
 	return res, nil
+}
+
+// begin opens the process for changes and clears up after earlier runs. The
+// caller closes the process.
+func begin(ctx context.Context, pid int, o Options) (*Process, *Result, error) {
+	p, err := open(pid, true)
+	if err != nil {
+		return nil, nil, err
+	}
+	res := &Result{PID: pid, Name: p.Name}
+	if err := p.recover(ctx, res, o); err != nil {
+		p.Close()
+		return nil, nil, fmt.Errorf("finish what an earlier run began: %w", err)
+	}
+	return p, res, nil
 }
 
 // orGone returns ErrGone for whatever failed because the process has ended
@@ -232,15 +243,11 @@ func (s Selector) matches(id specs.PatchID) bool {
 func Revert(ctx context.Context, pid int, which []Selector, o Options) (_ *Result, err error) {
 	defer func() { err = orGone(pid, err) }()
 	start := time.Now()
-	p, err := open(pid, true)
+	p, res, err := begin(ctx, pid, o)
 	if err != nil {
 		return nil, err
 	}
 	defer p.Close()
-	res := &Result{PID: pid, Name: p.Name}
-	if err := p.recover(ctx, res, o); err != nil {
-		return nil, fmt.Errorf("finish what an earlier run began: %w", err)
-	}
 	t := &transaction{}
 	for _, r := range p.records {
 		if r.state == applied && (len(which) == 0 || slices.ContainsFunc(which, func(s Selector) bool { return s.matches(r.ID) })) {

@@ -24,9 +24,9 @@ const (
 
 // version is what a version index stands for.
 type version struct {
-	name    string
-	library string // of verneed entries
-	base    bool   // VER_FLG_BASE
+	name   string
+	needed string // the file of a verneed entry (vn_file)
+	base   bool   // VER_FLG_BASE
 }
 
 // recordsAt gives access to version records: n bytes at offset off from the
@@ -113,7 +113,7 @@ func readVernaux(to map[uint16]version, w *walker, off uint64, count uint16, lib
 		if err != nil {
 			return err
 		}
-		to[le.Uint16(b[6:])&verIndex] = version{name: name, library: library}
+		to[le.Uint16(b[6:])&verIndex] = version{name: name, needed: library}
 		next := uint64(le.Uint32(b[12:]))
 		if next == 0 {
 			return nil
@@ -150,7 +150,7 @@ func (f *File) addVersions(n int, syms []Symbol) error {
 		if !ok {
 			return fmt.Errorf("%s: symbol %q: no version %d", name, syms[i].Name, ndx&verIndex)
 		}
-		syms[i].Version, syms[i].Library = ver.name, ver.library
+		syms[i].Version, syms[i].Library = ver.name, ver.needed
 		syms[i].VersionHidden = ndx&verHidden != 0
 	}
 	return nil
