@@ -35,7 +35,8 @@ func (p *Process) withAgent(intent specs.Range[specs.Addr], f func(*ptrace.Agent
 			return e
 		})
 		stuck := (*StuckError)(nil)
-		if done || !errors.Is(err, ptrace.ErrUnsuitable) && !errors.As(err, &stuck) {
+		// A thread that has ended meanwhile says ErrGone, as a process does.
+		if done || !errors.Is(err, ptrace.ErrUnsuitable) && !errors.Is(err, ErrGone) && !errors.As(err, &stuck) {
 			return held, err
 		}
 	}
