@@ -37,6 +37,9 @@ type Meta struct {
 	CVEs        []string     `json:"cves,omitempty"`
 	// Producer is the compiler's identification, from the units' .ident.
 	Producer string `json:"producer,omitempty"`
+	// Consistency is that of the spec; Function.NextCall says it of each
+	// function.
+	Consistency specs.Consistency `json:"consistency,omitzero"`
 }
 
 // Kind says what memory a section goes to.
@@ -115,6 +118,9 @@ type Function struct {
 	File string `json:"file"`
 	// Reason says why it is in the patch.
 	Reason string `json:"reason"`
+	// NextCall is set if calls of it that are under way may end in the old
+	// code; see [specs.Consistency].
+	NextCall bool `json:"next_call,omitempty"`
 	// Original is the range of link-time addresses of the body in the target.
 	Original specs.Range[specs.VAddr] `json:"-"`
 	// Cold is the range of its cold part, which the compiler put elsewhere

@@ -6,8 +6,14 @@ package specs
 type Spec struct {
 	// Name of the release, also the name of its work folder and bundle.
 	Name string
-	// Dir is the source tree, an absolute path.
+	// Dir is the source tree, an absolute path; empty if Archive is set.
 	Dir string
+	// Archive is where the tree comes from if it is no folder: the absolute
+	// path of an archive, or an address that go-getter understands.
+	Archive string
+	// Checksum of the archive as ALGORITHM:HEX, such as sha256:…. It is never
+	// empty for an address of another machine.
+	Checksum string
 	// Patches are the source patches that make up the fix, in order, as
 	// absolute paths. Paths inside them are relative to Dir after one leading
 	// component is removed (patch -p1).
@@ -17,6 +23,9 @@ type Spec struct {
 	Configure []string
 	// Build are the shell commands that build the tree, run in the tree.
 	Build []string
+	// Install are the shell commands that install what was built below the
+	// folder $DESTDIR. They belong to the build and run under capture.
+	Install []string
 	// Env is added to the environment of all commands, as KEY=VALUE.
 	Env []string
 	// Targets are the deliverables to patch, relative to the tree; if empty,
@@ -27,4 +36,16 @@ type Spec struct {
 	Level       Level
 	CVEs        []string
 	Description string
+	Consistency Consistency
+}
+
+// Consistency says when the new code of a patch may begin to run. The zero
+// value is strict: not while a thread is inside a function that changes, so
+// that no call sees old and new code.
+type Consistency struct {
+	// NextCall are functions of which calls that are under way may end in the
+	// old code, such as a worker's main loop, which never leaves the stack.
+	NextCall []string `json:"next_call,omitempty"`
+	// Reason says why that is right. It is empty if and only if NextCall is.
+	Reason string `json:"reason,omitempty"`
 }

@@ -34,18 +34,22 @@ type Unit struct {
 // patched is in the error, all at once. It fails with ErrNoChange if there is
 // nothing to patch.
 func Diff(ctx context.Context, s specs.Spec, o Options) ([]Target, error) {
-	f := FolderOf(s, o)
-	original, err := compiler.Load(f.store(), specs.StageOriginal)
+	return DiffAt(ctx, s, FolderOf(s, o).Layout(), o)
+}
+
+// DiffAt is Diff of builds that are anywhere.
+func DiffAt(ctx context.Context, s specs.Spec, l Layout, o Options) ([]Target, error) {
+	original, err := compiler.Load(l.Store, specs.StageOriginal)
 	if err != nil {
 		return nil, err
 	}
-	patched, err := compiler.Load(f.store(), specs.StagePatched)
+	patched, err := compiler.Load(l.Store, specs.StagePatched)
 	if err != nil {
 		return nil, err
 	}
 	var wanted []string
 	for _, t := range s.Targets {
-		wanted = append(wanted, filepath.Join(f.Tree(), t))
+		wanted = append(wanted, filepath.Join(l.Tree, t))
 	}
 	pairs, err := compiler.Compare(original, patched, wanted...)
 	if err != nil {
@@ -55,11 +59,11 @@ func Diff(ctx context.Context, s specs.Spec, o Options) ([]Target, error) {
 		o.say("%s: only the patched build links %s: no patch is needed for it", s.Name, path)
 	}
 	d := &diffs{done: map[[2]specs.Digest]*diffResult{}}
-	d.run(ctx, f.Tree(), pairs)
+	d.run(ctx, l.Tree, pairs)
 	var targets []Target
 	var reasons []error
 	for _, p := range pairs {
-		name, err := filepath.Rel(f.Tree(), p.Original.Output)
+		name, err := filepath.Rel(l.Tree, p.Original.Output)
 		if err != nil {
 			return nil, err
 		}
@@ -88,16 +92,16 @@ func Diff(ctx context.Context, s specs.Spec, o Options) ([]Target, error) {
 	if len(targets) == 0 {
 		return nil, ErrNoChange
 	}
-	return targets, writeAssembly(f, targets)
+	return targets, writeAssembly(l, targets)
 }
 
 // writeAssembly leaves the patch assembly in the work folder, for people.
-func writeAssembly(f Folder, targets []Target) error {
-	if err := os.RemoveAll(f.diff()); err != nil {
+func writeAssembly(l Layout, targets []Target) error {
+	if err := os.RemoveAll(l.Diff); err != nil {
 		return err
 	}
 	for _, t := range targets {
-		dir := filepath.Join(f.diff(), string(t.BuildID))
+		dir := filepath.Join(l.Diff, string(t.BuildID))
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return err
 		}

@@ -19,17 +19,21 @@ import (
 // Pack writes a .kpatch file for each target and returns their paths. All or
 // none are written; the error has every reason.
 func Pack(ctx context.Context, s specs.Spec, o Options, targets []Target) ([]string, error) {
-	f := FolderOf(s, o)
+	return PackAt(ctx, s, FolderOf(s, o).Layout(), o, targets)
+}
+
+// PackAt is Pack of what [DiffAt] returned for the same layout.
+func PackAt(ctx context.Context, s specs.Spec, l Layout, o Options, targets []Target) ([]string, error) {
 	made := map[string][]byte{}
 	var paths []string
 	var reasons []error
 	for _, t := range targets {
-		b, err := packTarget(ctx, s, f, t)
+		b, err := packTarget(ctx, s, l, t)
 		if err != nil {
 			reasons = append(reasons, fmt.Errorf("%s: %w", t.Name, err))
 			continue
 		}
-		path := filepath.Join(f.Patches(), string(t.BuildID)+".kpatch")
+		path := filepath.Join(l.Patches, string(t.BuildID)+".kpatch")
 		if made[path] != nil {
 			reasons = append(reasons, fmt.Errorf("%s: another target has the same build-id %s", t.Name, t.BuildID))
 		}
@@ -39,10 +43,10 @@ func Pack(ctx context.Context, s specs.Spec, o Options, targets []Target) ([]str
 	if len(reasons) > 0 {
 		return nil, errors.Join(reasons...)
 	}
-	if err := os.RemoveAll(f.Patches()); err != nil {
+	if err := os.RemoveAll(l.Patches); err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(f.Patches(), 0o755); err != nil {
+	if err := os.MkdirAll(l.Patches, 0o755); err != nil {
 		return nil, err
 	}
 	for i, path := range paths {
@@ -54,7 +58,7 @@ func Pack(ctx context.Context, s specs.Spec, o Options, targets []Target) ([]str
 	return paths, nil
 }
 
-func packTarget(ctx context.Context, s specs.Spec, f Folder, t Target) ([]byte, error) {
+func packTarget(ctx context.Context, s specs.Spec, l Layout, t Target) ([]byte, error) {
 	original, err := elfobj.Open(t.Original.File)
 	if err != nil {
 		return nil, err
@@ -69,7 +73,7 @@ func packTarget(ctx context.Context, s specs.Spec, f Folder, t Target) ([]byte, 
 			Name: s.Name, Series: s.Series, Level: s.Level, Description: s.Description, CVEs: s.CVEs,
 		},
 	}
-	dir := filepath.Join(f.diff(), string(t.BuildID))
+	dir := filepath.Join(l.Diff, string(t.BuildID))
 	for i, u := range t.Units {
 		in.Meta.Producer = u.Changes.Producer
 		bu, err := packUnit(ctx, in.Arch, filepath.Join(dir, assemblyName(i, u)), u)

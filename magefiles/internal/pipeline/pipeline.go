@@ -45,6 +45,20 @@ func FolderOf(s specs.Spec, o Options) Folder {
 	return Folder(filepath.Join(o.Work, fmt.Sprintf("%s-%d", s.Name, s.Level)))
 }
 
+// Layout says where the two builds of a release are, and where what is made
+// from them goes. All paths are absolute.
+type Layout struct {
+	Tree    string // where both builds ran
+	Store   string // the capture
+	Diff    string // patch assembly, for people
+	Patches string // the .kpatch files
+}
+
+// Layout returns where things are in f.
+func (f Folder) Layout() Layout {
+	return Layout{Tree: f.Tree(), Store: f.store(), Diff: f.diff(), Patches: f.Patches()}
+}
+
 // Tree is where both builds run. It holds the tree that was built last.
 func (f Folder) Tree() string { return filepath.Join(string(f), "tree") }
 
