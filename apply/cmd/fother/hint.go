@@ -9,7 +9,8 @@ import (
 	"github.com/fother/fother/kpack"
 )
 
-// exitCode returns the exit status that an error leads to.
+// exitCode returns the exit status that an error leads to. An error may say it
+// itself by a method ExitCode.
 func exitCode(err error) int {
 	var (
 		use      usageError
@@ -18,9 +19,12 @@ func exitCode(err error) int {
 		conflict *apply.ConflictError
 		busy     *apply.BusyError
 	)
+	var own interface{ ExitCode() int }
 	switch {
 	case err == nil:
 		return exitDone
+	case errors.As(err, &own):
+		return own.ExitCode()
 	case errors.As(err, &use):
 		return exitUsage
 	case errors.Is(err, apply.ErrAlreadyApplied), errors.Is(err, apply.ErrNotApplied):
@@ -32,7 +36,8 @@ func exitCode(err error) int {
 	return exitError
 }
 
-// hint says what a user can do about an error, or nothing.
+// hint says what a user can do about an error, or nothing. An error may say it
+// itself by a method Hint.
 func hint(err error) string {
 	var (
 		use      usageError
@@ -43,8 +48,11 @@ func hint(err error) string {
 		traced   *apply.TracedError
 		stuck    *apply.StuckError
 		unsafe   *unsafeFileError
+		own      interface{ Hint() string }
 	)
 	switch {
+	case errors.As(err, &own):
+		return own.Hint()
 	case errors.As(err, &use):
 		return "fother -h lists commands and options"
 	case errors.As(err, &noFit):

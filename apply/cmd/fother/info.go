@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 
 	"github.com/fother/fother/apply"
@@ -19,11 +20,37 @@ type processInfo struct {
 	Exit    int                `json:"exit"`
 }
 
-func (t *tool) info(ctx context.Context) int {
-	if len(t.args) > 0 {
-		return t.fail(usageError{fmt.Errorf("info takes no argument %q", t.args[0])})
+var infoCommand = &command{
+	name:  "info",
+	args:  "[-p PID|all]",
+	brief: "what is loaded, and the patches in it",
+	help: `
+Lists the objects of running processes with their build-ids, and the patches in
+them.
+
+Options:
+  -p PID|all      the process, or all that the caller may trace (all)
+`,
+	start: func(t *tool, fs *flag.FlagSet) action {
+		c := &info{tool: t}
+		c.procs.declare(fs)
+		return c.run
+	},
+}
+
+type info struct {
+	*tool
+	procs processes
+}
+
+func (t *info) run(ctx context.Context, args []string) int {
+	if len(args) > 0 {
+		return t.fail(usageError{fmt.Errorf("info takes no argument %q", args[0])})
 	}
-	pids, all, err := t.pids()
+	if t.procs.text == "" {
+		t.procs.all = true
+	}
+	pids, err := t.procs.list()
 	if err != nil {
 		return t.fail(err)
 	}
@@ -33,7 +60,7 @@ func (t *tool) info(ctx context.Context) int {
 			return t.fail(fmt.Errorf("interrupted: %w", ctx.Err()))
 		}
 		i, err := read(pid)
-		if all && (errors.Is(err, apply.ErrGone) || errors.Is(err, apply.ErrPermission)) {
+		if t.procs.all && (errors.Is(err, apply.ErrGone) || errors.Is(err, apply.ErrPermission)) {
 			continue
 		}
 		if err != nil {
