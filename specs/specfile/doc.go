@@ -6,15 +6,26 @@
 //
 //	name: nginx                     # required; letters, digits, '.', '_', '-'
 //	description: one line or more
-//	source: nginx-1.22              # the tree; default: the spec's own folder
+//	source: nginx-1.22              # folder, archive or address; default: the spec's own folder
+//	checksum: sha256:HEX            # of an archive; an address needs one
 //	patches: [a.patch, b.patch]     # required; in order, applied by patch -p1
 //	configure: [./configure]        # shell commands, once for each build
 //	build: [make]                   # shell commands; this is the default
+//	install: [make install]         # shell commands; into $DESTDIR
 //	env: {CFLAGS: -O2}              # for all commands
 //	targets: [objs/nginx]           # default: all that changed
 //	series: default
 //	level: 1
 //	cves: [CVE-2026-0001]
+//	consistency: strict             # or {next-call: [FUNCTION], reason: TEXT}
+//
+// A source is a folder, an archive (.tar, .tar.gz, .tgz, .tar.xz, .tar.bz2,
+// .tar.zst, .zip) or an address in the notation of go-getter:
+//
+//	https://HOST/PATH.tar.gz               with checksum: sha256:HEX or sha512:HEX
+//	https://HOST/PATH.tar.gz?checksum=…    the same
+//	git::https://HOST/PATH.git?ref=COMMIT  a full commit id is checksum enough
+//	git::ssh://git@HOST/PATH?ref=v1.2      with checksum: git:COMMIT
 //
 // A spec is plain data: anchors, aliases, merge keys, tags and a second
 // document are refused, and so are unknown and repeated keys. Relative paths

@@ -28,7 +28,10 @@ func Format(s specs.Spec, dir string) ([]byte, error) {
 	if s.Description != "" {
 		put("description", scalar(s.Description))
 	}
-	put("source", scalar(shorten(s.Dir, dir)))
+	put("source", scalar(source(s, dir)))
+	if s.Checksum != "" {
+		put("checksum", scalar(s.Checksum))
+	}
 	patches := make([]string, len(s.Patches))
 	for i, p := range s.Patches {
 		patches[i] = shorten(p, dir)
@@ -36,6 +39,7 @@ func Format(s specs.Spec, dir string) ([]byte, error) {
 	list("patches", patches)
 	list("configure", s.Configure)
 	list("build", s.Build)
+	list("install", s.Install)
 	if len(s.Env) > 0 {
 		put("env", mapping(s.Env))
 	}
@@ -43,6 +47,11 @@ func Format(s specs.Spec, dir string) ([]byte, error) {
 	put("series", scalar(string(s.Series)))
 	put("level", &yaml.Node{Kind: yaml.ScalarNode, Value: strconv.FormatUint(uint64(s.Level), 10)})
 	list("cves", s.CVEs)
+	if c := s.Consistency; len(c.NextCall) > 0 {
+		put("consistency", &yaml.Node{Kind: yaml.MappingNode, Content: []*yaml.Node{
+			scalar(nextCallKey), sequence(c.NextCall), scalar(reasonKey), scalar(c.Reason),
+		}})
+	}
 
 	var b bytes.Buffer
 	enc := yaml.NewEncoder(&b)
@@ -75,6 +84,17 @@ func mapping(env []string) *yaml.Node {
 		n.Content = append(n.Content, scalar(key), scalar(value))
 	}
 	return n
+}
+
+// source returns the value of the key of that name.
+func source(s specs.Spec, dir string) string {
+	switch {
+	case s.Archive == "":
+		return shorten(s.Dir, dir)
+	case specs.AddressScheme(s.Archive) != "":
+		return s.Archive
+	}
+	return shorten(s.Archive, dir)
 }
 
 // shorten returns path relative to dir if it lies in it.

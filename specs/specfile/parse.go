@@ -25,12 +25,6 @@ const (
 	maxProblems = 100     // told of; who has more has written no spec
 )
 
-// keys are the known keys in the order in which Format writes them.
-var keys = []string{
-	"name", "description", "source", "patches", "configure", "build", "env",
-	"targets", "series", "level", "cves",
-}
-
 // Read reads the spec in the file at path. Relative paths in it are relative
 // to the folder of the file.
 func Read(path string) (specs.Spec, error) {
@@ -75,6 +69,9 @@ func Parse(file, dir string, data []byte) (specs.Spec, error) {
 type parser struct {
 	file Error
 	dir  string // folder of the spec, absolute
+	// source and checksum are the values of these keys, nil if they are not
+	// there. They are read together.
+	source, checksum *yaml.Node
 }
 
 func (p *parser) problem(n *yaml.Node, format string, args ...any) {
@@ -166,14 +163,20 @@ func (p *parser) pairs(n *yaml.Node, yield func(key, value *yaml.Node)) {
 }
 
 func (p *parser) spec(root *yaml.Node) specs.Spec {
-	s := specs.Spec{Dir: p.dir, Build: []string{"make"}, Series: specs.DefaultSeries, Level: 1}
-	missing := map[string]bool{"name": true, "patches": true}
+	s := specs.Spec{Build: []string{"make"}, Series: specs.DefaultSeries, Level: 1}
+	missing := map[string]bool{}
+	for _, f := range fields {
+		missing[f.key] = f.required
+	}
 	p.pairs(root, func(key, value *yaml.Node) {
-		delete(missing, key.Value)
-		if !slices.Contains(keys, key.Value) {
-			p.unknown(key)
-		} else if p.plain(value) {
-			p.field(&s, key.Value, value)
+		i := slices.Index(keys, key.Value)
+		if i < 0 {
+			p.unknown(key, "key", keys)
+			return
+		}
+		missing[key.Value] = false
+		if p.plain(value) {
+			fields[i].set(p, &s, value)
 		}
 	})
 	for _, key := range keys {
@@ -181,41 +184,15 @@ func (p *parser) spec(root *yaml.Node) specs.Spec {
 			p.problem(root, "%q is missing", key)
 		}
 	}
+	p.origin(&s)
 	return s
 }
 
-func (p *parser) unknown(key *yaml.Node) {
-	if near := nearest(strings.ToLower(key.Value), keys); near != "" {
-		p.problem(key, "unknown key %q: did you mean %q?", key.Value, near)
+// unknown reports a word that is none of the known ones.
+func (p *parser) unknown(n *yaml.Node, what string, known []string) {
+	if near := nearest(strings.ToLower(n.Value), known); near != "" {
+		p.problem(n, "unknown %s %.100q: did you mean %q?", what, n.Value, near)
 		return
 	}
-	p.problem(key, "unknown key %q: want one of %s", key.Value, strings.Join(keys, ", "))
-}
-
-// field puts the value of one known key into s.
-func (p *parser) field(s *specs.Spec, key string, n *yaml.Node) {
-	switch key {
-	case "name":
-		s.Name = p.name(n)
-	case "description":
-		s.Description = p.text(n)
-	case "source":
-		s.Dir = p.path(n, wantDir)
-	case "patches":
-		s.Patches = p.list(n, "patches", 1, func(n *yaml.Node) string { return p.path(n, wantFile) })
-	case "configure":
-		s.Configure = p.list(n, "shell commands", 0, p.command)
-	case "build":
-		s.Build = p.list(n, "shell commands", 1, p.command)
-	case "env":
-		s.Env = p.env(n)
-	case "targets":
-		s.Targets = unique(p, n, p.list(n, "targets", 0, p.target))
-	case "series":
-		s.Series = p.series(n)
-	case "level":
-		s.Level = p.level(n)
-	case "cves":
-		s.CVEs = unique(p, n, p.list(n, "CVE numbers", 0, p.cve))
-	}
+	p.problem(n, "unknown %s %.100q: want one of %s", what, n.Value, strings.Join(known, ", "))
 }

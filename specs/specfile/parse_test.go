@@ -23,6 +23,11 @@ func folder(t testing.TB) string {
 		os.WriteFile(filepath.Join(dir, "b.patch"), []byte("b"), 0o644),
 		os.WriteFile(filepath.Join(dir, "empty.patch"), nil, 0o644),
 		os.WriteFile(filepath.Join(dir, "..", "out.patch"), []byte("o"), 0o644),
+		os.WriteFile(filepath.Join(dir, "..", "out.tar"), []byte("o"), 0o644),
+		os.WriteFile(filepath.Join(dir, "src.tar.xz"), []byte("x"), 0o644),
+		os.WriteFile(filepath.Join(dir, "src.rar"), []byte("x"), 0o644),
+		os.WriteFile(filepath.Join(dir, ".zip"), []byte("x"), 0o644),
+		os.Symlink("../out.tar", filepath.Join(dir, "link.tar")),
 		os.Symlink("../out.patch", filepath.Join(dir, "link.patch")),
 		os.Symlink("a.patch", filepath.Join(dir, "inner.patch")),
 		os.Symlink("..", filepath.Join(dir, "up")),
@@ -33,6 +38,11 @@ func folder(t testing.TB) string {
 	}
 	return dir
 }
+
+const (
+	sum    = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+	commit = "0123456789abcdef0123456789abcdef01234567"
+)
 
 const everything = `
 name: nginx-1.22
@@ -46,6 +56,7 @@ configure:
 build:
   - make -j2
   - 'make "second: half"'
+install: [make install]
 env:
   CFLAGS: -O2 -g
   JOBS: 2
@@ -54,6 +65,9 @@ targets: [objs/nginx, ./lib//x.so]
 series: security
 level: 7
 cves: [CVE-2026-0001, CVE-2026-123456]
+consistency:
+  next-call: [worker_loop, main, _ZN1a3runEv, count.isra.0]
+  reason: they never return
 `
 
 func TestParse(t *testing.T) {
@@ -69,11 +83,13 @@ func TestParse(t *testing.T) {
 		Patches:     []string{filepath.Join(dir, "a.patch"), filepath.Join(dir, "b.patch")},
 		Configure:   []string{`./configure --with-cc-opt="$CFLAGS"`},
 		Build:       []string{"make -j2", `make "second: half"`},
+		Install:     []string{"make install"},
 		Env:         []string{"CFLAGS=-O2 -g", "JOBS=2", "EMPTY="},
 		Targets:     []string{"objs/nginx", "lib/x.so"},
 		Series:      "security",
 		Level:       7,
 		CVEs:        []string{"CVE-2026-0001", "CVE-2026-123456"},
+		Consistency: specs.Consistency{NextCall: []string{"worker_loop", "main", "_ZN1a3runEv", "count.isra.0"}, Reason: "they never return"},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
@@ -96,6 +112,58 @@ func TestParseDefaults(t *testing.T) {
 	}
 }
 
+// TestParseSource gives the forms of a source, and what becomes of them.
+func TestParseSource(t *testing.T) {
+	dir := folder(t)
+	digits := strings.TrimPrefix(sum, "sha256:")
+	tests := []struct{ name, in, dir, archive, checksum string }{
+		{"none", "", dir, "", ""},
+		{"folder", "source: src", filepath.Join(dir, "src"), "", ""},
+		{"archive", "source: src.tar.xz", "", filepath.Join(dir, "src.tar.xz"), ""},
+		{"archive and sum", "source: src.tar.xz\nchecksum: " + sum, "", filepath.Join(dir, "src.tar.xz"), sum},
+		{"archive elsewhere", "source: " + dir + "/../out.tar", "", filepath.Join(dir, "..", "out.tar"), ""},
+		{"upper case", "source: src.tar.xz\nchecksum: sha256:" + strings.ToUpper(digits), "", filepath.Join(dir, "src.tar.xz"), sum},
+		{"https", "source: https://h:1/a.tgz\nchecksum: " + sum, "", "https://h:1/a.tgz", sum},
+		{"sha512", "source: https://h/a.tgz\nchecksum: sha512:" + digits + digits, "", "https://h/a.tgz", "sha512:" + digits + digits},
+		{"sum in address", "source: https://h/a.tgz?checksum=" + sum, "", "https://h/a.tgz", sum},
+		{"sum twice", "source: https://h/a.tgz?checksum=" + sum + "\nchecksum: " + sum, "", "https://h/a.tgz", sum},
+		{"signed", "source: https://h/a.tgz?b=%2f+&checksum=" + sum + "&a=1", "", "https://h/a.tgz?b=%2f+&a=1", sum},
+		{"file", "source: file:///x/a.tgz", "", "file:///x/a.tgz", ""},
+		{"git commit", "source: git::https://h/a.git?ref=" + commit, "", "git::https://h/a.git?ref=" + commit, "git:" + commit},
+		{"git tag", "source: git::ssh://git@h/a?ref=v1.0\nchecksum: git:" + commit, "", "git::ssh://git@h/a?ref=v1.0", "git:" + commit},
+		{"git no ref", "source: git::file:///a\nchecksum: git:" + commit, "", "git::file:///a", "git:" + commit},
+		{"git sum in address", "source: git::https://h/a?checksum=git:" + commit + "&ref=x/y", "", "git::https://h/a?ref=x/y", "git:" + commit},
+		{"git sha256 repository", "source: git::https://h/a?ref=" + digits, "", "git::https://h/a?ref=" + digits, "git:" + digits},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			in := "name: n\npatches: [a.patch]\n" + tt.in + "\n"
+			s, err := specfile.Parse("x.yaml", dir, []byte(in))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if s.Dir != tt.dir || s.Archive != tt.archive || s.Checksum != tt.checksum {
+				t.Errorf("got  %q %q %q\nwant %q %q %q", s.Dir, s.Archive, s.Checksum, tt.dir, tt.archive, tt.checksum)
+			}
+			text, err := specfile.Format(s, dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if again, err := specfile.Parse("y.yaml", dir, text); err != nil || !reflect.DeepEqual(again, s) {
+				t.Errorf("after Format: %+v, %v\n%s", again, err, text)
+			}
+		})
+	}
+}
+
+// TestParseStrict: the word for the default is taken.
+func TestParseStrict(t *testing.T) {
+	s, err := specfile.Parse("x.yaml", folder(t), []byte("name: n\npatches: [a.patch]\nconsistency: strict\n"))
+	if err != nil || !reflect.DeepEqual(s.Consistency, specs.Consistency{}) {
+		t.Errorf("%+v, %v", s.Consistency, err)
+	}
+}
+
 // TestParseErrors gives one mistake after the other, and what is said of it.
 func TestParseErrors(t *testing.T) {
 	dir := folder(t)
@@ -112,7 +180,7 @@ func TestParseErrors(t *testing.T) {
 		{"unknown near", good + "lvel: 1\n", `x.yaml:3:1: unknown key "lvel": did you mean "level"?`},
 		{"unknown swapped", good + "biuld: [make]\n", `did you mean "build"?`},
 		{"unknown case", good + "CVEs: []\n", `did you mean "cves"?`},
-		{"unknown far", good + "consistency: x\n", `unknown key "consistency": want one of name, description`},
+		{"unknown far", good + "maintainer: x\n", `unknown key "maintainer": want one of name, description`},
 		{"merge", good + "<<: {level: 2}\n", `x.yaml:3:1: unknown key "<<"`},
 		{"twice", good + "name: m\n", `x.yaml:3:1: "name" is here a second time, the first is in line 1`},
 		{"key not a word", good + "[a]: b\n", `x.yaml:3:1: want a word as key`},
@@ -132,7 +200,47 @@ func TestParseErrors(t *testing.T) {
 		{"patch outside", "name: n\npatches: [../out.patch]\n", `path "../out.patch" leads out of the spec's folder`},
 		{"patch outside by link", "name: n\npatches: [link.patch]\n", `path "link.patch" leads out of the spec's folder`},
 		{"patch through link", "name: n\npatches: [up/out.patch]\n", `leads out of the spec's folder`},
-		{"source is file", good + "source: a.patch\n", `x.yaml:3:9: path "a.patch": want a folder`},
+		{"source is file", good + "source: a.patch\n", `x.yaml:3:9: path "a.patch": want a folder or an archive (.tar, .tar.gz`},
+		{"source is no archive", good + "source: src.rar\n", `want a folder or an archive`},
+		{"source is suffix", good + "source: .zip\n", `want a folder or an archive`},
+		{"source gone", good + "source: gone.tar.gz\n", `x.yaml:3:9: path "gone.tar.gz": no such file or folder; an address begins with`},
+		{"source without scheme", good + "source: github.com/a/b\n", `x.yaml:3:9: path "github.com/a/b": no such file or folder; an address begins with one of https://, git::https://`},
+		{"source list", good + "source: [a]\n", `x.yaml:3:9: want a folder, an archive or an address`},
+		{"archive outside", good + "source: ../out.tar\n", `leads out of the spec's folder`},
+		{"archive outside by link", good + "source: link.tar\n", `leads out of the spec's folder`},
+		{"scheme near", good + "source: htps://h/a.tgz\n", `x.yaml:3:9: unknown scheme "htps": did you mean "https"?`},
+		{"scheme far", good + "source: s3::https://h/a.tgz\n", `x.yaml:3:9: unknown scheme "s3": want one of https, http, file, git`},
+		{"git alone", good + "source: git://h/a\n", `scheme "git": want one of https, http, file`},
+		{"git scp", good + "source: git::git@h:a.git\n", `git::ssh://git@host/path`},
+		{"git scheme", good + "source: git::ext::sh\n", `want one of https, ssh, http, git, file`},
+		{"no checksum", good + "source: https://h/a.tgz\n", `x.yaml:3:9: checksum is missing: an address needs one, checksum: sha256:HEX`},
+		{"git tag", good + "source: git::https://h/a?ref=v1\n", `checksum is missing: ref v1 can be moved: want the full commit id`},
+		{"git nothing", good + "source: git::https://h/a\n", `checksum is missing: want ?ref= with the full commit id`},
+		{"git short commit", good + "source: git::https://h/a?ref=0123abc\n", `can be moved`},
+		{"git option", good + "source: git::https://h/a?ref=--upload-pack=x\n", `want a branch, tag or commit`},
+		{"git depth", good + "source: git::https://h/a?depth=1&ref=" + commit + "\n", `git knows ref and checksum`},
+		{"git host option", good + "source: git::ssh://-oProxyCommand=x/a?ref=" + commit + "\n", `want the name of a host`},
+		{"git sha256", good + "source: git::https://h/a?ref=v1\nchecksum: " + sum + "\n", `a git tree is checked by its commit`},
+		{"git commits differ", good + "source: git::https://h/a?ref=" + commit + "\nchecksum: git:" + strings.Repeat("0", 40) + "\n", `does not agree with git:` + commit},
+		{"archive with commit", good + "source: https://h/a.tgz\nchecksum: git:" + commit + "\n", `an archive has none`},
+		{"local archive with commit", good + "source: src.tar.xz\nchecksum: git:" + commit + "\n", `x.yaml:4:11: checksum git: an archive has none`},
+		{"checksums differ", good + "source: https://h/a.tgz?checksum=" + sum + "\nchecksum: sha256:" + strings.Repeat("0", 64) + "\n", `does not agree with ` + sum},
+		{"checksum twice", good + "source: https://h/a.tgz?checksum=" + sum + "&checksum=" + sum + "\n", `twice`},
+		{"checksum in address", good + "source: https://h/a.tgz?checksum=" + sum[:20] + "\n", `: checksum of 13 digits: want 64`},
+		{"checksum by file", good + "source: https://h/a.tgz?checksum=file:https://h/sums\n", `want ALGORITHM:HEX`},
+		{"checksum of folder", good + "checksum: " + sum + "\n", `x.yaml:3:11: checksum of a folder`},
+		{"checksum bare", good + "source: src.tar.xz\nchecksum: " + sum[7:] + "\n", `want ALGORITHM:HEX with one of sha256, sha512, git`},
+		{"checksum algorithm", good + "source: src.tar.xz\nchecksum: sha265:00\n", `x.yaml:4:11: unknown algorithm "sha265": did you mean "sha256"?`},
+		{"checksum weak", good + "source: src.tar.xz\nchecksum: md5:00\n", `unknown algorithm "md5": want one of sha256`},
+		{"checksum short", good + "source: src.tar.xz\nchecksum: sha256:00\n", `x.yaml:4:11: checksum of 2 digits: want 64 after sha256:`},
+		{"checksum no digits", good + "source: src.tar.xz\nchecksum: sha256:" + strings.Repeat("g", 64) + "\n", `want hexadecimal digits`},
+		{"password", good + "source: https://me:secret@h/a.tgz\nchecksum: " + sum + "\n", `want no password`},
+		{"no host", good + "source: https:///a.tgz\nchecksum: " + sum + "\n", `want the name of a host`},
+		{"no path", good + "source: https://h/\nchecksum: " + sum + "\n", `want a path after the host`},
+		{"fragment", good + "source: https://h/a.tgz#x\nchecksum: " + sum + "\n", `want a URL of the form`},
+		{"part", good + "source: https://h/a.tgz//sub\nchecksum: " + sum + "\n", `// in the path`},
+		{"file host", good + "source: file://a.tgz\n", `want three slashes`},
+		{"not a URL", good + "source: \"https://h/%zz\"\nchecksum: " + sum + "\n", `invalid URL escape`},
 		{"source outside", good + "source: ..\n", `leads out of the spec's folder`},
 		{"command list", good + "build: [make, [x]]\n", `x.yaml:3:15: want a shell command`},
 		{"command with colon", good + "build:\n - echo a: b\n", `x.yaml:4:4: want a shell command; a text with ": " in it needs quotes`},
@@ -143,12 +251,24 @@ func TestParseErrors(t *testing.T) {
 		{"env list", good + "env: [A]\n", `x.yaml:3:6: want a mapping of variables`},
 		{"env name", good + "env: {A-B: x}\n", `x.yaml:3:7: variable "A-B"`},
 		{"env null", good + "env: {A: }\n", `variable A: want a value`},
-		{"env ours", good + "env: {COMPILER_PATH: /x}\n", `capture sets this one itself`},
+		{"env ours", good + "env: {COMPILER_PATH: /x}\n", `this one is set for the commands`},
 		{"env twice", good + "env: {A: x, A: y}\n", `"A" is here a second time`},
 		{"target absolute", good + "targets: [/bin/sh]\n", `target "/bin/sh": want a path inside`},
 		{"target outside", good + "targets: [a/../../b]\n", `want a path inside the source tree`},
 		{"target is tree", good + "targets: [.]\n", `want a path inside the source tree`},
 		{"target twice", good + "targets: [a, ./a]\n", `x.yaml:3:14: "a" is in the list already`},
+		{"install scalar", good + "install: make install\n", `x.yaml:3:10: want a list of shell commands`},
+		{"env destdir", good + "env: {DESTDIR: /x}\n", `this one is set for the commands`},
+		{"consistency near", good + "consistency: srict\n", `x.yaml:3:14: unknown consistency "srict": did you mean "strict"?`},
+		{"consistency far", good + "consistency: eventual\n", `unknown consistency "eventual": want strict, or a mapping with next-call and reason`},
+		{"consistency alone", good + "consistency: next-call\n", `want the functions and a reason`},
+		{"consistency list", good + "consistency: [strict]\n", `x.yaml:3:14: want strict, or a mapping`},
+		{"consistency key", good + "consistency: {nextcall: [f], reason: r}\n", "x.yaml:3:14: \"next-call\" is missing\nx.yaml:3:15: unknown key \"nextcall\": did you mean \"next-call\"?"},
+		{"consistency reason", good + "consistency: {next-call: [f]}\n", `x.yaml:3:14: "reason" is missing`},
+		{"consistency no function", good + "consistency: {next-call: [], reason: r}\n", `want a list of functions with at least 1`},
+		{"consistency empty", good + "consistency: {}\n", `"next-call" is missing`},
+		{"consistency function", good + "consistency: {next-call: [\"a::f(int)\"], reason: r}\n", `x.yaml:3:27: function "a::f(int)": want a symbol`},
+		{"consistency twice", good + "consistency: {next-call: [f, f], reason: r}\n", `in the list already`},
 		{"series", good + "series: -x\n", `x.yaml:3:9: series "-x"`},
 		{"level zero", good + "level: 0\n", `x.yaml:3:8: level "0": want a number from 1`},
 		{"level negative", good + "level: -1\n", `level "-1": want a number from 1`},
@@ -275,6 +395,9 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte("a: &a [*a]"))
 	f.Add([]byte("{name: n, patches: [a.patch], env: {A: 0x1}}"))
 	f.Add([]byte("name: !!binary aGk=\n? [x]\n: y\n"))
+	f.Add([]byte("name: n\npatches: [a.patch]\nsource: git::ssh://u@h/a?ref=v1&checksum=git:" + commit + "\n"))
+	f.Add([]byte("name: n\npatches: [a.patch]\nsource: https://h/a?checksum=" + sum + "\n"))
+	f.Add([]byte("name: n\npatches: [a.patch]\nsource: src.tar.xz\nconsistency: {next-call: [a, b], reason: c}\n"))
 	f.Add([]byte("%YAML 1.1\n---\nname: 'n'\n...\n"))
 	dir := folder(f)
 	f.Fuzz(func(t *testing.T, data []byte) {

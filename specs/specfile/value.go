@@ -16,10 +16,14 @@ import (
 var (
 	cvePattern = regexp.MustCompile(`^CVE-[0-9]{4}-[0-9]{4,19}$`)
 	envPattern = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+	// In symbols gcc allows letters of all scripts and $, and appends suffixes
+	// such as .isra.0.
+	functionPattern = regexp.MustCompile(`^[\pL_$.][\pL\pN_$.]*$`)
 )
 
-// ownEnv are the variables through which the build is captured.
-var ownEnv = []string{"COMPILER_PATH", "KPATCH_STAGE"}
+// ownEnv are the variables through which the build is captured, and the one
+// that says where to install.
+var ownEnv = []string{"COMPILER_PATH", "KPATCH_STAGE", "DESTDIR"}
 
 // str returns the value of a string, or "" after a problem.
 func (p *parser) str(n *yaml.Node, want string) string {
@@ -149,7 +153,7 @@ func (p *parser) env(n *yaml.Node) []string {
 		case !envPattern.MatchString(key.Value):
 			p.problem(key, "variable %q: want letters, digits and '_', not beginning with a digit", key.Value)
 		case slices.Contains(ownEnv, key.Value):
-			p.problem(key, "variable %s: capture sets this one itself", key.Value)
+			p.problem(key, "variable %s: this one is set for the commands", key.Value)
 		case !p.plain(value):
 		case value.Kind != yaml.ScalarNode || value.Tag == "!!null" || strings.ContainsRune(value.Value, 0):
 			p.problem(value, "variable %s: want a value, \"\" for an empty one", key.Value)
@@ -160,7 +164,7 @@ func (p *parser) env(n *yaml.Node) []string {
 	return env
 }
 
-// wantFile and wantDir say what a path has to lead to.
+// wantFile and wantTree say what a path has to lead to.
 func wantFile(info os.FileInfo) string {
 	if !info.Mode().IsRegular() {
 		return "a file"
@@ -171,11 +175,11 @@ func wantFile(info os.FileInfo) string {
 	return ""
 }
 
-func wantDir(info os.FileInfo) string {
-	if !info.IsDir() {
-		return "a folder"
+func wantTree(info os.FileInfo) string {
+	if info.IsDir() || info.Mode().IsRegular() && isArchive(info.Name()) {
+		return ""
 	}
-	return ""
+	return "a folder or an archive (" + strings.Join(archiveSuffixes, ", ") + ")"
 }
 
 // path returns the absolute form of the path of something that is there. What
