@@ -330,10 +330,17 @@ func (m *metadata) check() error {
 	if strings.ContainsRune(m.Target, '/') {
 		return fmt.Errorf("target %q: want a base name", m.Target)
 	}
+	c := m.Meta.Consistency
+	if (c.Reason == "") != (len(c.NextCall) == 0) {
+		return errors.New("consistency: want functions and a reason, or neither")
+	}
 	texts := []string{m.Target, m.Meta.Name, m.Meta.Producer}
-	texts = append(texts, m.Meta.CVEs...)
-	lines := strings.Split(m.Meta.Description, "\n")
+	texts = append(append(texts, m.Meta.CVEs...), c.NextCall...)
+	lines := append(strings.Split(m.Meta.Description, "\n"), strings.Split(c.Reason, "\n")...)
 	for _, f := range m.Functions {
+		if f.NextCall != slices.Contains(c.NextCall, f.Name) {
+			return fmt.Errorf("consistency of function %q: the spec's is not that of the function", f.Name)
+		}
 		texts = append(texts, f.Name, f.File)
 		lines = append(lines, strings.Split(f.Reason, "\n")...)
 	}

@@ -3,6 +3,7 @@ package kpack
 import (
 	"debug/elf"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/fother/fother/kpack/elfobj"
@@ -66,6 +67,7 @@ func (b *builder) function(um *unitMerge, f BuildFunction) error {
 		Name: f.Original, File: um.unit.Name, Reason: f.Reason,
 		Original: specs.Range[specs.VAddr]{Lo: addr, Hi: addr + specs.VAddr(s.Size)},
 		Cold:     b.cold(um, f.Original), Room: room, Digest: specs.DigestOf(body), Entry: entry, Symbol: symbol,
+		NextCall: slices.Contains(b.in.Meta.Consistency.NextCall, f.Original),
 	})
 	return nil
 }

@@ -28,7 +28,8 @@ type Target struct {
 }
 
 // Meta is what a patch says about itself. Nothing in it changes how the patch
-// is applied, but Series and Level, which say what it replaces.
+// is applied, but Series and Level, which say what it replaces, and
+// Consistency.
 type Meta struct {
 	Name        string       `json:"name"`
 	Series      specs.Series `json:"series"`
@@ -37,8 +38,8 @@ type Meta struct {
 	CVEs        []string     `json:"cves,omitempty"`
 	// Producer is the compiler's identification, from the units' .ident.
 	Producer string `json:"producer,omitempty"`
-	// Consistency is that of the spec; Function.NextCall says it of each
-	// function.
+	// Consistency is that of the spec, whose functions may be in other targets
+	// of the release. Function.NextCall says it of each function of this one.
 	Consistency specs.Consistency `json:"consistency,omitzero"`
 }
 
