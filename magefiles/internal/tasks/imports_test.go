@@ -26,6 +26,8 @@ var allowed = map[string][]string{
 	"kpack/elfobj":          {"specs", "specs/arch"},
 	"registry":              {"specs"},
 	"apply":                 {"specs", "specs/arch", "kpack", "kpack/elfobj"},
+	"apply/cmd/fother":      {"specs", "specs/arch", "kpack", "kpack/elfobj", "kpack/bundle", "registry", "apply", "apply/fleet"},
+	"apply/fleet":           {"specs", "kpack", "kpack/bundle", "registry", "apply"},
 	"apply/internal/ptrace": {"specs", "specs/arch"},
 	"apply/internal/unwind": {"specs", "specs/arch", "kpack/elfobj"},
 	"magefiles":             {"specs", "specs/arch", "specs/specfile", "compiler", "differ", "kpack", "kpack/elfobj", "apply", "registry"},

@@ -1,0 +1,117 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/fother/fother/apply"
+	"github.com/fother/fother/kpack"
+	"github.com/fother/fother/kpack/bundle"
+	"github.com/fother/fother/specs"
+)
+
+// Bounds on the time that one release may take in one process, beyond the wait
+// for threads, and in which it is undone after that.
+const (
+	applyLimit = time.Minute
+	applyGrace = 10 * time.Second
+)
+
+// bring fetches a release, if some process lacks it, and applies it there.
+func (p *pull) bring(ctx context.Context, r *release) {
+	if len(r.lacking) == 0 {
+		return
+	}
+	patches, err := p.fetch(ctx, r)
+	if err != nil {
+		if ctx.Err() == nil {
+			r.Errors = append(r.Errors, failure(fmt.Errorf("%s: %w", r.File, err)))
+		}
+		return
+	}
+	for _, l := range r.lacking {
+		if ctx.Err() != nil {
+			return
+		}
+		if !l.gone {
+			p.patch(ctx, r, l, patches)
+		}
+	}
+}
+
+// fetch returns the patches of a release by target.
+func (p *pull) fetch(ctx context.Context, r *release) (map[specs.BuildID]*kpack.Patch, error) {
+	data, err := p.Registry.Fetch(ctx, r.entry)
+	if err != nil {
+		return nil, fmt.Errorf("registry %s: %w", p.Address, err)
+	}
+	b, err := bundle.Decode(data)
+	if err != nil {
+		return nil, err
+	}
+	return r.match(b)
+}
+
+// match holds a bundle against the entries that named it.
+func (r *release) match(b *bundle.Bundle) (map[specs.BuildID]*kpack.Patch, error) {
+	m := b.Manifest
+	var errs []error
+	if m.Name != r.Package {
+		errs = append(errs, fmt.Errorf("is a bundle of %q: the registry lists it for %q", m.Name, r.Package))
+	}
+	if m.Series != r.Series || m.Level != r.Level {
+		errs = append(errs, fmt.Errorf("is series %s, level %d: the registry lists it as series %s, level %d", m.Series, m.Level, r.Series, r.Level))
+	}
+	patches := make(map[specs.BuildID]*kpack.Patch)
+	for _, patch := range b.Patches {
+		if id := (specs.PatchID{BuildID: patch.Target.BuildID, Series: patch.Meta.Series, Level: patch.Meta.Level}); id.Series == r.Series && id.Level == r.Level {
+			patches[id.BuildID] = patch
+		}
+	}
+	for _, id := range r.BuildIDs {
+		if patches[id] == nil {
+			errs = append(errs, fmt.Errorf("holds no patch for build-id %s: the registry lists it for that", id))
+		}
+	}
+	return patches, errors.Join(errs...)
+}
+
+// patch applies to one process what it lacks of a release, in one commit.
+func (p *pull) patch(ctx context.Context, r *release, l lacking, patches map[specs.BuildID]*kpack.Patch) {
+	var mine []*kpack.Patch
+	for _, id := range l.ids {
+		if patch := patches[id.BuildID]; !slices.Contains(mine, patch) {
+			mine = append(mine, patch)
+		}
+	}
+	step, err := within(ctx, max(p.Wait, 0)+applyLimit, applyGrace, func(ctx context.Context) (Step, error) { return p.step(ctx, l.PID, mine) })
+	step.File = r.File
+	switch {
+	case err == nil:
+		l.Steps = append(l.Steps, step)
+		p.log.Debug("applied", "pid", l.PID, "bundle", r.File, "dry-run", p.DryRun)
+	case errors.Is(err, apply.ErrAlreadyApplied): // by another run, meanwhile
+		l.Present = append(l.Present, l.ids...)
+	case errors.Is(err, context.Canceled) && ctx.Err() != nil: // told for the whole pass
+	default:
+		l.fail(fmt.Errorf("%s: %w", r.File, err))
+	}
+}
+
+func (p *pull) step(ctx context.Context, pid int, patches []*kpack.Patch) (Step, error) {
+	if !p.DryRun {
+		res, err := p.host.apply(ctx, pid, patches, apply.Options{Wait: p.Wait, Logger: p.Logger})
+		return Step{Result: res}, err
+	}
+	plan, err := p.host.prepare(ctx, pid, patches)
+	if err != nil {
+		return Step{}, err
+	}
+	if len(plan.Apply) == 0 {
+		return Step{}, apply.ErrAlreadyApplied
+	}
+	return Step{Apply: plan.Apply, Replace: plan.Replace}, nil
+}

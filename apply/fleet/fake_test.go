@@ -1,0 +1,174 @@
+package fleet
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/fother/fother/apply"
+	"github.com/fother/fother/kpack"
+	"github.com/fother/fother/kpack/bundle"
+	"github.com/fother/fother/specs"
+	"github.com/fother/fother/specs/arch"
+)
+
+const (
+	idA = specs.BuildID("aa00000000000000000000000000000000000001")
+	idB = specs.BuildID("bb00000000000000000000000000000000000002")
+	idC = specs.BuildID("cc00000000000000000000000000000000000003")
+)
+
+// store is a registry in memory.
+type store struct {
+	entries []Entry
+	bundles map[string][]byte // by path
+	update  error
+	lookup  error
+	asked   [][]specs.BuildID
+	fetched []string
+}
+
+func (s *store) Update(context.Context) error { return s.update }
+
+func (s *store) Lookup(_ context.Context, ids []specs.BuildID) ([]Entry, error) {
+	s.asked = append(s.asked, ids)
+	var found []Entry
+	for _, e := range s.entries {
+		if slices.Contains(ids, e.BuildID) {
+			found = append(found, e)
+		}
+	}
+	return found, s.lookup
+}
+
+func (s *store) Fetch(_ context.Context, e Entry) ([]byte, error) {
+	s.fetched = append(s.fetched, e.File)
+	if b, ok := s.bundles[e.Path]; ok {
+		return b, nil
+	}
+	return nil, errors.New("not found")
+}
+
+// publish adds a release to the store and returns its bundle.
+func (s *store) publish(t *testing.T, name string, series specs.Series, level specs.Level, ids ...specs.BuildID) []byte {
+	t.Helper()
+	data := bundleOf(t, name, series, level, ids...)
+	s.list(name, series, level, data, ids...)
+	return data
+}
+
+func (s *store) list(name string, series specs.Series, level specs.Level, data []byte, ids ...specs.BuildID) {
+	e := Entry{Package: name, Series: series, Level: level, File: bundle.Name(name, level), Length: int64(len(data)), Digest: specs.DigestOf(data), KeyID: "key"}
+	e.Path = e.Digest.String() + "/" + e.File
+	for _, e.BuildID = range ids {
+		s.entries = append(s.entries, e)
+	}
+	if s.bundles == nil {
+		s.bundles = make(map[string][]byte)
+	}
+	s.bundles[e.Path] = data
+}
+
+func bundleOf(t *testing.T, name string, series specs.Series, level specs.Level, ids ...specs.BuildID) []byte {
+	t.Helper()
+	var files [][]byte
+	for _, id := range ids {
+		code := bytes.Repeat([]byte{0x90}, 16)
+		p := &kpack.Patch{
+			Arch: arch.X86_64, Target: kpack.Target{BuildID: id, Name: "prog", Image: specs.Range[specs.VAddr]{Lo: 0, Hi: 0x10000}},
+			Meta:     kpack.Meta{Name: name, Series: series, Level: level},
+			Sections: []kpack.Section{{Name: ".kpatch.text", Kind: kpack.Text, Align: 16, Size: uint64(len(code)), Data: code}},
+			Symbols:  []kpack.Symbol{{Name: "check.kpatch", Size: 16, Func: true}},
+			Functions: []kpack.Function{{Name: "check", File: "main.c", Reason: "body changed",
+				Original: specs.Range[specs.VAddr]{Lo: 0x1000, Hi: 0x1040}, Room: 64, Entry: make([]byte, 32)}},
+		}
+		file, err := p.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, file)
+	}
+	data, err := bundle.Encode(bundle.Manifest{Name: name, Series: series, Level: level, Created: time.Unix(0, 0).UTC()}, files)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// machine is a host whose processes are made up.
+type machine map[int]*proc
+
+// proc is a process of a machine.
+type proc struct {
+	uid     int
+	ids     []specs.BuildID
+	applied []specs.PatchID
+	read    error           // of reading it
+	apply   error           // of applying to it
+	hang    <-chan struct{} // reading it takes until this is closed
+	commits int
+}
+
+func (m machine) processes() ([]int, error) { return slices.Sorted(maps.Keys(m)), nil }
+
+func (m machine) owner(pid int) (int, error) { return m[pid].uid, nil }
+
+func (m machine) read(pid int) (found, error) {
+	p := m[pid]
+	if p.hang != nil {
+		<-p.hang
+	}
+	return found{pid: pid, name: "prog", ids: p.ids}, p.read
+}
+
+func (m machine) has(pid int, ids []specs.PatchID) ([]bool, error) {
+	has := make([]bool, len(ids))
+	for i, id := range ids {
+		has[i] = m[pid].has(id)
+	}
+	return has, nil
+}
+
+func (p *proc) has(id specs.PatchID) bool {
+	return slices.ContainsFunc(p.applied, func(a specs.PatchID) bool {
+		return a.BuildID == id.BuildID && a.Series == id.Series && a.Level >= id.Level
+	})
+}
+
+func (m machine) prepare(_ context.Context, pid int, patches []*kpack.Patch) (*apply.Plan, error) {
+	plan := &apply.Plan{}
+	for _, p := range patches {
+		plan.Apply = append(plan.Apply, apply.Applied{PatchID: specs.PatchID{BuildID: p.Target.BuildID, Series: p.Meta.Series, Level: p.Meta.Level}, Name: p.Meta.Name})
+	}
+	return plan, m[pid].apply
+}
+
+func (m machine) apply(ctx context.Context, pid int, patches []*kpack.Patch, _ apply.Options) (*apply.Result, error) {
+	plan, err := m.prepare(ctx, pid, patches)
+	if err != nil {
+		return nil, err
+	}
+	m[pid].commits++
+	for _, a := range plan.Apply {
+		m[pid].applied = append(m[pid].applied, a.PatchID)
+	}
+	return &apply.Result{PID: pid, Name: "prog", Applied: plan.Apply}, nil
+}
+
+// pass makes one pass over m.
+func pass(t *testing.T, m machine, s *store, change ...func(*Options)) *Report {
+	t.Helper()
+	o := Options{Registry: s, Address: "https://patches.example"}
+	for _, f := range change {
+		f(&o)
+	}
+	r, err := newPull(o, m).run(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}

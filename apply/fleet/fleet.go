@@ -1,0 +1,207 @@
+package fleet
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/fother/fother/apply"
+	"github.com/fother/fother/specs"
+)
+
+// Registry is where bundles come from: everything that it returns has been
+// verified. [*registry.Client] is one.
+type Registry interface {
+	// Update brings the metadata up to date. After an error what was valid
+	// before stays in use.
+	Update(ctx context.Context) error
+	// Lookup returns all releases for the given BuildIDs.
+	Lookup(ctx context.Context, ids []specs.BuildID) ([]Entry, error)
+	// Fetch returns the bytes of an entry's bundle.
+	Fetch(ctx context.Context, e Entry) ([]byte, error)
+}
+
+// Options of Pull. Registry and State are required.
+type Options struct {
+	Registry Registry
+	// Address names the registry in errors and in the report.
+	Address string
+	// State is a folder for the lock, made if need be, which nobody but the
+	// caller may write.
+	State string
+	// DryRun plans, and changes no process.
+	DryRun bool
+	// Wait is how long threads inside a function that changes are waited for,
+	// for each process and bundle, as in [apply.Options].
+	Wait time.Duration
+	// PIDs are the processes to look at; nil is all but init and the caller.
+	PIDs []int
+	// Logger hears what is being done; nil is silent.
+	Logger *slog.Logger
+}
+
+// Pull makes one pass: it scans the host's processes, asks the registry for
+// their BuildIDs, and applies what they lack.
+//
+// The report has everything that happened, including what failed for single
+// processes and bundles or in the registry; the error says why there was no
+// pass: [ErrLocked], a state folder that is not private, no /proc.
+func Pull(ctx context.Context, o Options) (*Report, error) {
+	unlock, err := lock(o.State)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	return newPull(o, live{}).run(ctx)
+}
+
+// pull is one pass.
+type pull struct {
+	Options
+	host   host
+	log    *slog.Logger
+	report *Report
+	tasks  []*task
+}
+
+// task is a process that the registry has something for.
+type task struct {
+	*Process
+	fits []choice
+	has  []bool // as long as fits
+	gone bool
+}
+
+func newPull(o Options, h host) *pull {
+	p := &pull{Options: o, host: h, log: o.Logger}
+	if p.log == nil {
+		p.log = slog.New(slog.DiscardHandler)
+	}
+	p.report = &Report{Registry: o.Address, DryRun: o.DryRun, Time: time.Now().UTC(), Releases: []*Release{}, Processes: []*Process{}, Errors: []Failure{}}
+	return p
+}
+
+func (p *pull) run(ctx context.Context) (*Report, error) {
+	all, err := p.scan(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ids := p.buildIDs(all)
+	p.report.BuildIDs = len(ids)
+	p.log.Debug("scanned", "processes", p.report.Scanned, "denied", p.report.Denied, "build-ids", len(ids))
+	choices := p.ask(ctx, ids)
+	p.assign(ctx, all, choices)
+	for _, r := range p.releases(choices) {
+		if err := ctx.Err(); err != nil {
+			break
+		}
+		p.bring(ctx, r)
+	}
+	if err := ctx.Err(); err != nil {
+		p.fail(fmt.Errorf("interrupted: %w", err))
+	}
+	p.finish()
+	return p.report, nil
+}
+
+func (p *pull) fail(err error) {
+	p.report.Errors = append(p.report.Errors, failure(err))
+}
+
+// ask brings the registry's metadata up to date and chooses what is for the
+// given BuildIDs. If the registry is down, what it said before still holds.
+func (p *pull) ask(ctx context.Context, ids []specs.BuildID) []choice {
+	if err := p.Registry.Update(ctx); err != nil {
+		p.fail(fmt.Errorf("registry %s: %w", p.Address, err))
+	}
+	if len(ids) == 0 || ctx.Err() != nil {
+		return nil
+	}
+	entries, err := p.Registry.Lookup(ctx, ids)
+	if err != nil {
+		p.fail(fmt.Errorf("registry %s: %w", p.Address, err))
+		return nil
+	}
+	choices, errs := choose(entries, ids)
+	for _, err := range errs {
+		p.fail(fmt.Errorf("registry %s: %w", p.Address, err))
+	}
+	p.log.Debug("asked", "registry", p.Address, "entries", len(entries), "chosen", len(choices))
+	return choices
+}
+
+// assign finds out what each process has of what is there for it.
+func (p *pull) assign(ctx context.Context, all []found, choices []choice) {
+	byID := make(map[specs.BuildID][]choice)
+	for _, c := range choices {
+		byID[c.id.BuildID] = append(byID[c.id.BuildID], c)
+	}
+	for _, f := range all {
+		t := &task{Process: &Process{PID: f.pid, Name: f.name}}
+		for _, id := range f.ids {
+			t.fits = append(t.fits, byID[id]...)
+		}
+		if len(t.fits) > 0 && ctx.Err() == nil {
+			p.tasks = append(p.tasks, t)
+			p.compare(ctx, t)
+		}
+	}
+}
+
+// compare reads which of its releases the process of t has.
+func (p *pull) compare(ctx context.Context, t *task) {
+	for _, c := range t.fits {
+		t.Fits = append(t.Fits, c.id)
+	}
+	var err error
+	t.has, err = within(ctx, scanLimit, 0, func(context.Context) ([]bool, error) { return p.host.has(t.PID, t.Fits) })
+	if err != nil {
+		t.fail(err)
+		t.fits = nil // it is left alone
+	}
+	for i, c := range t.fits {
+		if t.has[i] {
+			t.Present = append(t.Present, c.id)
+		}
+	}
+}
+
+// fail puts an error into the report of the process, unless the process has
+// ended: that is none.
+func (t *task) fail(err error) {
+	var noFit *apply.NoFitError
+	if errors.Is(err, apply.ErrGone) || errors.As(err, &noFit) { // or runs another program
+		t.gone = true
+		return
+	}
+	t.Errors = append(t.Errors, failure(err))
+}
+
+// finish sorts the report.
+func (p *pull) finish() {
+	r := p.report
+	for _, t := range p.tasks {
+		if t.gone && len(t.Steps) == 0 {
+			r.Gone++
+			continue
+		}
+		t.Fits, t.Present = sortedIDs(t.Fits), sortedIDs(t.Present)
+		r.Processes = append(r.Processes, t.Process)
+	}
+	slices.SortFunc(r.Processes, func(a, b *Process) int { return cmp.Compare(a.PID, b.PID) })
+	r.Wall = time.Since(r.Time)
+}
+
+func sortedIDs(ids []specs.PatchID) []specs.PatchID {
+	ids = slices.Clone(ids)
+	slices.SortFunc(ids, comparePatches)
+	return slices.Compact(ids)
+}
+
+func comparePatches(a, b specs.PatchID) int {
+	return cmp.Or(cmp.Compare(a.BuildID, b.BuildID), cmp.Compare(a.Series, b.Series), cmp.Compare(a.Level, b.Level))
+}

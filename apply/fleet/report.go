@@ -1,0 +1,121 @@
+package fleet
+
+import (
+	"errors"
+	"iter"
+	"time"
+
+	"github.com/fother/fother/apply"
+	"github.com/fother/fother/specs"
+)
+
+// Report is what one pass found and did. Its lists are sorted: releases by
+// package, series and level, processes by id.
+type Report struct {
+	Registry string    `json:"registry,omitempty"` // its address
+	Time     time.Time `json:"time"`               // when the pass began, UTC
+	DryRun   bool      `json:"dry_run,omitempty"`
+	// Scanned processes were read, Denied ones the caller may not trace, Gone
+	// ones ended or ran another program before they were done with.
+	Scanned int `json:"scanned"`
+	Denied  int `json:"denied,omitempty"`
+	Gone    int `json:"gone,omitempty"`
+	// BuildIDs is how many the registry was asked for.
+	BuildIDs int `json:"build_ids"`
+	// Releases are what the registry has for them, the highest level of each
+	// series.
+	Releases []*Release `json:"releases"`
+	// Processes are those that a release is for.
+	Processes []*Process `json:"processes"`
+	// Errors are those of the scan and of the registry as a whole.
+	Errors []Failure     `json:"errors,omitempty"`
+	Wall   time.Duration `json:"wall_ns"`
+}
+
+// Release is one release that fits something that runs.
+type Release struct {
+	Package  string          `json:"package"`
+	Series   specs.Series    `json:"series"`
+	Level    specs.Level     `json:"level"`
+	File     string          `json:"file"`
+	Digest   specs.Digest    `json:"digest"`
+	KeyID    string          `json:"key_id,omitempty"`
+	CVEs     []string        `json:"cves,omitempty"`
+	BuildIDs []specs.BuildID `json:"build_ids"` // that run here
+	// Processes is how many it is for, Lacking how many of them had not got
+	// it before this pass.
+	Processes int `json:"processes"`
+	Lacking   int `json:"lacking"`
+	// Errors say why it could not be had. Those of single processes are there.
+	Errors []Failure `json:"errors,omitempty"`
+}
+
+// Process is a process that releases are for.
+type Process struct {
+	PID  int    `json:"pid"`
+	Name string `json:"name"` // comm
+	// Fits is what there is for it, Present what it had before, at this level
+	// or a higher one.
+	Fits    []specs.PatchID `json:"fits"`
+	Present []specs.PatchID `json:"present,omitempty"`
+	// Steps are what was done, one for each release.
+	Steps  []Step    `json:"steps,omitempty"`
+	Errors []Failure `json:"errors,omitempty"`
+}
+
+// Step is one release that went into one process, or would go.
+type Step struct {
+	File   string        `json:"file"` // of the bundle
+	Result *apply.Result `json:"result,omitempty"`
+	// Apply and Replace are the plan of a dry run.
+	Apply   []apply.Applied `json:"apply,omitempty"`
+	Replace []apply.Applied `json:"replace,omitempty"`
+}
+
+// Failure is an error in a report.
+type Failure struct {
+	Err     error  `json:"-"`
+	Message string `json:"error"`
+	// Threads are those that a busy process could not be patched for.
+	Threads []apply.Inside `json:"threads,omitempty"`
+	// Hint and Exit are for the command that prints the report: what a user
+	// can do, and the exit status that the error stands for.
+	Hint string `json:"hint,omitempty"`
+	Exit int    `json:"exit"`
+}
+
+func failure(err error) Failure {
+	f := Failure{Err: err, Message: err.Error()}
+	if busy := (*apply.BusyError)(nil); errors.As(err, &busy) {
+		f.Threads = busy.Threads
+	}
+	return f
+}
+
+// Failures returns all errors of the report, in its order: the registry's, the
+// releases', the processes'. They may be changed in place.
+func (r *Report) Failures() iter.Seq[*Failure] {
+	return func(yield func(*Failure) bool) {
+		each := func(fs []Failure) bool {
+			for i := range fs {
+				if !yield(&fs[i]) {
+					return false
+				}
+			}
+			return true
+		}
+		if !each(r.Errors) {
+			return
+		}
+		for _, rel := range r.Releases {
+			if !each(rel.Errors) {
+				return
+			}
+		}
+		for _, p := range r.Processes {
+			if !each(p.Errors) {
+				return
+			}
+		}
+	}
+}

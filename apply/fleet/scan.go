@@ -1,0 +1,185 @@
+package fleet
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/fother/fother/apply"
+	"github.com/fother/fother/kpack"
+	"github.com/fother/fother/specs"
+)
+
+// Bounds on what processes can make a pass do. A large program has some
+// hundreds of objects.
+const (
+	// maxObjects is the number of objects of one process that are looked at:
+	// the executable, then libraries in the order of symbol look-up.
+	maxObjects = 1024
+	// maxBuildIDs is the number of different BuildIDs that one pass asks for.
+	maxBuildIDs = 16 << 10
+	// scanLimit is the time that reading one process may take. Memory that the
+	// process itself serves (userfaultfd, FUSE) can block a reader for good.
+	scanLimit = 5 * time.Second
+	// maxSilent is the number of processes of one user that may use it up; the
+	// others of that user are then left out.
+	maxSilent = 4
+)
+
+// found is a process as the scan saw it.
+type found struct {
+	pid  int
+	name string
+	ids  []specs.BuildID // of its objects, each once, in the order of look-up
+	more int             // objects beyond maxObjects
+}
+
+// host is what a pass needs of the machine.
+type host interface {
+	processes() ([]int, error)
+	// owner returns the user of a process.
+	owner(pid int) (uid int, err error)
+	// read reads the BuildIDs of a process.
+	read(pid int) (found, error)
+	// has says which of the given patches a process has.
+	has(pid int, ids []specs.PatchID) ([]bool, error)
+	prepare(ctx context.Context, pid int, patches []*kpack.Patch) (*apply.Plan, error)
+	apply(ctx context.Context, pid int, patches []*kpack.Patch, o apply.Options) (*apply.Result, error)
+}
+
+// live is the host that the caller runs on.
+type live struct{}
+
+func (live) processes() ([]int, error) { return apply.Processes() }
+
+func (live) owner(pid int) (int, error) {
+	info, err := os.Stat(fmt.Sprintf("/proc/%d", pid))
+	if err != nil {
+		return 0, apply.ErrGone
+	}
+	return int(info.Sys().(*syscall.Stat_t).Uid), nil
+}
+
+func (live) read(pid int) (found, error) {
+	p, err := apply.Open(pid)
+	if err != nil {
+		return found{}, err
+	}
+	defer p.Close()
+	f := found{pid: pid, name: p.Name}
+	objects := p.Objects()
+	f.more = max(0, len(objects)-maxObjects)
+	seen := make(map[specs.BuildID]bool)
+	for _, o := range objects[:len(objects)-f.more] {
+		if o.BuildID != "" && !seen[o.BuildID] {
+			seen[o.BuildID] = true
+			f.ids = append(f.ids, o.BuildID)
+		}
+	}
+	return f, nil
+}
+
+func (live) has(pid int, ids []specs.PatchID) ([]bool, error) {
+	p, err := apply.Open(pid)
+	if err != nil {
+		return nil, err
+	}
+	defer p.Close()
+	has := make([]bool, len(ids))
+	for i, id := range ids {
+		has[i] = p.Has(id)
+	}
+	return has, nil
+}
+
+func (live) prepare(ctx context.Context, pid int, patches []*kpack.Patch) (*apply.Plan, error) {
+	return apply.Prepare(ctx, pid, patches)
+}
+
+func (live) apply(ctx context.Context, pid int, patches []*kpack.Patch, o apply.Options) (*apply.Result, error) {
+	return apply.Apply(ctx, pid, patches, o)
+}
+
+// scan reads the processes. What cannot be read is told in the report.
+func (p *pull) scan(ctx context.Context) ([]found, error) {
+	pids := p.PIDs
+	if pids == nil {
+		var err error
+		if pids, err = p.host.processes(); err != nil {
+			return nil, err
+		}
+	}
+	var all []found
+	silent := make(map[int]int)
+	for _, pid := range pids {
+		if ctx.Err() != nil {
+			break
+		}
+		f, err := p.look(ctx, pid, silent)
+		switch {
+		case err == nil:
+			p.report.Scanned++
+			all = append(all, f)
+			if f.more > 0 {
+				p.fail(fmt.Errorf("process %d (%s): %d objects: only the first %d were looked at", pid, f.name, f.more+maxObjects, maxObjects))
+			}
+		case errors.Is(err, apply.ErrGone) && p.PIDs == nil, errors.Is(err, errLeftOut):
+		case errors.Is(err, apply.ErrPermission) && p.PIDs == nil:
+			p.report.Denied++
+		case ctx.Err() == nil:
+			p.fail(fmt.Errorf("process %d: %w", pid, err))
+		}
+	}
+	return all, nil
+}
+
+var errLeftOut = errors.New("left out")
+
+// look reads one process. silent counts, by user, those that did not answer.
+func (p *pull) look(ctx context.Context, pid int, silent map[int]int) (found, error) {
+	uid, err := p.host.owner(pid)
+	if err != nil {
+		return found{}, err
+	}
+	if silent[uid] >= maxSilent {
+		return found{}, errLeftOut
+	}
+	f, err := within(ctx, scanLimit, 0, func(context.Context) (found, error) { return p.host.read(pid) })
+	// root may do what it likes with its own time.
+	if errors.Is(err, ErrSilent) && uid != 0 {
+		if silent[uid]++; silent[uid] == maxSilent {
+			err = fmt.Errorf("%w; the other processes of user %d are left out", err, uid)
+		}
+	}
+	return f, err
+}
+
+// buildIDs returns the BuildIDs to ask for, sorted. If there are too many,
+// those that stand first in their process go before: nobody can crowd out the
+// executables of others.
+func (p *pull) buildIDs(all []found) []specs.BuildID {
+	rank := make(map[specs.BuildID]int)
+	for _, f := range all {
+		for i, id := range f.ids {
+			if r, ok := rank[id]; !ok || i < r {
+				rank[id] = i
+			}
+		}
+	}
+	ids := make([]specs.BuildID, 0, len(rank))
+	for id := range rank {
+		ids = append(ids, id)
+	}
+	slices.SortFunc(ids, func(a, b specs.BuildID) int { return cmp.Or(cmp.Compare(rank[a], rank[b]), cmp.Compare(a, b)) })
+	if n := len(ids); n > maxBuildIDs {
+		p.fail(fmt.Errorf("%d different build-ids run here: only %d were looked at", n, maxBuildIDs))
+		ids = ids[:maxBuildIDs]
+	}
+	slices.Sort(ids)
+	return ids
+}
