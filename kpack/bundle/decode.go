@@ -59,7 +59,7 @@ func decode(data []byte) (*Bundle, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &reader{tar: tar.NewReader(bytes.NewReader(content)), left: int64(len(content))}
+	r := newReader(content)
 	text, err := r.next(manifestFile, -1)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNotBundle, err)
@@ -84,24 +84,45 @@ func decode(data []byte) (*Bundle, error) {
 	}
 	// Owners, links, times, padding, more after the end: whatever a tar file
 	// may hold besides shows here.
-	again, err := archive(text, b.Manifest.Created, b.Manifest.Targets, b.Files)
-	if err != nil {
+	c := comparer(content)
+	if err := archive(&c, text, b.Manifest.Created, b.Manifest.Targets, b.Files); err != nil {
 		return nil, err
 	}
-	if !bytes.Equal(again, content) {
-		return nil, errors.New("the archive is not in the form that bundles have")
+	if len(c) > 0 {
+		return nil, errForm
 	}
 	return b, nil
 }
 
+// errForm means that an archive has the right files, but is not the one that
+// Encode makes of them.
+var errForm = errors.New("the archive is not in the form that bundles have")
+
+// comparer fails when something else is written than what it begins with.
+type comparer []byte
+
+func (c *comparer) Write(b []byte) (int, error) {
+	if !bytes.HasPrefix(*c, b) {
+		return 0, errForm
+	}
+	*c = (*c)[len(b):]
+	return len(b), nil
+}
+
 // reader reads the archive's files in a known order.
 type reader struct {
-	tar  *tar.Reader
-	left int64 // bytes of the archive: no file in it is longer
+	content []byte
+	source  *bytes.Reader // of content; tar reads no further than it has to
+	tar     *tar.Reader
+}
+
+func newReader(content []byte) *reader {
+	source := bytes.NewReader(content)
+	return &reader{content, source, tar.NewReader(source)}
 }
 
 // next returns the content of the next file, whose name has to be as given,
-// and so its size if that is not negative.
+// and so its size if that is not negative. It is not copied.
 func (r *reader) next(name string, size int64) ([]byte, error) {
 	h, err := r.tar.Next()
 	if err == io.EOF {
@@ -109,17 +130,18 @@ func (r *reader) next(name string, size int64) ([]byte, error) {
 	} else if err != nil {
 		return nil, err
 	}
+	rest := r.content[len(r.content)-r.source.Len():]
 	switch {
 	case h.Name != name || h.Typeflag != tar.TypeReg:
 		return nil, fmt.Errorf("%q, type %q, in the place of %s", h.Name, h.Typeflag, name)
 	case size < 0 && h.Size > maxManifest:
 		return nil, fmt.Errorf("%w: %s of %d bytes: want at most %d", ErrTooLarge, name, h.Size, maxManifest)
-	case h.Size > r.left, size >= 0 && h.Size != size: // a sparse file may say anything
-		return nil, fmt.Errorf("%s: %d bytes: want %d", name, h.Size, size)
+	case size >= 0 && h.Size != size:
+		return nil, fmt.Errorf("%s: %d bytes: the manifest says %d", name, h.Size, size)
+	case h.Size > int64(len(rest)):
+		return nil, fmt.Errorf("%s: %d bytes of %d", name, len(rest), h.Size)
 	}
-	b := make([]byte, h.Size)
-	_, err = io.ReadFull(r.tar, b)
-	return b, err
+	return rest[:h.Size:h.Size], nil
 }
 
 // parse reads a manifest's JSON. Keys that it does not know are left aside: a

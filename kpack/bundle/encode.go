@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"io"
 	"slices"
 	"sync"
 	"time"
@@ -40,15 +41,15 @@ func Encode(m Manifest, files [][]byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	content, err := archive(append(text, '\n'), m.Created, m.Targets, sorted)
-	if err != nil {
+	var content bytes.Buffer
+	if err := archive(&content, append(text, '\n'), m.Created, m.Targets, sorted); err != nil {
 		return nil, err
 	}
-	if len(text) >= maxManifest || len(content) > maxContent {
+	if len(text) >= maxManifest || content.Len() > maxContent {
 		return nil, fmt.Errorf("%w: a manifest of %d and an archive of %d bytes: want at most %d and %d",
-			ErrTooLarge, len(text), len(content), maxManifest, maxContent)
+			ErrTooLarge, len(text), content.Len(), maxManifest, maxContent)
 	}
-	return encoder().EncodeAll(content, nil), nil
+	return encoder().EncodeAll(content.Bytes(), nil), nil
 }
 
 // take adds the patches in files to the targets, and returns the files in the
@@ -79,11 +80,10 @@ func (m *Manifest) take(files [][]byte) ([][]byte, error) {
 	return sorted, m.checkTargets()
 }
 
-// archive returns the uncompressed tar archive. There is one way to write it:
+// archive writes the uncompressed tar archive. There is one way to write it:
 // [Decode] takes no other.
-func archive(manifest []byte, created time.Time, targets []Target, files [][]byte) ([]byte, error) {
-	var b bytes.Buffer
-	w := tar.NewWriter(&b)
+func archive(to io.Writer, manifest []byte, created time.Time, targets []Target, files [][]byte) error {
+	w := tar.NewWriter(to)
 	add := func(name string, content []byte) error {
 		h := &tar.Header{Typeflag: tar.TypeReg, Name: name, Size: int64(len(content)), Mode: 0o644, ModTime: created}
 		if err := w.WriteHeader(h); err != nil {
@@ -93,17 +93,14 @@ func archive(manifest []byte, created time.Time, targets []Target, files [][]byt
 		return err
 	}
 	if err := add(manifestFile, manifest); err != nil {
-		return nil, err
+		return err
 	}
 	for i, f := range files {
 		if err := add(targets[i].File, f); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	if err := w.Close(); err != nil {
-		return nil, err
-	}
-	return b.Bytes(), nil
+	return w.Close()
 }
 
 // encoder compresses in one goroutine, so that bytes do not depend on a
