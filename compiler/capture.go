@@ -50,6 +50,9 @@ type Unit struct {
 	// LTO is set if the text holds the link-time optimizer's intermediate
 	// code.
 	LTO bool
+	// Kept is set if it was not assembled in this build, but in the one that
+	// this one continues: see Options.Base.
+	Kept bool
 
 	run string // of the link that this unit is part of, or empty
 }
@@ -93,6 +96,8 @@ type Link struct {
 	Inputs []Input
 	// NoInputs says why Inputs are not known, and is empty if they are.
 	NoInputs string
+	// Kept is set if it was not linked in this build: see Unit.Kept.
+	Kept bool
 
 	run string
 }
@@ -191,7 +196,7 @@ func Load(dir string, stage specs.Stage) (*Capture, error) {
 			continue
 		}
 		links = append(links, r.Link)
-		c.Links = append(c.Links, newLink(s, r.Link))
+		c.Links = append(c.Links, newLink(s, r))
 	}
 	newResolver(s, c).resolve(links)
 	c.tree(linked)
@@ -235,7 +240,7 @@ func newUnit(s *store.Store, r *store.Record) *Unit {
 	u := &Unit{
 		Source: a.Source, Text: s.Blob(a.Text), TextDigest: a.Text,
 		Object: s.Blob(a.Object), ObjectDigest: a.Object, ObjectPath: a.Output,
-		Assembler: r.Program, Args: r.Args, Dir: r.Dir, LTO: a.LTO, run: r.Parent,
+		Assembler: r.Program, Args: r.Args, Dir: r.Dir, LTO: a.LTO, Kept: r.Kept, run: r.Parent,
 	}
 	for _, f := range a.Includes {
 		u.Includes = append(u.Includes, Include{Path: f.Path, File: s.Blob(f.Digest), Digest: f.Digest})
@@ -262,10 +267,11 @@ func machineOf(path string) *arch.Arch {
 	return a
 }
 
-func newLink(s *store.Store, r *store.Link) *Link {
+func newLink(s *store.Store, record *store.Record) *Link {
+	r := record.Link
 	l := &Link{
 		Output: r.Output, BuildID: r.BuildID, File: s.Blob(r.Symbols), Digest: r.Digest,
-		NoSymbols: r.NoSymbols, NoInputs: r.NoInputs, run: r.Run,
+		NoSymbols: r.NoSymbols, NoInputs: r.NoInputs, Kept: record.Kept, run: r.Run,
 	}
 	switch r.Kind {
 	case "shared":

@@ -30,6 +30,17 @@ type Options struct {
 	Shim     string      // path of the program fother-cc
 	Log      io.Writer   // what the commands print; nil for nowhere
 	Logger   *slog.Logger
+
+	// Base, if set, is the stage of the build that this one continues in the
+	// same tree, where make runs only what is not up to date: what the store
+	// holds of it is taken over, if anything. It may be Stage itself.
+	Base specs.Stage
+	// Folders are searched for linked files beside Dir, and Skip are not. All
+	// are absolute.
+	Folders, Skip []string
+	// Before, if set, is called before each command, and its error ends the
+	// build.
+	Before func(command string) error
 }
 
 // Run runs the commands. In the stages that capture, what the store held of
@@ -48,6 +59,11 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	o.Dir = dir
+	if o.Shim != "" {
+		if o.Shim, err = filepath.Abs(o.Shim); err != nil {
+			return err
+		}
+	}
 	env := append(os.Environ(), o.Env...)
 	if o.Stage == specs.StageConfigure {
 		return o.commands(ctx, append(env, shim.EnvStage+"="+string(o.Stage)))
@@ -65,7 +81,12 @@ func Run(ctx context.Context, o Options) error {
 	if err := prepareShims(s, o.Shim, pathOf(env)); err != nil {
 		return storeHint(err)
 	}
-	if err := s.Begin(o.Stage); err != nil {
+	if o.Base != "" {
+		err = s.Continue(o.Stage, o.Base)
+	} else {
+		err = s.Begin(o.Stage)
+	}
+	if err != nil {
 		return storeHint(err)
 	}
 	start := time.Now()
@@ -73,7 +94,10 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	o.Logger.Info("build captured", "stage", o.Stage, "wall", time.Since(start))
-	return finish(s, o.Stage, dir, start)
+	if o.Base != "" {
+		start = time.Time{}
+	}
+	return finish(s, o, start)
 }
 
 func storeHint(err error) error {
@@ -165,6 +189,11 @@ func relink(program, path string) error {
 
 func (o *Options) commands(ctx context.Context, env []string) error {
 	for _, c := range o.Commands {
+		if o.Before != nil {
+			if err := o.Before(c); err != nil {
+				return err
+			}
+		}
 		o.Logger.Info("run", "stage", o.Stage, "command", c)
 		if err := o.command(ctx, c, env); err != nil {
 			return err
@@ -174,18 +203,41 @@ func (o *Options) commands(ctx context.Context, env []string) error {
 }
 
 // killDelay is how long a command's descendants may keep its output open
-// after it was killed.
+// after it was killed. It is longer than the guard's patience with them.
 const killDelay = 5 * time.Second
 
+// command runs a command in a process group of its own and under a guard, see
+// shim.GuardName: when ctx or this process ends, it ends with all that it
+// started.
 func (o *Options) command(ctx context.Context, command string, env []string) error {
 	tail := &tail{next: o.Log}
-	cmd := exec.CommandContext(ctx, "sh", "-c", command)
+	args := []string{"sh", "-c", command}
+	guard, hold, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer hold.Close()
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
+	if o.Shim != "" {
+		cmd.Path, cmd.Err = o.Shim, nil
+		cmd.Args = append([]string{shim.GuardName}, args...)
+		cmd.ExtraFiles = []*os.File{guard}
+	}
 	cmd.Dir, cmd.Env = o.Dir, append(env, "PWD="+o.Dir)
 	cmd.Stdout, cmd.Stderr = tail, tail
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.Cancel = func() error {
+		if o.Shim != "" {
+			return hold.Close()
+		}
+		return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+	}
 	cmd.WaitDelay = killDelay
-	err := cmd.Run()
+	err = cmd.Start()
+	guard.Close()
+	if err == nil {
+		err = cmd.Wait()
+	}
 	if errors.Is(err, exec.ErrWaitDelay) {
 		err = nil // it left a daemon behind, and was itself successful
 	}

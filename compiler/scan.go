@@ -6,11 +6,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/fother/fother/compiler/internal/store"
 	"github.com/fother/fother/kpack/elfobj"
-	"github.com/fother/fother/specs"
 )
 
 const (
@@ -21,15 +22,26 @@ const (
 
 // finish looks at the tree after a build and checks that something that can
 // be patched was captured.
-func finish(s *store.Store, stage specs.Stage, dir string, start time.Time) error {
-	linked, err := findLinked(s, dir, start)
+func finish(s *store.Store, o Options, start time.Time) error {
+	skip := append([]string{s.Dir()}, o.Skip...)
+	linked, err := findLinked(o.Dir, skip, start)
 	if err != nil {
 		return err
 	}
-	if err := s.PutLinked(stage, linked); err != nil {
+	for _, dir := range o.Folders {
+		if strings.HasPrefix(dir+"/", o.Dir+"/") {
+			continue
+		}
+		found, err := findLinked(dir, skip, start)
+		if err != nil {
+			return err
+		}
+		linked = append(linked, found...)
+	}
+	if err := s.PutLinked(o.Stage, linked); err != nil {
 		return storeHint(err)
 	}
-	c, err := Load(s.Dir(), stage)
+	c, err := Load(s.Dir(), o.Stage)
 	if err != nil {
 		return err
 	}
@@ -50,9 +62,9 @@ func finish(s *store.Store, stage specs.Stage, dir string, start time.Time) erro
 	}
 }
 
-// findLinked returns the executables and shared libraries in the tree that
-// were written since start, sorted by path.
-func findLinked(s *store.Store, dir string, start time.Time) ([]store.Linked, error) {
+// findLinked returns the executables and shared libraries in folder dir that
+// were written since start, sorted by path. It leaves out the folders skip.
+func findLinked(dir string, skip []string, start time.Time) ([]store.Linked, error) {
 	var found []store.Linked
 	// Time stamps have the granularity of the kernel's tick.
 	start = start.Add(-time.Second)
@@ -60,7 +72,7 @@ func findLinked(s *store.Store, dir string, start time.Time) ([]store.Linked, er
 		if err != nil {
 			return err
 		}
-		if path == s.Dir() {
+		if d.IsDir() && slices.Contains(skip, path) {
 			return filepath.SkipDir
 		}
 		if !d.Type().IsRegular() {

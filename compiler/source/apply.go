@@ -72,6 +72,17 @@ const maxSource = 256 << 20
 // gives a [*SyntaxError]. Names and symbolic links that lead out of the tree
 // are refused.
 func Apply(dir string, patches []string) (*Result, error) {
+	return run(dir, patches, (*tree).write)
+}
+
+// Check says what [Apply] would do and whether it can, and changes nothing.
+func Check(dir string, patches []string) (*Result, error) {
+	return run(dir, patches, func(t *tree) (*Result, error) { return t.result(), nil })
+}
+
+// run applies the patches to the tree in memory, and then does what there is
+// to do with it.
+func run(dir string, patches []string, do func(*tree) (*Result, error)) (*Result, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return nil, err
@@ -95,7 +106,7 @@ func Apply(dir string, patches []string) (*Result, error) {
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	return t.write()
+	return do(t)
 }
 
 // get returns the file called name, which need not exist.
@@ -281,16 +292,21 @@ func (h *hunk) replace(lines []line, at int) (out []line, end, grown int) {
 	return out, at + len(mid), len(mid) - (next - at)
 }
 
-// write writes the files that were touched.
-func (t *tree) write() (*Result, error) {
+func (t *tree) result() *Result {
 	r := &Result{Moved: t.moved}
 	for _, name := range slices.Sorted(maps.Keys(t.files)) {
-		f := t.files[name]
-		if !f.touched {
-			continue
+		if t.files[name].touched {
+			r.Files = append(r.Files, name)
 		}
-		r.Files = append(r.Files, name)
-		if err := t.writeFile(name, f); err != nil {
+	}
+	return r
+}
+
+// write writes the files that were touched.
+func (t *tree) write() (*Result, error) {
+	r := t.result()
+	for _, name := range r.Files {
+		if err := t.writeFile(name, t.files[name]); err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
 	}

@@ -60,6 +60,10 @@ func IsTool(name string) bool {
 // Main runs the program under the name argv[0] and returns its exit code. It
 // does not return where another program takes this one's place.
 func Main(argv []string, stderr io.Writer) int {
+	if len(argv) > 0 && argv[0] == GuardName {
+		inv := &invocation{name: GuardName, args: argv[1:], stderr: stderr}
+		return inv.guard()
+	}
 	inv, err := newInvocation(argv, stderr)
 	if err != nil {
 		return inv.fail(exitUsage, err)

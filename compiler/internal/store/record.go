@@ -18,6 +18,8 @@ type Record struct {
 	// Parent is the ID prefix of the link that ran this invocation, as the
 	// link-time optimizer does, or empty. See Link.Run.
 	Parent string `json:"parent,omitempty"`
+	// Kept is set if an earlier build of the same tree made this record.
+	Kept bool `json:"kept,omitempty"`
 	// Dir is the working directory of the invocation.
 	Dir string `json:"dir"`
 	// Program is the real tool that ran.

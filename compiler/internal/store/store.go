@@ -208,6 +208,45 @@ func (s *Store) Begin(stage specs.Stage) error {
 	return s.fail(os.MkdirAll(dir, 0o755))
 }
 
+// Continue makes the records of base, if there are any, the first of stage, in
+// their order and marked as kept. Those that stage has are forgotten, unless
+// it is base.
+func (s *Store) Continue(stage, base specs.Stage) error {
+	records, err := s.Records(base)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	next := filepath.Join(s.dir, "tmp", "next-"+string(stage))
+	if err := os.RemoveAll(next); err != nil {
+		return s.fail(err)
+	}
+	if err := os.MkdirAll(next, 0o755); err != nil {
+		return s.fail(err)
+	}
+	for i, r := range records {
+		// Before all that NewID returns, also after the machine was started anew.
+		r.ID, r.Kept = fmt.Sprintf("%016x-kept", i), true
+		data, err := json.Marshal(r)
+		if err == nil {
+			err = os.WriteFile(filepath.Join(next, r.ID+".json"), data, 0o644)
+		}
+		if err != nil {
+			return s.fail(err)
+		}
+	}
+	dir, old := filepath.Join(s.dir, string(stage)), next+"-old"
+	if err := os.RemoveAll(old); err != nil {
+		return s.fail(err)
+	}
+	if err := os.Rename(dir, old); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return s.fail(err)
+	}
+	if err := os.Rename(next, dir); err != nil {
+		return s.fail(err)
+	}
+	return s.fail(os.RemoveAll(old))
+}
+
 // NewID returns an identifier that sorts after all that were made before on
 // this machine since it was started, but for those of the same nanosecond.
 func NewID() string {
