@@ -48,6 +48,8 @@ var packageNames = map[string][4]string{
 	"gdb":                   {"gdb", "gdb", "gdb", "gdb"},
 	"ar":                    {"binutils", "binutils", "binutils", "binutils"},
 	"nm":                    {"binutils", "binutils", "binutils", "binutils"},
+	"zstd":                  {"zstd", "zstd", "zstd", "zstd"},
+	"tar":                   {"tar", "tar", "tar", "tar"},
 	"dpkg-source":           {"dpkg-dev", "dpkg-dev", "dpkg", "dpkg"},
 	"dpkg-deb":              {"dpkg", "dpkg", "dpkg", "dpkg"},
 	"apt-get":               {"apt", "", "", ""},
