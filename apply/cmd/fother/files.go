@@ -1,128 +1,109 @@
 package main
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
-	"strings"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/fother/fother/kpack"
+	"github.com/fother/fother/kpack/bundle"
+	"github.com/fother/fother/specs"
 )
 
-// maxPatch bounds the size of a patch file, in bytes.
-const maxPatch = 1 << 30
+// Bounds of what is read from files, in bytes.
+const (
+	maxPatch       = 1 << 30
+	maxDescription = 64 << 10
+)
 
-// unsafeFileError means that others than root and the caller can change a
-// file.
-type unsafeFileError struct{ path, why string }
+// suffix is that of patch files; [bundle.Suffix] is that of bundles.
+const suffix = ".kpatch"
 
-func (e *unsafeFileError) Error() string {
-	return fmt.Sprintf("%s: not taken: %s", e.path, e.why)
+// libcareFileError means that a file is LibCare's own.
+type libcareFileError struct{ path string }
+
+func (e *libcareFileError) Error() string {
+	return e.path + ": a patch in LibCare's own format, which this program does not read"
 }
 
-// loadPatches reads patch files, and all *.kpatch files of folders.
-func loadPatches(args []string) ([]*kpack.Patch, error) {
+// Hint says how to get a patch that can be read.
+func (e *libcareFileError) Hint() string {
+	return "make the patch again from the same source patch: fother-make takes the command line of libcare-patch-make"
+}
+
+// file is a patch file or a bundle.
+type file struct {
+	path string
+	// id is the build-id that every patch in the file has to be for, or empty.
+	id specs.BuildID
+	// level is what LibCare's folders say the level is, and the series then is
+	// the default; 0 leaves both to the patch.
+	level specs.Level
+}
+
+// The first bytes of the kinds of files.
+const (
+	elfMagic     = "\x7fELF"
+	libcareMagic = "KPATCH1"
+)
+
+// load reads and decodes the file. What by its first bytes is neither a patch
+// nor a bundle is not read at all.
+func (f *file) load(t *trust) ([]*kpack.Patch, error) {
+	data, err := f.read(t)
+	if err != nil {
+		return nil, err
+	}
 	var patches []*kpack.Patch
-	for _, arg := range args {
-		paths := []string{arg}
-		if info, err := os.Stat(arg); err == nil && info.IsDir() {
-			// Not Glob: the folder's own name may hold its special characters.
-			entries, err := os.ReadDir(arg)
-			if err != nil {
-				return nil, err
-			}
-			paths = nil
-			for _, e := range entries {
-				if strings.HasSuffix(e.Name(), ".kpatch") {
-					paths = append(paths, filepath.Join(arg, e.Name()))
-				}
-			}
-			if len(paths) == 0 {
-				return nil, fmt.Errorf("%s: holds no .kpatch files", arg)
-			}
+	if bundle.Is(data) {
+		var b *bundle.Bundle
+		if b, err = bundle.Decode(data); err == nil {
+			patches = b.Patches
 		}
-		for _, path := range paths {
-			p, err := loadPatch(path)
-			if err != nil {
-				return nil, err
-			}
-			patches = append(patches, p)
+	} else {
+		var p *kpack.Patch
+		if p, err = kpack.Decode(data); err == nil {
+			patches = []*kpack.Patch{p}
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", f.path, err)
+	}
+	return f.check(patches)
+}
+
+func (f *file) read(t *trust) ([]byte, error) {
+	r, size, err := t.open(f.path)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	head := make([]byte, 8)
+	n, err := r.ReadAt(head, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("%s: %w", f.path, err)
+	}
+	switch head = head[:n]; {
+	case bytes.HasPrefix(head, []byte(libcareMagic)):
+		return nil, &libcareFileError{f.path}
+	case !bytes.HasPrefix(head, []byte(elfMagic)) && !bundle.Is(head):
+		return nil, fmt.Errorf("%s: %w, and not a bundle", f.path, kpack.ErrNotPatch)
+	}
+	return readAll(r, size, maxPatch)
+}
+
+// check holds the patches to what the file's place says of them.
+func (f *file) check(patches []*kpack.Patch) ([]*kpack.Patch, error) {
+	for i, p := range patches {
+		if f.id != "" && p.Target.BuildID != f.id {
+			return nil, fmt.Errorf("%s: the patch is for build-id %s, not the one its name says", f.path, p.Target.BuildID)
+		}
+		if f.level != 0 {
+			own := *p
+			own.Meta.Series, own.Meta.Level = specs.DefaultSeries, f.level
+			patches[i] = &own
 		}
 	}
 	return patches, nil
-}
-
-func loadPatch(path string) (*kpack.Patch, error) {
-	data, err := readTrusted(path)
-	if err != nil {
-		return nil, err
-	}
-	p, err := kpack.Decode(data)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return p, nil
-}
-
-// readTrusted reads a regular file that only root and the caller can change,
-// on a path of which the same holds.
-func readTrusted(path string) ([]byte, error) {
-	real, err := filepath.EvalSymlinks(path)
-	if err == nil {
-		real, err = filepath.Abs(real)
-	}
-	if err != nil {
-		return nil, err
-	}
-	// O_NONBLOCK: a FIFO in the file's place must not hold us.
-	fd, err := unix.Open(real, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, &os.PathError{Op: "open", Path: path, Err: err}
-	}
-	f := os.NewFile(uintptr(fd), real)
-	defer f.Close()
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return nil, &os.PathError{Op: "stat", Path: path, Err: err}
-	}
-	if st.Mode&unix.S_IFMT != unix.S_IFREG {
-		return nil, fmt.Errorf("%s: not a regular file", path)
-	}
-	if st.Size > maxPatch {
-		return nil, fmt.Errorf("%s: %d bytes: want at most %d", path, st.Size, maxPatch)
-	}
-	if why := othersWrite(&st); why != "" {
-		return nil, &unsafeFileError{path, why}
-	}
-	for dir := filepath.Dir(real); ; dir = filepath.Dir(dir) {
-		if err := unix.Stat(dir, &st); err != nil {
-			return nil, &os.PathError{Op: "stat", Path: dir, Err: err}
-		}
-		// In a sticky folder such as /tmp others cannot replace the entry.
-		if why := othersWrite(&st); why != "" && st.Mode&unix.S_ISVTX == 0 {
-			return nil, &unsafeFileError{path, dir + " " + why}
-		}
-		if dir == filepath.Dir(dir) {
-			break
-		}
-	}
-	return io.ReadAll(io.LimitReader(f, maxPatch+1))
-}
-
-// othersWrite says who else can change a file, "" if nobody. A group of one,
-// as many systems give each user, is the user.
-func othersWrite(st *unix.Stat_t) string {
-	uid := uint32(os.Geteuid())
-	switch {
-	case st.Uid != 0 && st.Uid != uid:
-		return fmt.Sprintf("it belongs to user %d", st.Uid)
-	case st.Mode&0o002 != 0:
-		return "everybody can write it"
-	case st.Mode&0o020 != 0 && st.Gid != 0 && st.Gid != uid:
-		return fmt.Sprintf("group %d can write it", st.Gid)
-	}
-	return ""
 }

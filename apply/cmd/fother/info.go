@@ -5,42 +5,97 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"path/filepath"
+	"regexp"
+	"strings"
 
 	"github.com/fother/fother/apply"
+	"github.com/fother/fother/specs"
 )
-
-// processInfo is what info --json prints for each process.
-type processInfo struct {
-	PID     int                `json:"pid"`
-	Name    string             `json:"name"`
-	Objects []apply.ObjectInfo `json:"objects"`
-	Applied []apply.Applied    `json:"applied"`
-	Damaged []string           `json:"damaged,omitempty"`
-	Error   string             `json:"error,omitempty"`
-	Exit    int                `json:"exit"`
-}
 
 var infoCommand = &command{
 	name:  "info",
-	args:  "[-p PID|all]",
+	args:  "[-p PID|all] [-s DIR] [-r REGEXP] [-b BUILDID]",
 	brief: "what is loaded, and the patches in it",
 	help: `
 Lists the objects of running processes with their build-ids, and the patches in
-them.
+them. Of all processes those are left out that the caller may not read, and with
+-b, -r or -s those with none of the objects.
 
 Options:
   -p PID|all      the process, or all that the caller may trace (all)
+  -b BUILDID      only objects of this build-id; its first digits are enough
+  -r REGEXP       only objects whose base name matches, or whose path does, if
+                  the expression holds a slash
+  -s DIR          only objects that DIR has patches for, a folder as for
+                  fother patch, and which these are
+
+-b cannot stand with -r or -s.
 `,
 	start: func(t *tool, fs *flag.FlagSet) action {
 		c := &info{tool: t}
 		c.procs.declare(fs)
+		fs.StringVar(&c.buildID, "b", "", "")
+		fs.StringVar(&c.regexp, "r", "", "")
+		fs.StringVar(&c.dir, "s", "", "")
 		return c.run
 	},
 }
 
 type info struct {
 	*tool
-	procs processes
+	procs                processes
+	buildID, regexp, dir string
+	filter               filter
+}
+
+// filter says which objects are told.
+type filter struct {
+	id    string // first digits of the build-id
+	name  *regexp.Regexp
+	path  bool // name is matched to the whole path
+	store *store
+}
+
+func (f *filter) off() bool { return f.id == "" && f.name == nil && f.store == nil }
+
+// accepts reports whether the filter takes object o, apart from the store.
+func (f *filter) accepts(o apply.ObjectInfo) bool {
+	name := o.Path
+	if !f.path {
+		name = filepath.Base(name)
+	}
+	return strings.HasPrefix(string(o.BuildID), f.id) && (f.name == nil || f.name.MatchString(name))
+}
+
+// processInfo is what info --json prints for each process.
+type processInfo struct {
+	PID     int             `json:"pid"`
+	Name    string          `json:"name"`
+	Objects []objectInfo    `json:"objects"`
+	Applied []apply.Applied `json:"applied"`
+	Damaged []string        `json:"damaged,omitempty"`
+	Error   string          `json:"error,omitempty"`
+	Exit    int             `json:"exit"`
+}
+
+// objectInfo is an object, and with -s the patches for it.
+type objectInfo struct {
+	apply.ObjectInfo
+	Available []availableInfo `json:"available,omitempty"`
+}
+
+// availableInfo is a patch that the folder of -s has. Level 0 is LibCare's note
+// that a build is vulnerable, without a patch.
+type availableInfo struct {
+	Name        string       `json:"name,omitempty"`
+	Series      specs.Series `json:"series"`
+	Level       specs.Level  `json:"level"`
+	Description string       `json:"description,omitempty"`
+	Path        string       `json:"path"`
+	// Applied is set if this level of the series, or a higher one, is in force
+	// in the process.
+	Applied bool `json:"applied"`
 }
 
 func (t *info) run(ctx context.Context, args []string) int {
@@ -50,58 +105,170 @@ func (t *info) run(ctx context.Context, args []string) int {
 	if t.procs.text == "" {
 		t.procs.all = true
 	}
+	if err := t.prepare(); err != nil {
+		return t.fail(err)
+	}
 	pids, err := t.procs.list()
 	if err != nil {
 		return t.fail(err)
 	}
 	infos, code := []processInfo{}, exitDone
-	for _, pid := range pids {
-		if ctx.Err() != nil {
-			return t.fail(fmt.Errorf("interrupted: %w", ctx.Err()))
-		}
-		i, err := read(pid)
-		if t.procs.all && (errors.Is(err, apply.ErrGone) || errors.Is(err, apply.ErrPermission)) {
+	for i := range survey(ctx, pids) {
+		all := t.procs.all && (errors.Is(i.err, apply.ErrGone) || errors.Is(i.err, apply.ErrPermission))
+		if all || i.err == nil && !t.filter.apply(&i) {
 			continue
 		}
-		if err != nil {
-			i.Error, i.Exit = err.Error(), exitCode(err)
-			code = t.fail(fmt.Errorf("process %d: %w", pid, err))
-		} else if !t.json {
-			t.printInfo(i)
+		if i.err != nil {
+			i.Error, i.Exit = i.err.Error(), exitCode(i.err)
+			code = t.fail(fmt.Errorf("process %d: %w", i.PID, i.err))
 		}
-		infos = append(infos, i)
+		if !t.json && len(i.Objects)+len(i.Damaged) > 0 {
+			t.printInfo(i.processInfo)
+		}
+		infos = append(infos, i.processInfo)
 	}
 	if t.json {
 		t.encode(infos)
 	}
+	if ctx.Err() != nil {
+		return t.fail(fmt.Errorf("interrupted: %w", ctx.Err()))
+	}
 	return code
 }
 
-// read returns what there is to say of a process.
-func read(pid int) (processInfo, error) {
-	p, err := apply.Open(pid)
-	if err != nil {
-		return processInfo{PID: pid, Objects: []apply.ObjectInfo{}, Applied: []apply.Applied{}}, err
+// prepare makes the filter from the options.
+func (t *info) prepare() error {
+	f := &t.filter
+	if t.buildID != "" {
+		if t.regexp != "" || t.dir != "" {
+			return usageError{errors.New("-b cannot stand with -r or -s")}
+		}
+		id, err := parsePrefix(t.buildID)
+		if err != nil {
+			return usageError{fmt.Errorf("-b: %w", err)}
+		}
+		f.id = string(id)
 	}
-	defer p.Close()
-	return processInfo{PID: pid, Name: p.Name, Objects: p.Objects(), Applied: p.Applied(), Damaged: p.Damaged()}, nil
+	if t.regexp != "" {
+		re, err := regexp.Compile(t.regexp)
+		if err != nil {
+			return usageError{fmt.Errorf("-r: %w", err)}
+		}
+		f.name, f.path = re, strings.Contains(t.regexp, "/")
+	}
+	if t.dir != "" {
+		s, err := openStore([]string{t.dir})
+		if err == nil {
+			err = s.empty()
+		}
+		if err != nil {
+			return err
+		}
+		f.store = s
+	}
+	return nil
+}
+
+// apply takes out of i the objects that the filter does not take, and adds what
+// the store has for the others. It reports whether anything is left to tell.
+// What is wrong with files of the store is in i.err.
+func (f *filter) apply(i *surveyed) bool {
+	if f.off() {
+		return true
+	}
+	var objects []objectInfo
+	ids := make(map[specs.BuildID]bool)
+	var errs []error
+	for _, o := range i.Objects {
+		if !f.accepts(o.ObjectInfo) {
+			continue
+		}
+		if f.store != nil {
+			offers, err := f.store.lookup(o.BuildID)
+			if errs = append(errs, err); len(offers) == 0 {
+				continue
+			}
+			o.Available = available(offers, i.Applied)
+		}
+		objects, ids[o.BuildID] = append(objects, o), true
+	}
+	i.err = errors.Join(errs...)
+	applied := []apply.Applied{}
+	for _, a := range i.Applied {
+		if ids[a.BuildID] {
+			applied = append(applied, a)
+		}
+	}
+	i.Objects, i.Applied = objects, applied
+	return len(objects) > 0 || i.err != nil
+}
+
+// available describes the newest offer of each series.
+func available(offers []*offer, there []apply.Applied) []availableInfo {
+	var all []availableInfo
+	for _, o := range newestOffers(offers) {
+		a := availableInfo{Name: o.name, Series: o.series, Level: o.level, Description: o.description, Path: o.path}
+		for _, p := range there {
+			a.Applied = a.Applied || inForce(p) && p.BuildID == o.id && p.Series == o.series && p.Level >= o.level
+		}
+		all = append(all, a)
+	}
+	return all
+}
+
+// inForce tells a patch that is applied from what is left of one.
+func inForce(a apply.Applied) bool { return a.State == "applied" }
+
+// newestOffers keeps the highest level of each series, in the given order.
+func newestOffers(offers []*offer) []*offer {
+	var all []*offer
+next:
+	for _, o := range offers {
+		for i, have := range all {
+			if have.series == o.series {
+				if o.level > have.level {
+					all[i] = o
+				}
+				continue next
+			}
+		}
+		all = append(all, o)
+	}
+	return all
 }
 
 func (t *tool) printInfo(i processInfo) {
-	fmt.Fprintf(t.stdout, "%d (%s)\n", i.PID, i.Name)
+	fmt.Fprintf(t.stdout, "%d (%s)\n", i.PID, clean(i.Name))
 	for _, o := range i.Objects {
 		id := string(o.BuildID)
 		if id == "" {
 			id = "no build-id"
 		}
-		fmt.Fprintf(t.stdout, "  %-40s  %s\n", id, o.Path)
+		fmt.Fprintf(t.stdout, "  %-40s  %s\n", id, clean(o.Path))
 		for _, a := range i.Applied {
 			if a.BuildID == o.BuildID {
 				fmt.Fprintf(t.stdout, "    %s: %s\n", a.State, title(a))
 			}
 		}
+		for _, a := range o.Available {
+			t.printAvailable(a)
+		}
 	}
 	for _, d := range i.Damaged {
-		fmt.Fprintf(t.stdout, "  damaged: %s\n", d)
+		fmt.Fprintf(t.stdout, "  damaged: %s\n", clean(d))
+	}
+}
+
+func (t *tool) printAvailable(a availableInfo) {
+	what := "not applied"
+	switch {
+	case a.Level == 0:
+		what = "vulnerable, and no patch for it"
+	case a.Applied:
+		what = "applied"
+	}
+	fmt.Fprintf(t.stdout, "    available, %s: %s (series %s, level %d) in %s\n", what, clean(a.Name), a.Series, a.Level, clean(a.Path))
+	for line := range strings.Lines(a.Description) {
+		fmt.Fprintf(t.stdout, "      %s\n", strings.TrimRight(line, "\r\n"))
 	}
 }

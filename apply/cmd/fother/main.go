@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 )
 
@@ -67,7 +68,8 @@ func (t *tool) logger() *slog.Logger {
 // fail tells an error and what can be done about it, and returns its exit
 // code.
 func (t *tool) fail(err error) int {
-	fmt.Fprintf(t.stderr, "fother: error: %v\n", err)
+	// Nothing within a message can look like a message of its own.
+	fmt.Fprintf(t.stderr, "fother: error: %s\n", strings.ReplaceAll(err.Error(), "\n", "\n  "))
 	if h := hint(err); h != "" {
 		fmt.Fprintf(t.stderr, "fother: hint: %s\n", h)
 	}

@@ -127,7 +127,7 @@ func TestPatchFilesMustBeTrusted(t *testing.T) {
 	check("everybody can write it")
 	write(0o644)
 	os.Chmod(dir, 0o777)
-	check(dir + " everybody can write it")
+	check(dir + ": everybody can write it")
 	os.Chmod(dir, 0o755)
 	if os.Getuid() == 0 {
 		os.Chown(file, 65534, 0)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"fmt"
 
 	"github.com/fother/fother/apply"
 	"github.com/fother/fother/kpack"
@@ -12,12 +13,25 @@ import (
 var patchCommand = &command{
 	name:  "patch",
 	args:  "-p PID|all FILE|DIR…",
-	brief: "apply .kpatch files, all of a folder",
+	brief: "apply .kpatch files, bundles, folders",
 	help: `
-Applies patches to running processes.
+Applies patches to running processes. FILE is a .kpatch file or a bundle
+(.kpatch.tar.zst), DIR a folder that holds any of
+
+  *.kpatch.tar.zst, *.kpatch    bundles and patches
+  BUILDID.kpatch                patches; only those that fit are read
+  BUILDID/latest -> N           LibCare's layout: BUILDID/N/kpatch.bin is level N
+                                of the series "default"
+
+Only root and the caller may be able to change the files, the folders and links
+on the way to them. LibCare's scripts before and after are never run.
+
+Of one series the highest level goes in and replaces what was there; series
+coexist. A process that is named and that nothing fits is refused; of all
+processes such are left out.
 
 Options:
-  -p PID|all      the process, or all that the caller may trace
+  -p PID|all      the process, or all that the caller may trace, but init
   --dry-run       say what would be done, and change nothing
   --wait TIME     how long to wait for threads that are inside a function that
                   changes, such as 500ms or 10s (2s)
@@ -36,6 +50,7 @@ type patch struct {
 	procs  processes
 	wait   wait
 	dryRun bool
+	store  *store
 }
 
 func (c *patch) run(ctx context.Context, args []string) int {
@@ -45,13 +60,20 @@ func (c *patch) run(ctx context.Context, args []string) int {
 	if len(args) == 0 {
 		return c.fail(usageError{errors.New("no patch file is named")})
 	}
-	patches, err := loadPatches(args)
+	var err error
+	if c.store, err = openStore(args); err == nil {
+		err = c.store.empty()
+	}
 	if err != nil {
 		return c.fail(err)
 	}
+	for _, script := range c.store.scripts() {
+		fmt.Fprintf(c.stderr, "fother: note: %s: scripts are never run\n", clean(script))
+	}
 	return c.each(ctx, c.procs, func(pid int) (*outcome, error) {
-		if c.procs.all && !fits(pid, patches) {
-			return nil, nil
+		patches, err := c.fitting(pid)
+		if err != nil || len(patches) == 0 {
+			return nil, err
 		}
 		if c.dryRun {
 			return dry(ctx, pid, patches)
@@ -61,22 +83,29 @@ func (c *patch) run(ctx context.Context, args []string) int {
 	})
 }
 
-// fits reports whether any patch may be for process pid. It takes no lock and
-// holds nothing.
-func fits(pid int, patches []*kpack.Patch) bool {
+// fitting returns the patches to give to a process: those for what it runs, or
+// none where that is no error, of all processes. It takes no lock and holds
+// nothing.
+func (c *patch) fitting(pid int) ([]*kpack.Patch, error) {
+	if !c.procs.all && len(c.store.folders) == 0 {
+		return c.store.given(), nil // apply says what is wrong if they do not fit
+	}
 	p, err := apply.Open(pid)
 	if err != nil {
-		return false
+		if c.procs.all {
+			err = nil // whoever it is, it is not ours to say that something fits
+		}
+		return nil, err
 	}
 	defer p.Close()
-	for _, o := range p.Objects() {
-		for _, patch := range patches {
-			if o.BuildID != "" && o.BuildID == patch.Target.BuildID {
-				return true
-			}
-		}
+	patches, err := c.store.patches(p.Objects())
+	switch {
+	case err != nil || len(patches) > 0 || c.procs.all:
+		return patches, err
+	case c.store.indexed():
+		return nil, c.store.noneFit(p.Objects())
 	}
-	return false
+	return c.store.given(), nil
 }
 
 func dry(ctx context.Context, pid int, patches []*kpack.Patch) (*outcome, error) {

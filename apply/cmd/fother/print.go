@@ -54,7 +54,7 @@ func (t *tool) print(o *outcome) {
 		return
 	}
 	r := o.Result
-	who := fmt.Sprintf("%d (%s)", r.PID, r.Name)
+	who := fmt.Sprintf("%d (%s)", r.PID, clean(r.Name))
 	for _, a := range r.Recovered {
 		fmt.Fprintf(t.stdout, "%s: an earlier run was interrupted; cleared up %s\n", who, title(a))
 	}
@@ -89,7 +89,7 @@ func title(a apply.Applied) string {
 	if name == "" {
 		name = a.BuildID.Short()
 	}
-	return fmt.Sprintf("%s (series %s, level %d) to %s: %s", name, a.Series, a.Level, filepath.Base(a.Object), functions(a.Functions))
+	return clean(fmt.Sprintf("%s (series %s, level %d) to %s: %s", name, a.Series, a.Level, filepath.Base(a.Object), functions(a.Functions)))
 }
 
 func functions(names []string) string {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"flag"
+	"fmt"
 	"strings"
 
 	"github.com/fother/fother/apply"
@@ -15,7 +16,7 @@ var unpatchCommand = &command{
 	brief: "take patches out, all if none is named",
 	help: `
 Takes patches out of running processes: those of the objects and series that are
-named, or all. A build-id's first digits are enough, an even number of them.
+named, or all. A build-id's first digits are enough.
 
 Options:
   -p PID|all      the process, or all that the caller may trace
@@ -58,12 +59,12 @@ func selectors(args []string) ([]apply.Selector, error) {
 	var which []apply.Selector
 	for _, arg := range args {
 		id, series, named := strings.Cut(arg, ":")
-		if _, err := specs.ParseBuildID(id); err != nil {
+		prefix, err := parsePrefix(id)
+		if err != nil {
 			return nil, err
 		}
-		s := apply.Selector{BuildID: specs.BuildID(strings.ToLower(id))}
+		s := apply.Selector{BuildID: prefix}
 		if named {
-			var err error
 			if s.Series, err = specs.ParseSeries(series); err != nil {
 				return nil, err
 			}
@@ -71,6 +72,18 @@ func selectors(args []string) ([]apply.Selector, error) {
 		which = append(which, s)
 	}
 	return which, nil
+}
+
+// parsePrefix reads the first digits of a build-id, at least four.
+func parsePrefix(s string) (specs.BuildID, error) {
+	full := s
+	if len(s)%2 == 1 {
+		full += "0"
+	}
+	if _, err := specs.ParseBuildID(full); err != nil {
+		return "", fmt.Errorf("build-id %q: want 4 to 128 hexadecimal digits", s)
+	}
+	return specs.BuildID(strings.ToLower(s)), nil
 }
 
 func patched(pid int) bool {
