@@ -1,0 +1,28 @@
+// Package registry publishes bundles to a signed registry and fetches them
+// from it. A registry is static files, so that anything that serves files can
+// hold it; LAYOUT.md describes them.
+//
+// In call order, on the side of those who publish:
+//
+//   - [Init] makes the keys and an empty registry, and returns the root.json
+//     that clients have to be given.
+//   - [Open] opens it, [Publisher.Publish] adds releases, [Publisher.Refresh]
+//     signs anew what is going to expire, [Publisher.List] tells what is there.
+//
+// And on each host:
+//
+//   - [NewClient] takes the trusted root.json and a private folder.
+//   - [Client.Update] brings the signed metadata up to date.
+//   - [Client.Lookup] finds the releases for the build-ids that run here.
+//   - [Client.Fetch] returns a bundle that is proven to be the one published.
+//
+// The metadata follow The Update Framework
+// (https://theupdateframework.github.io/specification/latest/), read and
+// checked by go-tuf. A bundle is opaque: the package knows its length, its
+// SHA-256 and the signature beside it, and no more.
+//
+// Files are read through go-getter from a folder, file:// or http(s)://, and
+// written to a folder. Not here yet: other stores, encrypted keys and keys held
+// elsewhere, rotation by command, revocation, channels, and the removal of
+// files that newer versions have replaced.
+package registry

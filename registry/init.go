@@ -1,0 +1,135 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/theupdateframework/go-tuf/v2/metadata"
+)
+
+// InitOptions say where a new registry is made.
+type InitOptions struct {
+	// Dir is the registry's folder; it may exist, without a registry in it.
+	Dir string
+	// Keys is the folder for the keys, made with mode 0700; it may exist if it
+	// is empty. Keep it apart from Dir: who has it owns the registry.
+	Keys string
+	// Now is the clock, time.Now if nil.
+	Now func() time.Time
+}
+
+// Init makes keys and an empty registry, and returns its root.json, which lies
+// with the keys too: clients trust the registry by it alone. It overwrites
+// nothing.
+func Init(o InitOptions) ([]byte, error) {
+	now := time.Now
+	if o.Now != nil {
+		now = o.Now
+	}
+	if _, err := os.Lstat(filepath.Join(o.Dir, metadataDir)); !errors.Is(err, fs.ErrNotExist) {
+		return nil, fail(ErrExists, o.Dir, "holds a registry already")
+	}
+	if entries, err := os.ReadDir(o.Keys); len(entries) > 0 {
+		return nil, fail(ErrExists, o.Keys, "this folder is not empty: keys are never overwritten")
+	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, &Error{ErrKey, o.Keys, err}
+	}
+	if err := os.MkdirAll(filepath.Dir(filepath.Clean(o.Keys)), 0o755); err != nil {
+		return nil, &Error{ErrKey, o.Keys, err}
+	}
+	keys, err := os.MkdirTemp(filepath.Dir(filepath.Clean(o.Keys)), ".keys-*")
+	if err != nil {
+		return nil, &Error{ErrKey, o.Keys, err}
+	}
+	defer os.RemoveAll(keys)
+	root, ring, err := makeKeys(keys, now())
+	if err != nil {
+		return nil, err
+	}
+	if err := initStore(o.Dir, ring, root, now()); err != nil {
+		return nil, err
+	}
+	// Onto an empty folder, or nothing; rename(2) refuses anything else.
+	if err := os.Rename(keys, o.Keys); err != nil {
+		return nil, &Error{ErrKey, o.Keys, err}
+	}
+	return root, syncDir(filepath.Dir(filepath.Clean(o.Keys)))
+}
+
+// makeKeys fills a folder with one key for each role, and with the root.json
+// that names them.
+func makeKeys(dir string, now time.Time) ([]byte, *keyring, error) {
+	for _, role := range keyRoles {
+		name := "1"
+		if role == rolePackage {
+			name = defaultKey
+		}
+		if _, err := makeKey(filepath.Join(dir, role+"."+name+keySuffix)); err != nil {
+			return nil, nil, err
+		}
+	}
+	ring, err := openKeys(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	m := metadata.Root(expiry(now, rootValidity))
+	for _, role := range metadata.TOP_LEVEL_ROLE_NAMES {
+		for _, s := range ring.role[role] {
+			k, err := metadata.KeyFromPublicKey(s.pub)
+			if err != nil {
+				return nil, nil, &Error{ErrKey, s.file, err}
+			}
+			if err := m.Signed.AddKey(k, role); err != nil {
+				return nil, nil, &Error{ErrKey, s.file, err}
+			}
+		}
+	}
+	root, err := ring.signRoot(m)
+	if err != nil {
+		return nil, nil, err
+	}
+	return root, ring, writeAtomic(filepath.Join(dir, trustFile), root, 0o644, true)
+}
+
+// expiry returns the moment until which something signed now holds, in whole
+// seconds, as TUF wants it.
+func expiry(now time.Time, validity time.Duration) time.Time {
+	return now.Add(validity).UTC().Truncate(time.Second)
+}
+
+// signRoot signs a root with all keys that it names itself.
+func (k *keyring) signRoot(m *metadata.Metadata[metadata.RootType]) ([]byte, error) {
+	r := m.Signed.Roles[metadata.ROOT]
+	return sign(m, metadataFile(m.Signed.Version, metadata.ROOT), k.role[metadata.ROOT], r.KeyIDs, r.Threshold)
+}
+
+// initStore writes the metadata of a registry without releases. They become
+// visible together, by a rename.
+func initStore(dir string, ring *keyring, root []byte, now time.Time) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fileError(dir, err)
+	}
+	temp, err := os.MkdirTemp(dir, ".init-*")
+	if err != nil {
+		return fileError(dir, err)
+	}
+	defer os.RemoveAll(temp)
+	if err := os.Chmod(temp, 0o755); err != nil {
+		return fileError(dir, err)
+	}
+	e, err := newEdit(ring, folder{temp}, root, now)
+	if err != nil {
+		return err
+	}
+	if err := e.create(context.Background()); err != nil {
+		return err
+	}
+	if err := os.Rename(filepath.Join(temp, metadataDir), filepath.Join(dir, metadataDir)); err != nil {
+		return fileError(dir, err)
+	}
+	return fileError(dir, syncDir(dir))
+}

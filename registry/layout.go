@@ -1,0 +1,98 @@
+package registry
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"path"
+	"time"
+
+	"github.com/theupdateframework/go-tuf/v2/metadata"
+
+	"github.com/fother/fother/specs"
+)
+
+// Where files are in a registry; see LAYOUT.md.
+const (
+	metadataDir   = "metadata"
+	targetsDir    = "targets"
+	bundlesDir    = "bundles"
+	timestampFile = metadataDir + "/timestamp.json"
+)
+
+// What a client's cache has beside the files of the registry: the timestamp
+// and the snapshot of the last state that was fetched completely. timestampFile
+// is the newest that was ever seen.
+const (
+	currentTimestamp = metadataDir + "/current.json"
+	currentSnapshot  = metadataDir + "/snapshot.json"
+	shardsFile       = "shards.json"
+)
+
+// The index has 2^shardBits targets, which 2^binBits delegated roles named
+// binPrefix-XX sign, with the targets of packages. The snapshot names only roles
+// that have signed something.
+const (
+	indexPrefix    = "index/"
+	packagesPrefix = "packages/"
+
+	shardBits = 14
+	binBits   = 6
+	binPrefix = "bin"
+)
+
+// Limits of what is read, in bytes.
+const (
+	maxRoot      = 512 << 10
+	maxTimestamp = 16 << 10
+	maxSnapshot  = 1 << 20
+	maxTargets   = 4 << 20
+	maxListing   = 16 << 20
+	maxSignature = 1 << 20
+	// MaxBundle is the size of the largest bundle.
+	MaxBundle = 256 << 20
+)
+
+// maxRoots bounds how many new roots one update follows.
+const maxRoots = 256
+
+// How long signatures hold. [Publisher.Refresh] renews all but the timestamp,
+// which it always renews, when less than a third is left.
+const (
+	timestampValidity = 7 * 24 * time.Hour
+	snapshotValidity  = 30 * 24 * time.Hour
+	targetsValidity   = 365 * 24 * time.Hour
+	rootValidity      = 365 * 24 * time.Hour
+)
+
+// shardTarget returns the index target that lists the releases for id.
+func shardTarget(id specs.BuildID) string {
+	sum := sha256.Sum256([]byte(id))
+	return fmt.Sprintf(indexPrefix+"%04x.json", binary.BigEndian.Uint16(sum[:])>>(16-shardBits))
+}
+
+// packageTarget returns the target that lists all releases of a package, which
+// publishers read.
+func packageTarget(name string) string { return packagesPrefix + name + ".json" }
+
+// targetFile returns where the content of a target is: consistent snapshots
+// put the digest before its last component (TUF, "Consistent snapshots").
+func targetFile(target string, f *metadata.TargetFiles) (string, error) {
+	sum := f.Hashes["sha256"]
+	if len(sum) != sha256.Size {
+		return "", fail(ErrUntrusted, target, "target without SHA-256")
+	}
+	dir, base := path.Split(target)
+	return path.Join(targetsDir, dir, hex.EncodeToString(sum)+"."+base), nil
+}
+
+// metadataFile returns where a version of a role's metadata is.
+func metadataFile(version int64, role string) string {
+	return fmt.Sprintf("%s/%d.%s.json", metadataDir, version, role)
+}
+
+// bundleFile returns where a bundle is; its signature has ".sig" behind.
+func bundleFile(d specs.Digest, file string) string {
+	return path.Join(bundlesDir, d.String(), file)
+}

@@ -1,0 +1,272 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/theupdateframework/go-tuf/v2/metadata"
+
+	"github.com/fother/fother/specs"
+)
+
+// Publisher changes a registry. Its methods may be called concurrently, also
+// from several processes.
+type Publisher struct {
+	store store
+	keys  *keyring
+	root  []byte
+	now   func() time.Time
+}
+
+// Open opens a registry in a folder, with the keys that Init made. It refuses
+// keys that others can read.
+func Open(dir, keys string) (*Publisher, error) {
+	if info, err := os.Stat(filepath.Join(dir, metadataDir)); err != nil || !info.IsDir() {
+		return nil, fail(ErrNotFound, dir, "no registry here")
+	}
+	ring, err := openKeys(keys)
+	if err != nil {
+		return nil, err
+	}
+	root, err := ring.trustAnchor()
+	if err != nil {
+		return nil, err
+	}
+	return &Publisher{folder{dir}, ring, root, time.Now}, nil
+}
+
+// begin proves the registry's state, starting from the root.json that lies
+// with the keys: what others may have written into the store is not signed.
+func (p *Publisher) begin(ctx context.Context) (*edit, error) {
+	e, err := newEdit(p.keys, p.store, p.root, p.now())
+	if err != nil {
+		return nil, err
+	}
+	e.trust.cache = lastSeen{p.keys}
+	if err := e.trust.refresh(ctx); err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
+// lastSeen is a cache that holds no more than the last timestamp that this
+// keys folder has signed, which keeps a store from being set back.
+type lastSeen struct{ keys *keyring }
+
+func (l lastSeen) get(name string, max int64) []byte {
+	if name != timestampFile {
+		return nil
+	}
+	data, err := readRegular(filepath.Join(l.keys.dir, lastSeenFile), max)
+	if err != nil {
+		return nil
+	}
+	return data
+}
+
+func (l lastSeen) put(string, []byte) error { return nil }
+
+// saw notes the last timestamp. A keys folder that cannot be written, as in
+// many CI services, does without.
+func (k *keyring) saw(timestamp []byte) {
+	_ = writeAtomic(filepath.Join(k.dir, lastSeenFile), timestamp, 0o644, true)
+}
+
+// Publish adds releases, all of them or none. Readers see them at once, when
+// the last file is in place; an interrupted call leaves nothing that they see
+// and can be repeated. A release that is there already is left as it is; if all
+// are, the error is ErrPublished. Another content for a level of a series is
+// ErrConflict.
+func (p *Publisher) Publish(ctx context.Context, releases ...Release) error {
+	unlock, err := p.store.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	e, err := p.begin(ctx)
+	if err != nil {
+		return err
+	}
+	changed := false
+	for _, r := range releases {
+		added, err := e.add(ctx, &r)
+		if err != nil {
+			return err
+		}
+		changed = changed || added
+	}
+	if changed {
+		return e.commit(ctx)
+	}
+	if len(releases) == 0 {
+		return nil
+	}
+	return &Error{ErrPublished, releases[0].File, errors.New("is in the registry already, with the same bytes")}
+}
+
+// add writes one bundle and its signature, and notes it in the listings. It
+// reports whether the registry has to change.
+func (e *edit) add(ctx context.Context, r *Release) (bool, error) {
+	key, err := e.keys.packageKey(r.Package)
+	if err != nil {
+		return false, err
+	}
+	rel, err := r.describe(key)
+	if err != nil {
+		return false, err
+	}
+	all, err := e.listing(ctx, packageTarget(rel.Package))
+	if err != nil {
+		return false, err
+	}
+	there, err := all.admits(rel)
+	if err != nil {
+		return false, err
+	}
+	sig, err := signRelease(rel, []signer{key})
+	if err != nil {
+		return false, err
+	}
+	name := bundleFile(rel.Digest, rel.File)
+	if there {
+		delete(e.listings, packageTarget(rel.Package))
+		return false, e.mend(ctx, name, r.Bundle, sig)
+	}
+	if err := e.store.write(ctx, name, r.Bundle); err != nil {
+		return false, err
+	}
+	if err := e.store.write(ctx, name+".sig", sig); err != nil {
+		return false, err
+	}
+	all.Releases = append(all.Releases, rel)
+	return true, e.index(ctx, rel)
+}
+
+// mend puts back the files of a release, should they have been lost.
+func (e *edit) mend(ctx context.Context, name string, bundle, sig []byte) error {
+	if err := e.store.write(ctx, name, bundle); err != nil {
+		return err
+	}
+	// A signature that is there may have been countersigned.
+	if _, err := e.store.read(ctx, name+".sig", maxSignature); !errors.Is(err, ErrNotFound) {
+		return err
+	}
+	return e.store.write(ctx, name+".sig", sig)
+}
+
+// index notes a release in the index targets of its build-ids.
+func (e *edit) index(ctx context.Context, r *release) error {
+	shards := map[string][]specs.BuildID{}
+	for _, id := range r.BuildIDs {
+		shards[shardTarget(id)] = append(shards[shardTarget(id)], id)
+	}
+	for _, target := range slices.Sorted(maps.Keys(shards)) {
+		l, err := e.listing(ctx, target)
+		if err != nil {
+			return err
+		}
+		part := *r
+		part.BuildIDs = shards[target]
+		l.Releases = append(l.Releases, &part)
+	}
+	return nil
+}
+
+// describe checks a release and returns what listings say of it.
+func (r *Release) describe(key signer) (*release, error) {
+	pub, err := key.public()
+	if err != nil {
+		return nil, err
+	}
+	rel := &release{
+		Package: r.Package, Series: r.Series, Level: r.Level, File: r.File,
+		CVEs:   slices.Compact(slices.Sorted(slices.Values(r.CVEs))),
+		Length: int64(len(r.Bundle)), Digest: specs.DigestOf(r.Bundle), Keys: []publicKey{pub},
+		BuildIDs: slices.Compact(slices.Sorted(slices.Values(r.BuildIDs))),
+	}
+	if err := rel.check(); err != nil {
+		return nil, fail(ErrInvalid, r.File, "release of package %.80q: %w", r.Package, err)
+	}
+	return rel, nil
+}
+
+// admits checks a new release against those that a package has. It reports
+// whether it is there already.
+func (l *listing) admits(r *release) (bool, error) {
+	for _, old := range l.Releases {
+		if old.Series != r.Series || old.Level != r.Level {
+			continue
+		}
+		if old.same(r) {
+			return true, nil
+		}
+		return false, fail(ErrConflict, r.File, "level %d of series %s of %s is published with other content (SHA-256 %s)", r.Level, r.Series, r.Package, old.Digest)
+	}
+	for _, old := range l.Releases {
+		if !slices.ContainsFunc(old.Keys, func(k publicKey) bool { return k.id() == r.Keys[0].id() }) {
+			return false, fail(ErrConflict, r.File, "package %s belongs to key %s, this is %s", r.Package, old.Keys[0].id(), r.Keys[0].id())
+		}
+	}
+	return false, nil
+}
+
+// List returns what is published, one entry for each release and build-id, by
+// package, series and level, the highest first.
+func (p *Publisher) List(ctx context.Context) ([]Entry, error) {
+	e, err := p.begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	names, err := e.packages(ctx)
+	if err != nil {
+		return nil, err
+	}
+	listings, err := e.trust.listings(ctx, names)
+	if err != nil {
+		return nil, err
+	}
+	var entries []Entry
+	for _, name := range names {
+		for _, r := range slices.SortedFunc(slices.Values(listings[name].Releases), compareReleases) {
+			for _, id := range r.BuildIDs {
+				entries = append(entries, r.entry(id))
+			}
+		}
+	}
+	return entries, nil
+}
+
+// packages returns the package targets of all bins, sorted.
+func (e *edit) packages(ctx context.Context) ([]string, error) {
+	var names []string
+	for _, role := range e.signedBins() {
+		if err := e.trust.role(ctx, role, metadata.TARGETS); err != nil {
+			return nil, err
+		}
+		for target := range e.trust.set.Targets[role].Signed.Targets {
+			if strings.HasPrefix(target, packagesPrefix) {
+				names = append(names, target)
+			}
+		}
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+// signedBins returns the delegated roles that have signed something.
+func (e *edit) signedBins() []string {
+	var roles []string
+	for name := range e.trust.set.Snapshot.Signed.Meta {
+		if role := strings.TrimSuffix(name, ".json"); role != metadata.TARGETS {
+			roles = append(roles, role)
+		}
+	}
+	slices.Sort(roles)
+	return roles
+}

@@ -1,0 +1,195 @@
+package registry
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/sigstore/sigstore/pkg/signature"
+	"github.com/theupdateframework/go-tuf/v2/metadata"
+
+	"github.com/fother/fother/specs"
+)
+
+// publicKey is a PKIX public key in DER (RFC 5280, section 4.1).
+type publicKey []byte
+
+const maxPublicKey = 256
+
+// parse returns the key if it is of a kind that signs bundles.
+func (k publicKey) parse() (crypto.PublicKey, error) {
+	if len(k) > maxPublicKey {
+		return nil, fmt.Errorf("key of %d bytes: want at most %d", len(k), maxPublicKey)
+	}
+	key, err := x509.ParsePKIXPublicKey(k)
+	if err != nil {
+		return nil, fmt.Errorf("public key: %w", err)
+	}
+	switch key := key.(type) {
+	case ed25519.PublicKey:
+		return key, nil
+	case *ecdsa.PublicKey:
+		if key.Curve == elliptic.P256() {
+			return key, nil
+		}
+	}
+	return nil, errors.New("public key: want Ed25519 or ECDSA on P-256")
+}
+
+// id returns the key's identity as in TUF, "" if it is none.
+func (k publicKey) id() string {
+	key, err := k.parse()
+	if err != nil {
+		return ""
+	}
+	id, err := keyID(key)
+	if err != nil {
+		return ""
+	}
+	return id
+}
+
+func keyID(key crypto.PublicKey) (string, error) {
+	k, err := metadata.KeyFromPublicKey(key)
+	if err != nil {
+		return "", err
+	}
+	return k.ID()
+}
+
+// The signature beside a bundle is a DSSE envelope
+// (https://github.com/secure-systems-lab/dsse/blob/master/protocol.md) around
+// an in-toto statement (https://in-toto.io/Statement/v1) that says which
+// release the bundle is. The library's verifier is not used: it links SSH and
+// prints.
+type envelope struct {
+	PayloadType string              `json:"payloadType"`
+	Payload     []byte              `json:"payload"`
+	Signatures  []envelopeSignature `json:"signatures"`
+}
+
+type envelopeSignature struct {
+	KeyID string `json:"keyid"`
+	Sig   []byte `json:"sig"`
+}
+
+type statement struct {
+	Type          string    `json:"_type"`
+	Subject       []subject `json:"subject"`
+	PredicateType string    `json:"predicateType"`
+	Predicate     predicate `json:"predicate"`
+}
+
+type subject struct {
+	Name   string                  `json:"name"`
+	Digest map[string]specs.Digest `json:"digest"`
+}
+
+type predicate struct {
+	Package  string          `json:"package"`
+	Series   specs.Series    `json:"series"`
+	Level    specs.Level     `json:"level"`
+	Length   int64           `json:"length"`
+	CVEs     []string        `json:"cves,omitempty"`
+	BuildIDs []specs.BuildID `json:"build_ids"`
+}
+
+const (
+	payloadType   = "application/vnd.in-toto+json"
+	statementType = "https://in-toto.io/Statement/v1"
+	predicateType = "https://github.com/fother/fother/registry/release/v1"
+)
+
+// signed returns the bytes that a DSSE signature covers: the pre-authentication
+// encoding.
+func (e *envelope) signed() []byte {
+	return fmt.Appendf(nil, "DSSEv1 %d %s %d %s", len(e.PayloadType), e.PayloadType, len(e.Payload), e.Payload)
+}
+
+// signRelease returns the signature file of a release.
+func signRelease(r *release, signers []signer) ([]byte, error) {
+	payload, err := json.Marshal(statement{
+		Type:          statementType,
+		Subject:       []subject{{r.File, map[string]specs.Digest{"sha256": r.Digest}}},
+		PredicateType: predicateType,
+		Predicate:     predicate{r.Package, r.Series, r.Level, r.Length, r.CVEs, r.BuildIDs},
+	})
+	if err != nil {
+		return nil, err
+	}
+	e := envelope{PayloadType: payloadType, Payload: payload}
+	for _, s := range signers {
+		sig, err := s.SignMessage(bytes.NewReader(e.signed()))
+		if err != nil {
+			return nil, fail(ErrKey, s.file, "sign: %w", err)
+		}
+		e.Signatures = append(e.Signatures, envelopeSignature{s.id, sig})
+	}
+	return json.Marshal(e)
+}
+
+// verifyRelease checks that data is the signature of the release that e is of,
+// by enough of its keys, and that what they signed is what e says.
+func verifyRelease(data []byte, e *Entry) error {
+	var env envelope
+	if err := json.Unmarshal(data, &env); err != nil {
+		return fmt.Errorf("not a signature: %w", err)
+	}
+	if env.PayloadType != payloadType {
+		return fmt.Errorf("signature of a %.80q: want %s", env.PayloadType, payloadType)
+	}
+	need, valid := max(1, e.release.Threshold), 0
+	for _, k := range e.release.Keys {
+		if env.signedBy(k) {
+			valid++
+		}
+	}
+	if valid < need {
+		return fmt.Errorf("signed by %d of the keys of package %s: want %d (%s)", valid, e.Package, need, e.KeyID)
+	}
+	var s statement
+	if err := json.Unmarshal(env.Payload, &s); err != nil {
+		return fmt.Errorf("signed statement: %w", err)
+	}
+	return s.check(e)
+}
+
+func (e *envelope) signedBy(k publicKey) bool {
+	key, err := k.parse()
+	if err != nil {
+		return false
+	}
+	v, err := signature.LoadVerifier(key, crypto.SHA256)
+	if err != nil {
+		return false
+	}
+	// Key ids are hints that nobody signed.
+	return slices.ContainsFunc(e.Signatures[:min(len(e.Signatures), maxReleaseKeys)], func(s envelopeSignature) bool {
+		return v.VerifySignature(bytes.NewReader(s.Sig), bytes.NewReader(e.signed())) == nil
+	})
+}
+
+// check holds a statement to an entry of the index: the index may not say of a
+// bundle what its package's owner did not.
+func (s *statement) check(e *Entry) error {
+	switch p := s.Predicate; {
+	case s.Type != statementType || s.PredicateType != predicateType:
+		return fmt.Errorf("signed statement of type %.80q about %.80q", s.Type, s.PredicateType)
+	case len(s.Subject) != 1 || s.Subject[0].Digest["sha256"] != e.Digest || s.Subject[0].Name != e.File || p.Length != e.Length:
+		return errors.New("the signature is of another file")
+	case p.Package != e.Package || p.Series != e.Series || p.Level != e.Level:
+		return fmt.Errorf("signed as %.80s level %d of series %.80s, listed as %s level %d of series %s", p.Package, p.Level, p.Series, e.Package, e.Level, e.Series)
+	case !slices.Equal(p.CVEs, e.CVEs):
+		return errors.New("signed with other CVEs than it is listed with")
+	case !slices.Contains(p.BuildIDs, e.BuildID):
+		return fmt.Errorf("not signed for build-id %s", e.BuildID)
+	}
+	return nil
+}
