@@ -33,7 +33,7 @@ type action func(ctx context.Context, args []string) int
 
 // commands are all commands, in the order of the usage text.
 func commands() []*command {
-	return []*command{patchCommand, unpatchCommand, infoCommand}
+	return []*command{patchCommand, unpatchCommand, infoCommand, pullCommand, showCommand}
 }
 
 func findCommand(name string) *command {

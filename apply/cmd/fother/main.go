@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime/debug"
 	"strings"
 	"syscall"
@@ -25,7 +26,11 @@ func main() {
 	debug.SetMemoryLimit(64 << 20)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
-	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+	do := run
+	if filepath.Base(os.Args[0]) == libcareName {
+		do = runLibcare
+	}
+	os.Exit(do(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
 
 // Exit codes.
@@ -39,6 +44,7 @@ const (
 
 // tool is one run of the command.
 type tool struct {
+	name           string // that messages begin with
 	stdout, stderr io.Writer
 
 	// Options of all commands.
@@ -47,9 +53,14 @@ type tool struct {
 }
 
 func run(ctx context.Context, args []string, _ io.Reader, stdout, stderr io.Writer) int {
+	return runAs("fother", stdout, stderr, func(t *tool) int { return t.run(ctx, args) })
+}
+
+// runAs runs do with a tool of the given name.
+func runAs(name string, stdout, stderr io.Writer, do func(*tool) int) int {
 	out := &output{Writer: stdout}
-	t := &tool{stdout: out, stderr: &output{Writer: stderr}}
-	code := t.run(ctx, args)
+	t := &tool{name: name, stdout: out, stderr: &output{Writer: stderr}}
+	code := do(t)
 	// Who closes a pipe has read enough.
 	if out.err != nil && !errors.Is(out.err, syscall.EPIPE) && code != exitUsage {
 		return t.fail(fmt.Errorf("the results could not be written: %w", out.err))
@@ -69,9 +80,14 @@ func (t *tool) logger() *slog.Logger {
 // code.
 func (t *tool) fail(err error) int {
 	// Nothing within a message can look like a message of its own.
-	fmt.Fprintf(t.stderr, "fother: error: %s\n", strings.ReplaceAll(err.Error(), "\n", "\n  "))
+	fmt.Fprintf(t.stderr, "%s: error: %s\n", t.name, strings.ReplaceAll(err.Error(), "\n", "\n  "))
 	if h := hint(err); h != "" {
-		fmt.Fprintf(t.stderr, "fother: hint: %s\n", h)
+		fmt.Fprintf(t.stderr, "%s: hint: %s\n", t.name, strings.Replace(h, "fother -h ", t.name+" -h ", 1))
 	}
 	return exitCode(err)
+}
+
+// note tells what is no error and yet worth knowing, on standard error.
+func (t *tool) note(format string, args ...any) {
+	fmt.Fprintf(t.stderr, "%s: note: %s\n", t.name, fmt.Sprintf(format, args...))
 }

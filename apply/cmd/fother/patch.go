@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"flag"
-	"fmt"
 
 	"github.com/fother/fother/apply"
 	"github.com/fother/fother/kpack"
@@ -67,9 +66,7 @@ func (c *patch) run(ctx context.Context, args []string) int {
 	if err != nil {
 		return c.fail(err)
 	}
-	for _, script := range c.store.scripts() {
-		fmt.Fprintf(c.stderr, "fother: note: %s: scripts are never run\n", clean(script))
-	}
+	c.noteScripts()
 	return c.each(ctx, c.procs, func(pid int) (*outcome, error) {
 		patches, err := c.fitting(pid)
 		if err != nil || len(patches) == 0 {
@@ -81,6 +78,13 @@ func (c *patch) run(ctx context.Context, args []string) int {
 		res, err := apply.Apply(ctx, pid, patches, c.options(c.wait))
 		return &outcome{Result: res}, err
 	})
+}
+
+// noteScripts tells of scripts that LibCare would have run around the patching.
+func (c *patch) noteScripts() {
+	for _, script := range c.store.scripts() {
+		c.note("%s: scripts are never run", clean(script))
+	}
 }
 
 // fitting returns the patches to give to a process: those for what it runs, or
