@@ -52,7 +52,7 @@ func ParseChecksum(s string) (Checksum, error) {
 		return Checksum{}, fmt.Errorf("checksum %.200q: want ALGORITHM:HEX with one of %s", s, strings.Join(ChecksumAlgorithms, ", "))
 	}
 	if !slices.Contains(want, len(digits)) {
-		return Checksum{}, fmt.Errorf("checksum of %d digits: want %s after %s:", len(digits), numbers(want), algorithm)
+		return Checksum{}, fmt.Errorf("checksum of %d digits: want %s after %q", len(digits), numbers(want), algorithm+":")
 	}
 	if _, err := hex.DecodeString(digits); err != nil {
 		return Checksum{}, fmt.Errorf("checksum %s: want hexadecimal digits", s)

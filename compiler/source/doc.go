@@ -1,5 +1,6 @@
 // Package source prepares source trees for the two builds of a live patch.
 //
+//	Fetch   makes a tree of an archive or an address
 //	Copy    makes the work tree
 //	Apply   applies the fix to it, all of it or nothing
 //

@@ -232,7 +232,7 @@ func TestParseErrors(t *testing.T) {
 		{"checksum bare", good + "source: src.tar.xz\nchecksum: " + sum[7:] + "\n", `want ALGORITHM:HEX with one of sha256, sha512, git`},
 		{"checksum algorithm", good + "source: src.tar.xz\nchecksum: sha265:00\n", `x.yaml:4:11: unknown algorithm "sha265": did you mean "sha256"?`},
 		{"checksum weak", good + "source: src.tar.xz\nchecksum: md5:00\n", `unknown algorithm "md5": want one of sha256`},
-		{"checksum short", good + "source: src.tar.xz\nchecksum: sha256:00\n", `x.yaml:4:11: checksum of 2 digits: want 64 after sha256:`},
+		{"checksum short", good + "source: src.tar.xz\nchecksum: sha256:00\n", `x.yaml:4:11: checksum of 2 digits: want 64 after "sha256:"`},
 		{"checksum no digits", good + "source: src.tar.xz\nchecksum: sha256:" + strings.Repeat("g", 64) + "\n", `want hexadecimal digits`},
 		{"password", good + "source: https://me:secret@h/a.tgz\nchecksum: " + sum + "\n", `want no password`},
 		{"no host", good + "source: https:///a.tgz\nchecksum: " + sum + "\n", `want the name of a host`},
