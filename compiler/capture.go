@@ -282,6 +282,12 @@ func newLink(s *store.Store, record *store.Record) *Link {
 	return l
 }
 
+// Temporary reports whether the compiler made the name of u's object up,
+// because it linked at once.
+func (u *Unit) Temporary() bool {
+	return isTemporary(u.ObjectPath) || clangTemp.MatchString(u.ObjectPath)
+}
+
 // isTemporary reports whether path is a name that gcc makes up: /tmp/ccXXXXXX
 // and a suffix.
 func isTemporary(path string) bool {
