@@ -7,7 +7,9 @@
 //
 // KPATCH_STAGE=original or patched turns capture on, FOTHER_STORE names the
 // store. KPCCREAL and KPCXXREAL name the real compilers; the default is gcc
-// and g++.
+// and g++. KPCC_REMOVE_ARGS and KPCC_APPEND_ARGS, lists with semicolons, change
+// the arguments of compilers that are captured. LibCare's libcare-cc is a
+// symbolic link to this program.
 package main
 
 import (

@@ -34,6 +34,9 @@ func (inv *invocation) cc() int {
 		return inv.fail(exitUsage, err)
 	}
 	env := setenv(os.Environ(), envDepth, strconv.Itoa(depth+1))
+	if inv.store != nil && depth == 0 && !isProbe(args) {
+		args = modify(args)
+	}
 	if inv.store != nil {
 		if !isRegular(filepath.Join(inv.store.Shims(), "as")) {
 			return inv.fail(exitUsage, fmt.Errorf("%s=%s: not a capture store", EnvStore, inv.store.Dir()))
