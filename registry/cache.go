@@ -25,6 +25,9 @@ const (
 // that a root.json belongs to.
 func openCache(state, id string) (*cache, error) {
 	c := &cache{filepath.Join(state, id)}
+	if state == "" {
+		return nil, fail(ErrState, "state", "no folder given")
+	}
 	for _, dir := range []string{"", metadataDir, bundlesDir, tempDir} {
 		if err := os.MkdirAll(filepath.Join(c.dir, dir), 0o700); err != nil {
 			return nil, &Error{ErrState, state, err}
@@ -70,7 +73,7 @@ func (c *cache) put(name string, data []byte) error {
 	if err := os.MkdirAll(filepath.Dir(p), 0o700); err != nil {
 		return &Error{ErrState, p, err}
 	}
-	if err := writeAtomic(p, data, 0o600, name == timestampFile); err != nil {
+	if err := writeAtomic(c.path(tempDir), p, data, 0o600, name == timestampFile); err != nil {
 		return fail(ErrState, p, "%w", err)
 	}
 	return nil

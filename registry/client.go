@@ -144,7 +144,7 @@ func (c *Client) current(ctx context.Context) (*trust, error) {
 	}
 	t.useTimestamp(c.cache.get(currentTimestamp, maxTimestamp))
 	if t.timestamp == nil {
-		return nil, fail(ErrUnreachable, timestampFile, "nothing was fetched from this registry yet")
+		return nil, fail(ErrUnreachable, timestampFile, "nothing that is still valid was fetched from this registry")
 	}
 	if err := t.rest(ctx); err != nil {
 		return nil, err

@@ -17,7 +17,8 @@ type edit struct {
 	now   time.Time
 	trust *trust
 
-	listings map[string]*listing // by target, those that are to be written
+	listings map[string]*listing // by target
+	dirty    map[string]bool     // the listings that are to be written
 	bins     map[string]*metadata.Metadata[metadata.TargetsType]
 	targets  *metadata.Metadata[metadata.TargetsType] // nil if it stays
 	snapshot *metadata.Metadata[metadata.SnapshotType]
@@ -32,7 +33,7 @@ func newEdit(keys *keyring, s store, root []byte, now time.Time) (*edit, error) 
 	}
 	return &edit{
 		keys: keys, store: s, now: now, trust: t,
-		listings: map[string]*listing{}, bins: map[string]*metadata.Metadata[metadata.TargetsType]{},
+		listings: map[string]*listing{}, dirty: map[string]bool{}, bins: map[string]*metadata.Metadata[metadata.TargetsType]{},
 	}, nil
 }
 
@@ -106,7 +107,7 @@ func (e *edit) listing(ctx context.Context, target string) (*listing, error) {
 
 // writeListings writes the changed listings and notes them in their bins.
 func (e *edit) writeListings(ctx context.Context) error {
-	for _, target := range slices.Sorted(maps.Keys(e.listings)) {
+	for _, target := range slices.Sorted(maps.Keys(e.dirty)) {
 		data, err := e.listings[target].encode()
 		if err != nil {
 			return err

@@ -24,6 +24,7 @@ type transport struct {
 	temp   string // folder for files that are not verified yet
 	client *http.Client
 	log    *slog.Logger
+	most   time.Duration // for one file, maxFetch but in tests
 }
 
 const (
@@ -40,10 +41,10 @@ func newTransport(address, temp string, log *slog.Logger) (*transport, error) {
 	if err != nil {
 		return nil, err
 	}
-	base := http.DefaultTransport.(*http.Transport).Clone()
-	base.MaxIdleConnsPerHost = parallel
-	base.ResponseHeaderTimeout = maxStall
-	return &transport{u, temp, &http.Client{Transport: &carefully{base}, CheckRedirect: checkRedirect}, log}, nil
+	web := http.DefaultTransport.(*http.Transport).Clone()
+	web.MaxIdleConnsPerHost = parallel
+	web.ResponseHeaderTimeout = maxStall
+	return &transport{u, temp, &http.Client{Transport: &carefully{web, maxStall}, CheckRedirect: checkRedirect}, log, maxFetch}, nil
 }
 
 func parseAddress(address string) (*url.URL, error) {
@@ -84,7 +85,7 @@ func (t *transport) read(ctx context.Context, name string, max int64) ([]byte, e
 		return nil, fail(ErrState, t.temp, "%w", err)
 	}
 	defer os.RemoveAll(dir)
-	ctx, cancel := context.WithTimeout(ctx, maxFetch)
+	ctx, cancel := context.WithTimeout(ctx, t.most)
 	defer cancel()
 	client := &getter.Client{
 		Getters: []getter.Getter{
@@ -126,7 +127,7 @@ func fetchError(ctx context.Context, name string, err error) error {
 	case errors.As(err, &status) && slices.Contains(absent, int(status)):
 		return &Error{ErrNotFound, name, err}
 	case errors.Is(err, context.Canceled) && ctx.Err() == nil:
-		return fail(ErrUnreachable, name, "nothing came for %v", maxStall)
+		return fail(ErrUnreachable, name, "the server stopped sending")
 	}
 	return &Error{ErrUnreachable, name, err}
 }
@@ -151,7 +152,10 @@ func checkRedirect(req *http.Request, via []*http.Request) error {
 
 // carefully is a RoundTripper that tells status codes apart, which go-getter
 // does not, and gives up when a body stalls.
-type carefully struct{ http.RoundTripper }
+type carefully struct {
+	http.RoundTripper
+	stall time.Duration // how long it waits for a byte
+}
 
 func (c *carefully) RoundTrip(req *http.Request) (*http.Response, error) {
 	ctx, cancel := context.WithCancel(req.Context())
@@ -165,7 +169,7 @@ func (c *carefully) RoundTrip(req *http.Request) (*http.Response, error) {
 		cancel()
 		return nil, statusError(res.StatusCode)
 	}
-	res.Body = &watched{res.Body, time.AfterFunc(maxStall, cancel), cancel}
+	res.Body = &watched{res.Body, time.AfterFunc(c.stall, cancel), c.stall, cancel}
 	return res, nil
 }
 
@@ -173,11 +177,12 @@ func (c *carefully) RoundTrip(req *http.Request) (*http.Response, error) {
 type watched struct {
 	io.ReadCloser
 	timer  *time.Timer
+	stall  time.Duration
 	cancel context.CancelFunc
 }
 
 func (w *watched) Read(p []byte) (int, error) {
-	w.timer.Reset(maxStall)
+	w.timer.Reset(w.stall)
 	return w.ReadCloser.Read(p)
 }
 

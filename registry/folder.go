@@ -40,7 +40,7 @@ func (f folder) path(name string) string { return filepath.Join(f.dir, filepath.
 // lock takes flock(2) on a file in the folder. The kernel releases it when the
 // publisher dies.
 func (f folder) lock(ctx context.Context) (func(), error) {
-	file, err := os.OpenFile(f.path(lockFile), os.O_RDWR|os.O_CREATE, 0o644)
+	file, err := os.OpenFile(f.path(lockFile), os.O_RDONLY|os.O_CREATE, 0o644)
 	if err != nil {
 		return nil, &Error{ErrUnreachable, lockFile, err}
 	}
@@ -122,7 +122,7 @@ func (f folder) write(ctx context.Context, name string, data []byte) error {
 	if err := f.makeDir(filepath.Dir(path)); err != nil {
 		return fileError(name, err)
 	}
-	return fileError(name, writeAtomic(path, data, 0o644, true))
+	return fileError(name, writeAtomic(filepath.Dir(path), path, data, 0o644, true))
 }
 
 // commit needs nothing more than write does: each write was durable when it
@@ -158,9 +158,9 @@ func syncDir(dir string) error {
 }
 
 // writeAtomic leaves a file whole or as it was; if durable, also over a loss
-// of power.
-func writeAtomic(path string, data []byte, mode fs.FileMode, durable bool) (err error) {
-	tmp, err := os.CreateTemp(filepath.Dir(path), ".tmp-*")
+// of power. It is made in the folder temp, on the same file system.
+func writeAtomic(temp, path string, data []byte, mode fs.FileMode, durable bool) (err error) {
+	tmp, err := os.CreateTemp(temp, ".tmp-*")
 	if err != nil {
 		return err
 	}

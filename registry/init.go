@@ -92,7 +92,7 @@ func makeKeys(dir string, now time.Time) ([]byte, *keyring, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	return root, ring, writeAtomic(filepath.Join(dir, trustFile), root, 0o644, true)
+	return root, ring, writeAtomic(dir, filepath.Join(dir, trustFile), root, 0o644, true)
 }
 
 // expiry returns the moment until which something signed now holds, in whole

@@ -30,16 +30,17 @@ const (
 	shardsFile       = "shards.json"
 )
 
-// The index has 2^shardBits targets, which 2^binBits delegated roles named
-// binPrefix-XX sign, with the targets of packages. The snapshot names only roles
+// The index has 2^shardBits targets, the list of packages 2^packageBits; 2^binBits
+// delegated roles named binPrefix-XX sign them. The snapshot names only roles
 // that have signed something.
 const (
 	indexPrefix    = "index/"
 	packagesPrefix = "packages/"
 
-	shardBits = 14
-	binBits   = 6
-	binPrefix = "bin"
+	shardBits   = 14
+	packageBits = 12
+	binBits     = 6
+	binPrefix   = "bin"
 )
 
 // Limits of what is read, in bytes.
@@ -68,13 +69,20 @@ const (
 
 // shardTarget returns the index target that lists the releases for id.
 func shardTarget(id specs.BuildID) string {
-	sum := sha256.Sum256([]byte(id))
-	return fmt.Sprintf(indexPrefix+"%04x.json", binary.BigEndian.Uint16(sum[:])>>(16-shardBits))
+	return fmt.Sprintf("%s%04x.json", indexPrefix, firstBits(string(id), shardBits))
 }
 
-// packageTarget returns the target that lists all releases of a package, which
-// publishers read.
-func packageTarget(name string) string { return packagesPrefix + name + ".json" }
+// packageTarget returns the target that lists all releases of a package, and of
+// some others. Publishers read it, hosts do not.
+func packageTarget(name string) string {
+	return fmt.Sprintf("%s%03x.json", packagesPrefix, firstBits(name, packageBits))
+}
+
+// firstBits returns the first n bits of the SHA-256 of s, 16 at most.
+func firstBits(s string, n int) uint16 {
+	sum := sha256.Sum256([]byte(s))
+	return binary.BigEndian.Uint16(sum[:]) >> (16 - n)
+}
 
 // targetFile returns where the content of a target is: consistent snapshots
 // put the digest before its last component (TUF, "Consistent snapshots").

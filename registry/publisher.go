@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -49,7 +50,11 @@ func (p *Publisher) begin(ctx context.Context) (*edit, error) {
 		return nil, err
 	}
 	e.trust.cache = lastSeen{p.keys}
-	if err := e.trust.refresh(ctx); err != nil {
+	err = e.trust.refresh(ctx)
+	if errors.Is(err, &metadata.ErrBadVersionNumber{}) {
+		return nil, fmt.Errorf("%w; the registry is older than what these keys signed last: if it was restored on purpose, remove %s", err, filepath.Join(p.keys.dir, lastSeenFile))
+	}
+	if err != nil {
 		return nil, err
 	}
 	return e, nil
@@ -75,7 +80,7 @@ func (l lastSeen) put(string, []byte) error { return nil }
 // saw notes the last timestamp. A keys folder that cannot be written, as in
 // many CI services, does without.
 func (k *keyring) saw(timestamp []byte) {
-	_ = writeAtomic(filepath.Join(k.dir, lastSeenFile), timestamp, 0o644, true)
+	_ = writeAtomic(k.dir, filepath.Join(k.dir, lastSeenFile), timestamp, 0o644, true)
 }
 
 // Publish adds releases, all of them or none. Readers see them at once, when
@@ -135,7 +140,6 @@ func (e *edit) add(ctx context.Context, r *Release) (bool, error) {
 	}
 	name := bundleFile(rel.Digest, rel.File)
 	if there {
-		delete(e.listings, packageTarget(rel.Package))
 		return false, e.mend(ctx, name, r.Bundle, sig)
 	}
 	if err := e.store.write(ctx, name, r.Bundle); err != nil {
@@ -144,7 +148,7 @@ func (e *edit) add(ctx context.Context, r *Release) (bool, error) {
 	if err := e.store.write(ctx, name+".sig", sig); err != nil {
 		return false, err
 	}
-	all.Releases = append(all.Releases, rel)
+	e.append(packageTarget(rel.Package), all, rel)
 	return true, e.index(ctx, rel)
 }
 
@@ -173,9 +177,15 @@ func (e *edit) index(ctx context.Context, r *release) error {
 		}
 		part := *r
 		part.BuildIDs = shards[target]
-		l.Releases = append(l.Releases, &part)
+		e.append(target, l, &part)
 	}
 	return nil
+}
+
+// append adds a release to a listing, which is thereby to be written.
+func (e *edit) append(target string, l *listing, r *release) {
+	l.Releases = append(l.Releases, r)
+	e.dirty[target] = true
 }
 
 // describe checks a release and returns what listings say of it.
@@ -196,11 +206,11 @@ func (r *Release) describe(key signer) (*release, error) {
 	return rel, nil
 }
 
-// admits checks a new release against those that a package has. It reports
+// admits checks a new release against those that its package has. It reports
 // whether it is there already.
 func (l *listing) admits(r *release) (bool, error) {
 	for _, old := range l.Releases {
-		if old.Series != r.Series || old.Level != r.Level {
+		if old.Package != r.Package || old.Series != r.Series || old.Level != r.Level {
 			continue
 		}
 		if old.same(r) {
@@ -209,7 +219,7 @@ func (l *listing) admits(r *release) (bool, error) {
 		return false, fail(ErrConflict, r.File, "level %d of series %s of %s is published with other content (SHA-256 %s)", r.Level, r.Series, r.Package, old.Digest)
 	}
 	for _, old := range l.Releases {
-		if !slices.ContainsFunc(old.Keys, func(k publicKey) bool { return k.id() == r.Keys[0].id() }) {
+		if old.Package == r.Package && !slices.ContainsFunc(old.Keys, func(k publicKey) bool { return k.id() == r.Keys[0].id() }) {
 			return false, fail(ErrConflict, r.File, "package %s belongs to key %s, this is %s", r.Package, old.Keys[0].id(), r.Keys[0].id())
 		}
 	}
@@ -231,18 +241,22 @@ func (p *Publisher) List(ctx context.Context) ([]Entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	var entries []Entry
+	var all []*release
 	for _, name := range names {
-		for _, r := range slices.SortedFunc(slices.Values(listings[name].Releases), compareReleases) {
-			for _, id := range r.BuildIDs {
-				entries = append(entries, r.entry(id))
-			}
+		if l := listings[name]; l != nil {
+			all = append(all, l.Releases...)
+		}
+	}
+	var entries []Entry
+	for _, r := range slices.SortedFunc(slices.Values(all), compareReleases) {
+		for _, id := range r.BuildIDs {
+			entries = append(entries, r.entry(id))
 		}
 	}
 	return entries, nil
 }
 
-// packages returns the package targets of all bins, sorted.
+// packages returns the targets of packages of all bins, sorted.
 func (e *edit) packages(ctx context.Context) ([]string, error) {
 	var names []string
 	for _, role := range e.signedBins() {
