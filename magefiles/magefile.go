@@ -14,11 +14,12 @@ import (
 	"github.com/fother/fother/magefiles/internal/tasks"
 	"github.com/fother/fother/magefiles/internal/tools"
 	//mage:import
-	_ "github.com/fother/fother/magefiles/patch"
+	"github.com/fother/fother/magefiles/patch"
 )
 
-// Aliases lets "go tool mage test" stand for all tests of CI.
-var Aliases = map[string]any{"test": Test.All}
+// Aliases lets "go tool mage test" stand for all tests of CI, and "go tool mage
+// patch SPEC" for all steps from a spec to its patches.
+var Aliases = map[string]any{"test": Test.All, "patch": patch.Patch.All}
 
 // Test is the namespace of the tests.
 type Test mg.Namespace
@@ -40,6 +41,11 @@ type Tools mg.Namespace
 
 // Install installs what the tests need, as root on Debian and its relatives.
 func (Tools) Install(ctx context.Context) error { return pipeline.Explain(tasks.Install(ctx)) }
+
+// Install builds the commands and puts them, and LibCare's names for them, into $DESTDIR$PREFIX/bin; PREFIX is /usr/local if not set.
+func Install(ctx context.Context) error {
+	return pipeline.Explain(tasks.InstallCommands(ctx, os.Stdout, os.Getenv("DESTDIR"), os.Getenv("PREFIX")))
+}
 
 // Demo attacks a running server, heals it while it runs, and undoes it again.
 func Demo(ctx context.Context) error {

@@ -1,19 +1,24 @@
-// Package patch has the Mage targets that make live patches. A project imports
-// them into its own magefile:
+// Package patch has the Mage targets that make live patches and publish them.
+// A project imports them into its own magefile:
 //
 //	import (
 //		//mage:import
-//		_ "github.com/fother/fother/magefiles/patch"
+//		"github.com/fother/fother/magefiles/patch"
 //	)
 //
-// Each target takes the path of a spec. The work folder is .fother in the
-// current folder; FOTHER_WORK names another.
+//	// So that "go tool mage patch SPEC" makes a patch.
+//	var Aliases = map[string]any{"patch": patch.Patch.All}
+//
+// Each patch target takes the path of a spec. What is up to date is not made
+// again. The work folder is .fother in the current folder; FOTHER_WORK names
+// another. The registry is a folder too, FOTHER_REGISTRY or registry in the
+// work folder; the keys that sign are in FOTHER_KEYS or keys in the work
+// folder.
 package patch
 
 import (
 	"context"
 	"errors"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -27,10 +32,10 @@ import (
 	"github.com/fother/fother/specs/specfile"
 )
 
-// Patch is the namespace of the targets.
+// Patch is the namespace of the targets that make patches.
 type Patch mg.Namespace
 
-// All makes the live patches that a spec describes: build, diff and pack.
+// All makes the live patches that a spec describes: build, diff, pack and verify, as far as needed.
 func (Patch) All(ctx context.Context, spec string) error {
 	return with(ctx, spec, func(s specs.Spec, o pipeline.Options) error {
 		_, err := pipeline.Make(ctx, s, o)
@@ -39,16 +44,15 @@ func (Patch) All(ctx context.Context, spec string) error {
 }
 
 // Build builds the original and the patched tree of a spec under capture.
-func (Patch) Build(ctx context.Context, spec string) error {
-	return with(ctx, spec, func(s specs.Spec, o pipeline.Options) error {
-		return pipeline.Build(ctx, s, o)
-	})
-}
+func (Patch) Build(ctx context.Context, spec string) error { return step(ctx, spec, "build") }
 
 // Diff shows which functions of the two builds differ, and why.
 func (Patch) Diff(ctx context.Context, spec string) error {
 	return with(ctx, spec, func(s specs.Spec, o pipeline.Options) error {
-		targets, err := compare(ctx, spec, s, o)
+		if err := pipeline.Step(ctx, s, o, "diff"); err != nil {
+			return err
+		}
+		targets, err := pipeline.Targets(s, o)
 		if err != nil {
 			return err
 		}
@@ -57,31 +61,21 @@ func (Patch) Diff(ctx context.Context, spec string) error {
 	})
 }
 
-// Pack writes the .kpatch files of the two builds.
-func (Patch) Pack(ctx context.Context, spec string) error {
-	return with(ctx, spec, func(s specs.Spec, o pipeline.Options) error {
-		targets, err := compare(ctx, spec, s, o)
-		if err != nil {
-			return err
-		}
-		_, err = pipeline.Pack(ctx, s, o, targets)
-		return err
-	})
+// Pack writes the .kpatch files of what differs, and the bundle of all.
+func (Patch) Pack(ctx context.Context, spec string) error { return step(ctx, spec, "pack") }
+
+// Verify holds the bundle against the spec and the original build.
+func (Patch) Verify(ctx context.Context, spec string) error { return step(ctx, spec, "verify") }
+
+// Publish signs the verified bundle of a spec and puts it into the registry.
+func (Patch) Publish(ctx context.Context, spec string) error {
+	return with(ctx, spec, func(s specs.Spec, o pipeline.Options) error { return pipeline.Publish(ctx, s, o) })
 }
 
-// compare compares the two builds, which must be there.
-func compare(ctx context.Context, spec string, s specs.Spec, o pipeline.Options) ([]pipeline.Target, error) {
-	if _, err := os.Stat(pipeline.FolderOf(s, o).Patched()); errors.Is(err, fs.ErrNotExist) {
-		return nil, &notBuiltError{name: s.Name, spec: spec}
-	}
-	return pipeline.Diff(ctx, s, o)
+// step takes one step of the pipeline.
+func step(ctx context.Context, spec, name string) error {
+	return with(ctx, spec, func(s specs.Spec, o pipeline.Options) error { return pipeline.Step(ctx, s, o, name) })
 }
-
-// notBuiltError means that there are no two builds to compare.
-type notBuiltError struct{ name, spec string }
-
-func (e *notBuiltError) Error() string { return e.name + " is not built yet" }
-func (e *notBuiltError) Hint() string  { return "build it first: go tool mage patch:build " + e.spec }
 
 // specError means that the spec cannot be read or is wrong.
 type specError struct {
@@ -109,7 +103,11 @@ const (
 
 // with reads the spec and finds the tools, then calls do.
 func with(ctx context.Context, spec string, do func(specs.Spec, pipeline.Options) error) error {
-	err := run(ctx, spec, do)
+	return exit(ctx, run(ctx, spec, do))
+}
+
+// exit gives a target's error its hints and its exit status.
+func exit(ctx context.Context, err error) error {
 	var (
 		bad     *specError
 		refused *differ.RefusalError
@@ -140,6 +138,7 @@ func run(ctx context.Context, spec string, do func(specs.Spec, pipeline.Options)
 	if err != nil {
 		return err
 	}
+	o.Spec = spec
 	folder, err := lock(pipeline.FolderOf(s, o))
 	if err != nil {
 		return err

@@ -122,7 +122,7 @@ func testCase(t *testing.T, ar *txtar.Archive, flags string) {
 	if got := carried(targets); functions != nil && !slices.Equal(got, functions) {
 		t.Errorf("the patch has %q, want %q", got, functions)
 	}
-	if _, err := Pack(ctx, s, o, targets); err != nil {
+	if _, err := Pack(ctx, s, o); err != nil {
 		t.Fatal(err)
 	}
 	checkCase(t, FolderOf(s, o), requests, state)

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -14,18 +15,31 @@ const module = "github.com/fother/fother"
 
 // Default returns the options of the Mage targets: the work folder is
 // $FOTHER_WORK or .fother in the current folder, fother-cc is built into it,
-// and progress goes to standard error.
+// and progress goes to standard error. Registry and keys are the folders
+// $FOTHER_REGISTRY and $FOTHER_KEYS, or registry and keys in the work folder.
 func Default(ctx context.Context) (Options, error) {
-	work := os.Getenv("FOTHER_WORK")
-	if work == "" {
-		work = ".fother"
-	}
-	work, err := filepath.Abs(work)
+	o, err := Folders()
 	if err != nil {
-		return Options{}, err
+		return o, err
 	}
-	shim, err := Command(ctx, work, "compiler/cmd/fother-cc")
-	return Options{Work: work, Shim: shim, Progress: os.Stderr}, err
+	o.Shim, err = Command(ctx, o.Work, "compiler/cmd/fother-cc")
+	return o, err
+}
+
+// Folders is Default without fother-cc.
+func Folders() (Options, error) {
+	o := Options{Work: os.Getenv("FOTHER_WORK"), Registry: os.Getenv("FOTHER_REGISTRY"), Keys: os.Getenv("FOTHER_KEYS"), Progress: os.Stderr}
+	o.Work = cmp.Or(o.Work, ".fother")
+	o.Registry = cmp.Or(o.Registry, filepath.Join(o.Work, "registry"))
+	o.Keys = cmp.Or(o.Keys, filepath.Join(o.Work, "keys"))
+	for _, dir := range []*string{&o.Work, &o.Registry, &o.Keys} {
+		abs, err := filepath.Abs(*dir)
+		if err != nil {
+			return o, err
+		}
+		*dir = abs
+	}
+	return o, nil
 }
 
 // Command builds one of Fother's commands into work/bin and returns its path.

@@ -17,7 +17,8 @@ import (
 
 // Target is one deliverable that the fix changes.
 type Target struct {
-	// Name is its path in the tree.
+	// Name is its path in the tree or, if it was linked anew when it was
+	// installed, below DESTDIR.
 	Name              string
 	BuildID           specs.BuildID
 	Original, Patched *compiler.Link
@@ -30,14 +31,8 @@ type Unit struct {
 	Changes *differ.ChangeSet
 }
 
-// Diff compares the two builds that [Build] left. Everything that cannot be
-// patched is in the error, all at once. It fails with ErrNoChange if there is
-// nothing to patch.
-func Diff(ctx context.Context, s specs.Spec, o Options) ([]Target, error) {
-	return DiffAt(ctx, s, FolderOf(s, o).Layout(), o)
-}
-
-// DiffAt is Diff of builds that are anywhere.
+// DiffAt compares two builds that are anywhere, and leaves the patch assembly
+// in l.Diff. Errors are those of [Diff].
 func DiffAt(ctx context.Context, s specs.Spec, l Layout, o Options) ([]Target, error) {
 	original, err := compiler.Load(l.Store, specs.StageOriginal)
 	if err != nil {
@@ -49,7 +44,10 @@ func DiffAt(ctx context.Context, s specs.Spec, l Layout, o Options) ([]Target, e
 	}
 	var wanted []string
 	for _, t := range s.Targets {
-		wanted = append(wanted, filepath.Join(l.Tree, t))
+		if !filepath.IsAbs(t) {
+			t = filepath.Join(l.Tree, t)
+		}
+		wanted = append(wanted, t)
 	}
 	pairs, err := compiler.Compare(original, patched, wanted...)
 	if err != nil {
@@ -58,23 +56,39 @@ func DiffAt(ctx context.Context, s specs.Spec, l Layout, o Options) ([]Target, e
 	for _, path := range compiler.Added(original, patched) {
 		o.say("%s: only the patched build links %s: no patch is needed for it", s.Name, path)
 	}
+	targets, err := diffPairs(ctx, l, pairs)
+	if err != nil {
+		return nil, err
+	}
+	return targets, writeAssembly(l, targets)
+}
+
+// name returns what a deliverable is called.
+func (l Layout) name(output string) string {
+	for _, dir := range []string{l.Tree, l.Installed} {
+		if name, ok := strings.CutPrefix(output, dir+"/"); ok && dir != "" {
+			return name
+		}
+	}
+	return output
+}
+
+// diffPairs compares the units of all pairs and returns the deliverables in
+// which one changes.
+func diffPairs(ctx context.Context, l Layout, pairs []compiler.Pair) ([]Target, error) {
 	d := &diffs{done: map[[2]specs.Digest]*diffResult{}}
 	d.run(ctx, l.Tree, pairs)
 	var targets []Target
 	var reasons []error
 	for _, p := range pairs {
-		name, err := filepath.Rel(l.Tree, p.Original.Output)
-		if err != nil {
-			return nil, err
-		}
-		t := Target{Name: name, BuildID: p.Original.BuildID, Original: p.Original, Patched: p.Patched}
+		t := Target{Name: l.name(p.Original.Output), BuildID: p.Original.BuildID, Original: p.Original, Patched: p.Patched}
 		for _, u := range p.Units {
 			r := d.result(u)
 			if r == nil {
 				continue
 			}
 			if r.err != nil {
-				reasons = append(reasons, fmt.Errorf("%s: %w", name, r.err))
+				reasons = append(reasons, fmt.Errorf("%s: %w", t.Name, r.err))
 			} else if r.changes.Assembly != nil {
 				t.Units = append(t.Units, Unit{u, r.changes})
 			}
@@ -92,7 +106,7 @@ func DiffAt(ctx context.Context, s specs.Spec, l Layout, o Options) ([]Target, e
 	if len(targets) == 0 {
 		return nil, ErrNoChange
 	}
-	return targets, writeAssembly(l, targets)
+	return targets, nil
 }
 
 // writeAssembly leaves the patch assembly in the work folder, for people.

@@ -5,9 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/fother/fother/differ"
 	"github.com/fother/fother/kpack"
@@ -16,29 +19,29 @@ import (
 	"github.com/fother/fother/specs/arch"
 )
 
-// Pack writes a .kpatch file for each target and returns their paths. All or
-// none are written; the error has every reason.
-func Pack(ctx context.Context, s specs.Spec, o Options, targets []Target) ([]string, error) {
-	return PackAt(ctx, s, FolderOf(s, o).Layout(), o, targets)
-}
-
-// PackAt is Pack of what [DiffAt] returned for the same layout.
+// PackAt writes the .kpatch files of what [DiffAt] returned for the same
+// layout to l.Patches and returns their paths. All or none are written; the
+// error has every reason.
 func PackAt(ctx context.Context, s specs.Spec, l Layout, o Options, targets []Target) ([]string, error) {
-	made := map[string][]byte{}
+	reasons := checkNextCall(s, targets)
+	made := map[specs.BuildID]Target{}
 	var paths []string
-	var reasons []error
+	var files [][]byte
 	for _, t := range targets {
+		if other, ok := made[t.BuildID]; ok && other.Original.Digest == t.Original.Digest && other.Patched.Digest == t.Patched.Digest {
+			continue // the same file, linked twice
+		} else if ok {
+			reasons = append(reasons, &sameIDError{t.Name, other.Name, t.BuildID})
+			continue
+		}
+		made[t.BuildID] = t
 		b, err := packTarget(ctx, s, l, t)
 		if err != nil {
 			reasons = append(reasons, fmt.Errorf("%s: %w", t.Name, err))
 			continue
 		}
-		path := filepath.Join(l.Patches, string(t.BuildID)+".kpatch")
-		if made[path] != nil {
-			reasons = append(reasons, fmt.Errorf("%s: another target has the same build-id %s", t.Name, t.BuildID))
-		}
-		made[path] = b
-		paths = append(paths, path)
+		paths = append(paths, filepath.Join(l.Patches, string(t.BuildID)+".kpatch"))
+		files = append(files, b)
 	}
 	if len(reasons) > 0 {
 		return nil, errors.Join(reasons...)
@@ -50,13 +53,64 @@ func PackAt(ctx context.Context, s specs.Spec, l Layout, o Options, targets []Ta
 		return nil, err
 	}
 	for i, path := range paths {
-		if err := os.WriteFile(path, made[path], 0o644); err != nil {
+		if err := os.WriteFile(path, files[i], 0o644); err != nil {
 			return nil, err
 		}
-		o.say("%s: %s: %d bytes for %s", s.Name, filepath.Base(path), len(made[path]), targets[i].Name)
+		o.say("%s: %s: %d bytes for %s", s.Name, filepath.Base(path), len(files[i]), made[specs.BuildID(strings.TrimSuffix(filepath.Base(path), ".kpatch"))].Name)
 	}
 	return paths, nil
 }
+
+// sameIDError means that two different targets cannot be told apart where they
+// run.
+type sameIDError struct {
+	name, other string
+	id          specs.BuildID
+}
+
+func (e *sameIDError) Error() string {
+	return fmt.Sprintf("%s: %s has the same build-id %s, though it is another file", e.name, e.other, e.id)
+}
+
+// Hint says what the user can do.
+func (e *sameIDError) Hint() string {
+	return "does the build give a build-id by hand, with --build-id=0x…? Then give one to each file; else name one of them under targets"
+}
+
+// checkNextCall refuses functions of the spec's consistency that the fix
+// changes in no target: a misspelt name would be an error in silence.
+func checkNextCall(s specs.Spec, targets []Target) (reasons []error) {
+	changed := map[string]bool{}
+	for _, t := range targets {
+		for _, u := range t.Units {
+			for _, f := range u.Changes.Functions {
+				if f.Verdict == differ.Changed {
+					changed[f.Name], changed[f.Original] = true, true
+				}
+			}
+		}
+	}
+	for _, name := range s.Consistency.NextCall {
+		if !changed[name] {
+			reasons = append(reasons, &nextCallError{name, slices.Sorted(maps.Keys(changed))})
+		}
+	}
+	return reasons
+}
+
+// nextCallError means that a spec makes an exception for a function that needs
+// none.
+type nextCallError struct {
+	name    string
+	changed []string
+}
+
+func (e *nextCallError) Error() string {
+	return fmt.Sprintf("consistency: next-call: the fix changes no function %s in any target", e.name)
+}
+
+// Hint says what the user can do.
+func (e *nextCallError) Hint() string { return "the fix changes " + strings.Join(e.changed, ", ") }
 
 func packTarget(ctx context.Context, s specs.Spec, l Layout, t Target) ([]byte, error) {
 	original, err := elfobj.Open(t.Original.File)
@@ -70,7 +124,7 @@ func packTarget(ctx context.Context, s specs.Spec, l Layout, t Target) ([]byte, 
 	in := kpack.BuildInput{
 		Arch: original.Arch, Name: filepath.Base(t.Name), Original: original, Patched: patched,
 		Meta: kpack.Meta{
-			Name: s.Name, Series: s.Series, Level: s.Level, Description: s.Description, CVEs: s.CVEs,
+			Name: s.Name, Series: s.Series, Level: s.Level, Description: s.Description, CVEs: s.CVEs, Consistency: s.Consistency,
 		},
 	}
 	dir := filepath.Join(l.Diff, string(t.BuildID))
@@ -121,7 +175,12 @@ func assemble(ctx context.Context, a *arch.Arch, path string) (*elfobj.File, err
 	if _, err := exec.LookPath(as); err != nil {
 		as = "as" // the host's own; kpack.Build refuses an object for another machine
 	}
-	out := path[:len(path)-len(filepath.Ext(path))] + ".o"
+	dir, err := os.MkdirTemp("", "fother-pack-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	out := filepath.Join(dir, "patch.o")
 	cmd := exec.CommandContext(ctx, as, "-o", out, path)
 	if msg, err := cmd.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("%s: %w\n%s", as, err, bytes.TrimSpace(msg))

@@ -1,19 +1,12 @@
 package pipeline
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
-	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 
-	"github.com/fother/fother/compiler"
-	"github.com/fother/fother/compiler/source"
 	"github.com/fother/fother/specs"
 )
 
@@ -22,11 +15,20 @@ var ErrNoChange = errors.New("the fix changes no code")
 
 // Options says where and with what the steps work.
 type Options struct {
-	// Work is the folder that holds the work folders of all specs.
+	// Work is the folder that holds the work folders of all specs, an absolute
+	// path.
 	Work string
 	// Shim is the path of the fother-cc binary.
 	Shim string
-	// Progress, if set, gets a line for each step.
+	// Spec is the path of the file that the spec was read from, if any. The
+	// bundle has its digest, and a change of the file alone, of a description
+	// say, is not one of the source tree that it lies in.
+	Spec string
+	// Registry is the folder that [Publish] publishes to, and Keys the folder
+	// of the keys that sign.
+	Registry, Keys string
+	// Progress, if set, gets a line for each step. On a terminal its last line
+	// says all the time what is being done.
 	Progress io.Writer
 	Logger   *slog.Logger // nil is silent
 }
@@ -48,7 +50,11 @@ func FolderOf(s specs.Spec, o Options) Folder {
 // Layout says where the two builds of a release are, and where what is made
 // from them goes. All paths are absolute.
 type Layout struct {
-	Tree    string // where both builds ran
+	Tree string // where both builds ran
+	// Installed is the folder that both builds installed to, or "". What was
+	// linked there is named by its path in it.
+	Installed string
+
 	Store   string // the capture
 	Diff    string // patch assembly, for people
 	Patches string // the .kpatch files
@@ -56,109 +62,34 @@ type Layout struct {
 
 // Layout returns where things are in f.
 func (f Folder) Layout() Layout {
-	return Layout{Tree: f.Tree(), Store: f.store(), Diff: f.diff(), Patches: f.Patches()}
+	return Layout{Tree: f.Tree(), Installed: f.destdir(), Store: f.store(), Diff: f.diff(), Patches: f.Patches()}
 }
 
-// Tree is where both builds run. It holds the tree that was built last.
-func (f Folder) Tree() string { return filepath.Join(string(f), "tree") }
+func (f Folder) path(name string) string { return filepath.Join(string(f), name) }
+
+// Tree is where both builds run. It is there only while they do, and after one
+// that failed.
+func (f Folder) Tree() string { return f.path("tree") }
 
 // Original is the tree of the original build as it was after it.
-func (f Folder) Original() string { return filepath.Join(string(f), "original") }
+func (f Folder) Original() string { return f.path("original") }
 
 // Patched is the tree of the patched build as it was after it.
-func (f Folder) Patched() string { return filepath.Join(string(f), "patched") }
+func (f Folder) Patched() string { return f.path("patched") }
+
+// Installed is what the install commands of a build left below DESTDIR.
+func (f Folder) Installed(stage specs.Stage) string { return f.path("installed-" + string(stage)) }
 
 // Patches is the folder of the .kpatch files.
-func (f Folder) Patches() string { return filepath.Join(string(f), "patches") }
+func (f Folder) Patches() string { return f.path("patches") }
 
-func (f Folder) store() string { return filepath.Join(string(f), "store") }
-func (f Folder) diff() string  { return filepath.Join(string(f), "diff") }
-func (f Folder) log(s specs.Stage) string {
-	return filepath.Join(string(f), "build-"+string(s)+".log")
-}
+// destdir is where the install commands of both builds install to: like the
+// tree, it has to have one path for both.
+func (f Folder) destdir() string { return f.path("installed") }
 
-// Build builds the tree of s as it is and with the fix, both at the same path
-// and under capture. Afterwards the two trees are in Folder.Original and
-// Folder.Patched. A patch that does not apply, or a command that fails, ends it
-// with an error that says where; patches made earlier stay.
-func Build(ctx context.Context, s specs.Spec, o Options) error {
-	f := FolderOf(s, o)
-	for _, dir := range []string{f.Tree(), f.Original(), f.Patched(), f.store()} {
-		if err := os.RemoveAll(dir); err != nil {
-			return err
-		}
-	}
-	if err := os.MkdirAll(string(f), 0o755); err != nil {
-		return err
-	}
-	env, err := pinClock(s)
-	if err != nil {
-		return err
-	}
-	s.Env = env
-	for _, stage := range []specs.Stage{specs.StageOriginal, specs.StagePatched} {
-		if err := build(ctx, s, o, f, stage); err != nil {
-			return fmt.Errorf("%s build of %s: %w", stage, s.Name, err)
-		}
-	}
-	return nil
-}
-
-// pinClock returns the environment of both builds, with SOURCE_DATE_EPOCH set
-// so that __DATE__ and __TIME__ are the same in both: to what the spec or the
-// caller's environment says, else to the time of the newest file of the tree.
-func pinClock(s specs.Spec) ([]string, error) {
-	const name = "SOURCE_DATE_EPOCH"
-	if os.Getenv(name) != "" || slices.ContainsFunc(s.Env, func(e string) bool { return strings.HasPrefix(e, name+"=") }) {
-		return s.Env, nil
-	}
-	var newest int64
-	err := filepath.WalkDir(s.Dir, func(_ string, d fs.DirEntry, err error) error {
-		if err != nil || !d.Type().IsRegular() {
-			return err
-		}
-		info, err := d.Info()
-		if err == nil {
-			newest = max(newest, info.ModTime().Unix())
-		}
-		return err
-	})
-	return append(slices.Clone(s.Env), fmt.Sprintf("%s=%d", name, newest)), err
-}
-
-func build(ctx context.Context, s specs.Spec, o Options, f Folder, stage specs.Stage) error {
-	if err := source.Copy(f.Tree(), s.Dir, o.Work); err != nil {
-		return err
-	}
-	if stage == specs.StagePatched {
-		res, err := source.Apply(f.Tree(), s.Patches)
-		if err != nil {
-			return err
-		}
-		for _, moved := range res.Moved {
-			o.say("%s: %s", s.Name, moved)
-		}
-	}
-	log, err := os.Create(f.log(stage))
-	if err != nil {
-		return err
-	}
-	defer log.Close()
-	run := compiler.Options{
-		Dir: f.Tree(), Env: s.Env, Store: f.store(), Shim: o.Shim, Log: log, Logger: o.Logger,
-	}
-	if len(s.Configure) > 0 {
-		run.Commands, run.Stage = s.Configure, specs.StageConfigure
-		o.say("%s: configuring the %s tree", s.Name, stage)
-		if err := compiler.Run(ctx, run); err != nil {
-			return err
-		}
-	}
-	run.Commands, run.Stage = s.Build, stage
-	o.say("%s: building the %s tree", s.Name, stage)
-	if err := compiler.Run(ctx, run); err != nil {
-		return err
-	}
-	kept := map[specs.Stage]string{specs.StageOriginal: f.Original(), specs.StagePatched: f.Patched()}[stage]
-	return os.Rename(f.Tree(), kept)
-}
+func (f Folder) store() string            { return f.path("store") }
+func (f Folder) diff() string             { return f.path("diff") }
+func (f Folder) fetched() string          { return f.path("source") }
+func (f Folder) fresh() Folder            { return Folder(f.path("new")) }
+func (f Folder) stamp(step string) string { return f.path(step + ".stamp.json") }
+func (f Folder) log(s specs.Stage) string { return f.path("build-" + string(s) + ".log") }

@@ -24,6 +24,9 @@ var bin struct{ cc, fother string }
 
 func TestMain(m *testing.M) {
 	os.Exit(func() int {
+		if dir := os.Getenv(makeIn); dir != "" {
+			return makeThere(dir)
+		}
 		dir, err := os.MkdirTemp("", "fother-e2e-")
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)

@@ -63,7 +63,7 @@ func corpusCase(ctx context.Context, c corpus.Case, o pipeline.Options) (string,
 	if err != nil {
 		return "", err
 	}
-	if _, err := pipeline.Pack(ctx, s, o, targets); err != nil {
+	if _, err := pipeline.Pack(ctx, s, o); err != nil {
 		return "", err
 	}
 	var parts []string

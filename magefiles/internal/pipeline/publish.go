@@ -1,0 +1,131 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/fother/fother/kpack/bundle"
+	"github.com/fother/fother/registry"
+	"github.com/fother/fother/specs"
+)
+
+// Publish signs the bundle of s and puts it into the registry. Everything that
+// the bundle was made from must be up to date, and the bundle verified; else
+// it fails with a [*StaleError]. Publishing the same bundle again changes
+// nothing.
+func Publish(ctx context.Context, s specs.Spec, o Options) error {
+	r := newRun(s, o)
+	if err := r.before(len(steps)); err != nil {
+		return err
+	}
+	release, err := r.release()
+	if err != nil {
+		return err
+	}
+	p, err := openRegistry(o)
+	if err != nil {
+		return err
+	}
+	switch err := p.Publish(ctx, release); {
+	case errors.Is(err, registry.ErrPublished):
+		o.say("%s: publish: up to date", s.Name)
+	case err != nil:
+		return err
+	default:
+		o.say("%s: publish: %s is in %s", s.Name, release.File, o.Registry)
+	}
+	return writeStamp(r.folder, &stamp{Step: "publish", Left: specs.DigestOf(release.Bundle), Depends: depends{
+		"the registry":     specs.DigestOf([]byte(o.Registry)),
+		"the verification": r.stamps["verify"].Check,
+	}})
+}
+
+func (r *run) release() (registry.Release, error) {
+	path := r.folder.Bundle(r.spec)
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return registry.Release{}, err
+	}
+	b, err := bundle.Decode(data)
+	if err != nil {
+		return registry.Release{}, fmt.Errorf("%s: %w", path, err)
+	}
+	m := b.Manifest
+	release := registry.Release{
+		Package: m.Name, Series: m.Series, Level: m.Level, CVEs: m.CVEs, File: filepath.Base(path), Bundle: data,
+	}
+	for _, t := range m.Targets {
+		release.BuildIDs = append(release.BuildIDs, t.BuildID)
+	}
+	return release, nil
+}
+
+// InitRegistry makes an empty registry and its keys.
+func InitRegistry(o Options) error {
+	if _, err := registry.Init(registry.InitOptions{Dir: o.Registry, Keys: o.Keys}); err != nil {
+		return err
+	}
+	o.say("registry: %s", o.Registry)
+	o.say("keys:     %s (who has them can publish)", o.Keys)
+	o.say("hosts trust the registry by %s; there it is /etc/fother/root.json", Root(o))
+	return nil
+}
+
+// Root is the file by which hosts trust the registry. It is no secret, though
+// it lies with the keys.
+func Root(o Options) string { return filepath.Join(o.Keys, "root.json") }
+
+// openRegistry opens the registry to publish in it.
+func openRegistry(o Options) (*registry.Publisher, error) {
+	p, err := registry.Open(o.Registry, o.Keys)
+	if errors.Is(err, registry.ErrNotFound) {
+		return nil, &noRegistryError{err}
+	}
+	return p, err
+}
+
+// noRegistryError means that no registry was made yet.
+type noRegistryError struct{ error }
+
+func (e *noRegistryError) Unwrap() error { return e.error }
+func (e *noRegistryError) Hint() string {
+	return "make one with: go tool mage registry:init, or set FOTHER_REGISTRY and FOTHER_KEYS"
+}
+
+// RefreshRegistry signs the registry anew.
+func RefreshRegistry(ctx context.Context, o Options) error {
+	p, err := openRegistry(o)
+	if err != nil {
+		return err
+	}
+	if err := p.Refresh(ctx); err != nil {
+		return err
+	}
+	o.say("%s is signed anew", o.Registry)
+	return nil
+}
+
+// ListRegistry prints what the registry holds, a line for each build-id of
+// each release.
+func ListRegistry(ctx context.Context, w io.Writer, o Options) error {
+	p, err := openRegistry(o)
+	if err != nil {
+		return err
+	}
+	entries, err := p.List(ctx)
+	if err != nil {
+		return err
+	}
+	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(t, "PACKAGE\tSERIES\tLEVEL\tBUILD-ID\tBYTES\tCVES")
+	for _, e := range entries {
+		fmt.Fprintf(t, "%s\t%s\t%d\t%s\t%d\t%s\n", e.Package, e.Series, e.Level, e.BuildID, e.Length, strings.Join(e.CVEs, " "))
+	}
+	return t.Flush()
+}

@@ -1,0 +1,237 @@
+package pipeline
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/fother/fother/compiler"
+	"github.com/fother/fother/differ"
+	"github.com/fother/fother/kpack/elfobj"
+	"github.com/fother/fother/specs"
+)
+
+// What the comparison found, as it is kept in the work folder beside the patch
+// assembly, so that packing does not compare again. Paths are relative to the
+// work folder.
+type (
+	savedTarget struct {
+		Name              string        `json:"name"`
+		BuildID           specs.BuildID `json:"build_id"`
+		Original, Patched savedLink
+		Units             []savedUnit `json:"units"`
+	}
+	savedLink struct {
+		File   string       `json:"file"`
+		Digest specs.Digest `json:"digest"`
+	}
+	savedUnit struct {
+		Name       string             `json:"name"`
+		Object     string             `json:"object"` // of the original build
+		Assembly   string             `json:"assembly"`
+		Producer   string             `json:"producer,omitempty"`
+		Functions  []savedFunction    `json:"functions"`
+		References []differ.Reference `json:"references,omitempty"`
+	}
+	savedFunction struct {
+		Name     string             `json:"name"`
+		Original string             `json:"original,omitempty"`
+		Verdict  string             `json:"verdict"`
+		Reason   string             `json:"reason,omitempty"`
+		First    *differ.Difference `json:"first,omitempty"`
+	}
+)
+
+// savedName is the file in the folder of the comparison.
+const savedName = "targets.json"
+
+// diffDepends returns what the comparison depends on beside the build.
+func (r *run) diffDepends() (depends, error) {
+	d := depends{}
+	if err := d.addJSON("the spec's list of targets", r.spec.Targets); err != nil {
+		return nil, err
+	}
+	return d, d.addVersion()
+}
+
+// diff compares the builds, and keeps what it found.
+func (r *run) diff(ctx context.Context) error {
+	fresh, err := r.freshFolder()
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(string(fresh))
+	l := r.folder.Layout()
+	l.Diff = fresh.diff()
+	s := r.spec
+	if s.Targets, err = r.targetOutputs(); err != nil {
+		return err
+	}
+	end := r.o.begin(s.Name+": comparing the builds", nil)
+	targets, err := DiffAt(ctx, s, l, r.o)
+	end()
+	if err != nil {
+		return err
+	}
+	data, err := saveTargets(r.folder, targets)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(l.Diff, savedName), data, 0o644); err != nil {
+		return err
+	}
+	return r.replace("diff", filepath.Base(l.Diff))
+}
+
+// targetOutputs returns the paths at which the builds linked the spec's
+// targets. A target may be named by the path of a file that was installed or
+// copied, or of a symbolic link, as libx.so.1 is: its build-id tells which link
+// made it.
+func (r *run) targetOutputs() ([]string, error) {
+	if len(r.spec.Targets) == 0 {
+		return nil, nil
+	}
+	c, err := compiler.Load(r.folder.store(), specs.StageOriginal)
+	if err != nil {
+		return nil, err
+	}
+	l := r.folder.Layout()
+	byID, byName := map[specs.BuildID]string{}, map[string]string{}
+	for _, d := range c.Deliverables() {
+		byName[l.name(d.Output)] = d.Output
+		if d.BuildID != "" {
+			byID[d.BuildID] = d.Output
+		}
+	}
+	var outputs []string
+	for _, t := range r.spec.Targets {
+		output := byName[filepath.Clean(t)]
+		for _, dir := range []string{r.folder.Original(), r.folder.Installed(specs.StageOriginal)} {
+			if output == "" {
+				output = byID[buildIDIn(dir, t)]
+			}
+		}
+		outputs = append(outputs, cmp.Or(output, filepath.Join(l.Tree, t))) // at the latter there is none
+	}
+	return outputs, nil
+}
+
+// buildIDIn returns the build-id of a file in a folder that may not be left,
+// or "".
+func buildIDIn(dir, name string) specs.BuildID {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return ""
+	}
+	defer root.Close()
+	f, err := root.Open(name)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return ""
+	}
+	id, err := elfobj.ReadBuildID(f)
+	if err != nil {
+		return ""
+	}
+	return id
+}
+
+func saveTargets(f Folder, targets []Target) ([]byte, error) {
+	var saved []savedTarget
+	rel := func(path string) string { return strings.TrimPrefix(path, string(f)+"/") }
+	for _, t := range targets {
+		st := savedTarget{
+			Name: t.Name, BuildID: t.BuildID,
+			Original: savedLink{rel(t.Original.File), t.Original.Digest},
+			Patched:  savedLink{rel(t.Patched.File), t.Patched.Digest},
+		}
+		for i, u := range t.Units {
+			su := savedUnit{
+				Name: u.Changes.Unit, Object: rel(u.Original.Object), Producer: u.Changes.Producer, References: u.Changes.References,
+				Assembly: filepath.Join(filepath.Base(f.diff()), string(t.BuildID), assemblyName(i, u)),
+			}
+			for _, fn := range u.Changes.Functions {
+				if fn.Verdict != differ.Same {
+					su.Functions = append(su.Functions, savedFunction{fn.Name, fn.Original, fn.Verdict.String(), fn.Reason, fn.First})
+				}
+			}
+			st.Units = append(st.Units, su)
+		}
+		saved = append(saved, st)
+	}
+	return json.MarshalIndent(saved, "", "\t")
+}
+
+// Targets returns what the last comparison found. Functions that are the same
+// in both builds are left out.
+func Targets(s specs.Spec, o Options) ([]Target, error) {
+	f := FolderOf(s, o)
+	path := filepath.Join(f.diff(), savedName)
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, &StaleError{Name: s.Name, Step: "diff", noun: "the comparison", reason: missing, spec: o.Spec}
+	}
+	if err != nil {
+		return nil, err
+	}
+	var saved []savedTarget
+	if err := json.Unmarshal(data, &saved); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	var targets []Target
+	for _, st := range saved {
+		t := Target{
+			Name: st.Name, BuildID: st.BuildID,
+			Original: &compiler.Link{BuildID: st.BuildID, File: f.path(st.Original.File), Digest: st.Original.Digest},
+			Patched:  &compiler.Link{File: f.path(st.Patched.File), Digest: st.Patched.Digest},
+		}
+		for _, su := range st.Units {
+			u, err := su.unit(f)
+			if err != nil {
+				return nil, err
+			}
+			t.Units = append(t.Units, u)
+		}
+		targets = append(targets, t)
+	}
+	return targets, nil
+}
+
+func (su savedUnit) unit(f Folder) (Unit, error) {
+	text, err := os.ReadFile(f.path(su.Assembly))
+	if err != nil {
+		return Unit{}, err
+	}
+	u := Unit{
+		UnitPair: compiler.UnitPair{Original: &compiler.Unit{Object: f.path(su.Object)}},
+		Changes:  &differ.ChangeSet{Unit: su.Name, Producer: su.Producer, References: su.References, Assembly: text},
+	}
+	for _, fn := range su.Functions {
+		v, err := verdict(fn.Verdict)
+		if err != nil {
+			return Unit{}, err
+		}
+		u.Changes.Functions = append(u.Changes.Functions, differ.Function{
+			Name: fn.Name, Original: fn.Original, Verdict: v, Reason: fn.Reason, First: fn.First,
+		})
+	}
+	return u, nil
+}
+
+func verdict(name string) (differ.Verdict, error) {
+	for _, v := range []differ.Verdict{differ.Changed, differ.New, differ.Removed} {
+		if v.String() == name {
+			return v, nil
+		}
+	}
+	return 0, fmt.Errorf("verdict %q is not known", name)
+}
