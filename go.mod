@@ -4,6 +4,7 @@ go 1.26.8
 
 require (
 	github.com/magefile/mage v1.17.2
+	github.com/rogpeppe/go-internal v1.16.0
 	golang.org/x/sys v0.49.0
 	golang.org/x/tools v0.51.0
 	gopkg.in/yaml.v3 v3.0.1
