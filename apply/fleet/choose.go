@@ -8,25 +8,26 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/fother/fother/registry"
 	"github.com/fother/fother/specs"
 )
 
 // choice is the release that is for one target and series.
 type choice struct {
 	id    specs.PatchID
-	entry Entry
+	entry registry.Entry
 }
 
 // choose picks the highest level of each target and series. Entries that
 // contradict each other are errors, and then none of that target and series is
 // taken: which fix runs must not depend on chance.
-func choose(entries []Entry, asked []specs.BuildID) ([]choice, []error) {
+func choose(entries []registry.Entry, asked []specs.BuildID) ([]choice, []error) {
 	type line struct {
 		id     specs.BuildID
 		series specs.Series
 	}
 	var errs []error
-	best := make(map[line][]Entry)
+	best := make(map[line][]registry.Entry)
 	for _, e := range entries {
 		if _, ok := slices.BinarySearch(asked, e.BuildID); !ok {
 			errs = append(errs, fmt.Errorf("%s: is for build-id %s, which was not asked for", e.File, e.BuildID))
@@ -55,16 +56,16 @@ func choose(entries []Entry, asked []specs.BuildID) ([]choice, []error) {
 
 // highest returns the entry of the highest level. All have one target and
 // series.
-func highest(es []Entry) (Entry, error) {
-	slices.SortFunc(es, func(a, b Entry) int {
+func highest(es []registry.Entry) (registry.Entry, error) {
+	slices.SortFunc(es, func(a, b registry.Entry) int {
 		return cmp.Or(cmp.Compare(b.Level, a.Level), cmp.Compare(a.Package, b.Package), bytes.Compare(a.Digest[:], b.Digest[:]))
 	})
 	for _, e := range es[1:] {
 		if e.Package != es[0].Package {
-			return Entry{}, fmt.Errorf("is claimed by two packages, %q and %q; neither is taken", es[0].Package, e.Package)
+			return registry.Entry{}, fmt.Errorf("is claimed by two packages, %q and %q; neither is taken", es[0].Package, e.Package)
 		}
 		if e.Level == es[0].Level && e.Digest != es[0].Digest {
-			return Entry{}, errors.New("two bundles have the same level; neither is taken")
+			return registry.Entry{}, errors.New("two bundles have the same level; neither is taken")
 		}
 	}
 	return es[0], nil
@@ -73,7 +74,7 @@ func highest(es []Entry) (Entry, error) {
 // release is a bundle and what it is wanted for.
 type release struct {
 	*Release
-	entry Entry
+	entry registry.Entry
 	// lacking are the processes that lack it, each with what it lacks of it.
 	lacking []lacking
 }
@@ -92,7 +93,7 @@ func (p *pull) releases(choices []choice) []*release {
 		digest specs.Digest
 	}
 	of := make(map[key]*release)
-	get := func(e Entry) *release {
+	get := func(e registry.Entry) *release {
 		k := key{e.Package, e.Series, e.Level, e.Digest}
 		if of[k] == nil {
 			of[k] = &release{entry: e, Release: &Release{

@@ -12,6 +12,7 @@ import (
 	"github.com/fother/fother/apply"
 	"github.com/fother/fother/kpack"
 	"github.com/fother/fother/kpack/bundle"
+	"github.com/fother/fother/registry"
 	"github.com/fother/fother/specs"
 	"github.com/fother/fother/specs/arch"
 )
@@ -24,7 +25,7 @@ const (
 
 // store is a registry in memory.
 type store struct {
-	entries []Entry
+	entries []registry.Entry
 	bundles map[string][]byte // by path
 	update  error
 	lookup  error
@@ -34,9 +35,9 @@ type store struct {
 
 func (s *store) Update(context.Context) error { return s.update }
 
-func (s *store) Lookup(_ context.Context, ids []specs.BuildID) ([]Entry, error) {
+func (s *store) Lookup(_ context.Context, ids []specs.BuildID) ([]registry.Entry, error) {
 	s.asked = append(s.asked, ids)
-	var found []Entry
+	var found []registry.Entry
 	for _, e := range s.entries {
 		if slices.Contains(ids, e.BuildID) {
 			found = append(found, e)
@@ -45,7 +46,7 @@ func (s *store) Lookup(_ context.Context, ids []specs.BuildID) ([]Entry, error) 
 	return found, s.lookup
 }
 
-func (s *store) Fetch(_ context.Context, e Entry) ([]byte, error) {
+func (s *store) Fetch(_ context.Context, e registry.Entry) ([]byte, error) {
 	s.fetched = append(s.fetched, e.File)
 	if b, ok := s.bundles[e.Path]; ok {
 		return b, nil
@@ -62,7 +63,7 @@ func (s *store) publish(t *testing.T, name string, series specs.Series, level sp
 }
 
 func (s *store) list(name string, series specs.Series, level specs.Level, data []byte, ids ...specs.BuildID) {
-	e := Entry{Package: name, Series: series, Level: level, File: bundle.Name(name, level), Length: int64(len(data)), Digest: specs.DigestOf(data), KeyID: "key"}
+	e := registry.Entry{Package: name, Series: series, Level: level, File: bundle.Name(name, level), Length: int64(len(data)), Digest: specs.DigestOf(data), KeyID: "key"}
 	e.Path = e.Digest.String() + "/" + e.File
 	for _, e.BuildID = range ids {
 		s.entries = append(s.entries, e)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/fother/fother/apply"
+	"github.com/fother/fother/registry"
 	"github.com/fother/fother/specs"
 )
 
@@ -20,9 +21,15 @@ type Registry interface {
 	// before stays in use.
 	Update(ctx context.Context) error
 	// Lookup returns all releases for the given BuildIDs.
-	Lookup(ctx context.Context, ids []specs.BuildID) ([]Entry, error)
+	Lookup(ctx context.Context, ids []specs.BuildID) ([]registry.Entry, error)
 	// Fetch returns the bytes of an entry's bundle.
-	Fetch(ctx context.Context, e Entry) ([]byte, error)
+	Fetch(ctx context.Context, e registry.Entry) ([]byte, error)
+}
+
+// pruner is a Registry that keeps the bundles that it has fetched.
+type pruner interface {
+	// Prune removes those of other entries, and bounds the rest.
+	Prune(used []registry.Entry) error
 }
 
 // Options of Pull. Registry and State are required.
@@ -66,6 +73,7 @@ type pull struct {
 	log    *slog.Logger
 	report *Report
 	tasks  []*task
+	asked  bool // the registry has answered
 }
 
 // task is a process that the registry has something for.
@@ -103,6 +111,8 @@ func (p *pull) run(ctx context.Context) (*Report, error) {
 	}
 	if err := ctx.Err(); err != nil {
 		p.fail(fmt.Errorf("interrupted: %w", err))
+	} else if p.asked && p.PIDs == nil {
+		p.prune(choices)
 	}
 	p.finish()
 	return p.report, nil
@@ -126,12 +136,28 @@ func (p *pull) ask(ctx context.Context, ids []specs.BuildID) []choice {
 		p.fail(fmt.Errorf("registry %s: %w", p.Address, err))
 		return nil
 	}
+	p.asked = true
 	choices, errs := choose(entries, ids)
 	for _, err := range errs {
 		p.fail(fmt.Errorf("registry %s: %w", p.Address, err))
 	}
 	p.log.Debug("asked", "registry", p.Address, "entries", len(entries), "chosen", len(choices))
 	return choices
+}
+
+// prune drops the bundles that nothing here runs any more.
+func (p *pull) prune(choices []choice) {
+	r, ok := p.Registry.(pruner)
+	if !ok {
+		return
+	}
+	var used []registry.Entry
+	for _, c := range choices {
+		used = append(used, c.entry)
+	}
+	if err := r.Prune(used); err != nil {
+		p.fail(fmt.Errorf("registry %s: %w", p.Address, err))
+	}
 }
 
 // assign finds out what each process has of what is there for it.

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/fother/fother/apply"
+	"github.com/fother/fother/registry"
 	"github.com/fother/fother/specs"
 )
 
@@ -183,7 +184,7 @@ func TestContradictionsAreNotTaken(t *testing.T) {
 	if err := patched(m, 7, specs.PatchID{BuildID: idB, Series: "default", Level: 1}); err != nil {
 		t.Error(err)
 	}
-	_, errs := choose([]Entry{{BuildID: idC, Series: "default", Level: 1, File: "f"}, {BuildID: idA, Series: "../x", Level: 1}, {BuildID: idA, Series: "x"}}, []specs.BuildID{idA})
+	_, errs := choose([]registry.Entry{{BuildID: idC, Series: "default", Level: 1, File: "f"}, {BuildID: idA, Series: "../x", Level: 1}, {BuildID: idA, Series: "x"}}, []specs.BuildID{idA})
 	if len(errs) != 3 {
 		t.Errorf("%v", errs)
 	}

@@ -1,0 +1,274 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fother/fother/apply/fleet"
+	"github.com/fother/fother/registry"
+)
+
+var pullCommand = &command{
+	name:  "pull",
+	args:  "[OPTION…]",
+	brief: "apply what a registry has for this host",
+	help: `
+Makes one pass: looks which builds run, asks the registry for patches that are
+for them, and applies those that are missing. For cron and timers: a pass with
+nothing to do is done (exit status 0), and says nothing but to a terminal.
+
+Options:
+  --registry URL  folder or http(s) address of the registry ($FOTHER_REGISTRY)
+  --root FILE     the root.json that says whose signatures are trusted
+                  (/etc/fother/root.json)
+  --state DIR     private folder for what was fetched (/var/lib/fother; else
+                  $XDG_STATE_HOME/fother)
+  -p PID|all      only this process, or all that the caller may trace (all)
+  --dry-run       say what would be done, and change no process
+  --wait TIME     how long to wait for threads that are inside a function that
+                  changes, such as 500ms or 10s (2s)
+`,
+	start: func(t *tool, fs *flag.FlagSet) action {
+		c := &pull{tool: t}
+		c.registry.declare(fs)
+		c.procs.declare(fs)
+		c.wait.declare(fs)
+		fs.StringVar(&c.state, "state", "", "")
+		fs.BoolVar(&c.dryRun, "dry-run", false, "")
+		return c.run
+	},
+}
+
+type pull struct {
+	*tool
+	registry registryFlags
+	state    string
+	procs    processes
+	wait     wait
+	dryRun   bool
+}
+
+func (c *pull) run(ctx context.Context, args []string) int {
+	if len(args) > 0 {
+		return c.fail(usageError{fmt.Errorf("pull takes no argument %q", args[0])})
+	}
+	if c.registry.url == "" {
+		c.registry.url = os.Getenv("FOTHER_REGISTRY")
+	}
+	state, err := stateFolder(c.state)
+	if err != nil {
+		return c.fail(err)
+	}
+	o := fleet.Options{State: state, DryRun: c.dryRun, Wait: c.options(c.wait).Wait, Logger: c.logger()}
+	if c.procs.pid != 0 {
+		o.PIDs = []int{c.procs.pid}
+	}
+	client, err := c.registry.open(c.tool, state)
+	if err != nil {
+		return c.fail(err)
+	}
+	o.Registry, o.Address = client, c.registry.address()
+	report, err := fleet.Pull(ctx, o)
+	if err != nil {
+		return c.fail(pullError(err))
+	}
+	return c.tell(report)
+}
+
+// tell prints the report and returns the exit code.
+func (c *pull) tell(r *fleet.Report) int {
+	code := exitDone
+	var hints []string
+	for f := range r.Failures() {
+		err := pullError(f.Err)
+		f.Exit, f.Hint = exitCode(err), hint(err)
+		if code != exitError {
+			code = f.Exit
+		}
+		if f.Hint != "" && !slices.Contains(hints, f.Hint) {
+			hints = append(hints, f.Hint)
+		}
+	}
+	c.errors(r)
+	for _, h := range hints { // each once, for however many processes
+		fmt.Fprintf(c.stderr, "fother: hint: %s\n", clean(h))
+	}
+	if c.json {
+		c.encode(r)
+		return code
+	}
+	c.results(r)
+	return code
+}
+
+// errors tells all errors of a report on standard error.
+func (c *pull) errors(r *fleet.Report) {
+	tell := func(prefix string, fs []fleet.Failure) {
+		for _, f := range fs {
+			fmt.Fprintf(c.stderr, "fother: error: %s%s\n", prefix, flat(f.Message))
+		}
+	}
+	tell("", r.Errors)
+	for _, rel := range r.Releases {
+		tell("", rel.Errors)
+	}
+	for _, p := range r.Processes {
+		tell(fmt.Sprintf("process %d (%s): ", p.PID, clean(p.Name)), p.Errors)
+	}
+}
+
+// results tells a person what was done.
+func (c *pull) results(r *fleet.Report) {
+	done := 0
+	for _, p := range r.Processes {
+		for _, s := range p.Steps {
+			done++
+			o := &outcome{PID: p.PID, Result: s.Result}
+			if s.Result == nil {
+				o.Plan = &plan{Apply: s.Apply, Replace: s.Replace}
+			}
+			c.print(o)
+		}
+		if c.verbose {
+			for _, id := range p.Present {
+				fmt.Fprintf(c.stdout, "%d (%s): has series %s, level %d of %s already\n", p.PID, clean(p.Name), id.Series, id.Level, id.BuildID)
+			}
+		}
+	}
+	if done == 0 && !c.verbose && !terminal(c.stdout) {
+		return // cron sends mail whenever there is output
+	}
+	what := "applied"
+	if r.DryRun {
+		what = "to apply"
+	}
+	fmt.Fprintf(c.stdout, "looked at %s: %s for %s, %s %s\n", countProcesses(r.Scanned),
+		count(len(r.Releases), "release"), countProcesses(len(r.Processes)), count(done, "bundle"), what)
+	if r.Denied > 0 && c.verbose {
+		fmt.Fprintf(c.stdout, "%s may not be traced by this user\n", countProcesses(r.Denied))
+	}
+}
+
+func countProcesses(n int) string {
+	if n == 1 {
+		return "1 process"
+	}
+	return fmt.Sprintf("%d processes", n)
+}
+
+// flat returns an error's text as one line: joined errors stand in lines of
+// their own.
+func flat(s string) string { return clean(strings.ReplaceAll(s, "\n", "; ")) }
+
+// terminal reports whether a person reads what is written to an output.
+func terminal(w any) bool {
+	if o, ok := w.(*output); ok {
+		w = o.Writer
+	}
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
+}
+
+// stateFolder returns where a pull keeps what it has fetched.
+func stateFolder(named string) (string, error) {
+	if named != "" {
+		return filepath.Abs(named)
+	}
+	if os.Geteuid() == 0 {
+		return "/var/lib/fother", nil
+	}
+	if dir := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, "fother"), nil
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return "", usageError{fmt.Errorf("no state folder: name one with --state: %w", err)}
+	}
+	return filepath.Join(home, ".local", "state", "fother"), nil
+}
+
+// registryFlags are the options that name a registry and whom to trust there.
+type registryFlags struct{ url, root string }
+
+func (r *registryFlags) declare(fs *flag.FlagSet) {
+	fs.StringVar(&r.url, "registry", "", "")
+	fs.StringVar(&r.root, "root", "/etc/fother/root.json", "")
+}
+
+// maxRoot bounds the size of root.json, in bytes.
+const maxRoot = 512 << 10
+
+// open returns a client that keeps its metadata in the given folder.
+func (r *registryFlags) open(t *tool, state string) (*registry.Client, error) {
+	if r.url == "" {
+		return nil, usageError{errors.New("no registry is named: use --registry or FOTHER_REGISTRY")}
+	}
+	root, err := newTrust().read(r.root, maxRoot)
+	if err != nil {
+		return nil, rootError(err)
+	}
+	c, err := registry.NewClient(registry.ClientOptions{URL: r.url, Root: root, State: state, Logger: t.logger()})
+	if err != nil {
+		return nil, fmt.Errorf("registry %s: %w", r.address(), err)
+	}
+	return c, nil
+}
+
+// address is the registry's URL as it may be shown: without a password.
+func (r *registryFlags) address() string {
+	if u, err := url.Parse(r.url); err == nil && u.User != nil {
+		return u.Redacted()
+	}
+	return r.url
+}
+
+// hinted is an error with what a user can do about it.
+type hinted struct {
+	error
+	hint string
+}
+
+func (h hinted) Unwrap() error { return h.error }
+
+// Hint says what a user can do.
+func (h hinted) Hint() string { return h.hint }
+
+// rootError explains why root.json cannot be used.
+func rootError(err error) error {
+	err = fmt.Errorf("whom to trust is not known: %w", err)
+	var unsafe *unsafeFileError
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return hinted{err, "get root.json from the registry's owner in a way that you trust, and put it at /etc/fother/root.json or name it with --root"}
+	case errors.As(err, &unsafe):
+		return hinted{err, "whoever can write root.json decides what runs here: put it into a folder that only root can write"}
+	}
+	return err
+}
+
+// pullError adds what a user can do about errors of package fleet.
+func pullError(err error) error {
+	var private *fleet.PrivateError
+	switch {
+	case errors.Is(err, fleet.ErrLocked):
+		return hinted{err, "it ends by itself; a timer's next pass does what is left"}
+	case errors.As(err, &private):
+		return hinted{err, "name a folder of your own with --state, or chmod go-w and chown this one"}
+	case errors.Is(err, fleet.ErrSilent):
+		return hinted{err, "its memory may be on a file system that hangs, or served by the process itself; restart it, or patch it with fother patch -p PID"}
+	}
+	return err
+}

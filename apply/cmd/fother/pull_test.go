@@ -1,0 +1,413 @@
+package main
+
+import (
+	"bufio"
+	"debug/elf"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/fother/fother/apply/fleet"
+	"github.com/fother/fother/kpack"
+	"github.com/fother/fother/kpack/bundle"
+	"github.com/fother/fother/registry"
+	"github.com/fother/fother/specs"
+)
+
+// shelf is a registry in a folder, with a root.json and a state folder for
+// clients.
+type shelf struct {
+	t                      *testing.T
+	dir, keys, root, state string
+	bundle                 string // the file that was published last
+}
+
+func newShelf(t *testing.T) *shelf {
+	t.Helper()
+	dir := t.TempDir()
+	s := &shelf{t, filepath.Join(dir, "registry"), filepath.Join(dir, "keys"), filepath.Join(dir, "root.json"), filepath.Join(dir, "state"), ""}
+	root, err := registry.Init(registry.InitOptions{Dir: s.dir, Keys: s.keys})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(s.root, root, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// publish publishes a patch as a bundle of its own.
+func (s *shelf) publish(p *kpack.Patch) {
+	s.t.Helper()
+	file, err := p.Encode()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	m := p.Meta
+	data, err := bundle.Encode(bundle.Manifest{Name: m.Name, Series: m.Series, Level: m.Level, Description: m.Description, CVEs: m.CVEs, Created: time.Unix(1e9, 0).UTC()}, [][]byte{file})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.release(registry.Release{Package: m.Name, Series: m.Series, Level: m.Level, CVEs: m.CVEs, BuildIDs: []specs.BuildID{p.Target.BuildID}, Bundle: data})
+}
+
+func (s *shelf) release(r registry.Release) {
+	s.t.Helper()
+	r.File = bundle.Name(r.Package, r.Level)
+	s.bundle = filepath.Join(s.t.TempDir(), r.File)
+	if err := os.WriteFile(s.bundle, r.Bundle, 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+	pub, err := registry.Open(s.dir, s.keys)
+	if err == nil {
+		err = pub.Publish(s.t.Context(), r)
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// pull runs fother pull and checks its exit status and what it writes.
+func (s *shelf) pull(code int, want string, args ...string) string {
+	s.t.Helper()
+	args = append([]string{"pull", "--registry", s.dir, "--root", s.root, "--state", s.state}, args...)
+	stdout, stderr, got := fother(args...)
+	if got != code || !strings.Contains(stdout+stderr, want) {
+		s.t.Errorf("fother %v: exit %d, %q, %q: want %d, %q", args, got, stdout, stderr, code, want)
+	}
+	return stdout
+}
+
+// child is a running fixture, which answers a line by a number.
+type child struct {
+	t   *testing.T
+	cmd *exec.Cmd
+	in  io.Writer
+	out *bufio.Reader
+}
+
+func startChild(t *testing.T, path string, wrap ...string) *child {
+	t.Helper()
+	args := append(wrap, path)
+	cmd := exec.Command(args[0], args[1:]...)
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	return &child{t, cmd, in, bufio.NewReader(out)}
+}
+
+func (c *child) pid() string { return strconv.Itoa(c.cmd.Process.Pid) }
+
+func (c *child) expect(want string) {
+	c.t.Helper()
+	fmt.Fprintln(c.in)
+	if got, err := c.out.ReadString('\n'); strings.TrimSpace(got) != want {
+		c.t.Errorf("the program answers %q, %v: want %s", got, err, want)
+	}
+}
+
+// patchOf is the fixture's patch with another level, whose answer is 42 + level.
+func patchOf(t *testing.T, file string, level specs.Level) *kpack.Patch {
+	t.Helper()
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := kpack.Decode(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Meta.Level = level
+	for _, s := range p.Sections {
+		if s.Kind == kpack.Text {
+			s.Data[1] = byte(42 + level) // movl $43, %eax
+		}
+	}
+	return p
+}
+
+// busyPatch is a patch for main, which the fixture never leaves.
+func busyPatch(t *testing.T, bin, file string) *kpack.Patch {
+	t.Helper()
+	p := patchOf(t, file, 1)
+	f, err := elf.Open(bin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	syms, err := f.Symbols()
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := f.Section(".text")
+	code, err := text.Data()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range syms {
+		if s.Name == "main" {
+			body := code[s.Value-text.Addr:][:s.Size]
+			fn := &p.Functions[0]
+			fn.Name, fn.Room, fn.Digest, fn.Entry = "main", s.Size, specs.DigestOf(body), body[:min(32, len(body))]
+			fn.Original = specs.Range[specs.VAddr]{Lo: specs.VAddr(s.Value), Hi: specs.VAddr(s.Value + s.Size)}
+		}
+	}
+	p.Meta.Name, p.Meta.Series = "stuck-fix", "stuck"
+	return p
+}
+
+func TestPull(t *testing.T) {
+	bin, file := fixture(t)
+	s, c := newShelf(t), startChild(t, bin)
+	if out := s.pull(0, "", "-p", c.pid()); out != "" {
+		t.Errorf("an empty registry: %q", out)
+	}
+	c.expect("2")
+	s.publish(patchOf(t, file, 1))
+	s.pull(0, "would apply the-fix (series default, level 1) to prog: answer", "-p", c.pid(), "--dry-run")
+	c.expect("2")
+	s.pull(0, "1 bundle applied", "-p", c.pid())
+	c.expect("43")
+	if out := s.pull(0, "", "-p", c.pid()); out != "" {
+		t.Errorf("a pass with nothing to do says %q", out)
+	}
+	s.pull(0, "has series default, level 1 of ", "-p", c.pid(), "-v")
+
+	s.publish(patchOf(t, file, 3))
+	var r fleet.Report
+	if err := json.Unmarshal([]byte(s.pull(0, "", "-p", c.pid(), "--json")), &r); err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Processes) != 1 || len(r.Processes[0].Steps) != 1 || len(r.Releases) != 1 || r.Releases[0].Level != 3 {
+		t.Errorf("%+v", r)
+	} else if res := r.Processes[0].Steps[0].Result; len(res.Applied) != 1 || res.Stop.Total <= 0 {
+		t.Errorf("%+v", res)
+	}
+	c.expect("45")
+	s.publish(patchOf(t, file, 2)) // older than what is there
+	s.pull(0, "", "-p", c.pid())
+	c.expect("45")
+}
+
+func TestPullFindsProcessesByItself(t *testing.T) {
+	bin, file := fixture(t)
+	s, a, b := newShelf(t), startChild(t, bin), startChild(t, bin)
+	s.publish(patchOf(t, file, 1))
+	out := s.pull(0, "1 release for 2 processes, 2 bundles applied")
+	for _, c := range []*child{a, b} {
+		c.expect("43")
+		if !strings.Contains(out, c.pid()+" (prog): applied the-fix") {
+			t.Errorf("no word of %s: %s", c.pid(), out)
+		}
+	}
+}
+
+func TestPullBusyIsRefused(t *testing.T) {
+	bin, file := fixture(t)
+	s, c := newShelf(t), startChild(t, bin)
+	s.publish(patchOf(t, file, 1))
+	s.publish(busyPatch(t, bin, file))
+	args := []string{"-p", c.pid(), "--wait", "50ms"}
+	c.expect("2") // it has reached main's loop
+	s.pull(4, "(prog) is in main at 0x", args...)
+	c.expect("43") // the other one went in
+	var r fleet.Report
+	if err := json.Unmarshal([]byte(s.pull(4, "give the threads longer with --wait", append(args, "--json")...)), &r); err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Processes) != 1 || len(r.Processes[0].Errors) != 1 {
+		t.Fatalf("%+v", r)
+	}
+	f := r.Processes[0].Errors[0]
+	if f.Exit != 4 || len(f.Threads) != 1 || f.Threads[0].Function != "main" || f.Threads[0].Name != "prog" || f.Hint == "" {
+		t.Errorf("%+v", f)
+	}
+	// An error goes before a refusal.
+	id := patchOf(t, file, 1).Target.BuildID
+	s.release(registry.Release{Package: "junk", Series: "junk", Level: 1, BuildIDs: []specs.BuildID{id}, Bundle: []byte("no bundle")})
+	s.pull(1, "junk-1.kpatch.tar.zst: not a bundle", args...)
+}
+
+func TestPullTrustsRootAlone(t *testing.T) {
+	bin, file := fixture(t)
+	s, c := newShelf(t), startChild(t, bin)
+	s.publish(patchOf(t, file, 1))
+	args := []string{"-p", c.pid()}
+	other := newShelf(t)
+	keep := s.root
+	s.root = other.root
+	s.pull(1, "registry "+s.dir+": ", args...)
+	c.expect("2")
+	s.root = keep
+	os.Chmod(s.root, 0o666)
+	s.pull(1, "hint: whoever can write root.json decides what runs here", args...)
+	s.root = filepath.Join(t.TempDir(), "none.json")
+	s.pull(1, "hint: get root.json from the registry's owner", args...)
+	os.WriteFile(s.root, []byte("{}"), 0o600)
+	s.pull(1, "registry "+s.dir+": ", args...)
+	s.root = keep
+	os.Chmod(s.root, 0o600)
+
+	// A bundle that was changed in the store is not taken.
+	var bundles []string
+	filepath.WalkDir(s.dir, func(path string, _ os.DirEntry, _ error) error {
+		if strings.HasSuffix(path, bundle.Suffix) {
+			bundles = append(bundles, path)
+		}
+		return nil
+	})
+	if len(bundles) != 1 {
+		t.Fatalf("bundles %v", bundles)
+	}
+	good, err := os.ReadFile(bundles[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	bad := append([]byte(nil), good...)
+	bad[len(bad)/2] ^= 1
+	os.Chmod(bundles[0], 0o644)
+	os.WriteFile(bundles[0], bad, 0o644)
+	s.pull(1, "the-fix-1.kpatch.tar.zst: registry "+s.dir+": ", args...)
+	c.expect("2")
+	os.WriteFile(bundles[0], good, 0o644)
+	s.pull(0, "applied", args...)
+	c.expect("43")
+}
+
+func TestPullFromServer(t *testing.T) {
+	bin, file := fixture(t)
+	s, c := newShelf(t), startChild(t, bin)
+	s.publish(patchOf(t, file, 1))
+	var asked []string
+	files := http.FileServer(http.Dir(s.dir))
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked = append(asked, r.URL.Path)
+		files.ServeHTTP(w, r)
+	}))
+	defer server.Close()
+	t.Setenv("FOTHER_REGISTRY", server.URL)
+	pull := func(code int, want string) {
+		t.Helper()
+		_, stderr, got := fother("pull", "--root", s.root, "--state", s.state, "-p", c.pid())
+		if got != code || !strings.Contains(stderr, want) {
+			t.Errorf("exit %d, %q: want %d, %q", got, stderr, code, want)
+		}
+	}
+	pull(0, "")
+	c.expect("43")
+	asked = nil
+	pull(0, "")
+	if len(asked) != 2 {
+		t.Errorf("with nothing to do it asks for %v", asked)
+	}
+	// With the store down, what is known still holds: also for a new process.
+	server.Close()
+	c = startChild(t, bin)
+	pull(1, "fother: error: registry "+server.URL+": ")
+	c.expect("43")
+}
+
+func TestPullCacheIsCleaned(t *testing.T) {
+	bin, file := fixture(t)
+	s, c := newShelf(t), startChild(t, bin)
+	kept := func(want int) {
+		t.Helper()
+		names, err := filepath.Glob(filepath.Join(s.state, "*", "bundles", "*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := 0
+		for _, name := range names {
+			if !strings.HasSuffix(name, ".sig") {
+				n++
+			}
+		}
+		if n != want {
+			t.Errorf("%d bundles in the cache: want %d: %v", n, want, names)
+		}
+	}
+	s.publish(patchOf(t, file, 1))
+	s.pull(0, "applied")
+	kept(1)
+	s.publish(patchOf(t, file, 2))
+	s.pull(0, "applied", "-p", c.pid()) // one process cannot tell what the others need
+	kept(2)
+	s.pull(0, "")
+	kept(1)
+	_ = c.cmd.Process.Kill()
+	_ = c.cmd.Wait()
+	s.pull(0, "")
+	kept(0)
+}
+
+func TestPullUsage(t *testing.T) {
+	t.Setenv("FOTHER_REGISTRY", "")
+	for _, c := range []struct {
+		args string
+		code int
+		want string
+	}{
+		{"pull -h", 0, "usage: fother pull"},
+		{"pull", 2, "no registry is named"},
+		{"pull x", 2, "takes no argument"},
+		{"pull --registry /r --wait -5s", 2, "wait"},
+		{"pull --frob", 2, "frob"},
+		{"pull --registry /r --root /nonexistent/root.json", 1, "no such file"},
+		{"show -h", 0, "usage: fother show"},
+		{"show", 2, "no file is named"},
+		{"show /nonexistent", 1, "no such file"},
+		{"show /dev", 1, "not a regular file"},
+	} {
+		out, err, code := fother(strings.Fields(c.args)...)
+		if code != c.code || !strings.Contains(out+err, c.want) {
+			t.Errorf("fother %s: exit %d, %q, %q: want %d, %q", c.args, code, out, err, c.code, c.want)
+		}
+	}
+	s := newShelf(t)
+	os.MkdirAll(s.state, 0o755)
+	os.Chmod(s.state, 0o777)
+	s.pull(1, "hint: use a folder that only you can write")
+}
+
+func TestStateFolder(t *testing.T) {
+	t.Setenv("XDG_STATE_HOME", "/x")
+	want := "/var/lib/fother"
+	if os.Geteuid() != 0 {
+		want = "/x/fother"
+	}
+	if got, err := stateFolder(""); got != want || err != nil {
+		t.Errorf("%q, %v: want %q", got, err, want)
+	}
+	if got, err := stateFolder("/y/"); got != "/y" || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+	r := registryFlags{url: "https://user:secret@patches.example/x"}
+	if got := r.address(); strings.Contains(got, "secret") {
+		t.Errorf("the password is shown: %s", got)
+	}
+	if e := pullError(fmt.Errorf("x: %w", fleet.ErrLocked)); exitCode(e) != exitError || hint(e) == "" || !errors.Is(e, fleet.ErrLocked) {
+		t.Errorf("%v", e)
+	}
+}

@@ -1,0 +1,292 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fother/fother/apply/fleet"
+	"github.com/fother/fother/kpack"
+	"github.com/fother/fother/kpack/bundle"
+	"github.com/fother/fother/registry"
+	"github.com/fother/fother/specs"
+)
+
+var showCommand = &command{
+	name:  "show",
+	args:  "FILE…",
+	brief: "what patch files and bundles hold",
+	help: `
+Tells what patch files and bundles hold: targets, functions and why they
+changed, sizes, CVEs, and who signed. It trusts nothing and changes nothing.
+
+Options:
+  --registry URL  also tell whether this registry lists these very bytes, and
+                  whose key signed them
+  --root FILE     the root.json that says whose signatures are trusted there
+                  (/etc/fother/root.json)
+`,
+	start: func(t *tool, fs *flag.FlagSet) action {
+		c := &show{tool: t}
+		c.registry.declare(fs)
+		return c.run
+	},
+}
+
+type show struct {
+	*tool
+	registry registryFlags
+	client   fleet.Registry
+}
+
+// shown is what show --json prints for each file.
+type shown struct {
+	File       string          `json:"file"`
+	Kind       string          `json:"kind,omitempty"` // "patch" or "bundle"
+	Size       int64           `json:"size"`           // bytes
+	Digest     specs.Digest    `json:"digest,omitzero"`
+	Manifest   bundle.Manifest `json:"manifest,omitzero"`
+	Patches    []contents      `json:"patches,omitempty"`
+	Signatures []signature     `json:"signatures,omitempty"`
+	// Listed is only there if a registry was asked.
+	Listed []registry.Entry `json:"listed,omitzero"`
+	Error  string           `json:"error,omitempty"`
+	Exit   int              `json:"exit"`
+}
+
+// contents is what a patch puts into a process.
+type contents struct {
+	Target    string          `json:"target"`
+	BuildID   specs.BuildID   `json:"build_id"`
+	Arch      string          `json:"arch"`
+	Series    specs.Series    `json:"series"`
+	Level     specs.Level     `json:"level"`
+	Size      int64           `json:"size"` // of the file, in bytes
+	Memory    memorySizes     `json:"memory"`
+	Functions []shownFunction `json:"functions"`
+	Imports   []string        `json:"imports,omitempty"`
+	Producer  string          `json:"producer,omitempty"`
+}
+
+// memorySizes are the bytes of each kind of memory that a patch brings.
+type memorySizes struct {
+	Code   uint64 `json:"code"`
+	ROData uint64 `json:"rodata"`
+	Data   uint64 `json:"data"`
+	BSS    uint64 `json:"bss"`
+}
+
+type shownFunction struct {
+	Name     string `json:"name"`
+	File     string `json:"file,omitempty"`
+	Reason   string `json:"reason,omitempty"`
+	NextCall bool   `json:"next_call,omitempty"`
+	// Original and Patched are the sizes of the bodies in bytes.
+	Original uint64 `json:"original_size"`
+	Patched  uint64 `json:"patched_size"`
+}
+
+func (c *show) run(ctx context.Context, args []string) int {
+	if len(args) == 0 {
+		return c.fail(usageError{errors.New("no file is named")})
+	}
+	if c.registry.url != "" {
+		// A folder for this run: what a pull knows is not to be touched.
+		dir, err := os.MkdirTemp("", "fother-show-")
+		if err != nil {
+			return c.fail(err)
+		}
+		defer os.RemoveAll(dir)
+		client, err := c.registry.open(c.tool, dir)
+		if err == nil {
+			err = client.Update(ctx)
+		}
+		if err != nil {
+			return c.fail(fmt.Errorf("registry %s: %w", c.registry.address(), err))
+		}
+		c.client = client
+	}
+	all, code := []*shown{}, exitDone
+	for _, path := range args {
+		s, err := c.file(ctx, path)
+		if err != nil {
+			s.Error, s.Exit = err.Error(), exitCode(err)
+			code = c.fail(err)
+		}
+		if !c.json {
+			c.printFile(s)
+		}
+		all = append(all, s)
+	}
+	if c.json {
+		c.encode(all)
+	}
+	return code
+}
+
+// file reads one file. What could be read is returned with an error too.
+func (c *show) file(ctx context.Context, path string) (*shown, error) {
+	s := &shown{File: path}
+	data, err := readAny(path, maxPatch)
+	if err != nil {
+		return s, err
+	}
+	s.Size, s.Digest = int64(len(data)), specs.DigestOf(data)
+	var patches []*kpack.Patch
+	if bundle.Is(data) {
+		b, err := bundle.Decode(data)
+		if err != nil {
+			return s, fmt.Errorf("%s: %w", path, err)
+		}
+		s.Kind, s.Manifest, patches = "bundle", b.Manifest, b.Patches
+		for i, p := range patches {
+			s.Patches = append(s.Patches, contentsOf(p, len(b.Files[i])))
+		}
+	} else {
+		p, err := kpack.Decode(data)
+		if err != nil {
+			return s, fmt.Errorf("%s: %w", path, err)
+		}
+		m := p.Meta
+		s.Kind, patches = "patch", []*kpack.Patch{p}
+		s.Manifest = bundle.Manifest{Name: m.Name, Series: m.Series, Level: m.Level, Description: m.Description, CVEs: m.CVEs, Consistency: m.Consistency}
+		s.Patches = []contents{contentsOf(p, len(data))}
+	}
+	if s.Signatures, err = signaturesBeside(path); err != nil {
+		return s, err
+	}
+	if c.client != nil {
+		if s.Listed, err = fleet.Listed(ctx, c.client, data, patches); err != nil {
+			return s, fmt.Errorf("%s: registry %s: %w", path, c.registry.address(), err)
+		}
+	}
+	return s, nil
+}
+
+// readAny reads a regular file that anybody may have written.
+func readAny(path string, limit int64) ([]byte, error) {
+	// O_NONBLOCK: a FIFO in the file's place must not hold us.
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s: not a regular file", path)
+	}
+	return readAll(f, info.Size(), limit)
+}
+
+func contentsOf(p *kpack.Patch, size int) contents {
+	c := contents{
+		Target: p.Target.Name, BuildID: p.Target.BuildID, Arch: p.Arch.Name, Series: p.Meta.Series, Level: p.Meta.Level,
+		Size: int64(size), Producer: p.Meta.Producer, Functions: []shownFunction{},
+	}
+	for _, s := range p.Sections {
+		switch s.Kind {
+		case kpack.Text:
+			c.Memory.Code += s.Size
+		case kpack.ROData:
+			c.Memory.ROData += s.Size
+		case kpack.Data:
+			c.Memory.Data += s.Size
+		case kpack.BSS:
+			c.Memory.BSS += s.Size
+		}
+	}
+	for _, f := range p.Functions {
+		c.Functions = append(c.Functions, shownFunction{f.Name, f.File, f.Reason, f.NextCall, f.Original.Size() + f.Cold.Size(), p.Symbols[f.Symbol].Size})
+	}
+	for _, s := range p.Symbols {
+		if s.Binding != kpack.Imported {
+			continue
+		}
+		name := s.Name
+		if s.Import.Version != "" {
+			name += "@" + s.Import.Version
+		}
+		c.Imports = append(c.Imports, name)
+	}
+	return c
+}
+
+// printFile tells a person what a file holds.
+func (c *show) printFile(s *shown) {
+	fmt.Fprintf(c.stdout, "%s\n", clean(s.File))
+	row := func(name, format string, args ...any) {
+		fmt.Fprintf(c.stdout, "  %-12s %s\n", name, clean(fmt.Sprintf(format, args...)))
+	}
+	if s.Kind == "" {
+		return // an error told why
+	}
+	row(s.Kind, "%d bytes, sha256 %v", s.Size, s.Digest)
+	m := s.Manifest
+	row("release", "%s, series %s, level %d", orNone(m.Name), m.Series, m.Level)
+	for i, line := range lines(m.Description) {
+		row([]string{"description", ""}[min(i, 1)], "%s", line)
+	}
+	for i, cve := range m.CVEs {
+		row([]string{"fixes", ""}[min(i, 1)], "%s", cve)
+	}
+	for _, f := range m.Consistency.NextCall {
+		row("next call", "%s: calls that are under way may end in the old code: %s", f, m.Consistency.Reason)
+	}
+	if s.Kind == "bundle" {
+		row("created", "%s", m.Created.Format(time.RFC3339))
+	}
+	if m.Spec != (specs.Digest{}) {
+		row("spec", "sha256 %v", m.Spec)
+	}
+	for _, src := range m.Sources {
+		row("source", "%s, sha256 %v", src.Name, src.Digest)
+	}
+	for _, t := range m.Toolchain {
+		row("toolchain", "%s", t)
+	}
+	for _, p := range s.Patches {
+		c.printPatch(p, row)
+	}
+	c.printTrust(s, row)
+}
+
+func (c *show) printPatch(p contents, row func(string, string, ...any)) {
+	row("target", "%s (%s), build-id %s", orNone(p.Target), p.Arch, p.BuildID)
+	row("  size", "%d bytes: code %d, constants %d, data %d, zeroed data %d", p.Size, p.Memory.Code, p.Memory.ROData, p.Memory.Data, p.Memory.BSS)
+	for _, f := range p.Functions {
+		when := ""
+		if f.NextCall {
+			when = ", from the next call on"
+		}
+		row("  function", "%s (%s), %d bytes instead of %d%s: %s", f.Name, orNone(f.File), f.Patched, f.Original, when, orNone(f.Reason))
+	}
+	for _, i := range p.Imports {
+		row("  import", "%s", i)
+	}
+	if p.Producer != "" && c.verbose {
+		row("  compiler", "%s", p.Producer)
+	}
+}
+
+func (c *show) printTrust(s *shown, row func(string, string, ...any)) {
+	for _, g := range s.Signatures {
+		row("signature", "key %s, in %s, not checked", orNone(g.KeyID), filepath.Base(g.File))
+	}
+	switch {
+	case c.client == nil || s.Error != "":
+	case len(s.Listed) == 0:
+		row("registry", "%s does not list this file", c.registry.address())
+	default:
+		e := s.Listed[0]
+		row("registry", "%s lists it for package %s, signed by key %s", c.registry.address(), e.Package, e.KeyID)
+	}
+}
