@@ -39,8 +39,8 @@ func (j *judgement) leftBehind() {
 		return
 	}
 	kept, calls := make(map[int32]bool), make(map[int32]int32)
-	j.a.eachRef(func(i int32, r asm.Ref, t target) {
-		if gone[t.item] && !r.Branch && t.entry() && !asm.IsLocalLabel(t.name) {
+	j.a.eachRef(func(i int32, branch bool, t target) {
+		if gone[t.item] && !branch && t.entry() && !asm.IsLocalLabel(t.name) {
 			kept[t.item] = true
 		}
 		if y := j.a.pair[t.item]; gone[j.a.parent[i]] && y != none && j.changed[y] && j.a.allLocal(t.item) {
@@ -90,11 +90,14 @@ func (j *judgement) ifunc(x, y int32) {
 func (j *judgement) names(x, y int32) {
 	for _, id := range j.b.Items[y].Symbols {
 		sym := &j.b.Symbols[id]
+		if sym.LocalLabel() {
+			continue
+		}
 		t := j.a.resolve(sym.Name)
-		if x != none && t.where != asm.InItem && sym.Bind != asm.Local && stem(sym.Name) != sym.Name && !sym.LocalLabel() {
+		if x != none && t.where != asm.InItem && sym.Bind != asm.Local && stem(sym.Name) != sym.Name {
 			j.refuse(j.b, y, "its name was "+j.a.names[x]+" in the original build, and units that did not change use that", hintNumbers)
 		}
-		if sym.LocalLabel() || t.where != asm.InItem || t.item == x && t.entry() ||
+		if t.where != asm.InItem || t.item == x && t.entry() ||
 			sym.Bind == asm.Local && j.a.Symbols[t.sym].Bind == asm.Local {
 			continue
 		}

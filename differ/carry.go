@@ -296,7 +296,10 @@ func (p *plan) original(item int32, r asm.Ref, t target, bad func(reason, hint s
 // name in b.
 func (p *plan) originalName(item int32, name string) string {
 	x := p.b.pair[item]
-	if t := p.a.resolve(name); t.where == asm.InItem && t.item == x && t.entry() && !asm.IsLocalLabel(name) {
+	if asm.IsLocalLabel(name) {
+		return p.a.names[x]
+	}
+	if t := p.a.resolve(name); t.where == asm.InItem && t.item == x && t.entry() {
 		return name
 	}
 	return p.a.names[x]

@@ -126,7 +126,7 @@ func (c *testCase) run() {
 		c.tool("gcc", args...)
 	}
 	in := differ.Input{Unit: "orig.c", Arch: c.arch, Original: c.text("orig"), Patched: c.text("patched")}
-	set, err := differ.Diff(in)
+	set, err := differ.DiffBoth(c.T, in)
 	if want, ok := c.files["want.err"]; ok {
 		c.refused(want, err)
 		return
@@ -139,12 +139,12 @@ func (c *testCase) run() {
 		c.Errorf("verdicts:\n%swant:\n%s\n%s", got, want, set.Assembly)
 	}
 	c.assertions()
-	again, err := differ.Diff(in)
+	again, err := differ.DiffBoth(c.T, in)
 	if err != nil || !bytes.Equal(again.Assembly, set.Assembly) {
 		c.Errorf("a second run gives other bytes: %v", err)
 	}
 	for _, same := range [][]byte{in.Original, in.Patched} {
-		if s, err := differ.Diff(differ.Input{Unit: "same", Arch: c.arch, Original: same, Patched: same}); err != nil || s.Assembly != nil {
+		if s, err := differ.DiffBoth(c.T, differ.Input{Unit: "same", Arch: c.arch, Original: same, Patched: same}); err != nil || s.Assembly != nil {
 			c.Errorf("a unit and itself: %v\n%s", err, s.Assembly)
 		}
 	}

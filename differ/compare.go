@@ -70,7 +70,10 @@ func (c *comparer) items(i, j int32) *Difference {
 		if !okA && !okB {
 			return nil
 		}
-		if okA && okB && sa.Kind == sb.Kind && c.statements(i, j, sa.Kind, ta, tb) {
+		if okA && okB && sa.Kind == asm.Folded && sb.Kind == asm.Folded && c.folds(i, j, sa, sb) {
+			continue
+		}
+		if okA && okB && sa.Kind == sb.Kind && sa.Kind != asm.Folded && c.statements(i, j, sa.Kind, ta, tb) {
 			continue
 		}
 		d := &Difference{Original: ta, Patched: tb, OriginalLine: int(sa.Line), PatchedLine: int(sb.Line)}
@@ -82,6 +85,20 @@ func (c *comparer) items(i, j int32) *Difference {
 		}
 		return d
 	}
+}
+
+// folds reports whether two folded bodies refer to the same.
+func (c *comparer) folds(i, j int32, sa, sb asm.Stmt) bool {
+	fa, fb := &c.a.Folds[c.a.FoldOf(sa)], &c.b.Folds[c.b.FoldOf(sb)]
+	if !fa.PairOf(fb) {
+		return false
+	}
+	for k := range fa.Refs {
+		if !c.refer(i, j, c.a.target(fa.Refs[k], fa.Symbols[k]), c.b.target(fb.Refs[k], fb.Symbols[k])) {
+			return false
+		}
+	}
+	return true
 }
 
 // statements reports whether two statements of items i and j say the same.

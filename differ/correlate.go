@@ -28,22 +28,24 @@ func correlate(a, b *side) *correlation {
 	for _, g := range funcs {
 		c.functions(g)
 	}
-	unstable := make(map[[2]int32]bool)
+	unstableA, unstableB := make([]bool, len(a.Items)), make([]bool, len(b.Items))
+	any := false
 	for _, g := range objects {
 		if c.stable(g) {
 			c.join(g.a[0], g.b[0])
 			continue
 		}
+		any = true
 		for _, i := range g.a {
-			unstable[[2]int32{0, i}] = true
+			unstableA[i] = true
 		}
 		for _, i := range g.b {
-			unstable[[2]int32{1, i}] = true
+			unstableB[i] = true
 		}
 	}
-	if len(unstable) > 0 {
-		a.collectUsers(func(i int32) bool { return unstable[[2]int32{0, i}] })
-		b.collectUsers(func(i int32) bool { return unstable[[2]int32{1, i}] })
+	if any {
+		a.collectUsers(unstableA)
+		b.collectUsers(unstableB)
 		for _, g := range objects {
 			if !c.stable(g) {
 				c.objects(g)
@@ -166,6 +168,17 @@ func (s *side) weakHash(seed maphash.Seed, i int32) uint64 {
 	var refs []asm.Ref
 	for _, st := range s.Items[i].Stmts {
 		if !st.Kind.Bytes() {
+			continue
+		}
+		if st.Kind == asm.Folded {
+			f := &s.Folds[s.FoldOf(st)]
+			h.WriteString(f.Name())
+			for _, name := range f.Refs {
+				if !asm.IsLocalLabel(name) {
+					h.WriteString(stem(name))
+				}
+				h.WriteByte(0)
+			}
 			continue
 		}
 		text := s.TextOf(st)

@@ -13,29 +13,73 @@ import (
 // carry are a *RefusalError, assembly that is not understood an
 // *asm.SyntaxError. With a *RefusalError the change set is returned too, without
 // Assembly.
-func Diff(in Input) (*ChangeSet, error) {
+func Diff(in Input) (*ChangeSet, error) { return diff(in, false) }
+
+// diff is Diff; whole has it parse all functions, also those that both builds
+// have alike.
+func diff(in Input, whole bool) (*ChangeSet, error) {
 	d, err := asm.DialectOf(in.Arch)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", in.Unit, err)
 	}
-	a, refusedA, err := load(in.Unit+" (original)", in.Original, d)
+	pair, err := asm.NewPair(in.Unit+" (original)", string(in.Original), in.Unit+" (patched)", string(in.Patched), d)
 	if err != nil {
 		return nil, err
 	}
-	b, refusedB, err := load(in.Unit+" (patched)", in.Patched, d)
-	if err != nil {
-		return nil, err
+	keep := make(map[string]bool)
+	for round := 0; ; round++ {
+		a, b, err := pair.Parse(func(function string) bool { return whole || keep[function] })
+		if err != nil {
+			return nil, err
+		}
+		p := compare(in.Unit, a, b)
+		more := p.unfold(keep)
+		if p.a.lost || p.b.lost || more && round == maxRounds {
+			whole = true
+		} else if !more {
+			return p.result()
+		}
 	}
-	j := judge(in.Unit, correlate(a, b))
+}
+
+// maxRounds bounds how often functions are taken out of their folds.
+const maxRounds = 4
+
+// compare compares two parsed builds and plans the patch.
+func compare(unit string, original, patched *asm.Unit) *plan {
+	a, refusedA := survey(original)
+	b, refusedB := survey(patched)
+	j := judge(unit, correlate(a, b))
 	for _, r := range append(refusedA, refusedB...) {
-		r.Unit = in.Unit
+		r.Unit = unit
 		j.refusals = append(j.refusals, r)
 	}
 	if a.Producer != b.Producer {
-		j.refusals = append(j.refusals, Refusal{Unit: in.Unit, Reason: fmt.Sprintf("the builds were made by %q and %q", a.Producer, b.Producer),
+		j.refusals = append(j.refusals, Refusal{Unit: unit, Reason: fmt.Sprintf("the builds were made by %q and %q", a.Producer, b.Producer),
 			Hint: "build both with the same compiler"})
 	}
-	p := carry(j)
+	return carry(j)
+}
+
+// unfold adds to keep the folded functions that are not the same in both
+// builds, because something that they refer to is not. It reports whether
+// there are any.
+func (p *plan) unfold(keep map[string]bool) (more bool) {
+	look := func(s *side, other *side, changed func(i int32) bool) {
+		for k := range s.Items {
+			i := int32(k)
+			if s.roles[i] == function && s.folded(i) && (s.pair[i] == none || !other.folded(s.pair[i]) || changed(i)) {
+				keep[s.names[i]], more = true, true
+			}
+		}
+	}
+	look(p.b, p.a, func(y int32) bool { return p.changed[y] || p.carried[y] })
+	look(p.a, p.b, func(int32) bool { return false })
+	return more
+}
+
+// result is the change set of the plan.
+func (p *plan) result() (*ChangeSet, error) {
 	c := p.changeSet()
 	if len(p.refusals) > 0 {
 		return c, &RefusalError{p.refusals}
@@ -44,15 +88,6 @@ func Diff(in Input) (*ChangeSet, error) {
 		c.Assembly = emit(p)
 	}
 	return c, nil
-}
-
-func load(name string, text []byte, d *asm.Dialect) (*side, []Refusal, error) {
-	u, err := asm.Parse(name, string(text), d)
-	if err != nil {
-		return nil, nil, err
-	}
-	s, refused := survey(u)
-	return s, refused, nil
 }
 
 // changeSet sums the plan up.

@@ -4,7 +4,10 @@
 // The pipeline, in call order:
 //
 //   - package asm parses both texts into items: functions, their .cold parts,
-//     objects, strings, tables.
+//     objects, strings, tables. It goes over functions that both builds have
+//     alike but for labels and symbols only once, side by side, and keeps of
+//     them what they refer to; where that turns out to differ, or somebody
+//     refers into them, all is done again with their statements.
 //   - survey names what each item is to a running program.
 //   - correlate pairs functions and objects of the two builds, by name where
 //     names are stable, else by who refers to them, content and order.

@@ -22,7 +22,7 @@ func FuzzDiff(f *testing.F) {
 		if arm {
 			in.Arch = arch.AArch64
 		}
-		set, err := differ.Diff(in)
+		set, err := differ.DiffBoth(t, in)
 		var refused *differ.RefusalError
 		var syntax *asm.SyntaxError
 		if err != nil && !errors.As(err, &refused) && !errors.As(err, &syntax) {

@@ -51,7 +51,7 @@ int main(int c, char **v) { printf("%d %d\n", one(c), step(c)); return state; }
 	}
 	in := differ.Input{Unit: "ltrans0", Arch: arch.X86_64, Original: build(one),
 		Patched: build(strings.Replace(one, "state * 2", "state * 2 + (state > 100)", 1))}
-	set, err := differ.Diff(in)
+	set, err := differ.DiffBoth(t, in)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -59,7 +59,7 @@ func mutations(t *testing.T, a *arch.Arch, flags string) {
 		}
 		for kind, mutant := range mutants(line) {
 			patched := strings.Join(lines[:i], "") + mutant + strings.Join(lines[i+1:], "")
-			set, err := differ.Diff(differ.Input{Unit: "m.c", Arch: a, Original: []byte(text), Patched: []byte(patched)})
+			set, err := differ.DiffBoth(t, differ.Input{Unit: "m.c", Arch: a, Original: []byte(text), Patched: []byte(patched)})
 			seen++
 			if err != nil {
 				continue

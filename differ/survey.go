@@ -33,6 +33,18 @@ type side struct {
 	// users are the functions and objects that refer to objects whose names
 	// are unstable, in order of the first reference.
 	users map[int32][]use
+	// lost is set when something refers to a label inside a folded body.
+	lost bool
+}
+
+// folded reports whether item i is a function whose body was folded.
+func (s *side) folded(i int32) bool {
+	for _, st := range s.Items[i].Stmts {
+		if st.Kind == asm.Folded {
+			return true
+		}
+	}
+	return false
 }
 
 // survey finds out what each item is.
@@ -158,8 +170,13 @@ type target struct {
 
 // resolve returns what name stands for in s.
 func (s *side) resolve(name string) target {
-	id := s.Lookup(name)
+	return s.target(name, s.Lookup(name))
+}
+
+// target returns what the symbol of that name and index stands for.
+func (s *side) target(name string, id int32) target {
 	if id < 0 {
+		s.lost = s.lost || s.Hidden(name)
 		return target{item: none, sym: none, name: name}
 	}
 	y := &s.Symbols[id]
@@ -179,28 +196,39 @@ type use struct {
 	order int32  // place among all references of the unit
 }
 
-// collectUsers fills users for the items that wanted reports.
-func (s *side) collectUsers(wanted func(i int32) bool) {
+// collectUsers fills users for the items that are wanted.
+func (s *side) collectUsers(wanted []bool) {
 	s.users = make(map[int32][]use)
 	order := int32(0)
-	s.eachRef(func(i int32, _ asm.Ref, t target) {
-		if !t.anchor() && wanted(t.item) {
+	s.eachRef(func(i int32, _ bool, t target) {
+		if wanted[t.item] && !t.anchor() {
 			order++
 			s.addUse(t.item, use{base(s.names[s.parent[i]]), order})
 		}
 	})
 }
 
-// eachRef calls f with every reference from an item i to an item of the unit.
-func (s *side) eachRef(f func(i int32, r asm.Ref, t target)) {
+// eachRef calls f with every reference from an item i to an item of the unit;
+// branch says whether it is the target of a call or jump. Folded bodies
+// mention each symbol once, and never as a branch.
+func (s *side) eachRef(f func(i int32, branch bool, t target)) {
 	var refs []asm.Ref
 	for i := range s.Items {
 		for _, st := range s.Items[i].Stmts {
+			if st.Kind == asm.Folded {
+				body := &s.Folds[s.FoldOf(st)]
+				for k, name := range body.Refs {
+					if t := s.target(name, body.Symbols[k]); t.where == asm.InItem {
+						f(int32(i), false, t)
+					}
+				}
+				continue
+			}
 			text := s.TextOf(st)
 			refs = s.Dialect.Refs(refs[:0], st.Kind, text)
 			for _, r := range refs {
 				if t := s.resolve(r.Name(text)); t.where == asm.InItem {
-					f(int32(i), r, t)
+					f(int32(i), r.Branch, t)
 				}
 			}
 		}

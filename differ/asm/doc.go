@@ -8,6 +8,9 @@
 // of the text: statements are offsets into it. [Unit.Refs] finds the symbols
 // that a statement mentions.
 //
+// [NewPair] takes the texts of two builds, in which most functions are alike:
+// these become one statement each, with the symbols that they mention, a [Fold].
+//
 // What differs between architectures is in a [Dialect].
 //
 // The package does not interpret instructions or expressions, and does not

@@ -9,6 +9,7 @@ type Kind uint8
 const (
 	Insn    Kind = iota // an instruction
 	Data                // a directive that makes bytes and may name symbols
+	Folded              // the whole body of a function; see Fold
 	Literal             // a directive that makes bytes and names no symbol
 	Label               // a named or .L label
 	Number              // a numeric label, as in "1:"
@@ -165,8 +166,11 @@ type Unit struct {
 	Items    []Item
 	Producer string   // of the first .ident
 	Versions []string // .symver directives, in order
+	// Folds are the functions' bodies that were left out, by rising offset.
+	Folds []Fold
 
 	index map[string]int32
+	inner map[string]bool // names that folded bodies define
 }
 
 // Lookup returns the index in Symbols of name, or -1.
@@ -175,6 +179,12 @@ func (u *Unit) Lookup(name string) int32 {
 		return i
 	}
 	return -1
+}
+
+// Hidden reports whether name may be defined inside a folded body: what it
+// stands for cannot be told then.
+func (u *Unit) Hidden(name string) bool {
+	return len(u.Folds) > 0 && u.Lookup(name) < 0 && (IsLocalLabel(name) || u.inner[name])
 }
 
 // TextOf returns the statement's text.

@@ -1,8 +1,10 @@
 package asm
 
 import (
+	"cmp"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 )
 
@@ -19,21 +21,74 @@ type parser struct {
 	inline   bool // between #APP and #NO_APP
 	mode     string
 	bytes    int // statements that make bytes
+	folded   int // folds that were taken
 }
 
 // Parse reads the assembly text of one unit. The text is kept. Errors are of
 // type *SyntaxError.
 func Parse(file, text string, d *Dialect) (*Unit, error) {
+	text, err := prepare(file, text, d)
+	if err != nil {
+		return nil, err
+	}
+	return parseText(file, text, d, nil)
+}
+
+// Pair is two builds of one unit.
+type Pair struct {
+	d              *Dialect
+	fileA, fileB   string
+	textA, textB   string
+	foldsA, foldsB []Fold // of one function each, in the order of textB
+}
+
+// NewPair takes the texts of two builds and finds the functions that both have
+// alike. Errors are of type *SyntaxError.
+func NewPair(fileA, a, fileB, b string, d *Dialect) (*Pair, error) {
+	p := &Pair{d: d, fileA: fileA, fileB: fileB}
+	var err error
+	if p.textA, err = prepare(fileA, a, d); err != nil {
+		return nil, err
+	}
+	if p.textB, err = prepare(fileB, b, d); err != nil {
+		return nil, err
+	}
+	p.foldsA, p.foldsB = foldPair(p.textA, p.textB, d)
+	return p, nil
+}
+
+// Parse reads both builds. The bodies of functions that both have alike become
+// one statement each, of kind [Folded], unless keep reports their names. Errors
+// are of type *SyntaxError.
+func (p *Pair) Parse(keep func(function string) bool) (a, b *Unit, err error) {
+	folds := func(all []Fold) []Fold {
+		some := slices.DeleteFunc(slices.Clone(all), func(f Fold) bool { return keep(f.name) })
+		slices.SortFunc(some, func(x, y Fold) int { return cmp.Compare(x.Lo, y.Lo) })
+		return some
+	}
+	if a, err = parseText(p.fileA, p.textA, p.d, folds(p.foldsA)); err != nil {
+		return nil, nil, err
+	}
+	b, err = parseText(p.fileB, p.textB, p.d, folds(p.foldsB))
+	return a, b, err
+}
+
+// prepare checks the text's size and blanks its comments.
+func prepare(file, text string, d *Dialect) (string, error) {
 	if uint64(len(text)) > math.MaxUint32 {
-		return nil, &SyntaxError{File: file, Line: 1, Reason: "file of more than 4 GiB"}
+		return "", &SyntaxError{File: file, Line: 1, Reason: "file of more than 4 GiB"}
 	}
 	text, bad := blankComments(text, d)
 	if bad != nil {
 		bad.File = file
-		return nil, bad
+		return "", bad
 	}
+	return text, nil
+}
+
+func parseText(file, text string, d *Dialect, folds []Fold) (*Unit, error) {
 	p := &parser{
-		Unit: &Unit{File: file, Text: text, Dialect: d, index: make(map[string]int32)},
+		Unit: &Unit{File: file, Text: text, Dialect: d, Folds: folds, index: make(map[string]int32), inner: make(map[string]bool)},
 		line: 1, names: make(map[string]int32),
 	}
 	p.Items = make([]Item, 0, 64)
@@ -53,6 +108,14 @@ func (p *parser) run() *SyntaxError {
 		return &SyntaxError{Line: strings.Count(text, "\n") + 1, Text: clip(last), Reason: "the file ends in the middle of a line"}
 	}
 	for i := 0; i < len(text); {
+		if p.folded < len(p.Folds) && i == int(p.Folds[p.folded].Lo) {
+			if err := p.fold(&p.Folds[p.folded]); err != nil {
+				return err
+			}
+			i = int(p.Folds[p.folded].Hi)
+			p.folded++
+			continue
+		}
 		if p.Sections[p.sec].Kind == Ignored && !p.inline {
 			if next, skipped := p.skipIgnored(i); skipped {
 				i = next
@@ -70,6 +133,25 @@ func (p *parser) run() *SyntaxError {
 		return &SyntaxError{Line: p.line - 1, Reason: ".pushsection without .popsection"}
 	}
 	return p.finish()
+}
+
+// fold takes the body of a function as one statement.
+func (p *parser) fold(f *Fold) *SyntaxError {
+	if err := p.add(Stmt{f.Lo, f.Hi, uint32(p.line), Folded}); err != nil {
+		return err
+	}
+	for _, name := range f.inner {
+		p.inner[name] = true
+	}
+	p.line += f.lines
+	for _, e := range f.exits {
+		if e.lo < e.hi {
+			if err := p.statement(e.lo, e.hi); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // skipIgnored passes over a line of a debug section that switches no section.
@@ -112,6 +194,9 @@ func (p *parser) oneLine(i, end int) *SyntaxError {
 	if i == end {
 		return nil
 	}
+	if done, err := p.plain(i, end); done || err != nil {
+		return err
+	}
 	if text[i] == '#' {
 		switch strings.TrimRight(text[i:], " \t\r") {
 		case "#APP":
@@ -143,6 +228,36 @@ func (p *parser) oneLine(i, end int) *SyntaxError {
 		i = next
 	}
 	return nil
+}
+
+// plain takes the commonest lines, which hold one directive that makes bytes or
+// none, and no string or comment.
+func (p *parser) plain(i, end int) (done bool, err *SyntaxError) {
+	text := p.Text[i:end]
+	if text[0] != '.' || len(text) > 1 && text[1] == 'L' {
+		return false, nil
+	}
+	word := identEnd(text, 0)
+	if word < len(text) && text[word] != '\t' {
+		return false, nil
+	}
+	var kind Kind
+	switch actionOf(text[:word]) {
+	case aBytes:
+		kind = Data
+	case aCFI:
+		kind = CFI
+	case aAlign:
+		kind = Align
+	default:
+		return false, nil
+	}
+	for k := word; k < len(text); k++ {
+		if stops[text[k]] || text[k] == ' ' && k == len(text)-1 || text[k] == '=' || text[k] == '\r' {
+			return false, nil
+		}
+	}
+	return true, p.add(Stmt{uint32(i), uint32(end), uint32(p.line), kind})
 }
 
 func (p *parser) fail(lo, hi int, format string, args ...any) *SyntaxError {
@@ -247,6 +362,13 @@ func (p *parser) finish() *SyntaxError {
 		s := &p.Sections[i]
 		p.place(s.labels, Loose, -1, 0)
 		s.labels = nil
+	}
+	for i := range p.Folds {
+		f := &p.Folds[i]
+		f.Symbols = make([]int32, len(f.Refs))
+		for k, name := range f.Refs {
+			f.Symbols[k] = p.Lookup(name)
+		}
 	}
 	for i := range p.Symbols {
 		s := &p.Symbols[i]

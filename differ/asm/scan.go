@@ -69,6 +69,9 @@ func lineEnd(text string, i int) int {
 	return len(text)
 }
 
+// stops are the bytes at which statementEnd looks twice.
+var stops = [256]bool{'\n': true, ';': true, '"': true, '\'': true, '#': true, '/': true}
+
 // statementEnd returns the end of the statement that begins at i, without
 // spaces or comment, and where the next one begins. bad is set for a string
 // without an end.
@@ -76,6 +79,12 @@ func statementEnd(text string, i int, d *Dialect) (end, next int, bad bool) {
 	start, end, next := i, i, len(text)
 loop:
 	for i < len(text) {
+		for i < len(text) && !stops[text[i]] {
+			i++
+		}
+		if end = i; i == len(text) {
+			break
+		}
 		switch c := text[i]; {
 		case c == '\n' || c == ';':
 			next = i + 1
