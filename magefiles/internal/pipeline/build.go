@@ -51,7 +51,11 @@ func (r *run) build(ctx context.Context) (*built, error) {
 	for _, stage := range stages {
 		names = append(names, string(stage), filepath.Base(f.Installed(stage)))
 	}
-	return b, r.replace("build", names...)
+	if err := r.replace("build", names...); err != nil {
+		return nil, err
+	}
+	r.o.say("%s: build: %d programs and libraries, with and without the fix", r.spec.Name, len(b.Files)+len(b.Installed))
+	return b, nil
 }
 
 // source returns the folder of the source tree, which is fetched if need be,

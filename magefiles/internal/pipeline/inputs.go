@@ -141,7 +141,7 @@ func (r *run) words() []string {
 // Variables", reproducible-builds.org.
 var readByBuilds = []string{
 	"PATH", "CC", "CXX", "CPP", "CXXCPP", "AS", "LD", "AR", "NM", "RANLIB", "STRIP", "OBJCOPY", "OBJDUMP", "READELF", "HOSTCC", "BUILD_CC",
-	"FC", "F77", "LEX", "YACC", "SHELL", "LIBS", "CROSS_COMPILE", "ARCH", "CONFIG_SITE", "CONFIG_SHELL", "MAKEFILES", "DESTDIR", "PREFIX", "prefix",
+	"FC", "F77", "LEX", "YACC", "LIBS", "CROSS_COMPILE", "ARCH", "CONFIG_SITE", "CONFIG_SHELL", "MAKEFILES", "DESTDIR", "PREFIX", "prefix",
 	"GCC_EXEC_PREFIX", "COMPILER_PATH", "LIBRARY_PATH", "CPATH", "C_INCLUDE_PATH", "CPLUS_INCLUDE_PATH", "LD_RUN_PATH", "LD_LIBRARY_PATH",
 	"LD_PRELOAD", "LDEMULATION", epochName, "BUILD_PATH_PREFIX_MAP", "LANG", "LANGUAGE", "TZ",
 }

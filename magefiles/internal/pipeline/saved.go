@@ -86,7 +86,27 @@ func (r *run) diff(ctx context.Context) error {
 	if err := os.WriteFile(filepath.Join(l.Diff, savedName), data, 0o644); err != nil {
 		return err
 	}
-	return r.replace("diff", filepath.Base(l.Diff))
+	if err := r.replace("diff", filepath.Base(l.Diff)); err != nil {
+		return err
+	}
+	r.o.say("%s: diff: %d functions differ, in %s", s.Name, countFunctions(targets), targetNames(targets))
+	return nil
+}
+
+// countFunctions returns how many functions are changed, new or removed, each
+// once however many targets it is in.
+func countFunctions(targets []Target) int {
+	seen := map[[2]string]bool{}
+	for _, t := range targets {
+		for _, u := range t.Units {
+			for _, f := range u.Changes.Functions {
+				if f.Verdict != differ.Same {
+					seen[[2]string{u.Changes.Unit, f.Name}] = true
+				}
+			}
+		}
+	}
+	return len(seen)
 }
 
 // targetOutputs returns the paths at which the builds linked the spec's
