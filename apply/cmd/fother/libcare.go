@@ -177,9 +177,10 @@ func (l *libcare) patch(ctx context.Context, args []string) int {
 	}
 	c.noteScripts()
 	return l.each(ctx, procs, "No patch(es) applicable to %s have been found", func(pid int) (bool, error) {
+		before := read(pid).Applied
 		res, err := l.apply(ctx, c, pid)
 		if res != nil && err == nil {
-			l.printApplied(res)
+			l.printApplied(res, before)
 		}
 		if err != nil && !(procs.all && errors.Is(err, apply.ErrGone)) {
 			fmt.Fprintf(l.stdout, "Failed to apply patch '%s'\n", clean(path))
@@ -207,13 +208,13 @@ func (l *libcare) apply(ctx context.Context, c *patch, pid int) (*apply.Result, 
 	return res, err
 }
 
-func (l *libcare) printApplied(res *apply.Result) {
+func (l *libcare) printApplied(res *apply.Result, before []apply.Applied) {
 	hunks := 0
 	for _, a := range res.Applied {
 		hunks += len(a.Functions)
-		for _, r := range res.Removed {
-			if r.BuildID == a.BuildID && r.Series == a.Series && r.Level < a.Level {
-				fmt.Fprintf(l.stdout, "%s: replacing patch level %d with level %d\n", clean(filepath.Base(a.Object)), r.Level, a.Level)
+		for _, b := range before {
+			if inForce(b) && b.BuildID == a.BuildID && b.Series == a.Series {
+				fmt.Fprintf(l.stdout, "%s: replacing patch level %d with level %d\n", clean(filepath.Base(a.Object)), b.Level, a.Level)
 				break
 			}
 		}
