@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"debug/elf"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -46,8 +45,17 @@ func newShelf(t *testing.T) *shelf {
 	return s
 }
 
-// publish publishes a patch as a bundle of its own.
-func (s *shelf) publish(p *kpack.Patch) {
+// publish publishes a patch file as a bundle of its own.
+func (s *shelf) publish(file []byte) {
+	s.t.Helper()
+	p, err := kpack.Decode(file)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.publishPatch(p)
+}
+
+func (s *shelf) publishPatch(p *kpack.Patch) {
 	s.t.Helper()
 	file, err := p.Encode()
 	if err != nil {
@@ -88,17 +96,17 @@ func (s *shelf) pull(code int, want string, args ...string) string {
 	return stdout
 }
 
-// child is a running fixture, which answers a line by a number.
-type child struct {
+// asked is the program while it runs, which answers a line by a number.
+type asked struct {
 	t   *testing.T
 	cmd *exec.Cmd
 	in  io.Writer
 	out *bufio.Reader
 }
 
-func startChild(t *testing.T, path string, wrap ...string) *child {
+func ask(t *testing.T, prog *program, wrap ...string) *asked {
 	t.Helper()
-	args := append(wrap, path)
+	args := append(wrap, prog.bin)
 	cmd := exec.Command(args[0], args[1:]...)
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -115,87 +123,47 @@ func startChild(t *testing.T, path string, wrap ...string) *child {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
-	return &child{t, cmd, in, bufio.NewReader(out)}
+	a := &asked{t, cmd, in, bufio.NewReader(out)}
+	a.expect("2") // it runs its own code, no longer the loader's
+	return a
 }
 
-func (c *child) pid() string { return strconv.Itoa(c.cmd.Process.Pid) }
+func (a *asked) pid() string { return strconv.Itoa(a.cmd.Process.Pid) }
 
-func (c *child) expect(want string) {
-	c.t.Helper()
-	fmt.Fprintln(c.in)
-	if got, err := c.out.ReadString('\n'); strings.TrimSpace(got) != want {
-		c.t.Errorf("the program answers %q, %v: want %s", got, err, want)
+func (a *asked) expect(want string) {
+	a.t.Helper()
+	fmt.Fprintln(a.in)
+	if got, err := a.out.ReadString('\n'); strings.TrimSpace(got) != want {
+		a.t.Errorf("the program answers %q, %v: want %s", got, err, want)
 	}
 }
 
-// patchOf is the fixture's patch with another level, whose answer is 42 + level.
-func patchOf(t *testing.T, file string, level specs.Level) *kpack.Patch {
+// stuck is a patch for main, which the program never leaves.
+func stuck(t *testing.T, prog *program) *kpack.Patch {
 	t.Helper()
-	data, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := kpack.Decode(data)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p.Meta.Level = level
-	for _, s := range p.Sections {
-		if s.Kind == kpack.Text {
-			s.Data[1] = byte(42 + level) // movl $43, %eax
-		}
-	}
-	return p
-}
-
-// busyPatch is a patch for main, which the fixture never leaves.
-func busyPatch(t *testing.T, bin, file string) *kpack.Patch {
-	t.Helper()
-	p := patchOf(t, file, 1)
-	f, err := elf.Open(bin)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	syms, err := f.Symbols()
-	if err != nil {
-		t.Fatal(err)
-	}
-	text := f.Section(".text")
-	code, err := text.Data()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, s := range syms {
-		if s.Name == "main" {
-			body := code[s.Value-text.Addr:][:s.Size]
-			fn := &p.Functions[0]
-			fn.Name, fn.Room, fn.Digest, fn.Entry = "main", s.Size, specs.DigestOf(body), body[:min(32, len(body))]
-			fn.Original = specs.Range[specs.VAddr]{Lo: specs.VAddr(s.Value), Hi: specs.VAddr(s.Value + s.Size)}
-		}
-	}
-	p.Meta.Name, p.Meta.Series = "stuck-fix", "stuck"
+	p := prog.build(t, "stuck", 1, "main", 0).Patch
+	p.Meta.Name = "stuck-fix"
 	return p
 }
 
 func TestPull(t *testing.T) {
-	bin, file := fixture(t)
-	s, c := newShelf(t), startChild(t, bin)
+	prog := fixture(t)
+	s, c := newShelf(t), ask(t, prog)
 	if out := s.pull(0, "", "-p", c.pid()); out != "" {
 		t.Errorf("an empty registry: %q", out)
 	}
 	c.expect("2")
-	s.publish(patchOf(t, file, 1))
+	s.publish(prog.patch(t, "default", 1))
 	s.pull(0, "would apply the-fix (series default, level 1) to prog: answer", "-p", c.pid(), "--dry-run")
 	c.expect("2")
 	s.pull(0, "1 bundle applied", "-p", c.pid())
-	c.expect("43")
+	c.expect("41")
 	if out := s.pull(0, "", "-p", c.pid()); out != "" {
 		t.Errorf("a pass with nothing to do says %q", out)
 	}
 	s.pull(0, "has series default, level 1 of ", "-p", c.pid(), "-v")
 
-	s.publish(patchOf(t, file, 3))
+	s.publish(prog.patch(t, "default", 3))
 	var r fleet.Report
 	if err := json.Unmarshal([]byte(s.pull(0, "", "-p", c.pid(), "--json")), &r); err != nil {
 		t.Fatal(err)
@@ -205,19 +173,19 @@ func TestPull(t *testing.T) {
 	} else if res := r.Processes[0].Steps[0].Result; len(res.Applied) != 1 || res.Stop.Total <= 0 {
 		t.Errorf("%+v", res)
 	}
-	c.expect("45")
-	s.publish(patchOf(t, file, 2)) // older than what is there
+	c.expect("43")
+	s.publish(prog.patch(t, "default", 2)) // older than what is there
 	s.pull(0, "", "-p", c.pid())
-	c.expect("45")
+	c.expect("43")
 }
 
 func TestPullFindsProcessesByItself(t *testing.T) {
-	bin, file := fixture(t)
-	s, a, b := newShelf(t), startChild(t, bin), startChild(t, bin)
-	s.publish(patchOf(t, file, 1))
+	prog := fixture(t)
+	s, a, b := newShelf(t), ask(t, prog), ask(t, prog)
+	s.publish(prog.patch(t, "default", 1))
 	out := s.pull(0, "1 release for 2 processes, 2 bundles applied")
-	for _, c := range []*child{a, b} {
-		c.expect("43")
+	for _, c := range []*asked{a, b} {
+		c.expect("41")
 		if !strings.Contains(out, c.pid()+" (prog): applied the-fix") {
 			t.Errorf("no word of %s: %s", c.pid(), out)
 		}
@@ -225,14 +193,13 @@ func TestPullFindsProcessesByItself(t *testing.T) {
 }
 
 func TestPullBusyIsRefused(t *testing.T) {
-	bin, file := fixture(t)
-	s, c := newShelf(t), startChild(t, bin)
-	s.publish(patchOf(t, file, 1))
-	s.publish(busyPatch(t, bin, file))
+	prog := fixture(t)
+	s, c := newShelf(t), ask(t, prog)
+	s.publish(prog.patch(t, "default", 1))
+	s.publishPatch(stuck(t, prog))
 	args := []string{"-p", c.pid(), "--wait", "50ms"}
-	c.expect("2") // it has reached main's loop
 	s.pull(4, "(prog) is in main at 0x", args...)
-	c.expect("43") // the other one went in
+	c.expect("41") // the other one went in
 	var r fleet.Report
 	if err := json.Unmarshal([]byte(s.pull(4, "give the threads longer with --wait", append(args, "--json")...)), &r); err != nil {
 		t.Fatal(err)
@@ -245,15 +212,14 @@ func TestPullBusyIsRefused(t *testing.T) {
 		t.Errorf("%+v", f)
 	}
 	// An error goes before a refusal.
-	id := patchOf(t, file, 1).Target.BuildID
-	s.release(registry.Release{Package: "junk", Series: "junk", Level: 1, BuildIDs: []specs.BuildID{id}, Bundle: []byte("no bundle")})
+	s.release(registry.Release{Package: "junk", Series: "junk", Level: 1, BuildIDs: []specs.BuildID{prog.id}, Bundle: []byte("no bundle")})
 	s.pull(1, "junk-1.kpatch.tar.zst: not a bundle", args...)
 }
 
 func TestPullTrustsRootAlone(t *testing.T) {
-	bin, file := fixture(t)
-	s, c := newShelf(t), startChild(t, bin)
-	s.publish(patchOf(t, file, 1))
+	prog := fixture(t)
+	s, c := newShelf(t), ask(t, prog)
+	s.publish(prog.patch(t, "default", 1))
 	args := []string{"-p", c.pid()}
 	other := newShelf(t)
 	keep := s.root
@@ -293,13 +259,13 @@ func TestPullTrustsRootAlone(t *testing.T) {
 	c.expect("2")
 	os.WriteFile(bundles[0], good, 0o644)
 	s.pull(0, "applied", args...)
-	c.expect("43")
+	c.expect("41")
 }
 
 func TestPullFromServer(t *testing.T) {
-	bin, file := fixture(t)
-	s, c := newShelf(t), startChild(t, bin)
-	s.publish(patchOf(t, file, 1))
+	prog := fixture(t)
+	s, c := newShelf(t), ask(t, prog)
+	s.publish(prog.patch(t, "default", 1))
 	var asked []string
 	files := http.FileServer(http.Dir(s.dir))
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -316,7 +282,7 @@ func TestPullFromServer(t *testing.T) {
 		}
 	}
 	pull(0, "")
-	c.expect("43")
+	c.expect("41")
 	asked = nil
 	pull(0, "")
 	if len(asked) != 2 {
@@ -324,14 +290,14 @@ func TestPullFromServer(t *testing.T) {
 	}
 	// With the store down, what is known still holds: also for a new process.
 	server.Close()
-	c = startChild(t, bin)
+	c = ask(t, prog)
 	pull(1, "fother: error: registry "+server.URL+": ")
-	c.expect("43")
+	c.expect("41")
 }
 
 func TestPullCacheIsCleaned(t *testing.T) {
-	bin, file := fixture(t)
-	s, c := newShelf(t), startChild(t, bin)
+	prog := fixture(t)
+	s, c := newShelf(t), ask(t, prog)
 	kept := func(want int) {
 		t.Helper()
 		names, err := filepath.Glob(filepath.Join(s.state, "*", "bundles", "*"))
@@ -348,10 +314,10 @@ func TestPullCacheIsCleaned(t *testing.T) {
 			t.Errorf("%d bundles in the cache: want %d: %v", n, want, names)
 		}
 	}
-	s.publish(patchOf(t, file, 1))
+	s.publish(prog.patch(t, "default", 1))
 	s.pull(0, "applied")
 	kept(1)
-	s.publish(patchOf(t, file, 2))
+	s.publish(prog.patch(t, "default", 2))
 	s.pull(0, "applied", "-p", c.pid()) // one process cannot tell what the others need
 	kept(2)
 	s.pull(0, "")
