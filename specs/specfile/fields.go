@@ -10,32 +10,33 @@ import (
 type field struct {
 	key      string
 	required bool
+	schema   *node
 	// set reads the value n into s.
 	set func(p *parser, s *specs.Spec, n *yaml.Node)
 }
 
 // fields are all keys in the order in which Format writes them.
 var fields = []field{
-	{"name", true, func(p *parser, s *specs.Spec, n *yaml.Node) { s.Name = p.name(n) }},
-	{"description", false, func(p *parser, s *specs.Spec, n *yaml.Node) { s.Description = p.text(n) }},
-	{"source", false, func(p *parser, _ *specs.Spec, n *yaml.Node) { p.source = n }},
-	{"checksum", false, func(p *parser, _ *specs.Spec, n *yaml.Node) { p.checksum = n }},
-	{"patches", true, func(p *parser, s *specs.Spec, n *yaml.Node) {
+	{"name", true, nameSchema, func(p *parser, s *specs.Spec, n *yaml.Node) { s.Name = p.name(n) }},
+	{"description", false, descriptionSchema, func(p *parser, s *specs.Spec, n *yaml.Node) { s.Description = p.text(n) }},
+	{"source", false, sourceSchema, func(p *parser, _ *specs.Spec, n *yaml.Node) { p.source = n }},
+	{"checksum", false, checksumSchema, func(p *parser, _ *specs.Spec, n *yaml.Node) { p.checksum = n }},
+	{"patches", true, patchesSchema, func(p *parser, s *specs.Spec, n *yaml.Node) {
 		s.Patches = p.list(n, "patches", 1, func(n *yaml.Node) string { return p.path(n, wantFile) })
 	}},
-	{"configure", false, func(p *parser, s *specs.Spec, n *yaml.Node) { s.Configure = p.list(n, "shell commands", 0, p.command) }},
-	{"build", false, func(p *parser, s *specs.Spec, n *yaml.Node) { s.Build = p.list(n, "shell commands", 1, p.command) }},
-	{"install", false, func(p *parser, s *specs.Spec, n *yaml.Node) { s.Install = p.list(n, "shell commands", 0, p.command) }},
-	{"env", false, func(p *parser, s *specs.Spec, n *yaml.Node) { s.Env = p.env(n) }},
-	{"targets", false, func(p *parser, s *specs.Spec, n *yaml.Node) {
+	{"configure", false, configureSchema, func(p *parser, s *specs.Spec, n *yaml.Node) { s.Configure = p.list(n, "shell commands", 0, p.command) }},
+	{"build", false, buildSchema, func(p *parser, s *specs.Spec, n *yaml.Node) { s.Build = p.list(n, "shell commands", 1, p.command) }},
+	{"install", false, installSchema, func(p *parser, s *specs.Spec, n *yaml.Node) { s.Install = p.list(n, "shell commands", 0, p.command) }},
+	{"env", false, envSchema, func(p *parser, s *specs.Spec, n *yaml.Node) { s.Env = p.env(n) }},
+	{"targets", false, targetsSchema, func(p *parser, s *specs.Spec, n *yaml.Node) {
 		s.Targets = unique(p, n, p.list(n, "targets", 0, p.target))
 	}},
-	{"series", false, func(p *parser, s *specs.Spec, n *yaml.Node) { s.Series = p.series(n) }},
-	{"level", false, func(p *parser, s *specs.Spec, n *yaml.Node) { s.Level = p.level(n) }},
-	{"cves", false, func(p *parser, s *specs.Spec, n *yaml.Node) {
+	{"series", false, seriesSchema, func(p *parser, s *specs.Spec, n *yaml.Node) { s.Series = p.series(n) }},
+	{"level", false, levelSchema, func(p *parser, s *specs.Spec, n *yaml.Node) { s.Level = p.level(n) }},
+	{"cves", false, cvesSchema, func(p *parser, s *specs.Spec, n *yaml.Node) {
 		s.CVEs = unique(p, n, p.list(n, "CVE numbers", 0, p.cve))
 	}},
-	{"consistency", false, func(p *parser, s *specs.Spec, n *yaml.Node) { s.Consistency = p.consistency(n) }},
+	{"consistency", false, consistencySchema, func(p *parser, s *specs.Spec, n *yaml.Node) { s.Consistency = p.consistency(n) }},
 }
 
 // keys are the known keys, in the order of fields.

@@ -347,10 +347,17 @@ func TestRead(t *testing.T) {
 	}
 }
 
+// roundTrips are specs that set every field.
+var roundTrips = []string{
+	everything,
+	"name: n\npatches: [a.patch]\nsource: https://h/a.tar.gz\nchecksum: " + sum + "\n",
+	"name: \"12\"\npatches: [a.patch]\nbuild: [\"true\", \"# no comment\", ' x ', \"null\", \"a\\nb\"]\n",
+}
+
 // TestFormat holds that Parse reads what Format writes.
 func TestFormat(t *testing.T) {
 	dir := folder(t)
-	for _, in := range []string{everything, "name: \"12\"\npatches: [a.patch]\nbuild: [\"true\", \"# no comment\", ' x ', \"null\", \"a\\nb\"]\n"} {
+	for _, in := range roundTrips {
 		want, err := specfile.Parse("x.yaml", dir, []byte(in))
 		if err != nil {
 			t.Fatal(err)
@@ -408,6 +415,9 @@ func FuzzParse(f *testing.F) {
 				t.Fatalf("error without a place: %v", err)
 			}
 			return
+		}
+		if err := validate(t, data); err != nil {
+			t.Fatalf("the schema refuses what the parser takes: %v", err)
 		}
 		text, err := specfile.Format(s, dir)
 		if err != nil {
