@@ -161,7 +161,7 @@ func (plan *Plan) transaction() *transaction {
 		current := map[specs.Addr][]byte{}
 		if s.replaced != nil {
 			t.outs = append(t.outs, s.replaced)
-			t.zones = append(t.zones, goingZone(s.replaced))
+			t.zones = append(t.zones, goingZones(s.replaced, s.nextCall)...)
 			for _, f := range s.replaced.Functions {
 				current[f.Site] = f.New
 			}
@@ -182,25 +182,6 @@ func (plan *Plan) transaction() *transaction {
 	return t
 }
 
-// zones are the original bodies and cold parts of the functions that s changes.
-func (s *step) zones() []zone {
-	var all []zone
-	for i, f := range s.record.Functions {
-		z := zone{
-			Range: specs.Range[specs.Addr]{Lo: f.Lo, Hi: f.Hi}, function: f.Name, object: s.record.Object,
-			entries: []specs.Addr{f.Lo},
-		}
-		all = append(all, z)
-		if cold := s.patch.Functions[i].Cold; cold.Size() > 0 {
-			bias := s.object.image.Bias
-			z.Range = specs.Range[specs.Addr]{Lo: bias.Addr(cold.Lo), Hi: bias.Addr(cold.Hi)}
-			z.entries = nil
-			all = append(all, z)
-		}
-	}
-	return all
-}
-
 // restores are the changes that take r's entries away at the given sites.
 func restores(r *record, sites map[specs.Addr][]byte) []change {
 	var all []change
@@ -210,19 +191,6 @@ func restores(r *record, sites map[specs.Addr][]byte) []change {
 		}
 	}
 	return all
-}
-
-// goingZone is the code of a patch that goes away.
-func goingZone(r *record) zone {
-	z := zone{Range: r.text(), object: r.Object, going: true, function: "patch " + r.Name}
-	if len(r.Functions) == 1 {
-		z.function = r.Functions[0].Name + " (patched)"
-	}
-	for _, f := range r.Functions {
-		z.entries = append(z.entries, f.Entry)
-	}
-	slices.Sort(z.entries)
-	return z
 }
 
 // Selector names patches to revert. The zero value names all.
@@ -279,7 +247,7 @@ func (p *Process) freeRetired(ctx context.Context, res *Result, o Options) error
 	for _, r := range p.records {
 		if r.state == retired {
 			t.outs = append(t.outs, r)
-			t.zones = append(t.zones, goingZone(r))
+			t.zones = append(t.zones, goingZones(r, nextCall)...)
 		}
 	}
 	if len(t.outs) == 0 {
@@ -303,7 +271,7 @@ func (p *Process) freeRetired(ctx context.Context, res *Result, o Options) error
 // remove adds the reverting of r to t.
 func (t *transaction) remove(r *record) {
 	t.outs = append(t.outs, r)
-	t.zones = append(t.zones, goingZone(r))
+	t.zones = append(t.zones, goingZones(r, nextCall)...)
 	sites := make(map[specs.Addr][]byte)
 	for _, f := range r.Functions {
 		sites[f.Site] = f.New

@@ -204,7 +204,7 @@ func (p *Process) stopOnce(g *ptrace.Group, in *inspector, t *transaction, o com
 	lap(&stop.Interrupt)
 	threads := g.Threads()
 	stop.Threads = len(threads)
-	in.fresh = false
+	in.fresh, in.left = false, nil
 	busy, err = in.busy(threads)
 	lap(&stop.Inspect)
 	if err != nil || len(busy) > 0 {
@@ -214,7 +214,7 @@ func (p *Process) stopOnce(g *ptrace.Group, in *inspector, t *transaction, o com
 	err = p.switchEntries(t)
 	lap(&stop.Write)
 	if o.stacks != nil {
-		o.stacks.note(in, threads, t.outs)
+		o.stacks.note(in, threads, slices.DeleteFunc(slices.Clone(t.outs), func(r *record) bool { return slices.Contains(in.left, r) }))
 	}
 	return nil, err
 }

@@ -165,7 +165,8 @@ func (p *Process) free(records []*record, stacks *stackUses, res *Result) (freed
 		return nil, fmt.Errorf("the functions are as they were, but memory is left: %w", err)
 	}
 	for i, r := range records {
-		if referred[i] && r.state != staged {
+		inside := r.mayBeLeft() && !slices.Contains(stacks.proven, r)
+		if (referred[i] || inside) && r.state != staged {
 			res.Kept = append(res.Kept, r.describe())
 		} else {
 			freed = append(freed, r)

@@ -129,7 +129,13 @@ func FuzzRecord(f *testing.F) {
 				t.Errorf("accepted %+v", fn)
 			}
 		}
-		goingZone(r)
+		size := uint64(0)
+		for _, z := range goingZones(r, nextCall) {
+			size += z.Size()
+		}
+		if size != r.text().Size() {
+			t.Errorf("zones of %d bytes for code of %d", size, r.text().Size())
+		}
 		r.describe()
 	})
 }

@@ -67,6 +67,11 @@ API int busy(int x) { pause_a_little(900000); return x + 1; }
 /* never comes back */
 API int forever(int x) { for (;;) pause_a_little(10000000); return x; }
 
+volatile int ending;
+static volatile int served, servings, inside;
+/* a worker's loop: is left only to end */
+API int serve(int x) { while (!ending) pause_a_little(500000); return x + 1; }
+
 static void die(const char *what, long n) { printf("BAD %s %ld\n", what, n); fflush(stdout); _exit(3); }
 static double now(void) { struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return t.tv_sec + t.tv_nsec / 1e9; }
 static volatile unsigned long calls, naps;
@@ -109,6 +114,7 @@ static void *run(void *arg)
 	if (!strcmp(kind, "call")) for (;;) { int v = answer(1); if (v != 2 && v != 43) die("answer", v); calls++; }
 	if (!strcmp(kind, "busy")) for (;;) { busy(1); pause_a_little(100000); }
 	if (!strcmp(kind, "forever")) forever(1);
+	if (!strcmp(kind, "serve")) for (;;) { inside = 1; served = serve(1); inside = 0; servings++; while (ending) pause_a_little(100000); }
 	if (!strcmp(kind, "sleep")) for (;;) {
 		double a = now();
 		struct timespec t = {0, 200000000};
@@ -159,6 +165,7 @@ int main(int argc, char **argv)
 		if (!strcmp(line, "keep\n")) { kept = text(); printf("%s\n", kept); }
 		if (!strcmp(line, "kept\n")) printf("%s\n", kept);
 		if (!strcmp(line, "wipe\n")) { wipe(); printf("wiped\n"); }
+		if (!strcmp(line, "end\n")) { while (!inside) pause_a_little(100000); int n = servings; ending = 1; while (servings == n) pause_a_little(100000); printf("%d\n", served); ending = 0; while (!inside) pause_a_little(100000); pause_a_little(2000000); }
 		if (!strncmp(line, "gap", 3)) { printf("%.0f\n", longest_gap * 1e9); longest_gap = 0; }
 		fflush(stdout);
 	}
@@ -253,6 +260,8 @@ busy.kpatch:
 	.cfi_endproc
 	.size busy.kpatch, .-busy.kpatch
 `,
+	"serve":  serving(43),
+	"serve2": serving(44),
 	"forever": `
 	.section .kpatch.text,"ax",@progbits
 	.globl forever.kpatch
@@ -263,6 +272,30 @@ forever.kpatch:
 	.cfi_endproc
 	.size forever.kpatch, .-forever.kpatch
 `,
+}
+
+// serving is a body of serve that stays until it is told to end.
+func serving(answer int) string {
+	return fmt.Sprintf(`
+	.section .kpatch.text,"ax",@progbits
+	.globl serve.kpatch
+	.type serve.kpatch, @function
+serve.kpatch:
+	.cfi_startproc
+	pushq %%rbx
+	.cfi_adjust_cfa_offset 8
+	.cfi_offset rbx, -16
+	jmp 2f
+1:	movl $500000, %%edi
+	call pause_a_little
+2:	cmpl $0, ending(%%rip)
+	je 1b
+	movl $%d, %%eax
+	popq %%rbx
+	ret
+	.cfi_endproc
+	.size serve.kpatch, .-serve.kpatch
+`, answer)
 }
 
 // workdir keeps what tests compile until all have run.
@@ -325,9 +358,14 @@ func openELF(t testing.TB, path string) *elfobj.File {
 // for the function whose name it begins with, without digits.
 func patchFor(t testing.TB, bin string, series specs.Series, level specs.Level, names ...string) *kpack.Patch {
 	t.Helper()
+	return patchWith(t, bin, kpack.Meta{Name: strings.Join(names, "-"), Series: series, Level: level}, names...)
+}
+
+func patchWith(t testing.TB, bin string, meta kpack.Meta, names ...string) *kpack.Patch {
+	t.Helper()
 	in := kpack.BuildInput{
 		Arch: arch.X86_64, Name: filepath.Base(bin), Original: openELF(t, bin), Patched: openELF(t, bin+".patched"),
-		Meta: kpack.Meta{Name: strings.Join(names, "-"), Series: series, Level: level},
+		Meta: meta,
 	}
 	for _, n := range names {
 		s := filepath.Join(t.TempDir(), n+".s")

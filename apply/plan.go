@@ -283,7 +283,10 @@ func (s *step) link(p *Process, base specs.Addr) error {
 // redirect works out the bytes that lead from function f to entry.
 func (s *step) redirect(p *Process, f kpack.Function, entry specs.Addr) (recordedFunction, error) {
 	bias := s.object.image.Bias
-	r := recordedFunction{Name: f.Name, File: f.File, Lo: bias.Addr(f.Original.Lo), Hi: bias.Addr(f.Original.Hi), Entry: entry}
+	r := recordedFunction{
+		Name: f.Name, File: f.File, Lo: bias.Addr(f.Original.Lo), Hi: bias.Addr(f.Original.Hi),
+		Entry: entry, Size: s.patch.Symbols[f.Symbol].Size, NextCall: f.NextCall,
+	}
 	old, err := p.original(r.Lo, min(f.Room, maxEntry))
 	if err != nil {
 		return r, err

@@ -84,8 +84,7 @@ func (pr *prover) inside(in *inspector, t *ptrace.Thread, h *hit) *hit {
 	for i, f := range pr.frames {
 		for j := range in.zones {
 			z := &in.zones[j]
-			// The first instruction of a function that stays has not run yet.
-			if z.Contains(f.At) && (i > 0 || z.going || f.At != z.Lo) {
+			if z.holds(f, i == 0) && !in.leave(z) {
 				return &hit{z, f.PC}
 			}
 		}
@@ -94,4 +93,15 @@ func (pr *prover) inside(in *inspector, t *ptrace.Thread, h *hit) *hit {
 		return h
 	}
 	return nil
+}
+
+// holds reports whether frame f, the innermost or not, is in z.
+func (z *zone) holds(f unwind.Frame, innermost bool) bool {
+	switch {
+	case z.overwritten:
+		return z.Contains(f.PC) && f.PC != z.Lo
+	case innermost && !z.going && f.At == z.Lo:
+		return false // the first instruction of a function that stays has not run yet
+	}
+	return z.Contains(f.At)
 }

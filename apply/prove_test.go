@@ -35,7 +35,7 @@ func TestWalkThroughPatch(t *testing.T) {
 			return err
 		}
 		pr := newProver(p)
-		patch, main := goingZone(p.records[0]), zone{Range: specs.Range[specs.Addr]{Lo: 1, Hi: 2}}
+		patch, main := goingZones(p.records[0], nextCall)[0], zone{Range: specs.Range[specs.Addr]{Lo: 1, Hi: 2}}
 		stale := &hit{&main, 1}
 		for _, th := range g.Threads() {
 			if h := pr.inside(newInspector(p, []zone{main}), th, stale); h != nil {

@@ -92,6 +92,10 @@ type recordedFunction struct {
 	Lo    specs.Addr `json:"lo"`
 	Hi    specs.Addr `json:"hi"`
 	Entry specs.Addr `json:"entry"`
+	// Size is that of the new body, 0 if it is not known.
+	Size uint64 `json:"size,omitempty"`
+	// NextCall is set if calls that were under way could go on in the old code.
+	NextCall bool `json:"next_call,omitempty"`
 	// Site is where New replaced Old, which are as long as each other.
 	Site specs.Addr `json:"site"`
 	Old  []byte     `json:"old"`

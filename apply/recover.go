@@ -158,7 +158,7 @@ func (p *Process) settleChanges(t *transaction) {
 	}
 	for _, r := range t.outs {
 		note(r, false)
-		t.zones = append(t.zones, goingZone(r))
+		t.zones = append(t.zones, goingZones(r, nextCall)...)
 	}
 	for _, r := range t.keeps {
 		note(r, true)

@@ -9,25 +9,6 @@ import (
 	"github.com/fother/fother/specs"
 )
 
-// zone is code in which no thread may be at the commit.
-type zone struct {
-	specs.Range[specs.Addr]
-	function, object string
-	// entries are addresses that are function pointers when they are found on
-	// a stack. Sorted.
-	entries []specs.Addr
-	// going is set where the code itself goes away: then a thread that is about
-	// to run its first instruction is inside, too, and so is one that has its
-	// address in a register.
-	going bool
-}
-
-// entry reports whether a is the first instruction of a function of z.
-func (z *zone) entry(a specs.Addr) bool {
-	_, found := slices.BinarySearch(z.entries, a)
-	return found
-}
-
 // redZone is how far below the stack pointer a leaf function keeps data.
 // Source: psABI x86-64, 3.2.2; none elsewhere, where it does no harm.
 const redZone = 128
@@ -53,8 +34,10 @@ type inspector struct {
 	// set if a hit was taken for real for want of it.
 	prover   *prover
 	unproven bool
-	buf      []byte
-	spans    []ptrace.Span
+	// left are the patches out of use that a thread was found in; see zone.
+	left  []*record
+	buf   []byte
+	spans []ptrace.Span
 }
 
 func newInspector(p *Process, zones []zone) *inspector {
@@ -152,14 +135,14 @@ func (in *inspector) registers(t *ptrace.Thread) *hit {
 	pc := t.Regs.PC()
 	for i := range in.zones {
 		z := &in.zones[i]
-		if z.Contains(pc) && (z.going || !z.entry(pc)) {
+		if z.Contains(pc) && (z.going || !z.entry(pc)) && !in.leave(z) {
 			return &hit{z, pc}
 		}
 		if !z.going {
 			continue
 		}
 		for _, v := range t.Regs.General() {
-			if z.Contains(specs.Addr(v)) {
+			if z.Contains(specs.Addr(v)) && !in.leave(z) {
 				return &hit{z, specs.Addr(v)}
 			}
 		}
@@ -168,6 +151,14 @@ func (in *inspector) registers(t *ptrace.Thread) *hit {
 		return in.word(link)
 	}
 	return nil
+}
+
+// leave reports whether threads may be in z, and notes that one is.
+func (in *inspector) leave(z *zone) bool {
+	if z.left != nil && !slices.Contains(in.left, z.left) {
+		in.left = append(in.left, z.left)
+	}
+	return z.left != nil
 }
 
 // word reports the zone that a return address points into.
@@ -180,7 +171,7 @@ func (in *inspector) word(a specs.Addr) *hit {
 		if !z.Contains(a) {
 			continue
 		}
-		if !z.entry(a) {
+		if !z.entry(a) && !in.leave(z) {
 			return &hit{z, a}
 		}
 	}
