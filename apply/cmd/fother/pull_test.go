@@ -62,7 +62,11 @@ func (s *shelf) publishPatch(p *kpack.Patch) {
 		s.t.Fatal(err)
 	}
 	m := p.Meta
-	data, err := bundle.Encode(bundle.Manifest{Name: m.Name, Series: m.Series, Level: m.Level, Description: m.Description, CVEs: m.CVEs, Created: time.Unix(1e9, 0).UTC()}, [][]byte{file})
+	manifest := bundle.Manifest{Name: m.Name, Series: m.Series, Level: m.Level, Description: m.Description, CVEs: m.CVEs, Created: time.Unix(1e9, 0).UTC()}
+	if m.Producer != "" {
+		manifest.Toolchain = []string{m.Producer}
+	}
+	data, err := bundle.Encode(manifest, [][]byte{file})
 	if err != nil {
 		s.t.Fatal(err)
 	}

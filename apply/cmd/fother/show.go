@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"flag"
@@ -138,25 +139,9 @@ func (c *show) file(ctx context.Context, path string) (*shown, error) {
 		return s, err
 	}
 	s.Size, s.Digest = int64(len(data)), specs.DigestOf(data)
-	var patches []*kpack.Patch
-	if bundle.Is(data) {
-		b, err := bundle.Decode(data)
-		if err != nil {
-			return s, fmt.Errorf("%s: %w", path, err)
-		}
-		s.Kind, s.Manifest, patches = "bundle", b.Manifest, b.Patches
-		for i, p := range patches {
-			s.Patches = append(s.Patches, contentsOf(p, len(b.Files[i])))
-		}
-	} else {
-		p, err := kpack.Decode(data)
-		if err != nil {
-			return s, fmt.Errorf("%s: %w", path, err)
-		}
-		m := p.Meta
-		s.Kind, patches = "patch", []*kpack.Patch{p}
-		s.Manifest = bundle.Manifest{Name: m.Name, Series: m.Series, Level: m.Level, Description: m.Description, CVEs: m.CVEs, Consistency: m.Consistency}
-		s.Patches = []contents{contentsOf(p, len(data))}
+	patches, err := s.decode(data)
+	if err != nil {
+		return s, err
 	}
 	if s.Signatures, err = signaturesBeside(path); err != nil {
 		return s, err
@@ -167,6 +152,33 @@ func (c *show) file(ctx context.Context, path string) (*shown, error) {
 		}
 	}
 	return s, nil
+}
+
+// decode fills in what the file's content says.
+func (s *shown) decode(data []byte) ([]*kpack.Patch, error) {
+	if bytes.HasPrefix(data, []byte(libcareMagic)) {
+		return nil, &libcareFileError{s.File}
+	}
+	if bundle.Is(data) {
+		b, err := bundle.Decode(data)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", s.File, err)
+		}
+		s.Kind, s.Manifest = "bundle", b.Manifest
+		for i, p := range b.Patches {
+			s.Patches = append(s.Patches, contentsOf(p, len(b.Files[i])))
+		}
+		return b.Patches, nil
+	}
+	p, err := kpack.Decode(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", s.File, err)
+	}
+	m := p.Meta
+	s.Kind = "patch"
+	s.Manifest = bundle.Manifest{Name: m.Name, Series: m.Series, Level: m.Level, Description: m.Description, CVEs: m.CVEs, Consistency: m.Consistency}
+	s.Patches = []contents{contentsOf(p, len(data))}
+	return []*kpack.Patch{p}, nil
 }
 
 // readAny reads a regular file that anybody may have written.
