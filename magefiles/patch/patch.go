@@ -21,7 +21,6 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"syscall"
 
 	"github.com/magefile/mage/mg"
 
@@ -139,38 +138,10 @@ func run(ctx context.Context, spec string, do func(specs.Spec, pipeline.Options)
 		return err
 	}
 	o.Spec = spec
-	folder, err := lock(pipeline.FolderOf(s, o))
+	folder, err := pipeline.Lock(string(pipeline.FolderOf(s, o)))
 	if err != nil {
 		return err
 	}
 	defer folder.Close()
 	return do(s, o)
-}
-
-// lock keeps other runs away from the work folder of a spec until the file
-// that it returns is closed.
-func lock(folder pipeline.Folder) (*os.File, error) {
-	if err := os.MkdirAll(string(folder), 0o755); err != nil {
-		return nil, err
-	}
-	f, err := os.Open(string(folder))
-	if err != nil {
-		return nil, err
-	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		f.Close()
-		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, &lockedError{folder}
-		}
-		return nil, &os.PathError{Op: "lock", Path: string(folder), Err: err}
-	}
-	return f, nil
-}
-
-// lockedError means that another run works in the folder.
-type lockedError struct{ folder pipeline.Folder }
-
-func (e *lockedError) Error() string { return "another run works in " + string(e.folder) }
-func (e *lockedError) Hint() string {
-	return "wait until it has ended, or set FOTHER_WORK to another folder"
 }

@@ -25,6 +25,11 @@ var stages = []specs.Stage{specs.StageOriginal, specs.StagePatched}
 // takes its place when both builds have succeeded.
 func (r *run) build(ctx context.Context) (*built, error) {
 	f, fresh := r.folder, r.folder.fresh()
+	lock, err := Lock(f.site())
+	if err != nil {
+		return nil, err
+	}
+	defer lock.Close()
 	for _, dir := range []string{f.Tree(), f.destdir(), string(fresh)} {
 		if err := os.RemoveAll(dir); err != nil {
 			return nil, err
@@ -54,7 +59,7 @@ func (r *run) build(ctx context.Context) (*built, error) {
 	if err := r.replace("build", names...); err != nil {
 		return nil, err
 	}
-	r.o.say("%s: build: %d programs and libraries, with and without the fix", r.spec.Name, len(b.Files)+len(b.Installed))
+	r.o.say("%s: build: %s, with and without the fix", r.spec.Name, plural(len(b.Files)+len(b.Installed), "program or library", "programs and libraries"))
 	return b, nil
 }
 

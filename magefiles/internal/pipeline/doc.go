@@ -4,16 +4,30 @@
 // In call order, each step reading what the one before left in the work
 // folder:
 //
-//   - [Build] copies the source tree, builds it under capture, replaces it by a
-//     patched copy at the same path and builds that.
+//   - [Build] copies or fetches the source tree, builds it under capture,
+//     replaces it by a patched copy at the same path and builds that.
 //   - [Diff] pairs the deliverables of the two builds and their units, and
 //     compares the units that differ.
-//   - [Pack] assembles what changed, binds it to each target and writes one
-//     .kpatch file for each target, named by its build-id.
+//   - [Pack] assembles what changed, binds it to each target, writes one
+//     .kpatch file for each, named by its build-id, and the bundle of all.
+//   - The verification reads the bundle as a host would and holds it against
+//     the original build.
+//   - [Publish] signs the bundle and puts it into the registry.
 //
-// The work folder of a spec is WORK/NAME-LEVEL: tree (the source as it was
-// built last), store (the capture), diff (patch assembly, for people), patches
-// (the result), and a log of each build.
+// [Make] takes all steps up to the verification that are not up to date, and
+// [Step] one, if those before it are up to date. Whether one is, its stamp
+// tells: a file with the digests of everything that the step depended on and of
+// what it left. Steps work beside what was there and replace it at their end,
+// so that one that fails leaves it as it was.
 //
-// Nothing here touches a process: that is the work of package apply.
+// The work folder of a spec is WORK/NAME-LEVEL: original and patched (the trees
+// after the builds), installed-original and installed-patched (what install
+// commands left below DESTDIR), store (the capture), diff (patch assembly, for
+// people), patches and NAME-LEVEL.kpatch.tar.zst (the result), a log of each
+// build and a stamp of each step. All builds of one name run in
+// WORK/build/NAME, so that all levels have one original.
+//
+// [DiffAt] and [PackAt] are two of the steps for builds that were made
+// elsewhere, without stamps. Nothing here touches a process: that is the work
+// of package apply.
 package pipeline

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"path/filepath"
+	"strings"
 
 	"github.com/fother/fother/specs"
 )
@@ -67,9 +68,20 @@ func (f Folder) Layout() Layout {
 
 func (f Folder) path(name string) string { return filepath.Join(string(f), name) }
 
+// site is the folder in which the builds of all levels of a release run. Their
+// path gets into debug data and so into build-ids: a patch of level 2 has to be
+// made from the same original build as that of level 1.
+func (f Folder) site() string {
+	name := filepath.Base(string(f))
+	if i := strings.LastIndexByte(name, '-'); i > 0 {
+		name = name[:i] // without the level
+	}
+	return filepath.Join(filepath.Dir(string(f)), "build", name)
+}
+
 // Tree is where both builds run. It is there only while they do, and after one
 // that failed.
-func (f Folder) Tree() string { return f.path("tree") }
+func (f Folder) Tree() string { return filepath.Join(f.site(), "tree") }
 
 // Original is the tree of the original build as it was after it.
 func (f Folder) Original() string { return f.path("original") }
@@ -85,7 +97,7 @@ func (f Folder) Patches() string { return f.path("patches") }
 
 // destdir is where the install commands of both builds install to: like the
 // tree, it has to have one path for both.
-func (f Folder) destdir() string { return f.path("installed") }
+func (f Folder) destdir() string { return filepath.Join(f.site(), "installed") }
 
 func (f Folder) store() string            { return f.path("store") }
 func (f Folder) diff() string             { return f.path("diff") }

@@ -25,3 +25,11 @@ func Report(w io.Writer, targets []Target) {
 		}
 	}
 }
+
+// plural says how many there are of something.
+func plural(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}

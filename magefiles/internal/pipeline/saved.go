@@ -89,7 +89,7 @@ func (r *run) diff(ctx context.Context) error {
 	if err := r.replace("diff", filepath.Base(l.Diff)); err != nil {
 		return err
 	}
-	r.o.say("%s: diff: %d functions differ, in %s", s.Name, countFunctions(targets), targetNames(targets))
+	r.o.say("%s: diff: %s, in %s", s.Name, plural(countFunctions(targets), "function differs", "functions differ"), targetNames(targets))
 	return nil
 }
 

@@ -61,7 +61,7 @@ func (r *run) verify(ctx context.Context) error {
 	if err := errors.Join(append(reasons, ctx.Err())...); err != nil {
 		return err
 	}
-	r.o.say("%s: verify: %d patches fit the original build", r.spec.Name, len(b.Patches))
+	r.o.say("%s: verify: %s the original build", r.spec.Name, plural(len(b.Patches), "patch fits", "patches fit"))
 	return nil
 }
 
