@@ -392,6 +392,11 @@ func TestSamples(t *testing.T) {
 		} else if want := filepath.Base(filepath.Dir(f)); s.Name != want {
 			t.Errorf("%s: name %q, want that of the folder", f, s.Name)
 		}
+		if data, err := os.ReadFile(f); err != nil {
+			t.Error(err)
+		} else if err := validate(t, data); err != nil {
+			t.Errorf("%s: %v", f, err)
+		}
 	}
 }
 
