@@ -40,15 +40,15 @@ const (
 // libcare is LibCare's name of this command.
 const libcare = "libcare-patch-make"
 
-const usage = `Makes live patches for the project in the current folder, which is built with make.
+const usage = `Makes live patches for the project in the current folder, built with make.
 
 usage: %s [-h] [-u|-c] [-v] [-s DIR] [-d VAR] PATCH...
 
   -h, --help         show this
   -u, --update       only make the patches again from the builds of the last run
   -c, --clean        make clean before each build, and at the end
-  -s, --srcdir DIR   apply the patches in DIR: for builds outside of the source tree
-  -d, --destdir VAR  the variable that tells make install where to; DESTDIR if not given
+  -s, --srcdir DIR   apply the patches in DIR: for builds beside the source tree
+  -d, --destdir VAR  what tells make install where to; DESTDIR if not given
   -v, --verbose      show what the builds print
 
 A PATCH is a unified diff, applied as by patch -p1 and taken back at the end.

@@ -39,7 +39,7 @@ func (r *run) build(ctx context.Context) (*state, error) {
 		return nil, err
 	}
 	start := time.Now()
-	if err := r.original(ctx); err != nil {
+	if err := r.original(ctx, slices.Contains(s.Folders, r.Original)); err != nil {
 		return nil, r.explain(err)
 	}
 	original, err := compiler.Load(r.store(), specs.StageOriginal)
@@ -76,11 +76,6 @@ func (r *run) prepare() (*state, error) {
 		ours := slices.Contains(s.Folders, folder)
 		if len(entries) > 0 && !ours && folder == r.Patched {
 			return nil, hinted(ErrUsage, "name an empty folder, or one that is not there", "%s=%s: it is not empty", name, folder)
-		}
-		if r.Clean && ours {
-			if err := os.RemoveAll(folder); err != nil {
-				return nil, err
-			}
 		}
 		if err := os.MkdirAll(folder, 0o755); err != nil {
 			return nil, err
@@ -157,8 +152,9 @@ func (r *run) clock() []string {
 	return []string{name + "=" + string(data)}
 }
 
-// original builds and installs the tree as it is.
-func (r *run) original(ctx context.Context) error {
+// original builds and installs the tree as it is. Ours says that nothing but
+// this program installs there.
+func (r *run) original(ctx context.Context, ours bool) (err error) {
 	commands := []string{r.makeCommand(), r.install()}
 	base := specs.StageOriginal
 	clean := r.Clean
@@ -172,14 +168,27 @@ func (r *run) original(ctx context.Context) error {
 			return err
 		}
 	}
-	return r.capture(ctx, specs.StageOriginal, base, commands, func(command string) error {
+	var s *stash
+	err = r.capture(ctx, specs.StageOriginal, base, commands, func(command string) (err error) {
 		if command == commands[0] {
 			r.say("building the original code")
-		} else {
-			r.say("installing the original into %s", r.Original)
+			return nil
 		}
-		return nil
+		r.say("installing the original into %s", r.Original)
+		// Into an empty folder: a program that runs cannot be written to. Of
+		// what others put there nothing is moved.
+		if ours {
+			s, err = aside(r.stashNote(), r.Original)
+		}
+		return err
 	})
+	switch {
+	case s == nil:
+		return err
+	case err != nil:
+		return errors.Join(err, s.back())
+	}
+	return s.drop()
 }
 
 // clean runs make clean, which must not reach what is installed.

@@ -22,6 +22,10 @@ type stash struct {
 // aside moves the folder original aside and puts an empty one in its place.
 func aside(note, original string) (*stash, error) {
 	s := &stash{note: note, Original: original, Stashed: original + ".fother-original"}
+	// What is there was dropped, but not to the end.
+	if err := os.RemoveAll(s.Stashed); err != nil {
+		return nil, err
+	}
 	data, err := json.Marshal(s)
 	if err != nil {
 		return nil, err
@@ -67,6 +71,15 @@ func (s *stash) back() error {
 		return err
 	}
 	return nil
+}
+
+// drop removes the folder: what is in its place is what counts.
+func (s *stash) drop() error {
+	// First: what is half removed must not come back.
+	if err := os.Remove(s.note); err != nil {
+		return err
+	}
+	return os.RemoveAll(s.Stashed)
 }
 
 // moveFolder moves a folder to another path, which may be on another file
