@@ -159,10 +159,10 @@ func (f *folder) latest(id specs.BuildID, name string) (*offer, error) {
 	if err != nil || strconv.FormatUint(level, 10) != number {
 		return nil, fmt.Errorf("%s: it leads to %q: want the number of a level, a folder beside it", link, text)
 	}
-	o := &offer{path: filepath.Join(dir, number, "kpatch.bin"), id: id, series: specs.DefaultSeries, level: specs.Level(level)}
-	o.description, err = f.description(filepath.Join(dir, number, "description"))
-	if err != nil || level == 0 { // LibCare's note that this build is vulnerable; there is no patch
-		return o, err
+	at := filepath.Join(dir, number)
+	o := &offer{path: filepath.Join(at, "kpatch.bin"), notes: filepath.Join(at, "description"), id: id, series: specs.DefaultSeries, level: specs.Level(level)}
+	if level == 0 { // LibCare's note that this build is vulnerable; there is no patch
+		return o, nil
 	}
 	patches, err := (&file{path: o.path, id: id, level: o.level}).load(f.trust)
 	if err != nil {
@@ -171,10 +171,7 @@ func (f *folder) latest(id specs.BuildID, name string) (*offer, error) {
 	if len(patches) != 1 {
 		return nil, fmt.Errorf("%s: %d patches: want one", o.path, len(patches))
 	}
-	o.patch, o.name = patches[0], patches[0].Meta.Name
-	if o.description == "" {
-		o.description = o.patch.Meta.Description
-	}
+	o.patch, o.name, o.description = patches[0], patches[0].Meta.Name, patches[0].Meta.Description
 	return o, nil
 }
 
@@ -197,13 +194,4 @@ func (f *folder) readLink(link string) (string, error) {
 		return "", &unsafeFileError{link, why}
 	}
 	return os.Readlink(at)
-}
-
-// description reads a text for people, if there is one.
-func (f *folder) description(path string) (string, error) {
-	b, err := f.trust.read(path, maxDescription)
-	if errors.Is(err, os.ErrNotExist) {
-		return "", nil
-	}
-	return string(b), err
 }

@@ -188,7 +188,8 @@ func (f *filter) apply(i *surveyed) bool {
 			if errs = append(errs, err); len(offers) == 0 {
 				continue
 			}
-			o.Available = available(offers, i.Applied)
+			o.Available, err = f.available(offers, i.Applied)
+			errs = append(errs, err)
 		}
 		objects, ids[o.BuildID] = append(objects, o), true
 	}
@@ -204,16 +205,19 @@ func (f *filter) apply(i *surveyed) bool {
 }
 
 // available describes the newest offer of each series.
-func available(offers []*offer, there []apply.Applied) []availableInfo {
+func (f *filter) available(offers []*offer, there []apply.Applied) ([]availableInfo, error) {
 	var all []availableInfo
+	var errs []error
 	for _, o := range newestOffers(offers) {
-		a := availableInfo{Name: o.name, Series: o.series, Level: o.level, Description: o.description, Path: o.path}
+		text, err := f.store.describe(o)
+		errs = append(errs, err)
+		a := availableInfo{Name: o.name, Series: o.series, Level: o.level, Description: text, Path: o.path}
 		for _, p := range there {
 			a.Applied = a.Applied || inForce(p) && p.BuildID == o.id && p.Series == o.series && p.Level >= o.level
 		}
 		all = append(all, a)
 	}
-	return all
+	return all, errors.Join(errs...)
 }
 
 // inForce tells a patch that is applied from what is left of one.

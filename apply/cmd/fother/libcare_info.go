@@ -175,8 +175,10 @@ func (c *libcareInfo) object(o apply.ObjectInfo, all []apply.Applied) (string, e
 	}
 	b.WriteString("\n")
 	if title != "" && c.descriptions {
+		text, e := c.store.describe(best)
+		err = errors.Join(err, e)
 		fmt.Fprintf(&b, "\n%s\n", title)
-		for line := range strings.Lines(best.description) {
+		for line := range strings.Lines(text) {
 			fmt.Fprintf(&b, "%s\n", strings.TrimRight(line, "\r\n"))
 		}
 	}

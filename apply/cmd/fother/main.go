@@ -1,6 +1,6 @@
 // Command fother patches running processes, takes patches out again and tells
-// what is applied. It runs on the host of the processes and reads nothing but
-// them and the files it is given.
+// what is applied. It runs on the host of the processes, and reads nothing but
+// them, the files that it is given and, in pull, the registry.
 package main
 
 import (

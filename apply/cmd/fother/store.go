@@ -25,6 +25,8 @@ type offer struct {
 	level       specs.Level
 	name        string
 	description string
+	// notes is the path of a file that may hold another description.
+	notes string
 }
 
 func newOffer(p *kpack.Patch, path string) *offer {
@@ -181,6 +183,18 @@ func (s *store) reload(o *offer) error {
 		}
 	}
 	return fmt.Errorf("%s: replaced while it was read", o.path)
+}
+
+// describe returns what an offer says it is for.
+func (s *store) describe(o *offer) (string, error) {
+	if o.notes == "" {
+		return o.description, nil
+	}
+	b, err := s.trust.read(o.notes, maxDescription)
+	if errors.Is(err, os.ErrNotExist) {
+		return o.description, nil
+	}
+	return string(b), err
 }
 
 // patches returns those for any of the objects. One that cannot be read is an

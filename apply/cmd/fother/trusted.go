@@ -19,12 +19,6 @@ func (e *unsafeFileError) Error() string {
 	return fmt.Sprintf("%s: not taken: %s", e.path, e.why)
 }
 
-// readTrusted reads a regular file that only root and the caller can change,
-// on a path of which the same holds.
-func readTrusted(path string) ([]byte, error) {
-	return newTrust().read(path, maxPatch)
-}
-
 // trust answers whether only root and the caller can change what a path leads
 // to. It remembers folders that it has checked, which is safe as only root and
 // the caller can change these.
