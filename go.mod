@@ -12,6 +12,7 @@ require (
 
 require (
 	github.com/santhosh-tekuri/jsonschema/v6 v6.0.3 // indirect
+	golang.org/x/arch v0.32.0 // indirect
 	golang.org/x/text v0.36.0 // indirect
 )
 

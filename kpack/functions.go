@@ -63,12 +63,18 @@ func (b *builder) function(um *unitMerge, f BuildFunction) error {
 	if other := b.folded(um, s, addr); other != "" {
 		return fmt.Errorf("shares its code with %s, which would change too: link without --icf", other)
 	}
-	b.patch.Functions = append(b.patch.Functions, Function{
+	fn := Function{
 		Name: f.Original, File: um.unit.Name, Reason: f.Reason,
 		Original: specs.Range[specs.VAddr]{Lo: addr, Hi: addr + specs.VAddr(s.Size)},
 		Cold:     b.cold(um, f.Original), Room: room, Digest: specs.DigestOf(body), Entry: entry, Symbol: symbol,
 		NextCall: slices.Contains(b.in.Meta.Consistency.NextCall, f.Original),
-	})
+	}
+	if fn.NextCall {
+		if err := b.reentry(fn); err != nil {
+			return err
+		}
+	}
+	b.patch.Functions = append(b.patch.Functions, fn)
 	return nil
 }
 

@@ -33,6 +33,9 @@ type machine struct {
 	padding func(b []byte) int
 
 	redirect func(entry []byte, from, to specs.Addr) (specs.Addr, []byte, error)
+	// jumpsTo returns the address of a jump, not a call, in code at at that
+	// leads to taken, or may do so.
+	jumpsTo func(code []byte, at specs.VAddr, taken specs.Range[specs.VAddr]) (specs.VAddr, bool)
 	// maxEntry is the most bytes that a redirection overwrites.
 	maxEntry int
 }

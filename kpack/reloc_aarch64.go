@@ -42,6 +42,7 @@ var machineAArch64 = &machine{
 	thunk:     putThunkAArch64,
 	padding:   paddingAArch64,
 	redirect:  redirectAArch64,
+	jumpsTo:   jumpsToAArch64,
 	maxEntry:  8,
 }
 

@@ -33,6 +33,7 @@ var machineX86_64 = &machine{
 	thunk:     putThunkX86_64,
 	padding:   paddingX86_64,
 	redirect:  redirectX86_64,
+	jumpsTo:   jumpsToX86_64,
 	maxEntry:  9,
 }
 

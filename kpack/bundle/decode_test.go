@@ -123,11 +123,15 @@ func TestHostileArchive(t *testing.T) {
 			all[1].header, all[1].body = tar.Header{Typeflag: tar.TypeBlock, Name: all[1].header.Name}, nil
 			return all
 		}, ErrDamaged, "type '4'"},
-		"owner":          {func(all []entry) []entry { all[1].header.Uid = 1; return all }, ErrDamaged, "form"},
-		"owner's name":   {func(all []entry) []entry { all[1].header.Uname = "root"; return all }, ErrDamaged, "form"},
-		"mode":           {func(all []entry) []entry { all[1].header.Mode = 0o4755; return all }, ErrDamaged, "form"},
-		"time":           {manifestText("04:05:06", "04:05:07"), ErrDamaged, "form"},
-		"extension":      {func(all []entry) []entry { all[1].header.Format = tar.FormatPAX; all[1].header.PAXRecords = map[string]string{"A.b": "c"}; return all }, ErrDamaged, "form"},
+		"owner":        {func(all []entry) []entry { all[1].header.Uid = 1; return all }, ErrDamaged, "form"},
+		"owner's name": {func(all []entry) []entry { all[1].header.Uname = "root"; return all }, ErrDamaged, "form"},
+		"mode":         {func(all []entry) []entry { all[1].header.Mode = 0o4755; return all }, ErrDamaged, "form"},
+		"time":         {manifestText("04:05:06", "04:05:07"), ErrDamaged, "form"},
+		"extension": {func(all []entry) []entry {
+			all[1].header.Format = tar.FormatPAX
+			all[1].header.PAXRecords = map[string]string{"A.b": "c"}
+			return all
+		}, ErrDamaged, "form"},
 		"format 2":       {manifestText(`"format": 1`, `"format": 2`), ErrFormat, "version 2: this program reads version 1"},
 		"format none":    {manifestText(`"format": 1,`, ``), ErrFormat, "version 0"},
 		"no JSON":        {manifestText(`{`, `[`), ErrDamaged, "manifest.json"},
