@@ -37,9 +37,9 @@ import (
 type folder struct {
 	path  string
 	trust *trust
-	// files are those of the names BUILDID.kpatch and levels those of BUILDID.
-	// There may be two, in upper and lower case.
-	files, levels map[specs.BuildID][]string
+	// files are the build-ids of names BUILDID.kpatch, levels those of names
+	// BUILDID, in lower case; others tell nothing.
+	files, levels map[specs.BuildID]bool
 	// others are the names of patches and bundles that do not tell.
 	others []string
 	// scripts are those that LibCare runs before and after.
@@ -65,7 +65,7 @@ func openFolder(path string, t *trust) (*folder, error) {
 		return nil, err
 	}
 	defer dir.Close()
-	f := &folder{path: path, trust: t, files: make(map[specs.BuildID][]string), levels: make(map[specs.BuildID][]string)}
+	f := &folder{path: path, trust: t, files: make(map[specs.BuildID]bool), levels: make(map[specs.BuildID]bool)}
 	const batch = 4096
 	for n := 0; ; {
 		names, err := dir.Readdirnames(batch)
@@ -91,9 +91,8 @@ func (f *folder) add(name string) {
 	switch {
 	case strings.HasPrefix(name, "."):
 	case strings.HasSuffix(name, suffix):
-		stem := strings.TrimSuffix(name, suffix)
-		if id, err := specs.ParseBuildID(stem); err == nil && len(stem) >= nameDigits {
-			f.files[id] = append(f.files[id], name)
+		if stem := strings.TrimSuffix(name, suffix); len(stem) >= nameDigits && isBuildID(stem) {
+			f.files[specs.BuildID(stem)] = true
 		} else {
 			f.others = append(f.others, name)
 		}
@@ -101,11 +100,20 @@ func (f *folder) add(name string) {
 		f.others = append(f.others, name)
 	case name == "before", name == "after":
 		f.scripts = append(f.scripts, name)
-	default:
-		if id, err := specs.ParseBuildID(name); err == nil {
-			f.levels[id] = append(f.levels[id], name)
+	case isBuildID(name):
+		f.levels[specs.BuildID(name)] = true
+	}
+}
+
+// isBuildID reports whether s is a build-id in lower case.
+func isBuildID(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
 		}
 	}
+	_, err := specs.ParseBuildID(s)
+	return err == nil
 }
 
 // empty reports whether the folder holds nothing that could be a patch.
@@ -117,25 +125,20 @@ func (f *folder) empty() bool {
 func (f *folder) lookup(id specs.BuildID) ([]*offer, error) {
 	var offers []*offer
 	var errs []error
-	for _, name := range f.levels[id] {
-		o, err := f.latest(id, name)
-		if err != nil {
-			errs = append(errs, err)
-		} else if o != nil {
+	if f.levels[id] {
+		o, err := f.latest(id)
+		errs = append(errs, err)
+		if o != nil {
 			offers = append(offers, o)
 		}
 	}
-	byLevel := len(offers) > 0
-	for _, name := range f.files[id] {
-		path := filepath.Join(f.path, name)
+	if f.files[id] {
+		path := filepath.Join(f.path, string(id)+suffix)
 		patches, err := (&file{path: path, id: id}).load(f.trust)
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
+		errs = append(errs, err)
 		for _, p := range patches {
 			// As in LibCare, the file counts only if there is no latest.
-			if !byLevel || p.Meta.Series != specs.DefaultSeries {
+			if len(offers) == 0 || p.Meta.Series != specs.DefaultSeries {
 				offers = append(offers, newOffer(p, path))
 			}
 		}
@@ -145,8 +148,8 @@ func (f *folder) lookup(id specs.BuildID) ([]*offer, error) {
 
 // latest reads BUILDID/latest and what it leads to, or nothing if there is no
 // such link.
-func (f *folder) latest(id specs.BuildID, name string) (*offer, error) {
-	dir := filepath.Join(f.path, name)
+func (f *folder) latest(id specs.BuildID) (*offer, error) {
+	dir := filepath.Join(f.path, string(id))
 	link := filepath.Join(dir, "latest")
 	text, err := f.readLink(link)
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {

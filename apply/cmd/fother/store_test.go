@@ -73,7 +73,7 @@ func TestFolderNames(t *testing.T) {
 	dir := t.TempDir()
 	const id = "00112233445566778899aabbccddeeff00112233"
 	for _, name := range []string{
-		id + ".kpatch", strings.ToUpper(id[:39]) + "f.kpatch", "cafe.kpatch", "x.kpatch", "x-1.kpatch.tar.zst",
+		id + ".kpatch", strings.ToUpper("a"+id[:39]) + ".kpatch", "cafe.kpatch", "x.kpatch", "x-1.kpatch.tar.zst",
 		".x.kpatch", "x.kpatch~", "before", "README", id + "/latest", "abcd/latest", "abc/latest",
 	} {
 		write(t, filepath.Join(dir, name), nil)
@@ -82,8 +82,8 @@ func TestFolderNames(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(f.files) != 2 || len(f.files[id]) != 1 || len(f.levels) != 2 || len(f.levels["abcd"]) != 1 ||
-		strings.Join(f.others, " ") != "cafe.kpatch x-1.kpatch.tar.zst x.kpatch" || len(f.scripts) != 1 {
+	if len(f.files) != 1 || !f.files[id] || len(f.levels) != 2 || !f.levels[id] || !f.levels["abcd"] ||
+		strings.Join(f.others, " ") != "A00112233445566778899AABBCCDDEEFF0011223.kpatch cafe.kpatch x-1.kpatch.tar.zst x.kpatch" || len(f.scripts) != 1 {
 		t.Errorf("%+v", f)
 	}
 }
