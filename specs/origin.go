@@ -166,7 +166,7 @@ func parseURL(s string, git bool) (*url.URL, error) {
 	switch {
 	case !slices.Contains(known, u.Scheme):
 		return nil, fmt.Errorf("scheme %q: want one of %s", u.Scheme, strings.Join(known, ", "))
-	case u.Opaque != "" || u.Fragment != "":
+	case !strings.HasPrefix(s, u.Scheme+"://") || u.Fragment != "":
 		return nil, errors.New("want a URL of the form SCHEME://HOST/PATH")
 	case password:
 		return nil, errors.New("want no password in it: use ~/.netrc or a credential helper of git")

@@ -163,7 +163,9 @@ func open(ctx context.Context, work, path string, sum specs.Checksum) (string, e
 // openFile opens a regular file and returns its size.
 func openFile(path string) (*os.File, int64, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a FIFO is refused, not waited for
-	if err != nil {
+	if e := (*fs.PathError)(nil); errors.As(err, &e) {
+		return nil, 0, e.Err // the name is in front of it already
+	} else if err != nil {
 		return nil, 0, err
 	}
 	info, err := f.Stat()

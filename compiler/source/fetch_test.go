@@ -479,6 +479,26 @@ func TestFetchDestination(t *testing.T) {
 	}
 }
 
+// BenchmarkFetch unpacks a tree of 1000 files of 10 KB.
+func BenchmarkFetch(b *testing.B) {
+	var all []tar.Header
+	for i := range 1000 {
+		all = append(all, fileOf(fmt.Sprintf("p/%d/%d.c", i%30, i), strings.Repeat("int f(void) { return 1; }\n", 400)))
+	}
+	data := tarOf(b, all...)
+	for _, name := range []string{"a.tar", "a.tar.gz", "a.tar.xz", "a.tar.zst"} {
+		b.Run(name, func(b *testing.B) {
+			archive := put(b, name, packed(b, name, data))
+			b.SetBytes(int64(len(data)))
+			for b.Loop() {
+				if err := Fetch(b.Context(), filepath.Join(b.TempDir(), "d"), archive, ""); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
 // FuzzUnpack: whatever the archive, what is unpacked is files, folders and
 // links inside the tree, and after an error nothing.
 func FuzzUnpack(f *testing.F) {

@@ -278,6 +278,37 @@ func TestFetchGit(t *testing.T) {
 	}
 }
 
+// TestFetchGitHTTP: a server of plain files can neither cut history nor hand
+// out one commit.
+func TestFetchGitHTTP(t *testing.T) {
+	dir, commits := gitRepository(t, "sha1")
+	top := t.TempDir()
+	gitIn(t, top, "clone", "-q", "--bare", dir, "repo.git")
+	gitIn(t, filepath.Join(top, "repo.git"), "update-server-info")
+	mux := http.NewServeMux()
+	mux.Handle("/", http.FileServer(http.Dir(top)))
+	asked := make(chan bool, 100)
+	mux.HandleFunc("/mute/", func(w http.ResponseWriter, r *http.Request) {
+		asked <- true
+		<-r.Context().Done()
+	})
+	server := httptest.NewServer(mux)
+	defer server.Close()
+	for _, address := range []string{"?ref=" + commits[0], "?ref=main&checksum=git:" + commits[2], "?ref=v1.1&checksum=git:" + commits[1]} {
+		if _, err := fetch(t.Context(), t, "git::"+server.URL+"/repo.git"+address, ""); err != nil {
+			t.Errorf("%s: %v", address, err)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		<-asked // git's helper for http is at work
+		cancel()
+	}()
+	if _, err := fetch(ctx, t, "git::"+server.URL+"/mute/repo.git?ref="+commits[0], ""); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
+	}
+}
+
 func TestFetchGitSHA256(t *testing.T) {
 	dir, commits := gitRepository(t, "sha256")
 	dst, err := fetch(t.Context(), t, "git::file://"+dir+"?ref="+commits[1], "")

@@ -105,15 +105,19 @@ func (r repository) fetch(ctx context.Context, o specs.Origin) (string, error) {
 	if ref == "" {
 		ref = o.Checksum.Digits
 	}
-	_, err := r.git(ctx, "fetch", "-q", "--no-tags", "--depth=1", "origin", ref)
 	got := "FETCH_HEAD"
-	if err != nil && ref == o.Checksum.Digits && ctx.Err() == nil {
-		// Not all servers hand out any commit: fetch all, and look for it.
-		if _, e := r.git(ctx, "fetch", "-q", "--tags", "origin", "+refs/heads/*:refs/remotes/origin/*"); e != nil {
-			return "", e
+	_, err := r.git(ctx, "fetch", "-q", "--no-tags", "--depth=1", "origin", ref)
+	if err != nil && ctx.Err() == nil {
+		// Not all servers cut history, or hand out any commit: fetch all of
+		// it, and look for the commit.
+		all := []string{"fetch", "-q", "--no-tags", "origin", ref}
+		if ref == o.Checksum.Digits {
+			all = []string{"fetch", "-q", "--tags", "origin", "+refs/heads/*:refs/remotes/origin/*"}
+			got = ref
 		}
-		got = ref
-	} else if err != nil {
+		_, err = r.git(ctx, all...)
+	}
+	if err != nil {
 		return "", err
 	}
 	commit, err := r.git(ctx, "rev-parse", "--verify", "-q", "--end-of-options", got+"^{commit}")

@@ -108,8 +108,9 @@ func decompress(magic []byte, r io.Reader) (plain io.ReadCloser, compressed bool
 	case begins("BZh"):
 		plain = io.NopCloser(bzip2.NewReader(r))
 	case begins("\xfd7zXZ\x00"):
-		// The dictionary is as large as the header says, at most 4 GiB, but
-		// costs memory only as far as output is written to it.
+		// The reader makes a dictionary as large as a block says, up to 4 GiB,
+		// and knows no limit. Most often it costs memory only as far as output
+		// is written to it.
 		var x *xz.Reader
 		x, err = xz.NewReader(r)
 		plain = io.NopCloser(x)

@@ -130,7 +130,7 @@ var (
 	targetsSchema = &node{
 		Type: "array", MaxItems: maxEntries, UniqueItems: true, Examples: []any{[]any{"objs/nginx"}},
 		Items:       &node{Type: "string", Pattern: `^[^/]`, Not: &node{Pattern: `^(\.|\.\.|\.\./.*)$`}},
-		Description: "The executables and libraries to patch, as paths in the built tree. Default: all that changed.",
+		Description: "The programs and libraries to patch, by their paths in the tree when the build links them. Default: all that changed.",
 	}
 	seriesSchema = &node{
 		Type: "string", Pattern: identPat, Default: "default",
