@@ -69,7 +69,7 @@ func show(ctx context.Context, out io.Writer, fother string, o pipeline.Options)
 		return err
 	}
 	o.Registry, o.Keys = filepath.Join(home, "registry"), filepath.Join(home, "keys")
-	d := &demo{out: out, fother: rel(fother), folder: pipeline.FolderOf(s, o), o: o}
+	d := &demo{out: out, fother: pipeline.Rel(fother), folder: pipeline.FolderOf(s, o), o: o}
 	if err := d.publish(ctx, s); err != nil {
 		return err
 	}
@@ -109,7 +109,7 @@ func (d *demo) publish(ctx context.Context, s specs.Spec) error {
 		return err
 	}
 	d.step("A registry is made, which is a folder, and the keys that sign what is in it.",
-		fmt.Sprintf("export FOTHER_REGISTRY=%s FOTHER_KEYS=%s; go tool mage registry:init", rel(d.o.Registry), rel(d.o.Keys)))
+		fmt.Sprintf("export FOTHER_REGISTRY=%s FOTHER_KEYS=%s; go tool mage registry:init", pipeline.Rel(d.o.Registry), pipeline.Rel(d.o.Keys)))
 	if err := pipeline.InitRegistry(d.o); err != nil {
 		return err
 	}
@@ -127,7 +127,7 @@ func (d *demo) steps() []step {
 	return []step{
 		{"The server is attacked, and gives its secret to a stranger.", "FALLEN", 0, attack},
 		{"The host asks the registry what there is for the programs that run on it. The server is patched while it runs.", "applied server", 0, []string{
-			d.fother, "pull", "-v", "--registry", rel(d.o.Registry), "--root", rel(pipeline.Root(d.o)), "--state", rel(filepath.Join(d.o.Work, "demo", "state")),
+			d.fother, "pull", "--registry", pipeline.Rel(d.o.Registry), "--root", pipeline.Rel(pipeline.Root(d.o)), "--state", pipeline.Rel(filepath.Join(d.o.Work, "demo", "state")),
 		}},
 		{"The same attack again (exit status 1: it failed).", "HELD", 1, attack},
 		{"A right password still opens the door.", "SERVED", 0, []string{d.program("attack"), "--legit", d.port}},
@@ -137,19 +137,8 @@ func (d *demo) steps() []step {
 	}
 }
 
-func (d *demo) program(name string) string { return rel(filepath.Join(d.folder.Original(), name)) }
-
-// rel returns path as a person in this folder would type it.
-func rel(path string) string {
-	wd, err := os.Getwd()
-	if err != nil {
-		return path
-	}
-	short, err := filepath.Rel(wd, path)
-	if err != nil || strings.HasPrefix(short, "..") {
-		return path
-	}
-	return short
+func (d *demo) program(name string) string {
+	return pipeline.Rel(filepath.Join(d.folder.Original(), name))
 }
 
 func (d *demo) step(text, command string) {

@@ -235,7 +235,7 @@ type loggedError struct {
 }
 
 func (e *loggedError) Unwrap() error { return e.error }
-func (e *loggedError) Hint() string  { return "all that the build printed is in " + e.log }
+func (e *loggedError) Hint() string  { return "all that the build printed is in " + Rel(e.log) }
 
 // countRecords returns how many units and links a build has been seen to make.
 func countRecords(dir string) int {

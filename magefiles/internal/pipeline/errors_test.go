@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"debug/elf"
 	"errors"
 	"os"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 	"github.com/fother/fother/compiler"
 	"github.com/fother/fother/compiler/source"
 	"github.com/fother/fother/differ"
+	"github.com/fother/fother/kpack"
 	"github.com/fother/fother/specs"
 )
 
@@ -67,7 +69,10 @@ func TestErrors(t *testing.T) {
 			is[*differ.RefusalError], []string{"a.c", "state"}},
 		{"a target without a build-id", returnLine, "\treturn argc;", "gcc -O1 -Wl,--build-id=none -o a a.c",
 			func(err error) bool { return errors.Is(err, compiler.ErrNoBuildID) }, []string{"/a:"}},
-		{"a build that links nothing", returnLine, "\treturn argc;", "gcc -c a.c", nil, nil},
+		{"a build that links nothing", returnLine, "\treturn argc;", "gcc -c a.c",
+			func(err error) bool { return errors.Is(err, compiler.ErrNothingCaptured) }, []string{"no program or library was linked"}},
+		{"two targets of one build-id", returnLine, "\treturn argc;",
+			"gcc -O1 -Wl,--build-id=0x12345678 -o a a.c; gcc -O2 -Wl,--build-id=0x12345678 -o b a.c", is[*sameIDError], []string{"b: a has", "12345678"}},
 		{"a build that compiles nothing", returnLine, "\treturn argc;", "true",
 			func(err error) bool { return errors.Is(err, compiler.ErrNothingCaptured) }, nil},
 	} {
@@ -85,8 +90,10 @@ func TestErrors(t *testing.T) {
 					t.Errorf("error %q does not name %q", err, want)
 				}
 			}
-			if left, _ := filepath.Glob(filepath.Join(f.Patches(), "*")); len(left) > 0 {
-				t.Errorf("patches are left: %v", left)
+			for _, name := range []string{"patches/*", "*.zst", "new"} {
+				if left, _ := filepath.Glob(f.path(name)); len(left) > 0 {
+					t.Errorf("left: %v", left)
+				}
 			}
 			t.Logf("%v\nhints: %q", err, Hints(err))
 		})
@@ -123,4 +130,161 @@ func TestMovedVariable(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "state") || !strings.Contains(err.Error(), "moves") {
 		t.Errorf("error %v, want one that says that state moves", err)
 	}
+}
+
+// TestSpecErrors: what is wrong in a spec, but seen only when it is used.
+func TestSpecErrors(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		change func(*project)
+		says   []string
+	}{
+		{"a patch that is gone", func(p *project) { p.remove(p.spec.Patches[0]) }, []string{"fix.patch", "no such file"}},
+		{"a source that is gone", func(p *project) { p.remove(p.spec.Dir) }, []string{"src", "no such file"}},
+		{"an archive that is gone", func(p *project) { p.spec.Dir, p.spec.Archive = "", "/nothing/x.tar" }, []string{"/nothing/x.tar"}},
+		{"a time that is none", func(p *project) { p.spec.Env = []string{"SOURCE_DATE_EPOCH=yesterday"} }, []string{"SOURCE_DATE_EPOCH", "yesterday", "1970"}},
+		{"a target that is not made", func(p *project) { p.spec.Targets = []string{"b"} }, []string{"/b: ", "original build did not link it"}},
+		{"an exception for what does not change", func(p *project) {
+			p.spec.Consistency = specs.Consistency{NextCall: []string{"mian"}, Reason: "it loops"}
+		}, []string{"next-call", "no function mian", "hint: the fix changes main"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			p := newProject(t)
+			test.change(p)
+			_, err := Make(t.Context(), p.spec, p.o)
+			if err == nil {
+				t.Fatal("no error")
+			}
+			for _, want := range test.says {
+				if !strings.Contains(Explain(err).Error(), want) {
+					t.Errorf("the error does not say %q:\n%v", want, Explain(err))
+				}
+			}
+			if _, err := os.Stat(FolderOf(p.spec, p.o).Bundle(p.spec)); err == nil {
+				t.Error("there is a bundle")
+			}
+		})
+	}
+}
+
+// TestSameFileTwice: a program that is linked to two places is one target.
+func TestSameFileTwice(t *testing.T) {
+	p := newProject(t)
+	p.spec.Build = []string{link, "gcc -O1 -Wl,--build-id -o b a.c"}
+	p.spec.Consistency = specs.Consistency{NextCall: []string{"main"}, Reason: "it never returns while it works"}
+	p.make()
+	targets, err := Targets(p.spec, p.o)
+	if err != nil || len(targets) != 2 {
+		t.Fatalf("%d targets: %v", len(targets), err)
+	}
+	r := newRun(p.spec, p.o)
+	paths, err := r.patches()
+	if err != nil || len(paths) != 1 {
+		t.Fatalf("patches %v: %v", paths, err)
+	}
+	data, err := os.ReadFile(paths[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if patch, err := kpack.Decode(data); err != nil || !patch.Functions[0].NextCall {
+		t.Errorf("the patch does not know the exception: %+v, %v", patch, err)
+	}
+}
+
+// TestVerify: a bundle that is not of this spec and these builds is refused.
+func TestVerify(t *testing.T) {
+	p := newProject(t)
+	p.make()
+	f := FolderOf(p.spec, p.o)
+	targets, err := Targets(p.spec, p.o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		name   string
+		change func(r *run) (undo string)
+		says   string
+	}{
+		{"nothing", func(*run) string { return "" }, ""},
+		{"another series", func(r *run) string { r.spec.Series = "other"; return "" }, "series other"},
+		{"another spec", func(*run) string { p.append("spec.yaml", "# more"); return p.o.Spec }, "another spec"},
+		{"a bundle that was cut", func(*run) string { p.cut(f.Bundle(p.spec)); return f.Bundle(p.spec) }, "tiny-1.kpatch"},
+		{"other code", func(*run) string { p.flip(targets[0].Original.File, "main"); return targets[0].Original.File }, "other code"},
+		{"a patch that lacks a function", func(*run) string {
+			p.replace("work/tiny-1/diff/targets.json", `"name": "main"`, `"original": "more", "verdict": "changed"}, { "name": "main"`)
+			return filepath.Join(f.diff(), savedName)
+		}, "function more: changed, but not in the patch"},
+		{"another target", func(*run) string {
+			p.replace("work/tiny-1/diff/targets.json", string(targets[0].BuildID[:6]), "00ff00")
+			return filepath.Join(f.diff(), savedName)
+		}, "no patch for it"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			saved := map[string][]byte{}
+			for _, path := range []string{p.o.Spec, f.Bundle(p.spec), targets[0].Original.File, filepath.Join(f.diff(), savedName)} {
+				saved[path], _ = os.ReadFile(path)
+			}
+			r := newRun(p.spec, p.o)
+			changed := test.change(r)
+			err := r.verify(t.Context())
+			if test.name == "nothing" && err != nil || test.name != "nothing" && (err == nil || !strings.Contains(err.Error(), test.says)) {
+				t.Errorf("error %v, want %q", err, test.says)
+			}
+			if changed != "" {
+				if err := os.WriteFile(changed, saved[changed], 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+func (p *project) cut(path string) {
+	p.t.Helper()
+	info, err := os.Stat(path)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	if err := os.Truncate(path, info.Size()-1); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// flip changes one byte of a function.
+func (p *project) flip(path, function string) {
+	p.t.Helper()
+	file, err := elf.Open(path)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer file.Close()
+	symbols, err := file.Symbols()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	for _, s := range symbols {
+		if s.Name == function {
+			section := file.Sections[s.Section]
+			data[s.Value-section.Addr+section.Offset+1] ^= 1
+		}
+	}
+	if err := os.WriteFile(path, data, 0o644); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+func (p *project) replace(name, from, to string) {
+	p.t.Helper()
+	data, err := os.ReadFile(filepath.Join(p.dir, name))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	if !strings.Contains(string(data), from) {
+		p.t.Fatalf("%s has no %q", name, from)
+	}
+	p.write(name, strings.Replace(string(data), from, to, 1))
 }

@@ -255,11 +255,9 @@ const versionName = "the version of Fother"
 // else the digest of this program.
 func (d depends) addVersion() error {
 	if info, ok := debug.ReadBuildInfo(); ok {
-		for _, m := range info.Deps {
-			if m.Path == module && m.Replace == nil {
-				d.add(versionName, m.Version+m.Sum)
-				return nil
-			}
+		if v := released(info); v != "" {
+			d.add(versionName, v)
+			return nil
 		}
 	}
 	path, err := os.Executable()
@@ -268,6 +266,18 @@ func (d depends) addVersion() error {
 	}
 	d[versionName], err = digestProgram(path)
 	return err
+}
+
+// released returns version and hash of this module in a program that was built
+// with a release of it. A checkout has none: its version stays while its code
+// changes.
+func released(info *debug.BuildInfo) string {
+	for _, m := range info.Deps {
+		if m.Path == module && m.Replace == nil && m.Sum != "" {
+			return m.Version + " " + m.Sum
+		}
+	}
+	return ""
 }
 
 // assemblerDepends adds the assemblers that packing may run.

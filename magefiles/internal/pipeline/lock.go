@@ -29,7 +29,7 @@ func Lock(folder string) (*os.File, error) {
 // lockedError means that another run works in the folder.
 type lockedError struct{ folder string }
 
-func (e *lockedError) Error() string { return "another run works in " + e.folder }
+func (e *lockedError) Error() string { return "another run works in " + Rel(e.folder) }
 
 // Hint says what the user can do.
 func (e *lockedError) Hint() string {

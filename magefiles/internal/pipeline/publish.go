@@ -38,7 +38,7 @@ func Publish(ctx context.Context, s specs.Spec, o Options) error {
 	case err != nil:
 		return err
 	default:
-		o.say("%s: publish: %s is in %s", s.Name, release.File, o.Registry)
+		o.say("%s: publish: %s is in %s", s.Name, release.File, Rel(o.Registry))
 	}
 	return writeStamp(r.folder, &stamp{Step: "publish", Left: specs.DigestOf(release.Bundle), Depends: depends{
 		"the registry":     specs.DigestOf([]byte(o.Registry)),
@@ -71,9 +71,9 @@ func InitRegistry(o Options) error {
 	if _, err := registry.Init(registry.InitOptions{Dir: o.Registry, Keys: o.Keys}); err != nil {
 		return err
 	}
-	o.say("registry: %s", o.Registry)
-	o.say("keys:     %s (who has them can publish)", o.Keys)
-	o.say("hosts trust the registry by %s; there it is /etc/fother/root.json", Root(o))
+	o.say("registry: %s", Rel(o.Registry))
+	o.say("keys:     %s (who has them can publish)", Rel(o.Keys))
+	o.say("hosts trust the registry by %s; there it is /etc/fother/root.json", Rel(Root(o)))
 	return nil
 }
 
@@ -107,7 +107,7 @@ func RefreshRegistry(ctx context.Context, o Options) error {
 	if err := p.Refresh(ctx); err != nil {
 		return err
 	}
-	o.say("%s is signed anew", o.Registry)
+	o.say("%s is signed anew", Rel(o.Registry))
 	return nil
 }
 

@@ -3,6 +3,9 @@ package pipeline
 import (
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
+	"strings"
 
 	"github.com/fother/fother/differ"
 )
@@ -24,6 +27,19 @@ func Report(w io.Writer, targets []Target) {
 			}
 		}
 	}
+}
+
+// Rel returns path as a person in the current folder would type it.
+func Rel(path string) string {
+	wd, err := os.Getwd()
+	if err != nil {
+		return path
+	}
+	short, err := filepath.Rel(wd, path)
+	if err != nil || strings.HasPrefix(short, "..") {
+		return path
+	}
+	return short
 }
 
 // plural says how many there are of something.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"testing"
 	"time"
@@ -292,6 +293,28 @@ func TestFailedBuild(t *testing.T) {
 	p.make()
 	if p.compiled() != n || strings.Count(p.said.String(), "up to date") != 4 {
 		t.Errorf("what was there before is no longer up to date: %s", p.said.String())
+	}
+}
+
+// TestReleased: only a release is told by its version; a checkout, as the
+// module's own magefile or another module's replace directive takes it, is not.
+func TestReleased(t *testing.T) {
+	for _, test := range []struct {
+		dep  debug.Module
+		want string
+	}{
+		{debug.Module{Path: module, Version: "v1.2.3", Sum: "h1:x"}, "v1.2.3 h1:x"},
+		{debug.Module{Path: module, Version: "(devel)"}, ""},
+		{debug.Module{Path: module, Version: "v0.0.0", Sum: "h1:x", Replace: &debug.Module{Path: "/checkout"}}, ""},
+		{debug.Module{Path: "example.com/other", Version: "v1.2.3", Sum: "h1:x"}, ""},
+	} {
+		if got := released(&debug.BuildInfo{Deps: []*debug.Module{&test.dep}}); got != test.want {
+			t.Errorf("%+v: %q, want %q", test.dep, got, test.want)
+		}
+	}
+	d := depends{}
+	if err := d.addVersion(); err != nil || d[versionName] == (specs.Digest{}) {
+		t.Errorf("the version of a test: %v, %v", d, err)
 	}
 }
 
