@@ -36,7 +36,7 @@ func (p *pull) bring(ctx context.Context, r *release) {
 		if ctx.Err() != nil {
 			return
 		}
-		if !l.gone {
+		if !l.gone && !l.left {
 			p.patch(ctx, r, l, patches)
 		}
 	}

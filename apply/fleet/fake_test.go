@@ -111,6 +111,7 @@ type proc struct {
 	read    error           // of reading it
 	apply   error           // of applying to it
 	hang    <-chan struct{} // reading it takes until this is closed
+	stick   <-chan struct{} // applying takes until this is closed
 	commits int
 }
 
@@ -149,6 +150,10 @@ func (m machine) prepare(_ context.Context, pid int, patches []*kpack.Patch) (*a
 }
 
 func (m machine) apply(ctx context.Context, pid int, patches []*kpack.Patch, _ apply.Options) (*apply.Result, error) {
+	if m[pid].stick != nil {
+		m[pid].commits++
+		<-m[pid].stick
+	}
 	plan, err := m.prepare(ctx, pid, patches)
 	if err != nil {
 		return nil, err

@@ -81,7 +81,9 @@ type task struct {
 	*Process
 	fits []choice
 	has  []bool // as long as fits
-	gone bool
+	// gone is set if it has ended, left if work on it was given up, and may
+	// still go on.
+	gone, left bool
 }
 
 func newPull(o Options, h host) *pull {
@@ -204,6 +206,7 @@ func (t *task) fail(err error) {
 		t.gone = true
 		return
 	}
+	t.left = errors.Is(err, ErrSilent)
 	t.Errors = append(t.Errors, failure(err))
 }
 

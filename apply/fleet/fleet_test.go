@@ -222,6 +222,21 @@ func TestSilentProcesses(t *testing.T) {
 	})
 }
 
+func TestProcessThatApplyDoesNotReturnFrom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		stick := make(chan struct{})
+		m, s := machine{7: {ids: []specs.BuildID{idA}, stick: stick}, 8: {ids: []specs.BuildID{idA}}}, &store{}
+		s.publish(t, "fix", "default", 1, idA)
+		s.publish(t, "fix", "extra", 1, idA)
+		r := pass(t, m, s, func(o *Options) { o.Wait = -1 })
+		expect(t, r, "fix-1.kpatch.tar.zst: the process does not answer for 1m10s")
+		if m[7].commits != 1 || m[8].commits != 2 {
+			t.Errorf("%d tries while one is under way, %d commits to the other", m[7].commits, m[8].commits)
+		}
+		close(stick)
+	})
+}
+
 func TestManyBuildIDs(t *testing.T) {
 	all := []found{{pid: 1}, {pid: 2, ids: []specs.BuildID{idC}}}
 	for i := range maxBuildIDs + 5 {

@@ -287,11 +287,18 @@ func TestPullFromServer(t *testing.T) {
 	}
 	pull(0, "")
 	c.expect("41")
+	cached := s.cached()
+	for _, path := range cached {
+		os.Remove(path)
+	}
 	asked = nil
 	pull(0, "")
-	if len(asked) != 2 {
-		t.Errorf("with nothing to do it asks for %v", asked)
+	if len(asked) != 2 || len(s.cached()) != 0 {
+		t.Errorf("with nothing to do it asks for %v, and has %v", asked, s.cached())
 	}
+	c = ask(t, prog)
+	pull(0, "")
+	c.expect("41")
 	// With the store down, what is known still holds: also for a new process.
 	server.Close()
 	c = ask(t, prog)
@@ -299,23 +306,29 @@ func TestPullFromServer(t *testing.T) {
 	c.expect("41")
 }
 
+// cached are the bundles and signatures that the client keeps.
+func (s *shelf) cached() []string {
+	s.t.Helper()
+	names, err := filepath.Glob(filepath.Join(s.state, "*", "bundles", "*"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return names
+}
+
 func TestPullCacheIsCleaned(t *testing.T) {
 	prog := fixture(t)
 	s, c := newShelf(t), ask(t, prog)
 	kept := func(want int) {
 		t.Helper()
-		names, err := filepath.Glob(filepath.Join(s.state, "*", "bundles", "*"))
-		if err != nil {
-			t.Fatal(err)
-		}
 		n := 0
-		for _, name := range names {
+		for _, name := range s.cached() {
 			if !strings.HasSuffix(name, ".sig") {
 				n++
 			}
 		}
 		if n != want {
-			t.Errorf("%d bundles in the cache: want %d: %v", n, want, names)
+			t.Errorf("%d bundles in the cache: want %d: %v", n, want, s.cached())
 		}
 	}
 	s.publish(prog.patch(t, "default", 1))
