@@ -151,7 +151,6 @@ func (m machine) prepare(_ context.Context, pid int, patches []*kpack.Patch) (*a
 
 func (m machine) apply(ctx context.Context, pid int, patches []*kpack.Patch, _ apply.Options) (*apply.Result, error) {
 	if m[pid].stick != nil {
-		m[pid].commits++
 		<-m[pid].stick
 	}
 	plan, err := m.prepare(ctx, pid, patches)
