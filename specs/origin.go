@@ -30,6 +30,10 @@ var checksumDigits = map[string][]int{
 	ChecksumGit:    {40, 64},
 }
 
+// ErrChecksum says that a checksum is not of the kind that a source has, or
+// does not agree with another.
+var ErrChecksum = errors.New("checksum")
+
 // Checksum is what a source must be: the hash of an archive, or the commit of
 // a git tree. The zero value is none.
 type Checksum struct {
@@ -112,8 +116,8 @@ func (o Origin) String() string {
 // ParseOrigin reads an address in the notation of go-getter: an archive at
 // https://, http:// or file://, or a repository at git::URL?ref=REF. The
 // checksum may be given apart, in the address as ?checksum=, or for git by a
-// full commit id as ref; where there are several, they must agree. An address
-// of another machine needs one.
+// full commit id as ref; where there are several, they must agree
+// ([ErrChecksum]). An address of another machine needs one.
 func ParseOrigin(address, checksum string) (Origin, error) {
 	rest, git := strings.CutPrefix(address, "git::")
 	u, err := parseURL(rest, git)
@@ -228,13 +232,13 @@ func (o *Origin) agree(inside Checksum) error {
 		case c == (Checksum{}):
 		case o.Git != (c.Algorithm == ChecksumGit):
 			if o.Git {
-				return fmt.Errorf("checksum %s: a git tree is checked by its commit: want git:HEX, or the full commit id as ref", c.Algorithm)
+				return fmt.Errorf("%w %s: a git tree is checked by its commit: want git:HEX, or the full commit id as ref", ErrChecksum, c.Algorithm)
 			}
-			return errors.New("checksum git: an archive has none: want sha256:HEX")
+			return fmt.Errorf("%w git: an archive has none: want sha256:HEX", ErrChecksum)
 		case o.Checksum == (Checksum{}):
 			o.Checksum = c
 		case o.Checksum != c:
-			return fmt.Errorf("checksum %s does not agree with %s in the address", o.Checksum, c)
+			return fmt.Errorf("%w %s does not agree with %s in the address", ErrChecksum, o.Checksum, c)
 		}
 	}
 	return nil

@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -258,6 +259,25 @@ func TestFetchArchive(t *testing.T) {
 			t.Errorf("got\n%swant\n%s", got, want)
 		}
 	})
+}
+
+// TestFetchUmask: a tree does not depend on who fetches it.
+func TestFetchUmask(t *testing.T) {
+	defer syscall.Umask(syscall.Umask(0o077))
+	dst, err := fetch(t.Context(), t, put(t, "a.tar", project(t)), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := listing(t, dst); got != projectListing {
+		t.Errorf("got\n%s", got)
+	}
+	dir, commits := gitRepository(t, "sha1")
+	if dst, err = fetch(t.Context(), t, "git::file://"+dir+"?ref="+commits[0], ""); err != nil {
+		t.Fatal(err)
+	}
+	if got := listing(t, dst); got != gitListing(0) {
+		t.Errorf("got\n%s", got)
+	}
 }
 
 // TestFetchTop: only a folder that is alone is the tree.

@@ -220,12 +220,20 @@ func export(dir string, t time.Time) error {
 		if entries > maxEntries || size > maxSize {
 			return ErrTooLarge
 		}
-		return root.Chmod(name, fileMode(info.Mode().Perm()))
+		return root.Chmod(name, gitMode(info.Mode()))
 	})
 	if err != nil {
 		return err
 	}
 	return errors.Join(checkLinks(root), stamp(root, names, t))
+}
+
+// gitMode is the mode that git has for a file or folder, whatever the umask.
+func gitMode(m fs.FileMode) fs.FileMode {
+	if m.IsDir() || m&0o100 != 0 {
+		return 0o755
+	}
+	return 0o644
 }
 
 // stamp sets the times of files and folders.

@@ -31,7 +31,7 @@ const maxWindow = 128 << 20
 // unpack unpacks an archive of the given size into the new folder dst. The
 // form of the archive is told from its first bytes.
 func unpack(ctx context.Context, dst string, archive io.ReaderAt, size int64) error {
-	if err := os.Mkdir(dst, 0o755); err != nil {
+	if err := errors.Join(os.Mkdir(dst, 0o755), os.Chmod(dst, 0o755)); err != nil {
 		return err
 	}
 	root, err := os.OpenRoot(dst)

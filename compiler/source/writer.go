@@ -151,7 +151,7 @@ func (w *writer) mkdir(name string) error {
 		return err
 	}
 	w.folders[name] = true
-	return nil
+	return w.root.Chmod(name, 0o755) // whatever the umask
 }
 
 // makeRoom makes the folder of e and removes what has its name.

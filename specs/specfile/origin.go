@@ -1,6 +1,7 @@
 package specfile
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -68,7 +69,11 @@ func (p *parser) address(s *specs.Spec, address, sum string) {
 	}
 	origin, err := specs.ParseOrigin(address, sum)
 	if err != nil {
-		p.problem(p.source, "%v", err)
+		place := p.source
+		if p.checksum != nil && errors.Is(err, specs.ErrChecksum) {
+			place = p.checksum
+		}
+		p.problem(place, "%v", err)
 		return
 	}
 	s.Archive, s.Checksum = origin.String(), origin.Checksum.String()
