@@ -44,6 +44,7 @@ func (p *pull) bring(ctx context.Context, r *release) {
 
 // fetch returns the patches of a release by target.
 func (p *pull) fetch(ctx context.Context, r *release) (map[specs.BuildID]*kpack.Patch, error) {
+	p.progress("fetching %s", r.File)
 	data, err := p.Registry.Fetch(ctx, r.entry)
 	if err != nil {
 		return nil, fmt.Errorf("registry %s: %w", p.Address, err)
@@ -87,6 +88,7 @@ func (p *pull) patch(ctx context.Context, r *release, l lacking, patches map[spe
 			mine = append(mine, patch)
 		}
 	}
+	p.progress("process %d (%s): %s", l.PID, l.Name, r.File)
 	step, err := within(ctx, max(p.Wait, 0)+applyLimit, applyGrace, func(ctx context.Context) (Step, error) { return p.step(ctx, l.PID, mine) })
 	step.File = r.File
 	switch {

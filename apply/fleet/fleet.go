@@ -47,8 +47,11 @@ type Options struct {
 	Wait time.Duration
 	// PIDs are the processes to look at; nil is all but init and the caller.
 	PIDs []int
-	// Logger hears what is being done; nil is silent.
+	// Logger hears what was done; nil is silent.
 	Logger *slog.Logger
+	// Progress hears what is being done now, in a few words, which may hold
+	// names of others'; nil is silent.
+	Progress func(what string)
 }
 
 // Pull makes one pass: it scans the host's processes, asks the registry for
@@ -95,6 +98,12 @@ func newPull(o Options, h host) *pull {
 	return p
 }
 
+func (p *pull) progress(format string, args ...any) {
+	if p.Progress != nil {
+		p.Progress(fmt.Sprintf(format, args...))
+	}
+}
+
 func (p *pull) run(ctx context.Context) (*Report, error) {
 	all, err := p.scan(ctx)
 	if err != nil {
@@ -127,6 +136,7 @@ func (p *pull) fail(err error) {
 // ask brings the registry's metadata up to date and chooses what is for the
 // given BuildIDs. If the registry is down, what it said before still holds.
 func (p *pull) ask(ctx context.Context, ids []specs.BuildID) []choice {
+	p.progress("asking %s", p.Address)
 	if err := p.Registry.Update(ctx); err != nil {
 		p.fail(fmt.Errorf("registry %s: %w", p.Address, err))
 	}

@@ -114,6 +114,7 @@ func (p *pull) scan(ctx context.Context) ([]found, error) {
 			return nil, err
 		}
 	}
+	p.progress("looking at what runs")
 	var all []found
 	silent := make(map[int]int)
 	for _, pid := range pids {

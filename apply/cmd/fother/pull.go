@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -77,7 +78,10 @@ func (c *pull) run(ctx context.Context, args []string) int {
 		return c.fail(err)
 	}
 	o.Registry, o.Address = client, c.registry.address()
+	var end func()
+	o.Progress, end = c.progress()
 	report, err := fleet.Pull(ctx, o)
+	end()
 	if err != nil {
 		return c.fail(pullError(err))
 	}
@@ -144,7 +148,7 @@ func (c *pull) results(r *fleet.Report) {
 			}
 		}
 	}
-	if done == 0 && !c.verbose && !terminal(c.stdout) {
+	if done == 0 && !c.verbose && terminal(c.stdout) == nil {
 		return // cron sends mail whenever there is output
 	}
 	what := "applied"
@@ -169,17 +173,34 @@ func countProcesses(n int) string {
 // their own.
 func flat(s string) string { return clean(strings.ReplaceAll(s, "\n", "; ")) }
 
-// terminal reports whether a person reads what is written to an output.
-func terminal(w any) bool {
+// terminal returns the terminal behind an output, nil if there is none.
+func terminal(w io.Writer) *os.File {
 	if o, ok := w.(*output); ok {
 		w = o.Writer
 	}
 	f, ok := w.(*os.File)
 	if !ok {
-		return false
+		return nil
 	}
-	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
-	return err == nil
+	if _, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS); err != nil {
+		return nil
+	}
+	return f
+}
+
+// progress returns what shows a line that changes, if a person looks on, and
+// what takes the line away.
+func (c *pull) progress() (show func(string), end func()) {
+	tty := terminal(c.stderr)
+	if tty == nil || c.verbose {
+		return nil, func() {}
+	}
+	const width, erase = 78, "\r\x1b[K"
+	show = func(what string) {
+		line := []rune(clean(what))
+		_, _ = io.WriteString(tty, erase+string(line[:min(width, len(line))]))
+	}
+	return show, func() { _, _ = io.WriteString(tty, erase) }
 }
 
 // stateFolder returns where a pull keeps what it has fetched.

@@ -147,7 +147,7 @@ func TestUnitDoesNotBreakTracing(t *testing.T) {
 	s := unit(t, "fother-pull.service")
 	for _, forbidden := range []string{
 		// systemd installs a seccomp filter for these.
-		"SystemCallFilter", "SystemCallArchitectures", "RestrictAddressFamilies", "RestrictNamespaces", "RestrictRealtime",
+		"SystemCallFilter", "SystemCallLog", "SystemCallArchitectures", "RestrictAddressFamilies", "RestrictNamespaces", "RestrictRealtime",
 		"RestrictSUIDSGID", "MemoryDenyWriteExecute", "LockPersonality", "PrivateDevices", "ProtectClock", "ProtectHostname",
 		"ProtectKernelLogs", "ProtectKernelModules", "ProtectKernelTunables",
 		// These hide processes, or take the right to trace them away.

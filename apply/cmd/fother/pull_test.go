@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/fother/fother/apply/fleet"
 	"github.com/fother/fother/kpack"
 	"github.com/fother/fother/kpack/bundle"
@@ -343,6 +345,45 @@ func TestPullCacheIsCleaned(t *testing.T) {
 	_ = c.cmd.Wait()
 	s.pull(0, "")
 	kept(0)
+}
+
+// TestPullOnTerminal looks at what a person sees.
+func TestPullOnTerminal(t *testing.T) {
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		need(t, "no pseudo terminals: "+err.Error())
+	}
+	defer master.Close()
+	n, err := unix.IoctlGetUint32(int(master.Fd()), unix.TIOCGPTN)
+	if err == nil {
+		err = unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	tty, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	prog, s := fixture(t), newShelf(t)
+	c := ask(t, prog)
+	s.publish(prog.patch(t, "default", 1))
+	args := []string{"pull", "--registry", s.dir, "--root", s.root, "--state", s.state, "-p", c.pid()}
+	for range 2 {
+		if code := run(t.Context(), args, nil, tty, tty); code != exitDone {
+			t.Errorf("exit %d", code)
+		}
+	}
+	tty.Close()
+	seen, _ := io.ReadAll(master) // ends with EIO
+	for _, want := range []string{
+		"looking at what runs", "asking /", "fetching the-fix-1.kpatch.tar.zst", "(prog): the-fix-1", "1 bundle applied",
+		"looked at 1 process: 1 release for 1 process, 0 bundles applied",
+	} {
+		if !strings.Contains(string(seen), want) {
+			t.Errorf("no %q in %q", want, seen)
+		}
+	}
 }
 
 func TestPullUsage(t *testing.T) {
