@@ -184,6 +184,17 @@ func (p *processes) list() ([]int, error) {
 	return []int{p.pid}, nil
 }
 
+// unknown returns err, met where a process is read. Of all processes only those
+// are news that keep who reads them waiting: whatever the others are, it cannot
+// be said that there is anything to do in them.
+func (p *processes) unknown(err error) error {
+	var silent *silentError
+	if p.all && !errors.As(err, &silent) {
+		return nil
+	}
+	return err
+}
+
 // errNoTarget is the mistake of a command that changes processes and is not
 // told which.
 var errNoTarget = usageError{errors.New("-p PID or -p all is missing")}

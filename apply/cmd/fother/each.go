@@ -56,6 +56,7 @@ func (t *tool) each(ctx context.Context, which processes, f func(pid int) (*outc
 		}
 		outcomes = append(outcomes, o)
 	}
+	t.noteLeftOut()
 	if t.json {
 		t.encode(outcomes)
 	}

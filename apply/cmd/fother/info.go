@@ -113,9 +113,8 @@ func (t *info) run(ctx context.Context, args []string) int {
 		return t.fail(err)
 	}
 	infos, code := []processInfo{}, exitDone
-	for i := range survey(ctx, pids) {
-		all := t.procs.all && (errors.Is(i.err, apply.ErrGone) || errors.Is(i.err, apply.ErrPermission))
-		if all || i.err == nil && !t.filter.apply(&i) {
+	for i := range t.survey(ctx, pids) {
+		if t.procs.all && passOver(i.err) || ctx.Err() != nil || i.err == nil && !t.filter.apply(&i) {
 			continue
 		}
 		if i.err != nil {
@@ -127,6 +126,7 @@ func (t *info) run(ctx context.Context, args []string) int {
 		}
 		infos = append(infos, i.processInfo)
 	}
+	t.noteLeftOut()
 	if t.json {
 		t.encode(infos)
 	}

@@ -139,7 +139,7 @@ func (l *libcare) each(ctx context.Context, p processes, none string, f func(pid
 			return l.fail(fmt.Errorf("interrupted: %w", ctx.Err()))
 		}
 		did, err := f(pid)
-		if p.all && errors.Is(err, apply.ErrGone) {
+		if p.all && (errors.Is(err, apply.ErrGone) || errors.Is(err, errLeftOut)) {
 			continue
 		}
 		if err != nil {
@@ -150,6 +150,7 @@ func (l *libcare) each(ctx context.Context, p processes, none string, f func(pid
 			fmt.Fprintf(l.stdout, none+"\n", fmt.Sprintf("PID '%d'", pid))
 		}
 	}
+	l.noteLeftOut()
 	// LibCare writes a line for each process there is.
 	if p.all && !any {
 		fmt.Fprintf(l.stdout, none+"\n", "any process")
@@ -177,7 +178,7 @@ func (l *libcare) patch(ctx context.Context, args []string) int {
 	}
 	c.noteScripts()
 	return l.each(ctx, procs, "No patch(es) applicable to %s have been found", func(pid int) (bool, error) {
-		before := read(pid).Applied
+		before := l.read(ctx, pid).Applied
 		res, err := l.apply(ctx, c, pid)
 		if res != nil && err == nil {
 			l.printApplied(res, before)
@@ -192,7 +193,7 @@ func (l *libcare) patch(ctx context.Context, args []string) int {
 // apply returns nil if there is nothing to do, which is no error for LibCare:
 // all is there, or nothing fits.
 func (l *libcare) apply(ctx context.Context, c *patch, pid int) (*apply.Result, error) {
-	patches, err := c.fitting(pid)
+	patches, err := c.fitting(ctx, pid)
 	if err == nil && len(patches) == 0 {
 		return nil, nil
 	}
@@ -255,8 +256,8 @@ func (l *libcare) unpatch(ctx context.Context, args []string) int {
 // revert takes the patches of the named objects out of a process. It returns
 // nil if there are none.
 func (l *libcare) revert(ctx context.Context, pid int, names []string, all bool) (*apply.Result, error) {
-	which, err := l.applied(pid, names)
-	if err != nil && all && errors.Is(err, apply.ErrPermission) || err == nil && len(which) == 0 {
+	which, err := l.applied(ctx, pid, names)
+	if all && passOver(err) || err == nil && len(which) == 0 {
 		return nil, nil
 	}
 	if err != nil {
@@ -271,8 +272,8 @@ func (l *libcare) revert(ctx context.Context, pid int, names []string, all bool)
 
 // applied returns what is applied to a process in the objects of the given
 // build-ids or base names, in all if there are none.
-func (l *libcare) applied(pid int, names []string) ([]apply.Selector, error) {
-	p, err := apply.Open(pid)
+func (l *libcare) applied(ctx context.Context, pid int, names []string) ([]apply.Selector, error) {
+	p, err := l.opener.Open(ctx, pid)
 	if err != nil {
 		return nil, err
 	}

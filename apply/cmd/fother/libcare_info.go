@@ -44,14 +44,15 @@ func (l *libcare) info(ctx context.Context, args []string) int {
 		return l.fail(err)
 	}
 	code := exitDone
-	for i := range survey(ctx, pids) {
-		if c.procs.all && (errors.Is(i.err, apply.ErrGone) || errors.Is(i.err, apply.ErrPermission)) {
+	for i := range l.survey(ctx, pids) {
+		if c.procs.all && passOver(i.err) || ctx.Err() != nil {
 			continue
 		}
 		if err := errors.Join(i.err, c.process(i)); err != nil {
 			code = l.fail(fmt.Errorf("process %d: %w", i.PID, err))
 		}
 	}
+	l.noteLeftOut()
 	if ctx.Err() != nil {
 		return l.fail(fmt.Errorf("interrupted: %w", ctx.Err()))
 	}

@@ -46,6 +46,7 @@ const (
 type tool struct {
 	name           string // that messages begin with
 	stdout, stderr io.Writer
+	opener         *opener
 
 	// Options of all commands.
 	verbose bool
@@ -59,7 +60,7 @@ func run(ctx context.Context, args []string, _ io.Reader, stdout, stderr io.Writ
 // runAs runs do with a tool of the given name.
 func runAs(name string, stdout, stderr io.Writer, do func(*tool) int) int {
 	out := &output{Writer: stdout}
-	t := &tool{name: name, stdout: out, stderr: &output{Writer: stderr}}
+	t := &tool{name: name, stdout: out, stderr: &output{Writer: stderr}, opener: newOpener()}
 	code := do(t)
 	// Who closes a pipe has read enough.
 	if out.err != nil && !errors.Is(out.err, syscall.EPIPE) && code != exitUsage {

@@ -68,7 +68,7 @@ func (c *patch) run(ctx context.Context, args []string) int {
 	}
 	c.noteScripts()
 	return c.each(ctx, c.procs, func(pid int) (*outcome, error) {
-		patches, err := c.fitting(pid)
+		patches, err := c.fitting(ctx, pid)
 		if err != nil || len(patches) == 0 {
 			return nil, err
 		}
@@ -90,16 +90,13 @@ func (c *patch) noteScripts() {
 // fitting returns the patches to give to a process: those for what it runs, or
 // none where that is no error, of all processes. It takes no lock and holds
 // nothing.
-func (c *patch) fitting(pid int) ([]*kpack.Patch, error) {
+func (c *patch) fitting(ctx context.Context, pid int) ([]*kpack.Patch, error) {
 	if !c.procs.all && len(c.store.folders) == 0 {
 		return c.store.given(), nil // apply says what is wrong if they do not fit
 	}
-	p, err := apply.Open(pid)
+	p, err := c.opener.Open(ctx, pid)
 	if err != nil {
-		if c.procs.all {
-			err = nil // whoever it is, it is not ours to say that something fits
-		}
-		return nil, err
+		return nil, c.procs.unknown(err)
 	}
 	defer p.Close()
 	patches, err := c.store.patches(p.Objects())

@@ -16,7 +16,7 @@ type surveyed struct {
 
 // survey reads processes, several at once, and yields them in the given order.
 // It ends early if ctx does.
-func survey(ctx context.Context, pids []int) iter.Seq[surveyed] {
+func (t *tool) survey(ctx context.Context, pids []int) iter.Seq[surveyed] {
 	return func(yield func(surveyed) bool) {
 		ctx, stop := context.WithCancel(ctx)
 		defer stop()
@@ -35,7 +35,7 @@ func survey(ctx context.Context, pids []int) iter.Seq[surveyed] {
 				}
 				tokens <- struct{}{}
 				go func() {
-					turn <- read(pid)
+					turn <- t.read(ctx, pid)
 					<-tokens
 				}()
 			}
@@ -49,8 +49,8 @@ func survey(ctx context.Context, pids []int) iter.Seq[surveyed] {
 }
 
 // read returns what there is to say of a process.
-func read(pid int) surveyed {
-	p, err := apply.Open(pid)
+func (t *tool) read(ctx context.Context, pid int) surveyed {
+	p, err := t.opener.Open(ctx, pid)
 	if err != nil {
 		return surveyed{processInfo{PID: pid, Objects: []objectInfo{}, Applied: []apply.Applied{}}, err}
 	}

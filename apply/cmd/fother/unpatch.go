@@ -46,8 +46,10 @@ func (c *unpatch) run(ctx context.Context, args []string) int {
 		return c.fail(usageError{err})
 	}
 	return c.each(ctx, c.procs, func(pid int) (*outcome, error) {
-		if c.procs.all && !patched(pid) {
-			return nil, nil
+		if c.procs.all {
+			if some, err := c.patched(ctx, pid); !some {
+				return nil, err
+			}
 		}
 		res, err := apply.Revert(ctx, pid, which, c.options(c.wait))
 		return &outcome{Result: res}, err
@@ -86,11 +88,12 @@ func parsePrefix(s string) (specs.BuildID, error) {
 	return specs.BuildID(strings.ToLower(s)), nil
 }
 
-func patched(pid int) bool {
-	p, err := apply.Open(pid)
+// patched reports whether a process has patches.
+func (c *unpatch) patched(ctx context.Context, pid int) (bool, error) {
+	p, err := c.opener.Open(ctx, pid)
 	if err != nil {
-		return false
+		return false, c.procs.unknown(err)
 	}
 	defer p.Close()
-	return len(p.Applied()) > 0
+	return len(p.Applied()) > 0, nil
 }
