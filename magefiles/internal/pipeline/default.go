@@ -8,6 +8,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+
+	"github.com/fother/fother/magefiles/internal/stop"
 )
 
 // module is where the commands are built from.
@@ -18,6 +20,7 @@ const module = "github.com/fother/fother"
 // and progress goes to standard error. Registry and keys are the folders
 // $FOTHER_REGISTRY and $FOTHER_KEYS, or registry and keys in the work folder.
 func Default(ctx context.Context) (Options, error) {
+	stop.AsInterrupt()
 	o, err := Folders()
 	if err != nil {
 		return o, err
