@@ -23,7 +23,7 @@ import (
 // fetchGit fetches the tree of a git repository into the folder work.
 func fetchGit(ctx context.Context, work string, o specs.Origin) (string, error) {
 	if _, err := exec.LookPath("git"); err != nil {
-		return "", errNoGit{err}
+		return "", noGitError{err}
 	}
 	dst := filepath.Join(work, "tree")
 	client := getter.Client{Getters: []getter.Getter{&gitGetter{origin: o}}, DisableSymlinks: true}
@@ -37,11 +37,14 @@ func fetchGit(ctx context.Context, work string, o specs.Origin) (string, error) 
 	return dst, nil
 }
 
-// errNoGit says that git is missing.
-type errNoGit struct{ error }
+// noGitError says that git is missing.
+type noGitError struct{ error }
+
+// Unwrap gives the error of looking for it.
+func (e noGitError) Unwrap() error { return e.error }
 
 // Hint says what the user can do.
-func (errNoGit) Hint() string { return "install git, by apt install git or dnf install git" }
+func (noGitError) Hint() string { return "install git, by apt install git or dnf install git" }
 
 // gitGetter is a way for go-getter to fetch from git. Its own way follows the
 // environment into another repository (GIT_DIR), runs hooks, asks for passwords

@@ -67,6 +67,7 @@ type writer struct {
 	folders map[string]bool // folders that are there
 	links   map[string]bool // symbolic links that are there
 	set     []entry         // folders whose mode and time are set last
+	newest  time.Time       // of all entries
 }
 
 func newWriter(root *os.Root, size int64) *writer {
@@ -88,7 +89,10 @@ func (w *writer) put(e entry) error {
 	if w.entries > maxEntries || w.names > maxNames {
 		return fmt.Errorf("more than %d entries, or %d bytes of names: %w", maxEntries, maxNames, ErrTooLarge)
 	}
-	e.name = name
+	e.name, e.time = name, fileTime(e.time)
+	if e.time.After(w.newest) {
+		w.newest = e.time
+	}
 	if e.kind == folder {
 		return w.folder(e)
 	}
@@ -206,7 +210,7 @@ func (w *writer) file(e entry) error {
 	if err := f.Close(); err != nil {
 		return err
 	}
-	return w.root.Chtimes(e.name, fileTime(e.time), fileTime(e.time))
+	return w.root.Chtimes(e.name, e.time, e.time)
 }
 
 // fileMode keeps of a mode what is harmless, and lets the owner write, since
@@ -222,12 +226,18 @@ func fileTime(t time.Time) time.Time {
 }
 
 // finish sets the modes and times of folders, which writing in them changes.
+// Those that the archive does not name are of the time of its newest entry.
 func (w *writer) finish() error {
+	for name := range w.folders {
+		if err := w.root.Chtimes(name, w.newest, w.newest); err != nil {
+			return err
+		}
+	}
 	for _, e := range slices.Backward(w.set) {
 		if err := w.root.Chmod(e.name, fileMode(e.mode)|0o700); err != nil {
 			return err
 		}
-		if err := w.root.Chtimes(e.name, fileTime(e.time), fileTime(e.time)); err != nil {
+		if err := w.root.Chtimes(e.name, e.time, e.time); err != nil {
 			return err
 		}
 	}

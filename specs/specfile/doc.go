@@ -3,6 +3,8 @@
 // [Read] takes a file, [Parse] bytes; both give a [specs.Spec] with absolute
 // paths and defaults filled in, or an [*Error] that lists every problem as
 // file:line:column with what was expected. [Format] writes what Parse reads.
+// [Schema] is the form of a spec for editors, also in specs/spec.schema.json;
+// specs/examples has specs to begin with.
 //
 //	name: nginx                     # required; letters, digits, '.', '_', '-'
 //	description: one line or more
