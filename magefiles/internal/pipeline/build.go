@@ -165,7 +165,7 @@ func (r *run) fetch(ctx context.Context) (string, error) {
 // buildStage builds one tree and moves it to its place in the fresh folder.
 func (r *run) buildStage(ctx context.Context, dir string, env []string, stage specs.Stage) error {
 	f, fresh, s := r.folder, r.folder.fresh(), r.spec
-	if err := source.Copy(f.Tree(), dir, r.o.Work); err != nil {
+	if err := source.Copy(f.Tree(), dir, r.ours()...); err != nil {
 		return err
 	}
 	if stage == specs.StagePatched {

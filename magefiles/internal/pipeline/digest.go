@@ -130,14 +130,20 @@ func digestEntries(root string, entries []entry) error {
 	return first
 }
 
+// buffers are what files are read through: many small files are one read each.
+var buffers = sync.Pool{New: func() any { return new([64 << 10]byte) }}
+
 func digestFile(path string) (specs.Digest, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return specs.Digest{}, err
 	}
 	defer f.Close()
+	buf := buffers.Get().(*[64 << 10]byte)
+	defer buffers.Put(buf)
 	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
+	// Only Read and Write: else Copy makes a buffer of its own.
+	if _, err := io.CopyBuffer(struct{ io.Writer }{h}, struct{ io.Reader }{f}, buf[:]); err != nil {
 		return specs.Digest{}, err
 	}
 	return specs.Digest(h.Sum(nil)), nil

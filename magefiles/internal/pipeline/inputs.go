@@ -92,10 +92,10 @@ func (r *run) sourceDepends(d depends) error {
 	return nil
 }
 
-// readTree reads the source tree of the spec. The work folder and the spec's
-// own file, which may lie in it, are no part of it.
+// readTree reads the source tree of the spec. The spec's own file, which may
+// lie in it, is no part of it, and neither is what is ours.
 func (r *run) readTree() (treeState, error) {
-	skip := []string{r.o.Work}
+	skip := r.ours()
 	if r.o.Spec != "" {
 		path, err := filepath.Abs(r.o.Spec)
 		if err != nil {
@@ -105,6 +105,10 @@ func (r *run) readTree() (treeState, error) {
 	}
 	return digestTree(r.spec.Dir, skip...)
 }
+
+// ours are the folders that are no part of a source tree, though they may lie
+// in it.
+func (r *run) ours() []string { return []string{r.o.Work, r.o.Registry, r.o.Keys} }
 
 // env returns the environment of the build's commands.
 func (r *run) env() []string { return append(os.Environ(), r.spec.Env...) }

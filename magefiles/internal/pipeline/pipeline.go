@@ -35,9 +35,13 @@ type Options struct {
 }
 
 func (o Options) say(format string, args ...any) {
-	if o.Progress != nil {
-		fmt.Fprintf(o.Progress, format+"\n", args...)
+	if o.Progress == nil {
+		return
 	}
+	if isTerminal(o.Progress) {
+		format = clear + format // where a line may stand that says what is being done
+	}
+	fmt.Fprintf(o.Progress, format+"\n", args...)
 }
 
 // Folder is the work folder of one spec.

@@ -22,10 +22,11 @@ import (
 // work folder.
 type (
 	savedTarget struct {
-		Name              string        `json:"name"`
-		BuildID           specs.BuildID `json:"build_id"`
-		Original, Patched savedLink
-		Units             []savedUnit `json:"units"`
+		Name     string        `json:"name"`
+		BuildID  specs.BuildID `json:"build_id"`
+		Original savedLink     `json:"original"`
+		Patched  savedLink     `json:"patched"`
+		Units    []savedUnit   `json:"units"`
 	}
 	savedLink struct {
 		File   string       `json:"file"`

@@ -221,6 +221,61 @@ func (p *project) remove(path string) {
 	}
 }
 
+// TestKilled: what a run that was killed left lying does not hinder the next.
+func TestKilled(t *testing.T) {
+	p := newProject(t)
+	p.make()
+	f := FolderOf(p.spec, p.o)
+	for _, name := range []string{"work/build/tiny/tree/a.c", "work/build/tiny/installed/x", "work/tiny-1/new/store/x", "work/tiny-1/new/diff/x", "work/tiny-1/old/patches/x"} {
+		p.write(name, "left")
+	}
+	// Killed while the new build took the place of the old.
+	p.remove(f.stamp("build"))
+	p.remove(f.Patched())
+	p.make()
+	for _, name := range []string{"new", "old"} {
+		if _, err := os.Stat(f.path(name)); err == nil {
+			t.Errorf("%s is still there", name)
+		}
+	}
+	lock, err := Lock(f.site())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	p.spec.Level = 2
+	if _, err := Make(t.Context(), p.spec, p.o); err == nil || !strings.Contains(err.Error(), "another run works in") {
+		t.Errorf("two builds at one place: %v", err)
+	}
+}
+
+// TestOurFolders: the work folder, the registry and the keys may lie in the
+// source tree, and are no part of it. The same goes for the spec.
+func TestOurFolders(t *testing.T) {
+	p := newProject(t)
+	p.o.Work, p.o.Registry, p.o.Keys, p.o.Spec =
+		filepath.Join(p.spec.Dir, ".fother"), filepath.Join(p.spec.Dir, "registry"), filepath.Join(p.spec.Dir, "keys"), filepath.Join(p.spec.Dir, "spec.yaml")
+	p.write("src/spec.yaml", "name: tiny\n")
+	p.make()
+	if err := InitRegistry(p.o); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := Publish(t.Context(), p.spec, p.o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.write("src/spec.yaml", "name: tiny # more\n")
+	p.said.Reset()
+	n := p.compiled()
+	p.make()
+	if p.compiled() != n || strings.Count(p.said.String(), "up to date") != 2 {
+		t.Errorf("another text of the spec: %s", p.said.String())
+	}
+	p.spec.Build = []string{"test ! -e keys && test ! -e registry && test ! -e .fother", link}
+	p.make()
+}
+
 // TestStepAlone: a step alone is refused if one before it is missing or not up
 // to date, and says which and why.
 func TestStepAlone(t *testing.T) {
