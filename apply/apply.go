@@ -42,6 +42,8 @@ type Result struct {
 	// Applied are the patches that went in, Removed those that went out.
 	Applied []Applied `json:"applied,omitempty"`
 	Removed []Applied `json:"removed,omitempty"`
+	// Replaced are the lower levels that made room for Applied.
+	Replaced []Applied `json:"replaced,omitempty"`
 	// Present are given patches that were there already.
 	Present []specs.PatchID `json:"present,omitempty"`
 	// Kept are patches that are out of use, but whose memory something may
@@ -149,6 +151,9 @@ func (p *Process) carryOut(ctx context.Context, plan *Plan, res *Result, o Optio
 	for _, r := range t.ins {
 		res.Applied = append(res.Applied, r.describe())
 	}
+	for _, r := range t.outs {
+		res.Replaced = append(res.Replaced, r.describe())
+	}
 	_, err = p.free(t.outs, &stacks, res)
 	return err
 }
@@ -156,16 +161,20 @@ func (p *Process) carryOut(ctx context.Context, plan *Plan, res *Result, o Optio
 // transaction returns the commit of a plan.
 func (plan *Plan) transaction() *transaction {
 	t := &transaction{}
+	// What goes may make room for what comes of another series.
+	current := map[specs.Addr][]byte{}
+	for _, s := range plan.steps {
+		if s.replaced == nil {
+			continue
+		}
+		t.outs = append(t.outs, s.replaced)
+		t.zones = append(t.zones, goingZones(s.replaced, plan.nextCall)...)
+		for _, f := range s.replaced.Functions {
+			current[f.Site] = f.New
+		}
+	}
 	for _, s := range plan.steps {
 		t.ins = append(t.ins, s.record)
-		current := map[specs.Addr][]byte{}
-		if s.replaced != nil {
-			t.outs = append(t.outs, s.replaced)
-			t.zones = append(t.zones, goingZones(s.replaced, s.nextCall)...)
-			for _, f := range s.replaced.Functions {
-				current[f.Site] = f.New
-			}
-		}
 		t.zones = append(t.zones, s.zones()...)
 		for _, f := range s.record.Functions {
 			c := change{function: f.Name, object: s.record.Object, addr: f.Site, before: f.Old, after: f.New}
@@ -175,9 +184,9 @@ func (plan *Plan) transaction() *transaction {
 			}
 			t.changes = append(t.changes, c)
 		}
-		if s.replaced != nil {
-			t.changes = append(t.changes, restores(s.replaced, current)...)
-		}
+	}
+	for _, r := range t.outs {
+		t.changes = append(t.changes, restores(r, current)...)
 	}
 	return t
 }

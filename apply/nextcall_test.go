@@ -26,8 +26,9 @@ func serveAs(t *testing.T, level specs.Level, names ...string) *kpack.Patch {
 	return p
 }
 
-// freeKept reverts until nothing is kept any more.
-func freeKept(t *testing.T, r *running) {
+// freeKept reverts until nothing is kept any more, and in between has the
+// process overwrite what lies on its stacks.
+func freeKept(t *testing.T, r *running, commands ...string) {
 	t.Helper()
 	for range 50 {
 		res, err := Revert(context.Background(), r.pid, nil, Options{})
@@ -37,8 +38,9 @@ func freeKept(t *testing.T, r *running) {
 		if err != nil && !errors.Is(err, ErrNotApplied) {
 			t.Fatal(err)
 		}
-		r.ask("wipe")
-		r.ask("end") // the thread's stack is used anew
+		for _, c := range commands {
+			r.ask(c)
+		}
 	}
 	t.Error("memory is kept for ever")
 }
@@ -79,7 +81,7 @@ func TestNextCall(t *testing.T) {
 	revertAll(t, r.pid)
 	r.expect("end", "43") // it ends where it was
 	r.expect("end", "2")
-	freeKept(t, r)
+	freeKept(t, r, "wipe", "end")
 	r.expect("end", "2")
 	before.same(t, r.snapshot())
 }
@@ -112,6 +114,6 @@ func TestNextCallOfALevel(t *testing.T) {
 	}
 	r.expect("end", "44")
 	r.expect("end", "2")
-	freeKept(t, r)
+	freeKept(t, r, "wipe", "end")
 	before.same(t, r.snapshot())
 }

@@ -286,8 +286,8 @@ func readFull(r io.ReaderAt, a specs.Addr, b []byte) error {
 	return err
 }
 
-// Processes returns the ids of all processes that have a program, by rising
-// id, without the caller's own.
+// Processes returns the ids of all processes, by rising id, but init (1), the
+// caller's own and the kernel's threads.
 func Processes() ([]int, error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -296,7 +296,7 @@ func Processes() ([]int, error) {
 	var pids []int
 	for _, e := range entries {
 		var pid int
-		if n, err := fmt.Sscanf(e.Name(), "%d", &pid); n != 1 || err != nil || pid == os.Getpid() {
+		if n, err := fmt.Sscanf(e.Name(), "%d", &pid); n != 1 || err != nil || pid == 1 || pid == os.Getpid() || KernelThread(pid) {
 			continue
 		}
 		pids = append(pids, pid)

@@ -61,11 +61,12 @@ func (s *step) zones() []zone {
 // nextCall says it of a function as its patch does.
 func nextCall(f *recordedFunction) bool { return f.NextCall }
 
-// nextCall says it of a function of the patch that s replaces: s may be
-// stricter.
-func (s *step) nextCall(f *recordedFunction) bool {
-	i := slices.IndexFunc(s.record.Functions, func(n recordedFunction) bool { return n.Lo == f.Lo })
-	return f.NextCall && (i < 0 || s.record.Functions[i].NextCall)
+// nextCall says it of a function of a patch that is replaced: who changes it
+// now may be stricter.
+func (plan *Plan) nextCall(f *recordedFunction) bool {
+	return f.NextCall && !slices.ContainsFunc(plan.steps, func(s *step) bool {
+		return slices.ContainsFunc(s.record.Functions, func(n recordedFunction) bool { return n.Lo == f.Lo && !n.NextCall })
+	})
 }
 
 // goingZones are the code of a patch that goes away. Calls of functions of
