@@ -66,7 +66,7 @@ func Pull(ctx context.Context, o Options) (*Report, error) {
 		return nil, err
 	}
 	defer unlock()
-	return newPull(o, live{}).run(ctx)
+	return newPull(o, live{maxObjects}).run(ctx)
 }
 
 // pull is one pass.
@@ -76,7 +76,8 @@ type pull struct {
 	log    *slog.Logger
 	report *Report
 	tasks  []*task
-	asked  bool // the registry has answered
+	asked  bool          // the registry has answered
+	limit  time.Duration // for reading one process
 }
 
 // task is a process that the registry has something for.
@@ -90,7 +91,7 @@ type task struct {
 }
 
 func newPull(o Options, h host) *pull {
-	p := &pull{Options: o, host: h, log: o.Logger}
+	p := &pull{Options: o, host: h, log: o.Logger, limit: scanLimit}
 	if p.log == nil {
 		p.log = slog.New(slog.DiscardHandler)
 	}
@@ -196,7 +197,7 @@ func (p *pull) compare(ctx context.Context, t *task) {
 		t.Fits = append(t.Fits, c.id)
 	}
 	var err error
-	t.has, err = within(ctx, scanLimit, 0, func(context.Context) ([]bool, error) { return p.host.has(t.PID, t.Fits) })
+	t.has, err = within(ctx, p.limit, 0, func(context.Context) ([]bool, error) { return p.host.has(t.PID, t.Fits) })
 	if err != nil {
 		t.fail(err)
 		t.fits = nil // it is left alone

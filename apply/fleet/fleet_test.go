@@ -322,3 +322,21 @@ func TestLock(t *testing.T) {
 		t.Error("no folder is one")
 	}
 }
+
+// BenchmarkPass is a pass with nothing to do on a host of a thousand processes
+// with a hundred libraries each.
+func BenchmarkPass(b *testing.B) {
+	m, s := machine{}, &store{}
+	for pid := range 1000 {
+		p := &proc{}
+		for i := range 100 {
+			p.ids = append(p.ids, specs.BuildID(fmt.Sprintf("%040x", pid%50*100+i)))
+		}
+		m[pid] = p
+	}
+	for b.Loop() {
+		if _, err := newPull(Options{Registry: s}, m).run(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/fother/fother/apply"
 	"github.com/fother/fother/specs"
@@ -57,28 +58,29 @@ func start(t *testing.T, source string, flags ...string) (pid int, line string) 
 
 func TestLiveRead(t *testing.T) {
 	const id = specs.BuildID("0123456789abcdef0123456789abcdef01234567")
+	host := live{maxObjects}
 	pid, _ := start(t, `
 #include <stdio.h>
 #include <unistd.h>
 int main(void) { puts("ready"); fflush(stdout); pause(); return 0; }`, "-Wl,--build-id=0x"+string(id))
-	f, err := live{}.read(pid)
+	f, err := host.read(pid)
 	if err != nil || f.pid != pid || f.name != "prog" || f.more != 0 || len(f.ids) < 2 || f.ids[0] != id {
 		t.Errorf("%+v, %v: want the executable's build-id first", f, err)
 	}
-	if uid, err := (live{}).owner(pid); uid != os.Geteuid() || err != nil {
+	if uid, err := host.owner(pid); uid != os.Geteuid() || err != nil {
 		t.Errorf("owner %d, %v", uid, err)
 	}
-	if has, err := (live{}).has(pid, []specs.PatchID{{BuildID: id, Series: "default", Level: 1}}); err != nil || slices.Contains(has, true) {
+	if has, err := host.has(pid, []specs.PatchID{{BuildID: id, Series: "default", Level: 1}}); err != nil || slices.Contains(has, true) {
 		t.Errorf("%v, %v", has, err)
 	}
-	all, err := live{}.processes()
+	all, err := host.processes()
 	if err != nil || !slices.Contains(all, pid) || slices.Contains(all, os.Getpid()) {
 		t.Errorf("%v, %v", all, err)
 	}
 	for _, err := range []error{
-		func() error { _, err := live{}.read(1 << 22); return err }(),
-		func() error { _, err := live{}.owner(1 << 22); return err }(),
-		func() error { _, err := live{}.has(1<<22, nil); return err }(),
+		func() error { _, err := host.read(1 << 22); return err }(),
+		func() error { _, err := host.owner(1 << 22); return err }(),
+		func() error { _, err := host.has(1<<22, nil); return err }(),
 	} {
 		if !errors.Is(err, apply.ErrGone) {
 			t.Errorf("no such process: %v", err)
@@ -86,37 +88,24 @@ int main(void) { puts("ready"); fflush(stdout); pause(); return 0; }`, "-Wl,--bu
 	}
 }
 
-// TestProcessWithManyObjects maps one library over and over.
 func TestProcessWithManyObjects(t *testing.T) {
 	pid, _ := start(t, `
-#define _GNU_SOURCE
-#include <fcntl.h>
 #include <stdio.h>
-#include <sys/mman.h>
 #include <unistd.h>
-int main(void) {
-	int fd = open("/proc/self/exe", O_RDONLY);
-	long size = lseek(fd, 0, SEEK_END);
-	for (int i = 0; i < 2000; i++) mmap(0, size, PROT_READ | PROT_EXEC, MAP_PRIVATE, fd, 0);
-	puts("ready"); fflush(stdout); pause(); return 0;
-}`, "-Wl,-z,noseparate-code")
-	s := &store{}
-	r, err := Pull(t.Context(), Options{Registry: s, State: t.TempDir(), PIDs: []int{pid}})
+int main(void) { puts("ready"); fflush(stdout); pause(); return 0; }`, "-lm")
+	r, err := newPull(Options{Registry: &store{}, PIDs: []int{pid}}, live{2}).run(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.Scanned != 1 || r.BuildIDs == 0 || r.BuildIDs > maxObjects {
+	if r.Scanned != 1 || r.BuildIDs > 2 {
 		t.Errorf("%+v", r)
 	}
-	expect(t, r, "objects: only the first 1024 were looked at")
+	expect(t, r, "objects: only the first 2 were looked at")
 }
 
 // TestProcessThatServesItsOwnMemory has a page that nobody can read, since the
 // process does not serve the fault.
 func TestProcessThatServesItsOwnMemory(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes some seconds")
-	}
 	pid, line := start(t, `
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
@@ -136,9 +125,20 @@ int main(void) {
 	if line != "ready" {
 		t.Skip("this kernel lets the user serve no faults of others (vm.unprivileged_userfaultfd)")
 	}
-	r, err := Pull(t.Context(), Options{Registry: &store{}, State: t.TempDir(), PIDs: []int{pid}})
+	p := newPull(Options{Registry: &store{}, PIDs: []int{pid}}, live{maxObjects})
+	p.limit = 200 * time.Millisecond // it is to end before other tests look at it
+	r, err := p.run(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	expect(t, r, "the process does not answer for 5s")
+	expect(t, r, "the process does not answer for 200ms")
+}
+
+// BenchmarkRead reads one small process, as a pass does for each.
+func BenchmarkRead(b *testing.B) {
+	for b.Loop() {
+		if _, err := (live{maxObjects}).read(os.Getpid()); err != nil {
+			b.Fatal(err)
+		}
+	}
 }

@@ -36,7 +36,8 @@ type found struct {
 	pid  int
 	name string
 	ids  []specs.BuildID // of its objects, each once, in the order of look-up
-	more int             // objects beyond maxObjects
+	// objects is how many were looked at, more how many were not.
+	objects, more int
 }
 
 // host is what a pass needs of the machine.
@@ -53,7 +54,10 @@ type host interface {
 }
 
 // live is the host that the caller runs on.
-type live struct{}
+type live struct {
+	// objects is how many objects of a process are looked at.
+	objects int
+}
 
 func (live) processes() ([]int, error) { return apply.Processes() }
 
@@ -65,7 +69,7 @@ func (live) owner(pid int) (int, error) {
 	return int(info.Sys().(*syscall.Stat_t).Uid), nil
 }
 
-func (live) read(pid int) (found, error) {
+func (l live) read(pid int) (found, error) {
 	p, err := apply.Open(pid)
 	if err != nil {
 		return found{}, err
@@ -73,9 +77,10 @@ func (live) read(pid int) (found, error) {
 	defer p.Close()
 	f := found{pid: pid, name: p.Name}
 	objects := p.Objects()
-	f.more = max(0, len(objects)-maxObjects)
+	f.more = max(0, len(objects)-l.objects)
 	seen := make(map[specs.BuildID]bool)
-	for _, o := range objects[:len(objects)-f.more] {
+	f.objects = len(objects) - f.more
+	for _, o := range objects[:f.objects] {
 		if o.BuildID != "" && !seen[o.BuildID] {
 			seen[o.BuildID] = true
 			f.ids = append(f.ids, o.BuildID)
@@ -127,7 +132,7 @@ func (p *pull) scan(ctx context.Context) ([]found, error) {
 			p.report.Scanned++
 			all = append(all, f)
 			if f.more > 0 {
-				p.fail(fmt.Errorf("process %d (%s): %d objects: only the first %d were looked at", pid, f.name, f.more+maxObjects, maxObjects))
+				p.fail(fmt.Errorf("process %d (%s): %d objects: only the first %d were looked at", pid, f.name, f.objects+f.more, f.objects))
 			}
 		case errors.Is(err, apply.ErrGone) && p.PIDs == nil, errors.Is(err, errLeftOut):
 		case errors.Is(err, apply.ErrPermission) && p.PIDs == nil:
@@ -150,7 +155,7 @@ func (p *pull) look(ctx context.Context, pid int, silent map[int]int) (found, er
 	if silent[uid] >= maxSilent {
 		return found{}, errLeftOut
 	}
-	f, err := within(ctx, scanLimit, 0, func(context.Context) (found, error) { return p.host.read(pid) })
+	f, err := within(ctx, p.limit, 0, func(context.Context) (found, error) { return p.host.read(pid) })
 	// root may do what it likes with its own time.
 	if errors.Is(err, ErrSilent) && uid != 0 {
 		if silent[uid]++; silent[uid] == maxSilent {
