@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -20,9 +21,9 @@ func TestSilentProcesses(t *testing.T) {
 	defer close(block)
 	o := newOpener()
 	o.limit = 10 * time.Millisecond
-	calls := 0
+	var calls atomic.Int32
 	o.open = func(int) (*apply.Process, error) {
-		calls++
+		calls.Add(1)
 		<-block
 		return nil, apply.ErrGone
 	}
@@ -32,8 +33,8 @@ func TestSilentProcesses(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := o.Open(t.Context(), os.Getpid()); !errors.Is(err, errLeftOut) || calls != maxSilent || o.left != 1 {
-		t.Errorf("%v after %d calls, %d left out", err, calls, o.left)
+	if _, err := o.Open(t.Context(), os.Getpid()); !errors.Is(err, errLeftOut) || calls.Load() != maxSilent || o.left != 1 {
+		t.Errorf("%v after %d calls, %d left out", err, calls.Load(), o.left)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
