@@ -16,6 +16,10 @@
 // compiler/internal. As CC= and CXX= the same program sets COMPILER_PATH for
 // one compiler.
 //
+// A build may continue an earlier one in its tree, where make runs only what is
+// not up to date: see [Options.Base]. When the process that builds is gone, its
+// commands are ended with all that they started.
+//
 // What goes round the shims is not trusted: an object of a link that no shim
 // saw must be the same, byte for byte, in both builds, else [Compare] names it.
 //
