@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -329,6 +330,47 @@ func TestFetchLocal(t *testing.T) {
 	cancel()
 	if _, err := fetch(ctx, t, archive, ""); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
+	}
+}
+
+// cancelAt is an archive that cancels the context when it is read at or behind
+// an offset.
+type cancelAt struct {
+	*bytes.Reader
+	offset int64
+	cancel context.CancelFunc
+}
+
+func (c cancelAt) ReadAt(p []byte, offset int64) (int, error) {
+	if offset >= c.offset {
+		c.cancel()
+	}
+	return c.Reader.ReadAt(p, offset)
+}
+
+// TestUnpackCancelled: a context that ends in the middle ends the unpacking.
+func TestUnpackCancelled(t *testing.T) {
+	var all []tar.Header
+	random := rand.NewChaCha8([32]byte{})
+	for i := range 100 {
+		content := make([]byte, 4096) // nothing makes it smaller
+		random.Read(content)
+		all = append(all, fileOf(fmt.Sprint(i), string(content)))
+	}
+	for name, data := range map[string][]byte{"tar": tarOf(t, all...), "gz": packed(t, ".gz", tarOf(t, all...)), "zip": zipOf(t, all...)} {
+		ctx, cancel := context.WithCancel(t.Context())
+		dir := filepath.Join(t.TempDir(), "d")
+		offset := int64(len(data) / 3)
+		if name == "zip" { // its directory is at the end, and read first
+			offset = 0
+		}
+		err := unpack(ctx, dir, cancelAt{bytes.NewReader(data), offset, cancel}, int64(len(data)))
+		if !errors.Is(err, context.Canceled) || strings.Contains(err.Error(), "broken") {
+			t.Errorf("%s: got %v", name, err)
+		}
+		if entries, err := os.ReadDir(dir); err != nil || len(entries) > len(all)/2 {
+			t.Errorf("%s: %d files were unpacked (%v)", name, len(entries), err)
+		}
 	}
 }
 

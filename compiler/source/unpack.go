@@ -49,7 +49,7 @@ func unpack(ctx context.Context, dst string, archive io.ReaderAt, size int64) er
 	if bytes.HasPrefix(magic, []byte("PK\x03\x04")) || bytes.HasPrefix(magic, []byte("PK\x05\x06")) {
 		err = w.zip(ctx, archive, size)
 	} else {
-		err = w.stream(magic, ctxReader(ctx, io.NewSectionReader(archive, 0, size)))
+		err = w.stream(ctx, magic, io.NewSectionReader(archive, 0, size))
 	}
 	if err != nil {
 		return err
@@ -61,13 +61,14 @@ func unpack(ctx context.Context, dst string, archive io.ReaderAt, size int64) er
 }
 
 // stream unpacks a tar archive that may be compressed.
-func (w *writer) stream(magic []byte, r io.Reader) error {
-	plain, compressed, err := decompress(magic, r)
+func (w *writer) stream(ctx context.Context, magic []byte, r io.Reader) error {
+	plain, compressed, err := decompress(magic, ctxReader(ctx, r))
 	if err != nil {
 		return broken(err)
 	}
 	defer plain.Close()
-	in := &tarStream{r: plain, left: w.left}
+	// What is read is little, what comes out of it can be much: both ask.
+	in := &tarStream{r: ctxReader(ctx, plain), left: w.left}
 	err = w.tar(tar.NewReader(in))
 	if err == nil {
 		// The checksum of the compression is at the end.
