@@ -177,8 +177,7 @@ func TestStash(t *testing.T) {
 	dir := t.TempDir()
 	original, note := filepath.Join(dir, "lpmake"), filepath.Join(dir, "stash.json")
 	put(t, filepath.Join(original, "bin/a"), "original")
-	s, err := aside(note, original)
-	if err != nil {
+	if _, err := aside(note, original); err != nil {
 		t.Fatal(err)
 	}
 	put(t, filepath.Join(original, "bin/a"), "patched")
@@ -198,14 +197,15 @@ func TestStash(t *testing.T) {
 		t.Errorf("still aside: %v, %v", left, err)
 	}
 	// What is dropped in half does not come back.
-	if s, err = aside(note, original); err != nil {
+	if _, err := aside(note, original); err != nil {
 		t.Fatal(err)
 	}
 	put(t, filepath.Join(original, "bin/a"), "newer")
 	if err := os.Remove(note); err != nil {
 		t.Fatal(err)
 	}
-	if s, err = aside(note, original); err != nil {
+	s, err := aside(note, original)
+	if err != nil {
 		t.Fatal(err)
 	}
 	if err := s.back(); err != nil {
