@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"time"
 
@@ -33,23 +34,33 @@ func childMain() int {
 		if errors.Is(err, ErrPermission) {
 			return 10
 		}
-	case "loop":
-		data, err := os.ReadFile(os.Getenv("APPLY_TEST_PATCH"))
-		if err != nil {
-			fmt.Println(err)
-			return 1
-		}
-		patch, err := kpack.Decode(data)
-		for err == nil {
-			if _, err = Apply(context.Background(), pid, []*kpack.Patch{patch}, Options{}); errors.Is(err, ErrAlreadyApplied) {
-				err = nil
+	case "loop": // applies one patch after the other, and reverts
+		var patches []*kpack.Patch
+		for _, name := range filepath.SplitList(os.Getenv("APPLY_TEST_PATCH")) {
+			data, err := os.ReadFile(name)
+			if err != nil {
+				fmt.Println(err)
+				return 1
 			}
-			if err == nil {
-				_, err = Revert(context.Background(), pid, nil, Options{})
+			patch, err := kpack.Decode(data)
+			if err != nil {
+				fmt.Println(err)
+				return 1
+			}
+			patches = append(patches, patch)
+		}
+		for {
+			for _, patch := range patches {
+				if _, err := Apply(context.Background(), pid, []*kpack.Patch{patch}, Options{}); err != nil && !errors.Is(err, ErrAlreadyApplied) {
+					fmt.Println("loop:", err)
+					return 1
+				}
+			}
+			if _, err := Revert(context.Background(), pid, nil, Options{}); err != nil {
+				fmt.Println("loop:", err)
+				return 1
 			}
 		}
-		fmt.Println("loop:", err)
-		return 1
 	case "trace":
 		err := ptrace.Do(func() error {
 			g, err := ptrace.Seize(pid, ptrace.Options{})

@@ -3,12 +3,15 @@ package apply
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/fother/fother/kpack"
 )
 
 // TestToolIsKilled kills a tool that applies and reverts in a loop, at random
@@ -16,50 +19,72 @@ import (
 func TestToolIsKilled(t *testing.T) {
 	for _, kinds := range [][]string{nil, {"call", "sleep", "read", "futex", "call"}} {
 		t.Run(strings.Join(kinds, "+"), func(t *testing.T) {
-			bin := pie(t)
-			r := start(t, bin, kinds...)
+			r := start(t, pie(t), kinds...)
 			before := r.snapshot()
-			patch := patchFor(t, bin, "default", 1, "answer", "other")
-			data, err := patch.Encode()
-			if err != nil {
-				t.Fatal(err)
-			}
-			file := filepath.Join(t.TempDir(), "p.kpatch")
-			if err := os.WriteFile(file, data, 0o600); err != nil {
-				t.Fatal(err)
-			}
-			seed := uint64(time.Now().UnixNano())
-			random := rand.New(rand.NewPCG(seed, 0))
-			t.Log("seed", seed)
-			cleared := 0
-			for range 25 {
-				cmd := child(t, "loop", r.pid, file, nil)
-				var out strings.Builder
-				cmd.Stdout = &out
-				if err := cmd.Start(); err != nil {
-					t.Fatal(err)
-				}
-				time.Sleep(10*time.Millisecond + time.Duration(random.Int64N(int64(15*time.Millisecond))))
-				cmd.Process.Kill()
-				cmd.Wait()
-				if out.Len() > 0 {
-					t.Fatal(out.String())
-				}
-				r.ask("ask") // it answers, whatever
-				res, err := Revert(context.Background(), r.pid, nil, Options{Wait: 10 * time.Second})
-				if err != nil && !errors.Is(err, ErrNotApplied) {
-					t.Fatal(err)
-				}
-				if res != nil && len(res.Recovered) > 0 {
-					cleared++
-				}
-				r.expect("ask", oldAnswer)
-			}
-			t.Logf("%d times something was half done", cleared)
-			after := r.snapshot()
-			before.same(t, after)
+			killAtRandom(t, r, 25, patchFor(t, pie(t), "default", 1, "answer", "other"))
+			before.same(t, r.snapshot())
 		})
 	}
+}
+
+// TestToolIsKilledBetweenLevels: a loop whose calls go on in what was replaced
+// is among what changes.
+func TestToolIsKilledBetweenLevels(t *testing.T) {
+	r := start(t, pie(t), "serve", "call")
+	before := r.snapshot()
+	killAtRandom(t, r, 15, serveAs(t, 1, "serve", "answer"), serveAs(t, 2, "serve2", "other"), serveAs(t, 3, "serve"))
+	if got := r.ask("end"); got != "2" && got != "43" && got != "44" {
+		t.Errorf("the loop's answer is %s", got)
+	}
+	r.expect("end", "2")
+	freeKept(t, r, "wipe", "end")
+	before.same(t, r.snapshot())
+}
+
+func killAtRandom(t *testing.T, r *running, rounds int, patches ...*kpack.Patch) {
+	t.Helper()
+	var files []string
+	for i, p := range patches {
+		data, err := p.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, filepath.Join(t.TempDir(), fmt.Sprint(i, ".kpatch")))
+		if err := os.WriteFile(files[i], data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	seed := uint64(time.Now().UnixNano())
+	random := rand.New(rand.NewPCG(seed, 0))
+	t.Log("seed", seed)
+	cleared, removed := 0, 0
+	for range rounds {
+		cmd := child(t, "loop", r.pid, strings.Join(files, string(filepath.ListSeparator)), nil)
+		var out strings.Builder
+		cmd.Stdout = &out
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(30*time.Millisecond + time.Duration(random.Int64N(int64(30*time.Millisecond))))
+		cmd.Process.Kill()
+		cmd.Wait()
+		if out.Len() > 0 {
+			t.Fatal(out.String())
+		}
+		r.ask("ask") // it answers, whatever
+		res, err := Revert(context.Background(), r.pid, nil, Options{Wait: 10 * time.Second})
+		if err != nil && !errors.Is(err, ErrNotApplied) {
+			t.Fatal(err)
+		}
+		if res != nil && len(res.Recovered) > 0 {
+			cleared++
+		}
+		if res != nil && len(res.Removed) > 0 {
+			removed++
+		}
+		r.expect("ask", oldAnswer)
+	}
+	t.Logf("of %d times a patch was there %d times, and half done %d times", rounds, removed, cleared)
 }
 
 // TestHalfDone makes by hand what a tool that is killed inside a commit leaves,
