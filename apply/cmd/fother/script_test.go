@@ -81,10 +81,10 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Condition: func(cond string) (bool, error) {
-			if cond == "root" {
-				return os.Getuid() == 0, nil
+			if cond != "root" || os.Getuid() != 0 && os.Getenv("CI") == "true" {
+				return false, fmt.Errorf("condition %q is not met, or not known", cond)
 			}
-			return false, fmt.Errorf("condition %q", cond)
+			return os.Getuid() == 0, nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"status":    func(ts *testscript.TestScript, _ bool, args []string) { status(ts, ts.Exec, args) },
