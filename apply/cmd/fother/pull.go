@@ -248,8 +248,14 @@ func (r *registryFlags) open(t *tool, state string) (*registry.Client, error) {
 	return c, nil
 }
 
-// address is the registry's URL as it may be shown: without a password.
+// address is the registry's URL as it may be shown, without a password, or the
+// folder's whole path.
 func (r *registryFlags) address() string {
+	if !strings.Contains(r.url, "://") {
+		if abs, err := filepath.Abs(r.url); err == nil {
+			return abs
+		}
+	}
 	if u, err := url.Parse(r.url); err == nil && u.User != nil {
 		return u.Redacted()
 	}

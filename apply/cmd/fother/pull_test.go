@@ -431,6 +431,10 @@ func TestStateFolder(t *testing.T) {
 	if got := r.address(); strings.Contains(got, "secret") {
 		t.Errorf("the password is shown: %s", got)
 	}
+	r.url = "../x"
+	if got := r.address(); !filepath.IsAbs(got) {
+		t.Errorf("whose folder is %s?", got)
+	}
 	if e := pullError(fmt.Errorf("x: %w", fleet.ErrLocked)); exitCode(e) != exitError || hint(e) == "" || !errors.Is(e, fleet.ErrLocked) {
 		t.Errorf("%v", e)
 	}
