@@ -155,18 +155,11 @@ func (c *pull) results(r *fleet.Report) {
 	if r.DryRun {
 		what = "to apply"
 	}
-	fmt.Fprintf(c.stdout, "looked at %s: %s for %s, %s %s\n", countProcesses(r.Scanned),
-		count(len(r.Releases), "release"), countProcesses(len(r.Processes)), count(done, "bundle"), what)
+	fmt.Fprintf(c.stdout, "looked at %s: %s for %s, %s %s\n", count(r.Scanned, "process"),
+		count(len(r.Releases), "release"), count(len(r.Processes), "process"), count(done, "bundle"), what)
 	if r.Denied > 0 && c.verbose {
-		fmt.Fprintf(c.stdout, "%s may not be traced by this user\n", countProcesses(r.Denied))
+		fmt.Fprintf(c.stdout, "%s may not be traced by this user\n", count(r.Denied, "process"))
 	}
-}
-
-func countProcesses(n int) string {
-	if n == 1 {
-		return "1 process"
-	}
-	return fmt.Sprintf("%d processes", n)
 }
 
 // flat returns an error's text as one line: joined errors stand in lines of
