@@ -1,0 +1,179 @@
+package verify
+
+import (
+	"debug/elf"
+	"fmt"
+	"math/bits"
+
+	"github.com/fother/fother/kpack/elfobj"
+	"github.com/fother/fother/specs/arch"
+)
+
+// relocKind says what the dynamic linker puts in a place.
+type relocKind uint8
+
+const (
+	relocRelative relocKind = iota // the address addend
+	relocSymbol                    // the address of a symbol, plus addend
+	relocIndirect                  // what the function at addend returns
+	relocCopy                      // the initial content of an imported object
+	relocTLS                       // something of thread-local storage
+)
+
+// dynReloc is a dynamic relocation.
+type dynReloc struct {
+	kind   relocKind
+	typ    uint32
+	sym    string // NAME or NAME@VERSION
+	addend uint64
+}
+
+// isa is what the package knows of an architecture.
+type isa struct {
+	arch *arch.Arch
+	// decode reads the instruction at the start of code, which is not empty.
+	decode func(code []byte, addr uint64, in *insn)
+	// track finds addresses that take more than one instruction, or is nil.
+	track func(code []insn, im *image)
+	kinds map[uint32]relocKind
+	// readPLT notes the stubs of a section.
+	readPLT func(im *image, s *section, entsize uint64)
+	// tpOffset is the offset in the TLS block of what lies at offset v from
+	// the thread pointer.
+	tpOffset func(t *tlsBlock, v uint64) uint64
+	text     func(code []byte, addr uint64) string
+}
+
+var isas = []*isa{isaX86_64, isaAArch64}
+
+var isaX86_64 = &isa{
+	arch:   arch.X86_64,
+	decode: decodeX86_64,
+	kinds: map[uint32]relocKind{
+		uint32(elf.R_X86_64_RELATIVE): relocRelative, uint32(elf.R_X86_64_64): relocSymbol,
+		uint32(elf.R_X86_64_GLOB_DAT): relocSymbol, uint32(elf.R_X86_64_JMP_SLOT): relocSymbol,
+		uint32(elf.R_X86_64_IRELATIVE): relocIndirect, uint32(elf.R_X86_64_COPY): relocCopy,
+		uint32(elf.R_X86_64_TPOFF64): relocTLS, uint32(elf.R_X86_64_DTPMOD64): relocTLS,
+		uint32(elf.R_X86_64_DTPOFF64): relocTLS, uint32(elf.R_X86_64_TLSDESC): relocTLS,
+	},
+	readPLT:  readPLTX86_64,
+	tpOffset: func(t *tlsBlock, v uint64) uint64 { return v + t.size },
+	text:     textX86_64,
+}
+
+// readRelocs reads all relocation sections that are loaded.
+func (im *image) readRelocs(f *elfobj.File) error {
+	im.relocs = map[uint64]dynReloc{}
+	var syms []elfobj.Symbol
+	for i := range f.Sections {
+		s := &f.Sections[i]
+		if s.Flags&elf.SHF_ALLOC == 0 || s.Type != elf.SHT_RELA && s.Type != shtRelr {
+			continue
+		}
+		data, err := s.Data()
+		if err != nil {
+			return err
+		}
+		if s.Type == shtRelr {
+			im.readRelr(data)
+			continue
+		}
+		if syms == nil && f.Section(".dynsym") != nil {
+			if syms, err = f.DynSymbols(); err != nil {
+				return err
+			}
+		}
+		for ; len(data) >= 24; data = data[24:] {
+			if err := im.reloc(data, syms); err != nil {
+				return fmt.Errorf("%s: %w", s.Name, err)
+			}
+		}
+	}
+	return nil
+}
+
+// reloc notes one relocation.
+func (im *image) reloc(b []byte, syms []elfobj.Symbol) error {
+	info := le.Uint64(b[8:])
+	r := dynReloc{typ: uint32(info), addend: le.Uint64(b[16:])}
+	kind, ok := im.isa.kinds[r.typ]
+	if !ok {
+		return fmt.Errorf("relocation type %d is not known", r.typ)
+	}
+	r.kind = kind
+	if n := info >> 32; n != 0 {
+		if n >= uint64(len(syms)) {
+			return fmt.Errorf("no dynamic symbol %d", n)
+		}
+		s := &syms[n]
+		if r.sym = s.Name; s.Version != "" {
+			r.sym += "@" + s.Version
+		}
+	}
+	im.relocs[le.Uint64(b)] = r
+	return nil
+}
+
+// shtRelr is SHT_RELR.
+const shtRelr = 19
+
+// readRelr reads relative relocations in their short form: an address, then
+// bit maps of the 63 words that follow. Source: gABI, "Relative Relocations".
+func (im *image) readRelr(data []byte) {
+	var where uint64
+	note := func(at uint64) {
+		if v, ok := im.word(at); ok {
+			im.relocs[at] = dynReloc{kind: relocRelative, addend: v}
+		}
+	}
+	for ; len(data) >= 8; data = data[8:] {
+		e := le.Uint64(data)
+		if e&1 == 0 {
+			note(e)
+			where = e + 8
+			continue
+		}
+		for m := e >> 1; m != 0; m &= m - 1 {
+			note(where + 8*uint64(bits.TrailingZeros64(m)))
+		}
+		where += 63 * 8
+	}
+}
+
+// readPLT notes the stubs of all PLT sections.
+func (im *image) readPLT() {
+	im.plt = map[uint64]uint64{}
+	for i := range im.secs {
+		if s := &im.secs[i]; s.plt {
+			im.isa.readPLT(im, s, s.entsize)
+		}
+	}
+}
+
+// readPLTX86_64 takes entries of 8 or 16 bytes, each of which jumps through
+// one slot.
+func readPLTX86_64(im *image, s *section, entsize uint64) {
+	if entsize != 8 {
+		entsize = 16
+	}
+	for at := s.lo; at < s.hi; at += entsize {
+		if slot, ok := stubX86_64(im.bytes(at, entsize), at); ok {
+			im.plt[at] = slot
+		}
+	}
+}
+
+// stubX86_64 returns the slot through which the code at addr jumps at once.
+func stubX86_64(code []byte, addr uint64) (uint64, bool) {
+	var in insn
+	for at := 0; at < len(code); at += int(in.size) {
+		decodeX86_64(code[at:], addr+uint64(at), &in)
+		if in.via && in.flow == flowStop {
+			return in.ref[0].value, true
+		}
+		if !in.nop && in.shape[0] != 0xf3 {
+			break // more than a landing pad
+		}
+	}
+	return 0, false
+}
