@@ -178,8 +178,7 @@ func (l *libcare) patch(ctx context.Context, args []string) int {
 	}
 	c.noteScripts()
 	return l.each(ctx, procs, "No patch(es) applicable to %s have been found", func(pid int) (bool, error) {
-		before := l.read(ctx, pid).Applied
-		res, err := l.apply(ctx, c, pid)
+		res, before, err := l.apply(ctx, c, pid)
 		if res != nil && err == nil {
 			l.printApplied(res, before)
 		}
@@ -190,23 +189,24 @@ func (l *libcare) patch(ctx context.Context, args []string) int {
 	})
 }
 
-// apply returns nil if there is nothing to do, which is no error for LibCare:
-// all is there, or nothing fits.
-func (l *libcare) apply(ctx context.Context, c *patch, pid int) (*apply.Result, error) {
+// apply returns what was done, and what was applied before. It returns nil if
+// there is nothing to do, which is no error for LibCare: all is there, or
+// nothing fits.
+func (l *libcare) apply(ctx context.Context, c *patch, pid int) (res *apply.Result, before []apply.Applied, err error) {
 	patches, err := c.fitting(ctx, pid)
 	if err == nil && len(patches) == 0 {
-		return nil, nil
+		return nil, nil, nil
 	}
-	var res *apply.Result
 	if err == nil {
+		before = l.read(ctx, pid).Applied
 		res, err = apply.Apply(ctx, pid, patches, c.options(c.wait))
 	}
 	var noFit *apply.NoFitError
 	var none *noneFitError
 	if errors.Is(err, apply.ErrAlreadyApplied) || errors.As(err, &noFit) || errors.As(err, &none) {
-		return nil, nil
+		return nil, nil, nil
 	}
-	return res, err
+	return res, before, err
 }
 
 func (l *libcare) printApplied(res *apply.Result, before []apply.Applied) {

@@ -87,6 +87,10 @@ func (c *patch) noteScripts() {
 	}
 }
 
+// mostTold is the number of patches up to which an error names what all are
+// for.
+const mostTold = 8
+
 // fitting returns the patches to give to a process: those for what it runs, or
 // none where that is no error, of all processes. It takes no lock and holds
 // nothing.
@@ -103,7 +107,7 @@ func (c *patch) fitting(ctx context.Context, pid int) ([]*kpack.Patch, error) {
 	switch {
 	case err != nil || len(patches) > 0 || c.procs.all:
 		return patches, err
-	case c.store.indexed():
+	case c.store.indexed() || len(c.store.loaded) > mostTold:
 		return nil, c.store.noneFit(p.Objects())
 	}
 	return c.store.given(), nil

@@ -99,7 +99,7 @@ func (s *store) load(path string, keep bool) error {
 		for _, section := range p.Sections {
 			s.kept += section.Size
 		}
-		if !keep && s.kept > maxKept {
+		if !keep && s.kept > maxKept && len(s.loaded) >= mostTold {
 			o.patch, o.again = nil, true
 		}
 		s.loaded = append(s.loaded, o)

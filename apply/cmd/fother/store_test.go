@@ -93,7 +93,10 @@ func TestKept(t *testing.T) {
 	prog := fixture(t)
 	dir := t.TempDir()
 	data := prog.patch(t, "default", 1)
-	ids := []specs.BuildID{"0011223344", "1111223344", "2211223344"}
+	var ids []specs.BuildID
+	for i := range mostTold + 3 {
+		ids = append(ids, specs.BuildID(fmt.Sprintf("%010x", i+1)))
+	}
 	for i, id := range ids {
 		write(t, filepath.Join(dir, fmt.Sprintf("patch-%d.kpatch", i)), foreign(t, data, id))
 	}
@@ -103,7 +106,7 @@ func TestKept(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if len(s.given()) != 0 {
+	if len(s.given()) != mostTold {
 		t.Errorf("%d patches are kept", len(s.given()))
 	}
 	for _, id := range ids {
