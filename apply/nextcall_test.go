@@ -66,7 +66,7 @@ func TestNextCall(t *testing.T) {
 	r.expect("end", "43")
 
 	// Now the thread is in the new code, which goes; its memory has to stay.
-	res, err = Revert(context.Background(), r.pid, nil, Options{Wait: -1})
+	res, err = Revert(context.Background(), r.pid, nil, Options{})
 	if err != nil || len(res.Removed) != 1 || len(res.Kept) != 1 {
 		t.Fatalf("revert: %+v, %v", res, err)
 	}

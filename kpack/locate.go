@@ -180,6 +180,9 @@ func (p *placement) findReferences() error {
 		}
 		for _, r := range relocs {
 			to := p.symbols[r.Symbol]
+			if _, global := p.index.globals[to.Name]; global && to.Bind != elf.STB_LOCAL {
+				continue // a library may refer to it by its PLT, and it is found by its name
+			}
 			if h, ok := p.machine.relocs[r.Type]; ok && !h.got {
 				p.references[to.Section] = append(p.references[to.Section], reference{at + specs.VAddr(r.Offset), h, to.Value, r.Addend})
 			}
