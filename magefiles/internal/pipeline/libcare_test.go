@@ -119,6 +119,7 @@ func TestBundleArgument(t *testing.T) {
 	}
 
 	p := ask(t, filepath.Join(f.Original(), "library"))
+	p.expect("before", rows, original) // it is loaded when it answers
 	before := memory(t, p.pid())
 	fother(t, 0, "patch", "-p", p.pid(), f.Bundle(s))
 	p.expect("by the bundle", rows, patched)
