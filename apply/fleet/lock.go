@@ -44,7 +44,11 @@ func lock(state string) (unlock func(), err error) {
 		}
 		return nil, fmt.Errorf("state folder %s: %w", state, err)
 	}
-	return func() { f.Close() }, nil
+	return func() {
+		// A child that was forked and has not executed yet holds the file too.
+		_ = unix.Flock(fd, unix.LOCK_UN)
+		f.Close()
+	}, nil
 }
 
 // private reports who else can write in a folder.

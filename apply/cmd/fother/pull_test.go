@@ -347,6 +347,52 @@ func TestPullCacheIsCleaned(t *testing.T) {
 	kept(0)
 }
 
+// TestPullWhileProcessesComeAndGo makes passes while processes that a patch is
+// for start and end all the time, which is no error.
+func TestPullWhileProcessesComeAndGo(t *testing.T) {
+	prog, s := fixture(t), newShelf(t)
+	s.publish(prog.patch(t, "default", 1))
+	stop, done := make(chan struct{}), make(chan int)
+	go func() {
+		started := 0
+		defer func() { done <- started }()
+		for ; ; started++ {
+			cmd := exec.Command(prog.bin)
+			in, err := cmd.StdinPipe()
+			if err == nil {
+				err = cmd.Start()
+			}
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			select {
+			case <-stop:
+			case <-time.After(time.Duration(started%40) * time.Millisecond):
+			}
+			if in.Close(); started%2 == 0 { // it ends by itself, or
+				_ = cmd.Process.Kill()
+			}
+			_ = cmd.Wait()
+			select {
+			case <-stop:
+				return
+			default:
+			}
+		}
+	}()
+	for range 20 {
+		// Not in this process: the wait for a child would take away what its
+		// tracer waits for.
+		cmd := exec.Command("fother", "pull", "--registry", s.dir, "--root", s.root, "--state", s.state)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+	}
+	close(stop)
+	t.Logf("%d processes came and went", <-done)
+}
+
 // TestPullOnTerminal looks at what a person sees.
 func TestPullOnTerminal(t *testing.T) {
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
