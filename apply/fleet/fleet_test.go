@@ -141,6 +141,8 @@ func TestOneProcessDoesNotHinderTheOthers(t *testing.T) {
 	if p := r.Processes[1]; p.PID != 9 || len(p.Present) != 1 || len(p.Steps) != 0 {
 		t.Errorf("%+v", p)
 	}
+	// Where nothing may be traced a pass that says nothing would mislead.
+	expect(t, pass(t, machine{3: {read: apply.ErrGone}, 4: {read: apply.ErrPermission}}, s), "not one of 1 processes can be looked at")
 	// Asked for by name, a process that is not there is an error.
 	expect(t, pass(t, m, s, func(o *Options) { o.PIDs = []int{3, 4} }), "process 3: ", "process 4: ")
 }

@@ -141,6 +141,9 @@ func (p *pull) scan(ctx context.Context) ([]found, error) {
 			p.fail(fmt.Errorf("process %d: %w", pid, err))
 		}
 	}
+	if n := p.report.Denied; n > 0 && len(all) == 0 {
+		p.fail(fmt.Errorf("not one of %d processes can be looked at: %w", n, apply.ErrPermission))
+	}
 	return all, nil
 }
 

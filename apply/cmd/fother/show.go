@@ -7,8 +7,6 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"path/filepath"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -230,75 +228,4 @@ func contentsOf(p *kpack.Patch, size int) contents {
 		c.Imports = append(c.Imports, name)
 	}
 	return c
-}
-
-// printFile tells a person what a file holds.
-func (c *show) printFile(s *shown) {
-	fmt.Fprintf(c.stdout, "%s\n", clean(s.File))
-	row := func(name, format string, args ...any) {
-		fmt.Fprintf(c.stdout, "  %-12s %s\n", name, clean(fmt.Sprintf(format, args...)))
-	}
-	if s.Kind == "" {
-		return // an error told why
-	}
-	row(s.Kind, "%d bytes, sha256 %v", s.Size, s.Digest)
-	m := s.Manifest
-	row("release", "%s, series %s, level %d", orNone(m.Name), m.Series, m.Level)
-	for i, line := range lines(m.Description) {
-		row([]string{"description", ""}[min(i, 1)], "%s", line)
-	}
-	for i, cve := range m.CVEs {
-		row([]string{"fixes", ""}[min(i, 1)], "%s", cve)
-	}
-	for _, f := range m.Consistency.NextCall {
-		row("next call", "%s: calls that are under way may end in the old code: %s", f, m.Consistency.Reason)
-	}
-	if s.Kind == "bundle" {
-		row("created", "%s", m.Created.Format(time.RFC3339))
-	}
-	if m.Spec != (specs.Digest{}) {
-		row("spec", "sha256 %v", m.Spec)
-	}
-	for _, src := range m.Sources {
-		row("source", "%s, sha256 %v", src.Name, src.Digest)
-	}
-	for _, t := range m.Toolchain {
-		row("toolchain", "%s", t)
-	}
-	for _, p := range s.Patches {
-		c.printPatch(p, row)
-	}
-	c.printTrust(s, row)
-}
-
-func (c *show) printPatch(p contents, row func(string, string, ...any)) {
-	row("target", "%s (%s), build-id %s", orNone(p.Target), p.Arch, p.BuildID)
-	row("  size", "%d bytes: code %d, constants %d, data %d, zeroed data %d", p.Size, p.Memory.Code, p.Memory.ROData, p.Memory.Data, p.Memory.BSS)
-	for _, f := range p.Functions {
-		when := ""
-		if f.NextCall {
-			when = ", from the next call on"
-		}
-		row("  function", "%s (%s), %d bytes instead of %d%s: %s", f.Name, orNone(f.File), f.Patched, f.Original, when, orNone(f.Reason))
-	}
-	for _, i := range p.Imports {
-		row("  import", "%s", i)
-	}
-	if p.Producer != "" && c.verbose {
-		row("  compiler", "%s", p.Producer)
-	}
-}
-
-func (c *show) printTrust(s *shown, row func(string, string, ...any)) {
-	for _, g := range s.Signatures {
-		row("signature", "key %s, in %s, not checked", orNone(g.KeyID), filepath.Base(g.File))
-	}
-	switch {
-	case c.client == nil || s.Error != "":
-	case len(s.Listed) == 0:
-		row("registry", "%s does not list this file", c.registry.address())
-	default:
-		e := s.Listed[0]
-		row("registry", "%s lists it for package %s, signed by key %s", c.registry.address(), e.Package, e.KeyID)
-	}
 }
