@@ -111,7 +111,9 @@ func TestImported(t *testing.T) {
 	if out := m.mage(1, "patch:pack", "spec.yaml"); !strings.Contains(out, "the build is missing") || !strings.Contains(out, "patch:build spec.yaml") {
 		t.Errorf("pack before build says:\n%s", out)
 	}
-	m.mage(0, "patch", "spec.yaml")
+	if out := m.mage(0, "patch", "spec.yaml"); !strings.HasSuffix(out, "\n.fother/hello-2/hello-2.kpatch.tar.zst\n") {
+		t.Errorf("the last line is not the bundle's path:\n%s", out)
+	}
 	m.has("hello-2/patches/*.kpatch", "hello-2/hello-2.kpatch.tar.zst", "hello-2/original/hello")
 
 	gcc, err := exec.LookPath("cc")

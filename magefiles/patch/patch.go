@@ -10,7 +10,9 @@
 //	var Aliases = map[string]any{"patch": patch.Patch.All}
 //
 // Each patch target takes the path of a spec. What is up to date is not made
-// again. The work folder is .fother in the current folder; FOTHER_WORK names
+// again; to make all anew, remove the folder of the spec in the work folder, for
+// example after an update of system headers, which are not looked at. The work
+// folder is .fother in the current folder; FOTHER_WORK names
 // another. The registry is a folder too, FOTHER_REGISTRY or registry in the
 // work folder; the keys that sign are in FOTHER_KEYS or keys in the work
 // folder.
@@ -19,6 +21,7 @@ package patch
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 
@@ -34,10 +37,13 @@ import (
 // Patch is the namespace of the targets that make patches.
 type Patch mg.Namespace
 
-// All makes the live patches that a spec describes: build, diff, pack and verify, as far as needed.
+// All makes the live patches that a spec describes: build, diff, pack and verify, as far as needed. It prints the path of the bundle.
 func (Patch) All(ctx context.Context, spec string) error {
 	return with(ctx, spec, func(s specs.Spec, o pipeline.Options) error {
-		_, err := pipeline.Make(ctx, s, o)
+		if _, err := pipeline.Make(ctx, s, o); err != nil {
+			return err
+		}
+		_, err := fmt.Println(pipeline.Rel(pipeline.FolderOf(s, o).Bundle(s)))
 		return err
 	})
 }

@@ -125,6 +125,9 @@ func testCase(t *testing.T, ar *txtar.Archive, flags string) {
 	if _, err := Pack(ctx, s, o); err != nil {
 		t.Fatal(err)
 	}
+	if err := Step(ctx, s, o, "verify"); err != nil {
+		t.Fatal(err)
+	}
 	checkCase(t, FolderOf(s, o), requests, state)
 }
 

@@ -56,14 +56,11 @@ func corpusCase(ctx context.Context, c corpus.Case, o pipeline.Options) (string,
 	if err != nil {
 		return "", err
 	}
-	if err := pipeline.Build(ctx, s, o); err != nil {
+	if _, err := pipeline.Make(ctx, s, o); err != nil {
 		return "", err
 	}
-	targets, err := pipeline.Diff(ctx, s, o)
+	targets, err := pipeline.Targets(s, o)
 	if err != nil {
-		return "", err
-	}
-	if _, err := pipeline.Pack(ctx, s, o); err != nil {
 		return "", err
 	}
 	var parts []string
