@@ -237,8 +237,10 @@ func TestDeployed(t *testing.T) {
 		t.Errorf("%d bytes, static and stripped: want at most %d", info.Size(), limit)
 	}
 	t.Logf("%.1f MB", float64(info.Size())/1e6)
-	if _, err := exec.LookPath("setpriv"); err != nil || os.Getuid() != 0 {
-		need(t, "setpriv and root are needed")
+	for _, program := range []string{"setpriv", "unshare", "mount"} {
+		if _, err := exec.LookPath(program); err != nil || os.Getuid() != 0 {
+			need(t, "root and "+program+" are needed")
+		}
 	}
 	prog, s := fixture(t), newShelf(t)
 	s.publish(prog.patch(t, "default", 1))
@@ -262,7 +264,10 @@ func TestDeployed(t *testing.T) {
 	}
 	run := func(caps string, code int, want string) {
 		t.Helper()
-		cmd := exec.Command("setpriv", caps, "--no-new-privs", tool, "pull", "--registry", s.dir, "--root", s.root, "--state", s.state, "-p", c.pid())
+		// As with ProtectSystem=strict: all is read-only but the state.
+		cmd := exec.Command("unshare", "--mount", "sh", "-ec",
+			`mkdir -p "$1"; mount -o remount,bind,ro /; mount --bind "$1" "$1"; mount -o remount,bind,rw "$1"; shift; exec "$@"`, "sh",
+			s.state, "setpriv", caps, "--no-new-privs", tool, "pull", "--registry", s.dir, "--root", s.root, "--state", s.state, "-p", c.pid())
 		out, err := cmd.CombinedOutput()
 		if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
 			t.Fatal(err)
