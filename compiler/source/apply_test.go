@@ -48,6 +48,8 @@ func TestApply(t *testing.T) {
 	}{
 		"plain": {"--- a/n.txt\t2020-01-01\n+++ b/n.txt\t2020-01-02\n@@ -2,3 +2,3 @@\n 2\n-3\n+three\n 4\n",
 			map[string]string{"n.txt": strings.Replace(numbers, "3", "three", 1)}},
+		"spaces for the tab": {"--- a/n.txt     2016-02-02 18:05:48.880037651 +0300\n+++ b/n.txt 2016-02-02 18:10:00\n@@ -1 +1 @@\n-1\n+one\n",
+			map[string]string{"n.txt": strings.Replace(numbers, "1", "one", 1)}},
 		"backup name": {"--- x/n.txt\n+++ x/n.txt.new\n@@ -1 +1 @@\n-1\n+one\n",
 			map[string]string{"n.txt": strings.Replace(numbers, "1", "one", 1)}},
 		"moved": {"--- a/n.txt\n+++ b/n.txt\n@@ -5,2 +5,2 @@\n 2\n-3\n+three\n@@ -9 +9 @@\n-7\n+seven\n",

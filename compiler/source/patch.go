@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 )
@@ -252,12 +253,17 @@ func (p *parser) check(f *filePatch) error {
 	return nil
 }
 
+// headerTime matches the time that diff writes after a name and a tab, where the tab
+// became spaces.
+var headerTime = regexp.MustCompile(` +\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d+)?( [+-]\d{4})?$`)
+
 // fileName reads the name on a --- or +++ line without its first component.
 // What follows a tab is a time stamp.
 func (p *parser) fileName(s string) (name string, none bool, err error) {
 	s = strings.TrimRight(s, "\r\n")
 	if !strings.HasPrefix(s, `"`) {
 		s, _, _ = strings.Cut(s, "\t")
+		s = headerTime.ReplaceAllString(s, "")
 	}
 	s = unquote(strings.TrimRight(s, " "))
 	if s == "/dev/null" {
