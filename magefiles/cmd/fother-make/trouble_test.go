@@ -290,3 +290,16 @@ func TestPatchroot(t *testing.T) {
 		t.Errorf("%d patches, want one and theirs", len(left))
 	}
 }
+
+// TestMakeRemovesAll: so does a makefile whose first target begins with clean.
+// The original is lost where the patched build does it.
+func TestMakeRemovesAll(t *testing.T) {
+	tree := plain()
+	tree["Makefile"] = "all:\n\trm -rf lpmake\n\t$(MAKE) ask\n" + tree["Makefile"]
+	p := newProject(t, "ask", tree)
+	before := p.snapshot()
+	p.fails(1, "make removed the folder where the original is installed", "fix.patch")
+	p.unchanged(before)
+	p.env = []string{"LPMAKE_ORIGINAL_DIR=" + t.TempDir()}
+	p.ok(".", "fother-make", "fix.patch")
+}

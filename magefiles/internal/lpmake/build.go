@@ -177,7 +177,7 @@ func (r *run) original(ctx context.Context, ours bool) (err error) {
 		r.say("installing the original into %s", r.Original)
 		// Into an empty folder: a program that runs cannot be written to. Of
 		// what others put there nothing is moved.
-		if ours {
+		if err = os.MkdirAll(r.Original, 0o755); err == nil && ours {
 			s, err = aside(r.stashNote(), r.Original)
 		}
 		return err

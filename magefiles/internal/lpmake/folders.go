@@ -21,6 +21,9 @@ type stash struct {
 
 // aside moves the folder original aside and puts an empty one in its place.
 func aside(note, original string) (*stash, error) {
+	if _, err := os.Lstat(original); err != nil {
+		return nil, hinted(err, "set LPMAKE_ORIGINAL_DIR to a folder that make leaves alone", "make removed the folder where the original is installed: %v", err)
+	}
 	s := &stash{note: note, Original: original, Stashed: original + ".fother-original"}
 	// What is there was dropped, but not to the end.
 	if err := os.RemoveAll(s.Stashed); err != nil {
