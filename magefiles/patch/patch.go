@@ -11,11 +11,11 @@
 //
 // Each patch target takes the path of a spec. What is up to date is not made
 // again; to make all anew, remove the folder of the spec in the work folder, for
-// example after an update of system headers, which are not looked at. The work
-// folder is .fother in the current folder; FOTHER_WORK names
-// another. The registry is a folder too, FOTHER_REGISTRY or registry in the
-// work folder; the keys that sign are in FOTHER_KEYS or keys in the work
-// folder.
+// example after an update of system headers, which are not looked at.
+//
+// The work folder is .fother in the current folder; FOTHER_WORK names another.
+// The registry is a folder too, FOTHER_REGISTRY or registry in the work folder;
+// the keys that sign are in FOTHER_KEYS or keys in the work folder.
 package patch
 
 import (

@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/fother/fother/magefiles/internal/pipeline"
@@ -35,6 +36,19 @@ type demo struct {
 	o      pipeline.Options
 	server *exec.Cmd
 	port   string
+}
+
+// lockedWriter is a writer for more than one goroutine: the server's own
+// messages come when they come.
+type lockedWriter struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+func (l *lockedWriter) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.w.Write(p)
 }
 
 // step is one command of a person, and what proves that it did its work.
@@ -69,7 +83,7 @@ func show(ctx context.Context, out io.Writer, fother string, o pipeline.Options)
 		return err
 	}
 	o.Registry, o.Keys = filepath.Join(home, "registry"), filepath.Join(home, "keys")
-	d := &demo{out: out, fother: pipeline.Rel(fother), folder: pipeline.FolderOf(s, o), o: o}
+	d := &demo{out: &lockedWriter{w: out}, fother: pipeline.Rel(fother), folder: pipeline.FolderOf(s, o), o: o}
 	if err := d.publish(ctx, s); err != nil {
 		return err
 	}

@@ -39,7 +39,7 @@ func (o Options) say(format string, args ...any) {
 		return
 	}
 	if isTerminal(o.Progress) {
-		format = clear + format // where a line may stand that says what is being done
+		format = clearLine + format // where a line may stand that says what is being done
 	}
 	fmt.Fprintf(o.Progress, format+"\n", args...)
 }

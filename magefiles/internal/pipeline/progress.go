@@ -45,17 +45,17 @@ type line struct {
 	wg    sync.WaitGroup
 }
 
-// clear takes the cursor to the beginning of an empty line (ECMA-48: CR, EL).
-const clear = "\r\x1b[K"
+// clearLine takes the cursor to the beginning of an empty line (ECMA-48: CR, EL).
+const clearLine = "\r\x1b[K"
 
 func (l *line) run() {
 	t := time.NewTicker(tick)
 	defer t.Stop()
 	for {
-		fmt.Fprint(l.w, clear, l.text(time.Since(l.began)))
+		fmt.Fprint(l.w, clearLine, l.text(time.Since(l.began)))
 		select {
 		case <-l.done:
-			fmt.Fprint(l.w, clear)
+			fmt.Fprint(l.w, clearLine)
 			return
 		case <-t.C:
 		}

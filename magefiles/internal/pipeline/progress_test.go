@@ -21,14 +21,14 @@ func TestProgress(t *testing.T) {
 	end()
 	end() // may be said twice
 	got := ""
-	for b := make([]byte, 4096); strings.Count(got, clear) < 3; { // a read may bring a part
+	for b := make([]byte, 4096); strings.Count(got, clearLine) < 3; { // a read may bring a part
 		n, err := master.Read(b)
 		if err != nil {
 			t.Fatal(err)
 		}
 		got += string(b[:n])
 	}
-	if strings.Count(got, "tiny: building … 0 s, 7 units and links captured") != 2 || strings.Contains(got, "\n") || !strings.HasSuffix(got, clear) {
+	if strings.Count(got, "tiny: building … 0 s, 7 units and links captured") != 2 || strings.Contains(got, "\n") || !strings.HasSuffix(got, clearLine) {
 		t.Errorf("the terminal got %q", got)
 	}
 	var buf bytes.Buffer

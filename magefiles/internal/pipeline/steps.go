@@ -1,10 +1,8 @@
 package pipeline
 
 import (
-	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -147,14 +145,6 @@ func (r *run) do(ctx context.Context, i int) error {
 	return writeStamp(r.folder, st)
 }
 
-// movingError means that something was changed while a step read it.
-type movingError struct{ step, name string }
-
-func (e *movingError) Error() string {
-	return fmt.Sprintf("%s: %s has changed meanwhile", e.step, e.name)
-}
-func (e *movingError) Hint() string { return "run it again" }
-
 // replace puts what a step made in the fresh folder in the place of what was
 // there. From now on until the new stamp is written, the step is not up to
 // date.
@@ -231,27 +221,6 @@ func (r *run) before(i int) error {
 		}
 	}
 	return nil
-}
-
-// StaleError means that a step cannot be taken because one before it is not up
-// to date.
-type StaleError struct {
-	Name string // of the spec
-	Step string // that has to be taken first
-
-	noun, reason, spec string
-}
-
-func (e *StaleError) Error() string {
-	if e.reason == missing {
-		return fmt.Sprintf("%s: %s is missing", e.Name, e.noun)
-	}
-	return fmt.Sprintf("%s: %s is not up to date: %s", e.Name, e.noun, e.reason)
-}
-
-// Hint says what the user can do.
-func (e *StaleError) Hint() string {
-	return fmt.Sprintf("make it first: go tool mage patch:%s %s, or all that is needed: go tool mage patch:all %[2]s", e.Step, cmp.Or(e.spec, "SPEC"))
 }
 
 // patches returns the paths of the .kpatch files, sorted.

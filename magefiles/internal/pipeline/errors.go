@@ -1,0 +1,35 @@
+package pipeline
+
+import (
+	"cmp"
+	"fmt"
+)
+
+// StaleError means that a step cannot be taken because one before it is not up
+// to date.
+type StaleError struct {
+	Name string // of the spec
+	Step string // that has to be taken first
+
+	noun, reason, spec string
+}
+
+func (e *StaleError) Error() string {
+	if e.reason == missing {
+		return fmt.Sprintf("%s: %s is missing", e.Name, e.noun)
+	}
+	return fmt.Sprintf("%s: %s is not up to date: %s", e.Name, e.noun, e.reason)
+}
+
+// Hint says what the user can do.
+func (e *StaleError) Hint() string {
+	return fmt.Sprintf("make it first: go tool mage patch:%s %s, or all that is needed: go tool mage patch:all %[2]s", e.Step, cmp.Or(e.spec, "SPEC"))
+}
+
+// movingError means that something was changed while a step read it.
+type movingError struct{ step, name string }
+
+func (e *movingError) Error() string {
+	return fmt.Sprintf("%s: %s has changed meanwhile", e.step, e.name)
+}
+func (e *movingError) Hint() string { return "run it again" }
