@@ -48,6 +48,7 @@ func TestApply(t *testing.T) {
 	}{
 		"plain": {"--- a/n.txt\t2020-01-01\n+++ b/n.txt\t2020-01-02\n@@ -2,3 +2,3 @@\n 2\n-3\n+three\n 4\n",
 			map[string]string{"n.txt": strings.Replace(numbers, "3", "three", 1)}},
+		"no blanks": {"--- a/tabs\n+++ b/tabs\n@@ -1,3 +1,3 @@\n\tx\n\n-y\n+z\n", map[string]string{"tabs": "\tx\n\nz\n"}},
 		"spaces for the tab": {"--- a/n.txt     2016-02-02 18:05:48.880037651 +0300\n+++ b/n.txt 2016-02-02 18:10:00\n@@ -1 +1 @@\n-1\n+one\n",
 			map[string]string{"n.txt": strings.Replace(numbers, "1", "one", 1)}},
 		"backup name": {"--- x/n.txt\n+++ x/n.txt.new\n@@ -1 +1 @@\n-1\n+one\n",
@@ -71,6 +72,7 @@ func TestApply(t *testing.T) {
 			dir := t.TempDir()
 			write(t, filepath.Join(dir, "n.txt"), numbers)
 			write(t, filepath.Join(dir, "d"), "gone\n")
+			write(t, filepath.Join(dir, "tabs"), "\tx\n\ny\n")
 			if _, err := Apply(dir, []string{write(t, filepath.Join(t.TempDir(), "p"), tt.patch)}); err != nil {
 				t.Fatal(err)
 			}

@@ -347,8 +347,8 @@ func (p *parser) hunk() (hunk, error) {
 		}
 		op, text := line[0], line[1:]
 		switch op {
-		case '\n': // an empty context line whose blank an editor took away
-			op, text = ' ', "\n"
+		case '\n', '\t': // a context line whose blank an editor took away
+			op, text = ' ', line
 			oldCount, newCount = oldCount-1, newCount-1
 		case ' ':
 			oldCount, newCount = oldCount-1, newCount-1
