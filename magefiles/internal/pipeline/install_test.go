@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/fother/fother/specs"
 )
@@ -86,6 +87,7 @@ func names(targets []Target) (names []string) {
 // TestArchive: a source in an archive is fetched once, checked, and built.
 func TestArchive(t *testing.T) {
 	p := newProject(t)
+	p.touch("src/a.c", time.Unix(1234567890, 0))
 	archive := filepath.Join(p.dir, "tiny-1.0.tar.gz")
 	if out, err := exec.Command("tar", "-C", p.dir, "-czf", archive, "src").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
@@ -102,7 +104,7 @@ func TestArchive(t *testing.T) {
 		t.Error("a second run starts compilers")
 	}
 	st, err := readStamp(FolderOf(p.spec, p.o), "build")
-	if err != nil || st.Built.Sources[0] != (sourceDigest{"tiny-1.0.tar.gz", digest}) {
+	if err != nil || st.Built.Sources[0] != (sourceDigest{"tiny-1.0.tar.gz", digest}) || st.Built.Epoch != 1234567890 {
 		t.Errorf("source %+v, %v", st, err)
 	}
 	p.append("tiny-1.0.tar.gz", "x")
