@@ -81,12 +81,7 @@ func Run(ctx context.Context, o Options) error {
 	if err := prepareShims(s, o.Shim, pathOf(env)); err != nil {
 		return storeHint(err)
 	}
-	if o.Base != "" {
-		err = s.Continue(o.Stage, o.Base)
-	} else {
-		err = s.Begin(o.Stage)
-	}
-	if err != nil {
+	if err := o.begin(s); err != nil {
 		return storeHint(err)
 	}
 	start := time.Now()
@@ -98,6 +93,14 @@ func Run(ctx context.Context, o Options) error {
 		start = time.Time{}
 	}
 	return finish(s, o, start)
+}
+
+// begin makes the records of the stage those that the build begins with.
+func (o *Options) begin(s *store.Store) error {
+	if o.Base != "" {
+		return s.Continue(o.Stage, o.Base)
+	}
+	return s.Begin(o.Stage)
 }
 
 func storeHint(err error) error {

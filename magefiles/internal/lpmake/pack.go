@@ -34,6 +34,16 @@ func (r *run) pack(ctx context.Context, s *state) ([]Patch, error) {
 	if err != nil {
 		return nil, err
 	}
+	out, err := r.publish(s, made)
+	if err != nil {
+		return nil, err
+	}
+	return out, r.setState(s)
+}
+
+// publish puts the patches that were made into Patchroot, sorted by target, and
+// notes that in s.
+func (r *run) publish(s *state, made []string) ([]Patch, error) {
 	if err := os.MkdirAll(r.Patchroot, 0o755); err != nil {
 		return nil, err
 	}
@@ -60,7 +70,7 @@ func (r *run) pack(ctx context.Context, s *state) ([]Patch, error) {
 		}
 	}
 	slices.SortFunc(out, func(a, b Patch) int { return cmp.Compare(a.Target, b.Target) })
-	return out, r.setState(s)
+	return out, nil
 }
 
 // installedAs returns where the target with a build-id is.
