@@ -178,9 +178,9 @@ func (l *libcare) patch(ctx context.Context, args []string) int {
 	}
 	c.noteScripts()
 	return l.each(ctx, procs, "No patch(es) applicable to %s have been found", func(pid int) (bool, error) {
-		res, before, err := l.apply(ctx, c, pid)
+		res, err := l.apply(ctx, c, pid)
 		if res != nil && err == nil {
-			l.printApplied(res, before)
+			l.printApplied(res)
 		}
 		if err != nil && !(procs.all && errors.Is(err, apply.ErrGone)) {
 			fmt.Fprintf(l.stdout, "Failed to apply patch '%s'\n", clean(path))
@@ -189,32 +189,30 @@ func (l *libcare) patch(ctx context.Context, args []string) int {
 	})
 }
 
-// apply returns what was done, and what was applied before. It returns nil if
-// there is nothing to do, which is no error for LibCare: all is there, or
-// nothing fits.
-func (l *libcare) apply(ctx context.Context, c *patch, pid int) (res *apply.Result, before []apply.Applied, err error) {
+// apply returns what was done. It returns nil if there is nothing to do, which
+// is no error for LibCare: all is there, or nothing fits.
+func (l *libcare) apply(ctx context.Context, c *patch, pid int) (res *apply.Result, err error) {
 	patches, err := c.fitting(ctx, pid)
 	if err == nil && len(patches) == 0 {
-		return nil, nil, nil
+		return nil, nil
 	}
 	if err == nil {
-		before = l.read(ctx, pid).Applied
 		res, err = apply.Apply(ctx, pid, patches, c.options(c.wait))
 	}
 	var noFit *apply.NoFitError
 	var none *noneFitError
 	if errors.Is(err, apply.ErrAlreadyApplied) || errors.As(err, &noFit) || errors.As(err, &none) {
-		return nil, nil, nil
+		return nil, nil
 	}
-	return res, before, err
+	return res, err
 }
 
-func (l *libcare) printApplied(res *apply.Result, before []apply.Applied) {
+func (l *libcare) printApplied(res *apply.Result) {
 	hunks := 0
 	for _, a := range res.Applied {
 		hunks += len(a.Functions)
-		for _, b := range before {
-			if inForce(b) && b.BuildID == a.BuildID && b.Series == a.Series {
+		for _, b := range res.Replaced {
+			if b.BuildID == a.BuildID && b.Series == a.Series {
 				fmt.Fprintf(l.stdout, "%s: replacing patch level %d with level %d\n", clean(filepath.Base(a.Object)), b.Level, a.Level)
 				break
 			}

@@ -61,6 +61,9 @@ func (t *tool) print(o *outcome) {
 	for _, a := range r.Applied {
 		fmt.Fprintf(t.stdout, "%s: applied %s\n", who, title(a))
 	}
+	for _, a := range r.Replaced {
+		fmt.Fprintf(t.stdout, "%s: replaced level %d\n", who, a.Level)
+	}
 	for _, a := range r.Removed {
 		fmt.Fprintf(t.stdout, "%s: reverted %s\n", who, title(a))
 	}
