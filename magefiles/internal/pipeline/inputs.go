@@ -264,13 +264,14 @@ func (d depends) addVersion() error {
 			return nil
 		}
 	}
-	path, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	d[versionName], err = digestProgram(path)
+	digest, err := self()
+	d[versionName] = digest
 	return err
 }
+
+// self returns the digest of this program. Its file may meanwhile have been
+// replaced by that of another mage.
+var self = sync.OnceValues(func() (specs.Digest, error) { return digestFile("/proc/self/exe") })
 
 // released returns version and hash of this module in a program that was built
 // with a release of it. A checkout has none: its version stays while its code
