@@ -28,6 +28,7 @@ func Compare(original, patched *elfobj.File) (*Report, error) {
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, err
 	}
+	c.tlsMoved = c.left.tls.size != c.right.tls.size || !slices.Equal(c.left.tls.syms, c.right.tls.syms)
 	c.correlate()
 	r := &Report{c: c}
 	r.functions()

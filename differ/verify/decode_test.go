@@ -27,9 +27,7 @@ func need(t testing.TB, program string) {
 func TestLengths(t *testing.T) {
 	need(t, "objdump")
 	files, _ := filepath.Glob("/lib/x86_64-linux-gnu/lib[cm].so.6")
-	for _, extra := range strings.Fields(os.Getenv("VERIFY_LENGTHS")) {
-		files = append(files, extra)
-	}
+	files = append(files, strings.Fields(os.Getenv("VERIFY_LENGTHS"))...)
 	if len(files) == 0 {
 		t.Skip("no x86_64 libc on this host")
 	}

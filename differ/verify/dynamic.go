@@ -36,8 +36,11 @@ type isa struct {
 	// track finds addresses that take more than one instruction, or is nil.
 	track func(code []insn, im *image)
 	kinds map[uint32]relocKind
-	// readPLT notes the stubs of a section.
-	readPLT func(im *image, s *section, entsize uint64)
+	// tlsModule is the relocation for the number of an object's TLS block,
+	// which in the GOT comes before an offset in it.
+	tlsModule uint32
+	// stub returns the GOT slot through which the code at addr jumps at once.
+	stub func(code []byte, addr uint64) (slot uint64, ok bool)
 	// tpOffset is the offset in the TLS block of what lies at offset v from
 	// the thread pointer.
 	tpOffset func(t *tlsBlock, v uint64) uint64
@@ -56,9 +59,10 @@ var isaX86_64 = &isa{
 		uint32(elf.R_X86_64_TPOFF64): relocTLS, uint32(elf.R_X86_64_DTPMOD64): relocTLS,
 		uint32(elf.R_X86_64_DTPOFF64): relocTLS, uint32(elf.R_X86_64_TLSDESC): relocTLS,
 	},
-	readPLT:  readPLTX86_64,
-	tpOffset: func(t *tlsBlock, v uint64) uint64 { return v + t.size },
-	text:     textX86_64,
+	tlsModule: uint32(elf.R_X86_64_DTPMOD64),
+	stub:      stubX86_64,
+	tpOffset:  func(t *tlsBlock, v uint64) uint64 { return v + t.size },
+	text:      textX86_64,
 }
 
 // readRelocs reads all relocation sections that are loaded.
@@ -137,29 +141,6 @@ func (im *image) readRelr(data []byte) {
 			note(where + 8*uint64(bits.TrailingZeros64(m)))
 		}
 		where += 63 * 8
-	}
-}
-
-// readPLT notes the stubs of all PLT sections.
-func (im *image) readPLT() {
-	im.plt = map[uint64]uint64{}
-	for i := range im.secs {
-		if s := &im.secs[i]; s.plt {
-			im.isa.readPLT(im, s, s.entsize)
-		}
-	}
-}
-
-// readPLTX86_64 takes entries of 8 or 16 bytes, each of which jumps through
-// one slot.
-func readPLTX86_64(im *image, s *section, entsize uint64) {
-	if entsize != 8 {
-		entsize = 16
-	}
-	for at := s.lo; at < s.hi; at += entsize {
-		if slot, ok := stubX86_64(im.bytes(at, entsize), at); ok {
-			im.plt[at] = slot
-		}
 	}
 }
 

@@ -13,17 +13,14 @@ import (
 
 // section is a part of memory with one purpose. Addresses are link-time.
 type section struct {
-	name    string
-	lo, hi  uint64
-	data    []byte // nil if all is zero
-	exec    bool
-	write   bool
-	got     bool
-	plt     bool
-	entsize uint64
+	name   string
+	lo, hi uint64
+	data   []byte // nil if all is zero
+	exec   bool
+	write  bool
+	got    bool
+	plt    bool
 }
-
-func (s *section) size() uint64 { return s.hi - s.lo }
 
 // image is one side of a comparison: a linked file, or the memory of a patch.
 type image struct {
@@ -39,8 +36,6 @@ type image struct {
 	labels map[uint64][]string
 	// relocs are the dynamic relocations by place.
 	relocs map[uint64]dynReloc
-	// plt has the GOT slot that each stub jumps through.
-	plt map[uint64]uint64
 	// imports are pretend addresses of imported symbols, for patches.
 	imports map[uint64]string
 	tls     tlsBlock
@@ -107,7 +102,6 @@ func newImage(f *elfobj.File, name string) (*image, error) {
 	if err := im.readSymbols(f); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	im.readPLT()
 	im.survey()
 	return im, nil
 }
@@ -136,7 +130,7 @@ func (im *image) readSections(f *elfobj.File) error {
 		im.secs = append(im.secs, section{
 			name: s.Name, lo: uint64(s.Addr), hi: uint64(s.Addr) + s.Size, data: data,
 			exec: s.Flags&elf.SHF_EXECINSTR != 0, write: s.Flags&elf.SHF_WRITE != 0 && !strings.HasPrefix(s.Name, ".data.rel.ro"),
-			got: strings.HasPrefix(s.Name, ".got"), plt: strings.HasPrefix(s.Name, ".plt") || s.Name == ".iplt", entsize: s.Entsize,
+			got: strings.HasPrefix(s.Name, ".got"), plt: strings.HasPrefix(s.Name, ".plt") || s.Name == ".iplt",
 		})
 	}
 	slices.SortFunc(im.secs, func(a, b section) int { return cmp.Compare(a.lo, b.lo) })

@@ -59,3 +59,8 @@ func (in *insn) add(r ref) {
 }
 
 func (in *insn) end() uint64 { return in.addr + uint64(in.size) }
+
+// generalTLS reports whether a reference to a pair of GOT entries is one of the
+// general dynamic model, which x86-64 pads with a prefix. Source: x86-64
+// psABI, "Thread-Local Storage", table of code sequences.
+func (in *insn) generalTLS() bool { return in.shape[0] == 0x66 }

@@ -71,9 +71,12 @@ func (im *image) inside(v uint64) bool {
 	return im.section(v) != nil || im.section(v-1) != nil || im.labels[v] != nil
 }
 
+// maxStub is the length in bytes of the longest PLT entry.
+const maxStub = 32
+
 // stub says what a jump to the PLT means.
 func (im *image) stub(p place) place {
-	slot, ok := im.plt[p.addr]
+	slot, ok := im.isa.stub(im.bytes(p.addr, maxStub), p.addr)
 	if !ok {
 		p.kind = placeAnon
 		return p
@@ -106,11 +109,9 @@ func (im *image) relocated(r dynReloc) place {
 	case relocRelative, relocIndirect:
 		return im.place(r.addend)
 	case relocTLS:
-		p.kind, p.name = placeTLS, fmt.Sprintf("thread-local %s (relocation type %d)", r.sym, r.typ)
-		if r.sym == "" && im.tls.size != 0 {
-			p.name += im.tls.at(r.addend)
-		} else {
-			p.off = r.addend
+		p.kind, p.name, p.off = placeTLS, fmt.Sprintf("thread-local %s (relocation type %d)", r.sym, r.typ), r.addend
+		if at := im.tls.at(r.addend); r.sym == "" && at != "" && r.typ != im.isa.tlsModule {
+			p.name, p.off = p.name+at, 0
 		}
 	default:
 		p.kind, p.name, p.off = placeImport, r.sym, r.addend

@@ -6,7 +6,10 @@ import (
 )
 
 // body is a decoded function: its main part, then its cold ones.
-type body struct{ parts []part }
+type body struct {
+	parts []part
+	tls   int // 1 if it uses thread-local storage, -1 if not, 0 if not known
+}
 
 type part struct {
 	ent  *entity
@@ -160,6 +163,9 @@ func (s *section) program() bool {
 // plausible reports whether a number in a fixed image may be an address.
 func (im *image) plausible(v uint64) bool {
 	if _, ok := im.imports[v]; ok {
+		return true
+	}
+	if len(im.labels[v]) > 0 {
 		return true
 	}
 	s := im.section(v)

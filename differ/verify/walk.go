@@ -7,6 +7,9 @@ import (
 // comparison holds the two sides and what was found out about them.
 type comparison struct {
 	left, right *image
+	// tlsMoved is set if the variables of thread-local storage are not the same
+	// or not in the same places.
+	tlsMoved bool
 	// seen are pairs of unnamed data that were found equal, or are being
 	// compared.
 	seen    map[anonPair]bool
@@ -149,7 +152,9 @@ type operand struct {
 	use    use
 	size   uint8
 	direct bool // the GOT is not gone through, or was seen through
-	place  place
+	// negative is set if the instruction has the negated address.
+	negative bool
+	place    place
 }
 
 // operand says what operand i of an instruction means.
@@ -167,7 +172,10 @@ func (im *image) operand(in *insn, i int) operand {
 		}
 		return o
 	case useMaybe:
-		if o.place = (place{kind: placeNumber, img: im, addr: r.value}); im.fixed && im.plausible(r.value) {
+		o.place = place{kind: placeNumber, img: im, addr: r.value}
+		if o.negative = im.fixed && int64(r.value) < 0 && im.plausible(-r.value); o.negative {
+			o.place = im.place(-r.value)
+		} else if im.fixed && im.plausible(r.value) {
 			o.place = im.place(r.value)
 			if o.direct = in.via; in.via {
 				o.use = useTake
@@ -176,7 +184,9 @@ func (im *image) operand(in *insn, i int) operand {
 		return o
 	}
 	o.place = im.place(r.value)
-	if in.via && i == 0 && o.place.kind == placeGOT {
+	if o.place.kind == placeGOT && !in.via {
+		o.place = o.place.img.tlsSlot(o.place, in.generalTLS())
+	} else if in.via && i == 0 && o.place.kind == placeGOT {
 		if to, ok := o.place.img.loaded(r.value); ok {
 			o.place, o.direct, o.use, o.size = to, true, useTake, 0
 		}
@@ -184,8 +194,28 @@ func (im *image) operand(in *insn, i int) operand {
 	return o
 }
 
+// tlsSlot says what a pair of GOT entries for thread-local storage means: the
+// variable in the general model, all variables in the local one.
+func (im *image) tlsSlot(p place, general bool) place {
+	r, ok := im.relocs[p.addr]
+	if !ok || r.kind != relocTLS || r.typ != im.isa.tlsModule || r.sym != "" {
+		return p
+	}
+	p.kind, p.name = placeTLS, "the object's thread-local storage"
+	if v, _ := im.word(p.addr + 8); general {
+		p.name = im.tls.at(v)
+	}
+	return p
+}
+
 // operand compares what two operands refer to.
 func (w *walker) operand(x, y operand) bool {
+	if x.negative != y.negative {
+		return false
+	}
+	if are, same := w.offsetsTLS(x, y); are {
+		return same
+	}
 	if ax, ay := w.a.holds(x.place), w.b.holds(y.place); ax || ay {
 		pa, na, ina, _ := w.a.find(x.place.addr)
 		pb, nb, inb, _ := w.b.find(y.place.addr)
@@ -197,7 +227,51 @@ func (w *walker) operand(x, y operand) bool {
 	if w.same(x.place, y.place, max(x.size, y.size), w) {
 		return true
 	}
-	return w.guess(x, y) || w.sameNumber(x, y)
+	return w.guess(x, y) || w.sameNumber(x, y) || x.negative && nearLabel(x.place, y.place)
+}
+
+// nearLabel reports whether two places are up to two words from a label that
+// both sides have: what is left of the difference of two addresses.
+func nearLabel(x, y place) bool {
+	for d := uint64(0); d <= 32; d += 8 {
+		if sharedLabel(x.at(x.addr+d-16), y.at(y.addr+d-16)) {
+			return true
+		}
+	}
+	return false
+}
+
+// offsetsTLS compares numbers that may be offsets in thread-local storage,
+// added to an address that came from elsewhere. It says whether they are.
+func (w *walker) offsetsTLS(x, y operand) (are, same bool) {
+	if !w.tlsMoved || x.use != useMaybe || x.place.kind != placeNumber || y.place.kind != placeNumber || !w.a.threads() || !w.b.threads() {
+		return false, false
+	}
+	fromTP := func(p place) string { return p.img.tls.at(p.img.isa.tpOffset(&p.img.tls, p.addr)) }
+	a, b := fromTP(x.place), fromTP(y.place)
+	if a == "" && b == "" {
+		a, b = x.place.img.tls.at(x.place.addr), y.place.img.tls.at(y.place.addr)
+	}
+	return a != "" && b != "", a == b
+}
+
+// threads reports whether a function uses thread-local storage. Offsets above
+// the thread pointer are the C library's own.
+func (b *body) threads() bool {
+	if b.tls != 0 {
+		return b.tls > 0
+	}
+	b.tls = -1
+	for _, p := range b.parts {
+		for i := range p.code {
+			for _, r := range p.code[i].ref[:p.code[i].refs] {
+				if r.use == useTLS && int64(r.value) <= 0 || r.use != useMaybe && p.ent.img.relocs[r.value].kind == relocTLS {
+					b.tls = 1
+				}
+			}
+		}
+	}
+	return b.tls > 0
 }
 
 // sameNumber: what may be an address, but points into the middle of code, is a
