@@ -95,16 +95,10 @@ func (c *Client) Update(ctx context.Context) error {
 
 // commit makes t the state that later clients begin with, by one rename.
 func (c *Client) commit(t *trust) error {
-	snapshot := metadataFile(t.set.Snapshot.Signed.Version, metadata.SNAPSHOT)
-	if data := c.cache.get(snapshot, maxSnapshot); data != nil {
-		if err := c.cache.put(currentSnapshot, data); err != nil {
-			return err
-		}
-	}
 	if err := c.cache.put(currentTimestamp, t.timestamp); err != nil {
 		return err
 	}
-	used := []string{snapshot}
+	used := []string{metadataFile(t.set.Snapshot.Signed.Version, metadata.SNAPSHOT)}
 	for role, m := range t.set.Targets {
 		used = append(used, metadataFile(m.Signed.Version, role))
 	}

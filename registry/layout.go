@@ -21,12 +21,11 @@ const (
 	timestampFile = metadataDir + "/timestamp.json"
 )
 
-// What a client's cache has beside the files of the registry: the timestamp
-// and the snapshot of the last state that was fetched completely. timestampFile
-// is the newest that was ever seen.
+// What a client's cache has beside the files of the registry: the timestamp of
+// the last state that was fetched completely, and the index targets that the
+// last Lookup used. timestampFile is the newest timestamp that was ever seen.
 const (
 	currentTimestamp = metadataDir + "/current.json"
-	currentSnapshot  = metadataDir + "/snapshot.json"
 	shardsFile       = "shards.json"
 )
 

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/fother/fother/specs"
 )
 
@@ -339,3 +341,5 @@ func TestBigBundle(t *testing.T) {
 	s.publish(t, r)
 	expect(t, s.client(t, s.serve(t).URL), r.BuildIDs, r)
 }
+
+func mkfifo(path string) error { return unix.Mkfifo(path, 0o644) }

@@ -168,16 +168,25 @@ func (t *trust) updateSnapshot(ctx context.Context) error {
 	if info == nil {
 		return fail(ErrUntrusted, timestampFile, "names no snapshot")
 	}
-	if old := t.cache.get(currentSnapshot, maxSnapshot); old != nil {
-		_ = guard(func() error { _, err := t.set.UpdateSnapshot(old, true); return err })
-		if s := t.set.Snapshot; s != nil && s.Signed.Version == info.Version && info.VerifyLengthHashes(old) == nil {
-			return t.expired()
+	if name := t.lastSnapshot(); name != metadataFile(info.Version, metadata.SNAPSHOT) {
+		if old := t.cache.get(name, maxSnapshot); old != nil {
+			_ = guard(func() error { _, err := t.set.UpdateSnapshot(old, true); return err })
 		}
 	}
 	return t.file(ctx, metadataFile(info.Version, metadata.SNAPSHOT), limit(info, maxSnapshot), func(data []byte) error {
 		_, err := t.set.UpdateSnapshot(data, false)
 		return err
 	})
+}
+
+// lastSnapshot returns the name of the snapshot of the last complete state, ""
+// if there is none.
+func (t *trust) lastSnapshot() string {
+	m, err := metadata.Timestamp().FromBytes(t.cache.get(currentTimestamp, maxTimestamp))
+	if err != nil || m.Signed.Meta["snapshot.json"] == nil {
+		return ""
+	}
+	return metadataFile(m.Signed.Meta["snapshot.json"].Version, metadata.SNAPSHOT)
 }
 
 // role loads the metadata of targets or of a delegated role. A delegated role
