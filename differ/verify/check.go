@@ -51,15 +51,15 @@ type Findings struct {
 
 // Check holds a report against what a patch covers.
 func Check(r *Report, c Covered) Findings {
-	k := &checker{c: c, at: map[specs.VAddr]CoveredFunction{}}
+	k := &checker{c: c, at: map[specs.VAddr]CoveredFunction{}, taken: map[*entity]bool{}}
 	for _, f := range c.Functions {
 		k.at[f.Original.Lo] = f
 	}
+	for i := range r.Data {
+		k.datum(&r.Data[i])
+	}
 	for i := range r.Functions {
 		k.function(&r.Functions[i])
-	}
-	for i := range r.Data {
-		k.datum(r, &r.Data[i])
 	}
 	known := map[specs.VAddr]bool{}
 	for i := range r.Functions {
@@ -78,9 +78,11 @@ func Check(r *Report, c Covered) Findings {
 }
 
 type checker struct {
-	c   Covered
-	at  map[specs.VAddr]CoveredFunction
-	out Findings
+	c  Covered
+	at map[specs.VAddr]CoveredFunction
+	// taken are functions that have to be in the patch because of a constant.
+	taken map[*entity]bool
+	out   Findings
 }
 
 func (k *checker) miss(name, file, reason string) {
@@ -96,7 +98,7 @@ func (k *checker) function(f *Function) {
 	ok = ok && f.left != nil
 	switch f.Verdict {
 	case Same:
-		if ok {
+		if ok && !k.taken[f.right] {
 			k.out.Needless = append(k.out.Needless, Finding{f.Name, f.File, "is the same in both builds"})
 		}
 	case Changed:
@@ -126,7 +128,7 @@ func (k *checker) carries(e *entity) bool {
 
 // datum checks one object. Changed constants are good if the patch carries
 // them, and all functions that refer to them.
-func (k *checker) datum(r *Report, d *Datum) {
+func (k *checker) datum(d *Datum) {
 	if d.Verdict == Same || d.Verdict == Removed || k.refused(d.Name, d.Original) {
 		return
 	}
@@ -140,6 +142,7 @@ func (k *checker) datum(r *Report, d *Datum) {
 		k.miss(d.Name, d.File, "a constant changed, but it is not in the patch: "+d.First.String())
 	default:
 		for _, u := range d.right.usersOf() {
+			k.taken[u] = true
 			if !k.brings(u) {
 				k.miss(u.name(), u.file(), fmt.Sprintf("refers to the constant %s, which changed, but is not in the patch", d.Name))
 			}

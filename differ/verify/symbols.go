@@ -274,6 +274,7 @@ func family(name string) (string, bool) {
 // tlsBlock is the template of thread-local storage.
 type tlsBlock struct {
 	size uint64 // rounded up to its alignment
+	end  uint64 // link-time address where it ends
 	syms []tlsSym
 }
 
@@ -287,6 +288,7 @@ func (t *tlsBlock) read(f *elfobj.File, syms []elfobj.Symbol) {
 		if p.Type == elf.PT_TLS {
 			align := max(p.Align, 1)
 			t.size = (p.Memsz + align - 1) / align * align
+			t.end = p.Vaddr + t.size
 		}
 	}
 	for _, s := range syms {

@@ -152,9 +152,7 @@ type operand struct {
 	use    use
 	size   uint8
 	direct bool // the GOT is not gone through, or was seen through
-	// negative is set if the instruction has the negated address.
-	negative bool
-	place    place
+	place  place
 }
 
 // operand says what operand i of an instruction means.
@@ -173,8 +171,8 @@ func (im *image) operand(in *insn, i int) operand {
 		return o
 	case useMaybe:
 		o.place = place{kind: placeNumber, img: im, addr: r.value}
-		if o.negative = im.fixed && int64(r.value) < 0 && im.plausible(-r.value); o.negative {
-			o.place = im.place(-r.value)
+		if im.tls.end != 0 && r.value == -im.tls.end {
+			o.place.kind, o.place.name = placeTLS, "a thread-local variable that is not defined"
 		} else if im.fixed && im.plausible(r.value) {
 			o.place = im.place(r.value)
 			if o.direct = in.via; in.via {
@@ -210,9 +208,6 @@ func (im *image) tlsSlot(p place, general bool) place {
 
 // operand compares what two operands refer to.
 func (w *walker) operand(x, y operand) bool {
-	if x.negative != y.negative {
-		return false
-	}
 	if are, same := w.offsetsTLS(x, y); are {
 		return same
 	}
@@ -227,18 +222,7 @@ func (w *walker) operand(x, y operand) bool {
 	if w.same(x.place, y.place, max(x.size, y.size), w) {
 		return true
 	}
-	return w.guess(x, y) || w.sameNumber(x, y) || x.negative && nearLabel(x.place, y.place)
-}
-
-// nearLabel reports whether two places are up to two words from a label that
-// both sides have: what is left of the difference of two addresses.
-func nearLabel(x, y place) bool {
-	for d := uint64(0); d <= 32; d += 8 {
-		if sharedLabel(x.at(x.addr+d-16), y.at(y.addr+d-16)) {
-			return true
-		}
-	}
-	return false
+	return w.guess(x, y) || w.sameNumber(x, y)
 }
 
 // offsetsTLS compares numbers that may be offsets in thread-local storage,
