@@ -21,7 +21,7 @@ var allowed = map[string][]string{
 	"specs/specfile":        {"specs"},
 	"compiler":              {"specs", "specs/arch", "kpack/elfobj"},
 	"differ":                {"specs/arch"},
-	"differ/verify":         {"specs/arch", "kpack/elfobj"},
+	"differ/verify":         {"specs", "specs/arch", "kpack/elfobj"},
 	"kpack":                 {"specs", "specs/arch", "kpack/elfobj"},
 	"kpack/elfobj":          {"specs", "specs/arch"},
 	"registry":              {"specs"},
