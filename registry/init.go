@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/theupdateframework/go-tuf/v2/metadata"
+	"golang.org/x/sys/unix"
 )
 
 // InitOptions say where a new registry is made.
@@ -30,8 +31,10 @@ func Init(o InitOptions) ([]byte, error) {
 	if o.Now != nil {
 		now = o.Now
 	}
-	if _, err := os.Lstat(filepath.Join(o.Dir, metadataDir)); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Lstat(filepath.Join(o.Dir, metadataDir)); err == nil {
 		return nil, fail(ErrExists, o.Dir, "holds a registry already")
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return nil, fileError(o.Dir, err)
 	}
 	if entries, err := os.ReadDir(o.Keys); len(entries) > 0 {
 		return nil, fail(ErrExists, o.Keys, "this folder is not empty: keys are never overwritten")
@@ -50,14 +53,20 @@ func Init(o InitOptions) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := initStore(o.Dir, ring, root, now()); err != nil {
-		return nil, err
-	}
-	// Onto an empty folder, or nothing; rename(2) refuses anything else.
-	if err := os.Rename(keys, o.Keys); err != nil {
+	// Onto an empty folder, or nothing; rename(2) refuses anything else. The
+	// keys come first: a registry without keys could not be mended.
+	if err := unix.Rename(keys, filepath.Clean(o.Keys)); err != nil {
 		return nil, &Error{ErrKey, o.Keys, err}
 	}
-	return root, syncDir(filepath.Dir(filepath.Clean(o.Keys)))
+	if err := syncDir(filepath.Dir(filepath.Clean(o.Keys))); err != nil {
+		return nil, &Error{ErrKey, o.Keys, err}
+	}
+	ring.dir = o.Keys
+	if err := initStore(o.Dir, ring, root, now()); err != nil {
+		os.RemoveAll(o.Keys) // made a moment ago
+		return nil, err
+	}
+	return root, nil
 }
 
 // makeKeys fills a folder with one key for each role, and with the root.json

@@ -1,0 +1,214 @@
+package registry
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/theupdateframework/go-tuf/v2/metadata"
+
+	"github.com/fother/fother/specs"
+)
+
+// goodListing returns a listing of n releases as their values, to be spoilt.
+func goodListing(t testing.TB, n int) *listing {
+	t.Helper()
+	l := &listing{Format: listingFormat}
+	dir := t.TempDir()
+	key, err := makeKey(path.Join(dir, "package.x.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range n {
+		r := newRelease(fmt.Sprintf("package-%d", i), 3, buildID(i))
+		rel, err := r.describe(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rel.Length = 123456
+		l.Releases = append(l.Releases, rel)
+	}
+	return l
+}
+
+func TestHostileListing(t *testing.T) {
+	names := []string{"", ".", "..", "../x", "a/b", `a\b`, "/etc/passwd", ".hidden", "-x", "x\n", "x\x00", "ä", "a b", "%2e%2e", "a?b", "a#b", "a//b", strings.Repeat("x", 201)}
+	bad := map[string]func(r *release){
+		"series":         func(r *release) { r.Series = "../x" },
+		"no series":      func(r *release) { r.Series = "" },
+		"level 0":        func(r *release) { r.Level = 0 },
+		"no length":      func(r *release) { r.Length = 0 },
+		"negative":       func(r *release) { r.Length = -1 },
+		"huge":           func(r *release) { r.Length = MaxBundle + 1 },
+		"no key":         func(r *release) { r.Keys = nil },
+		"garbage key":    func(r *release) { r.Keys = []publicKey{[]byte("x")} },
+		"long key":       func(r *release) { r.Keys = []publicKey{make([]byte, 1<<20)} },
+		"a key twice":    func(r *release) { r.Keys = append(r.Keys, r.Keys[0]); r.Threshold = 2 },
+		"threshold":      func(r *release) { r.Threshold = 2 },
+		"no threshold":   func(r *release) { r.Threshold = -1 },
+		"no build-id":    func(r *release) { r.BuildIDs = nil },
+		"upper case":     func(r *release) { r.BuildIDs = []specs.BuildID{"ABCD"} },
+		"odd build-id":   func(r *release) { r.BuildIDs = []specs.BuildID{"abc"} },
+		"build-id twice": func(r *release) { r.BuildIDs = append(r.BuildIDs, r.BuildIDs[0]) },
+		"many build-ids": func(r *release) { r.BuildIDs = make([]specs.BuildID, maxReleaseIDs+1) },
+		"many CVEs":      func(r *release) { r.CVEs = slices.Repeat([]string{"CVE-1"}, maxReleaseCVEs+1) },
+		"bad CVE":        func(r *release) { r.CVEs = []string{"\x1b[2J"} },
+	}
+	for _, name := range names {
+		bad[fmt.Sprintf("package %q", name)] = func(r *release) { r.Package = name }
+		bad[fmt.Sprintf("file %q", name)] = func(r *release) { r.File = name }
+	}
+	for name, spoil := range bad {
+		l := goodListing(t, 2)
+		if data, err := l.encode(); err != nil {
+			t.Fatal(err)
+		} else if _, err := parseListing(data); err != nil {
+			t.Fatal(err)
+		}
+		spoil(l.Releases[1])
+		data, err := l.encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := parseListing(data); err == nil {
+			t.Errorf("%s: taken", name)
+		}
+	}
+	for _, text := range []string{"", "null", "[]", "{}", `{"format":2,"releases":[]}`, `{"format":1,"releases":[null]}`, `{"format":1,"releases":[]}x`, `{"format":1,"releases":[]}{}`, strings.Repeat("[", 1<<20)} {
+		if _, err := parseListing([]byte(text)); err == nil {
+			t.Errorf("%.60q: taken", text)
+		}
+	}
+	if l, err := parseListing([]byte(`{"format":1,"releases":[],"later":{"x":1}}`)); err != nil || len(l.Releases) != 0 {
+		t.Errorf("a field of later versions: %v", err)
+	}
+}
+
+// FuzzListing: whatever is taken holds to the bounds, and is written as it was
+// read.
+func FuzzListing(f *testing.F) {
+	data, err := goodListing(f, 3).encode()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(data)
+	f.Add([]byte(`{"format":1,"releases":[]}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		l, err := parseListing(data)
+		if err != nil {
+			return
+		}
+		for _, r := range l.Releases {
+			for _, id := range r.BuildIDs {
+				e := r.entry(id)
+				if path.Clean(e.Path) != e.Path || !strings.HasPrefix(e.Path, bundlesDir+"/"+e.Digest.String()+"/") || strings.Count(e.Path, "/") != 2 {
+					t.Errorf("path %q", e.Path)
+				}
+			}
+		}
+		again, err := l.encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := parseListing(again); err != nil {
+			t.Errorf("written as %s: %v", again, err)
+		}
+	})
+}
+
+// FuzzSignature: nothing but the package's key makes a signature.
+func FuzzSignature(f *testing.F) {
+	key, err := makeKey(path.Join(f.TempDir(), "package.x.pem"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	r := newRelease("alpha", 1, buildID(1))
+	rel, err := r.describe(key)
+	if err != nil {
+		f.Fatal(err)
+	}
+	sig, err := signRelease(rel, []signer{key})
+	if err != nil {
+		f.Fatal(err)
+	}
+	e := rel.entry(buildID(1))
+	if err := verifyRelease(sig, &e); err != nil {
+		f.Fatal(err)
+	}
+	var good envelope
+	if err := json.Unmarshal(sig, &good); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(sig)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var env envelope
+		if verifyRelease(data, &e) == nil && (json.Unmarshal(data, &env) != nil || string(env.Payload) != string(good.Payload)) {
+			t.Errorf("taken for signed: %q", data)
+		}
+	})
+}
+
+// TestSizes holds the arithmetic of LAYOUT.md against what is really written:
+// a registry of a million build-ids and a host with 500 of them.
+func TestSizes(t *testing.T) {
+	const registry, host, packages = 1_000_000, 500, 20_000
+	shards, bins := math.Exp2(shardBits), math.Exp2(binBits)
+	perShard := int(registry/shards) + 1
+	data, err := goodListing(t, perShard).encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	bin := metadata.Targets()
+	for n := range int((shards + math.Exp2(packageBits)) / bins) {
+		f, err := metadata.TargetFile().FromBytes("", data, "sha256")
+		if err != nil {
+			t.Fatal(err)
+		}
+		bin.Signed.Targets[fmt.Sprintf("index/%04x.json", n)] = f
+	}
+	binData, err := bin.ToBytes(false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	snapshot := metadata.Snapshot()
+	for n := range int(bins) {
+		info, err := metaFile(12345, binData, maxTargets, "bin")
+		if err != nil {
+			t.Fatal(err)
+		}
+		snapshot.Signed.Meta[fmt.Sprintf("bin-%02x.json", n)] = info
+	}
+	snapshotData, err := snapshot.ToBytes(false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hit := func(places float64) float64 { return places * (1 - math.Pow(1-1/places, host)) }
+	requests := 4 + hit(bins) + hit(shards)
+	first := 2048 + float64(len(snapshotData)) + hit(bins)*float64(len(binData)) + hit(shards)*float64(len(data))
+	news := 1024 + float64(len(snapshotData)+len(binData)) + float64(len(data))
+	t.Logf("index target %d bytes, bin %d, snapshot %d; first start %.0f requests, %.1f MB; others' news %.0f bytes", len(data), len(binData), len(snapshotData), requests, first/1e6, news)
+	if requests > 1000 || first > 15e6 || news > 100e3 {
+		t.Errorf("first start %.0f requests and %.1f MB, news %.0f bytes", requests, first/1e6, news)
+	}
+}
+
+func TestAddresses(t *testing.T) {
+	for address, want := range map[string]string{
+		"/a/b":                     "file:///a/b",
+		"/a//b/../c/":              "file:///a/c",
+		"/a b/%41?c#d":             "file:///a%20b/%2541%3Fc%23d",
+		"file:///a/b/":             "file:///a/b",
+		"file://localhost/a":       "file:///a",
+		"http://host:8/x//y":       "http://host:8/x/y",
+		"https://user:p@host/":     "https://user:p@host/",
+		"http://[::1]:80/a/../..b": "http://[::1]:80/..b",
+	} {
+		if u, err := parseAddress(address); err != nil || u.String() != want {
+			t.Errorf("%s: %v, %v, want %s", address, u, err, want)
+		}
+	}
+}
