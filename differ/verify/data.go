@@ -74,7 +74,7 @@ func (c *comparison) objectDifference(x, y place, size uint64, empty bool) int64
 	if empty { // it may be copied from another object
 		rx, okx := x.img.relocs[x.addr]
 		ry, oky := y.img.relocs[y.addr]
-		if okx != oky || rx.sym != ry.sym {
+		if okx != oky || rx.sym != ry.sym || rx.kind != ry.kind {
 			return 0
 		}
 		return -1

@@ -44,7 +44,10 @@ type isa struct {
 	// tpOffset is the offset in the TLS block of what lies at offset v from
 	// the thread pointer.
 	tpOffset func(t *tlsBlock, v uint64) uint64
-	text     func(code []byte, addr uint64) string
+	// direct is the shape of an instruction with via set when the GOT is not
+	// gone through.
+	direct func(in *insn) [maxInsn + 1]byte
+	text   func(code []byte, addr uint64) string
 }
 
 var isas = []*isa{isaX86_64, isaAArch64}
@@ -62,6 +65,7 @@ var isaX86_64 = &isa{
 	tlsModule: uint32(elf.R_X86_64_DTPMOD64),
 	stub:      stubX86_64,
 	tpOffset:  func(t *tlsBlock, v uint64) uint64 { return v + t.size },
+	direct:    directX86_64,
 	text:      textX86_64,
 }
 

@@ -142,7 +142,7 @@ func (im *image) patchSymbols(syms []PatchSymbol) error {
 			}
 		}
 		e.size = max(e.size, s.Size)
-		e.names = append(e.names, symName{name: s.Name, local: true})
+		e.names = append(e.names, symName{name: s.Name, local: unstable(s.Name)})
 	}
 	return nil
 }

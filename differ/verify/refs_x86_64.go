@@ -138,9 +138,9 @@ func (d *x86) immediateAddress() {
 	in.via = true
 }
 
-// direct is the shape of an instruction with via set when the GOT is not gone
-// through.
-func (in *insn) direct() [maxInsn + 1]byte {
+// directX86_64 makes lea of mov, and a direct call or jump of one through
+// memory.
+func directX86_64(in *insn) [maxInsn + 1]byte {
 	s := in.shape
 	n := 0
 	for n < len(s) && s[n]&0xf0 != 0x40 && s[n] != 0xff && s[n] != 0x8b && s[n] != 0xc7 {

@@ -186,8 +186,11 @@ func (c *comparison) support() *Difference {
 func (c *comparison) sameWord(ia *image, a uint64, ib *image, b uint64, w *walker) bool {
 	x, okx := ia.loaded(a)
 	y, oky := ib.loaded(b)
+	_, rx := ia.relocs[a]
+	_, ry := ib.relocs[b]
+	number := ia.fixed && ib.fixed && !rx && !ry && x.addr == y.addr && x.odd() && y.odd()
 	if okx != oky {
-		return x.addr == y.addr && x.odd() && y.odd()
+		return number
 	}
 	if !okx {
 		return x.addr == y.addr
@@ -195,7 +198,7 @@ func (c *comparison) sameWord(ia *image, a uint64, ib *image, b uint64, w *walke
 	if w != nil && w.a.holds(x) && w.b.holds(y) {
 		return w.operand(operand{place: x}, operand{place: y})
 	}
-	return c.same(x, y, 0, w) || x.addr == y.addr && x.odd() && y.odd() && ia.fixed && ib.fixed
+	return c.same(x, y, 0, w) || number
 }
 
 // sameAnon compares two places without a name by what is there.
@@ -269,7 +272,7 @@ func (c *comparison) sameContent(x, y place, size uint8, w *walker) bool {
 	la, lb := min(x.img.extent(x.addr), maxContent), min(y.img.extent(y.addr), maxContent)
 	n := min(la, lb)
 	ba, bb := x.img.bytes(x.addr, maxContent), y.img.bytes(y.addr, maxContent)
-	if zero := bytes.IndexByte(ba, 0); zero > 0 && text(ba[:zero]) {
+	if zero := bytes.IndexByte(ba, 0); zero > 0 && text(ba[:zero]) && !x.img.pointer(x.addr) && !y.img.pointer(y.addr) {
 		if uint64(len(bb)) <= uint64(zero) || !bytes.Equal(ba[:zero+1], bb[:zero+1]) {
 			return false
 		}

@@ -66,12 +66,32 @@ func (b *body) find(v uint64) (part, index int, inside uint64, ok bool) {
 			}
 			return 0
 		})
-		if n == len(p.code) || v < p.code[n].addr {
-			return i, n, 0, true
+		if n < len(p.code) && v < p.code[n].addr && p.ent.img.lands(v) == p.code[n].addr {
+			return i, n, 0, true // at no-ops before it, not inside of one
+		}
+		if n == len(p.code) {
+			return i, n, v - p.ent.end(), true
 		}
 		return i, n, v - p.code[n].addr, true
 	}
 	return 0, 0, 0, false
+}
+
+// lands returns the address of the first instruction from v on that is no
+// no-op.
+func (im *image) lands(v uint64) uint64 {
+	var in insn
+	for range 64 {
+		b := im.bytes(v, maxInsn)
+		if len(b) == 0 {
+			return v
+		}
+		if im.isa.decode(b, v, &in); !in.nop {
+			return v
+		}
+		v += uint64(in.size)
+	}
+	return v
 }
 
 // survey decodes all code once: it notes where data begins and who uses it.

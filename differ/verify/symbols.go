@@ -273,9 +273,10 @@ func family(name string) (string, bool) {
 
 // tlsBlock is the template of thread-local storage.
 type tlsBlock struct {
-	size uint64 // rounded up to its alignment
-	end  uint64 // link-time address where it ends
-	syms []tlsSym
+	size  uint64 // rounded up to its alignment
+	align uint64
+	end   uint64 // link-time address where it ends
+	syms  []tlsSym
 }
 
 type tlsSym struct {
@@ -286,13 +287,13 @@ type tlsSym struct {
 func (t *tlsBlock) read(f *elfobj.File, syms []elfobj.Symbol) {
 	for _, p := range f.Segments {
 		if p.Type == elf.PT_TLS {
-			align := max(p.Align, 1)
-			t.size = (p.Memsz + align - 1) / align * align
+			t.align = max(p.Align, 1)
+			t.size = (p.Memsz + t.align - 1) / t.align * t.align
 			t.end = p.Vaddr + t.size
 		}
 	}
 	for _, s := range syms {
-		if _, ok := s.InSection(); ok && s.Type == elf.STT_TLS {
+		if _, ok := s.InSection(); ok && s.Type == elf.STT_TLS && s.Size > 0 {
 			t.syms = append(t.syms, tlsSym{s.Name, s.Value, s.Size})
 		}
 	}

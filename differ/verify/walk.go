@@ -122,10 +122,10 @@ func (w *walker) insn(a, b *part, x, y *insn) *Difference {
 		px[i], py[i] = ia.operand(x, i), ib.operand(y, i)
 	}
 	if px[0].direct {
-		sx = x.direct()
+		sx = ia.isa.direct(x)
 	}
 	if py[0].direct {
-		sy = y.direct()
+		sy = ib.isa.direct(y)
 	}
 	if sx != sy || x.refs != y.refs {
 		return &Difference{Original: w.show(ia, x), Patched: w.show(ib, y)}

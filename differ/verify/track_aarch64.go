@@ -1,0 +1,257 @@
+package verify
+
+import "slices"
+
+// value is what is known of a register.
+type value struct {
+	known bool
+	// whole is set for an address, not set for the page of one.
+	whole bool
+	addr  uint64
+	from  int // the adrp that the page is from
+	// tp is set for an offset from the thread pointer.
+	tp bool
+}
+
+// registers are the general registers; 31 is never known.
+type registers [32]value
+
+// tracker follows addresses through the registers of one range of code.
+type tracker struct {
+	code []insn
+	im   *image
+	in   []registers // at the start of each block
+	seen []bool
+	// block has the index of the block that an instruction begins, or -1.
+	block []int
+	start []int // of each block
+	// dynamic is what is known at indirect jumps, which lead to blocks that
+	// nothing else leads to.
+	dynamic     registers
+	dynamicSeen bool
+	used        map[int]bool // adrp whose page an operand was made of
+}
+
+// trackAArch64 gives an operand to each instruction that adds an offset to a
+// page or to an address which is known there on all ways: add, loads, stores.
+func trackAArch64(code []insn, im *image) {
+	if !slices.ContainsFunc(code, func(in insn) bool {
+		w := le.Uint32(in.shape[:])
+		return !in.bad && (w&0x9f000000 == 0x90000000 || w&0xffffffe0 == 0xd53bd040)
+	}) {
+		return
+	}
+	t := &tracker{code: code, im: im, used: map[int]bool{}}
+	t.split()
+	for range 8 { // few functions take more than three rounds
+		if !t.round() {
+			break
+		}
+	}
+	for b, lo := range t.start {
+		r := t.in[b]
+		for i := lo; i < t.end(b); i++ {
+			t.step(&r, i, true)
+		}
+	}
+	for i := range code {
+		in := &code[i]
+		if w := le.Uint32(in.shape[:]); w&0x9f000000 == 0x90000000 && !in.bad && !t.used[i] {
+			copy(in.shape[:4], im.bytes(in.addr, 4)) // nobody knows what for: as it is
+		}
+	}
+}
+
+// split finds the blocks: they begin at targets of branches and after them.
+func (t *tracker) split() {
+	t.block = make([]int, len(t.code))
+	for i := range t.block {
+		t.block[i] = -1
+	}
+	begin := func(i int) {
+		if i < len(t.code) {
+			t.block[i] = 0
+		}
+	}
+	begin(0)
+	for i := range t.code {
+		in := &t.code[i]
+		if in.refs > 0 && in.ref[0].use == useBranch {
+			begin(i + 1)
+			if n, ok := t.index(in.ref[0].value); ok {
+				begin(n)
+			}
+		} else if in.flow == flowStop {
+			begin(i + 1)
+		}
+		if in.refs > 0 && in.ref[0].use == useTake { // adr: the base of a jump table
+			if n, ok := t.index(in.ref[0].value); ok {
+				begin(n)
+			}
+		}
+	}
+	for i := range t.block {
+		if t.block[i] == 0 {
+			t.block[i] = len(t.start)
+			t.start = append(t.start, i)
+		}
+	}
+	t.in, t.seen = make([]registers, len(t.start)), make([]bool, len(t.start))
+	t.seen[0] = true
+}
+
+func (t *tracker) end(b int) int {
+	if b+1 < len(t.start) {
+		return t.start[b+1]
+	}
+	return len(t.code)
+}
+
+func (t *tracker) index(v uint64) (int, bool) {
+	n, ok := slices.BinarySearchFunc(t.code, v, func(in insn, v uint64) int {
+		switch {
+		case in.addr < v:
+			return -1
+		case in.addr-uint64(in.pad) > v:
+			return 1
+		}
+		return 0
+	})
+	return n, ok
+}
+
+// merge keeps what is known on both ways, and reports whether dst changed.
+func merge(dst *registers, seen *bool, r registers) bool {
+	if !*seen {
+		*dst, *seen = r, true
+		return true
+	}
+	changed := false
+	for i := range dst {
+		if dst[i].known && dst[i] != r[i] {
+			dst[i], changed = value{}, true
+		}
+	}
+	return changed
+}
+
+// round goes over all blocks once, and reports whether anything changed.
+func (t *tracker) round() (changed bool) {
+	for b, lo := range t.start {
+		if !t.seen[b] {
+			if !t.dynamicSeen || t.falls(lo) {
+				continue
+			}
+			changed = merge(&t.in[b], &t.seen[b], t.dynamic) || changed
+		}
+		r := t.in[b]
+		for i := lo; i < t.end(b); i++ {
+			t.step(&r, i, false)
+		}
+		last := &t.code[t.end(b)-1]
+		if last.refs > 0 && last.ref[0].use == useBranch {
+			if n, ok := t.index(last.ref[0].value); ok {
+				to := t.block[n]
+				changed = merge(&t.in[to], &t.seen[to], r) || changed
+			}
+		} else if last.flow == flowStop {
+			changed = merge(&t.dynamic, &t.dynamicSeen, r) || changed
+		}
+		if last.flow == flowNext && b+1 < len(t.start) {
+			changed = merge(&t.in[b+1], &t.seen[b+1], r) || changed
+		}
+	}
+	return changed
+}
+
+// falls reports whether control comes to instruction i from the one before.
+func (t *tracker) falls(i int) bool { return i > 0 && t.code[i-1].flow == flowNext }
+
+// step follows one instruction; with note it gives it its operand.
+func (t *tracker) step(r *registers, i int, note bool) {
+	in := &t.code[i]
+	if in.bad {
+		return
+	}
+	w := word(le.Uint32(in.shape[:]))
+	if in.refs > 0 && in.ref[0].use == useCall || w&0xfffffc1f == 0xd63f0000 { // bl, blr
+		for n := range 19 {
+			r[n] = value{}
+		}
+		r[30] = value{}
+		return
+	}
+	base := r[w.rn()]
+	switch {
+	case w&0x9f000000 == 0x90000000: // adrp, whose page was taken out of shape
+		code := t.im.bytes(in.addr, 4)
+		r[w.rd()] = value{known: true, addr: page(word(le.Uint32(code)), in.addr), from: i}
+		return
+	case w&0xffffffe0 == 0xd53bd040: // mrs from tpidr_el0
+		r[w.rd()] = value{known: true, tp: true}
+		return
+	case w&0xffc00000 == 0x91400000 && base.known && base.tp: // add, immediate of 12 higher bits
+		r[w.rd()] = value{known: true, tp: true, addr: base.addr + w.bits(10, 12)<<12}
+		return
+	case w&0xffc00000 == 0x91000000 && base.known && base.tp:
+		if note {
+			in.add(ref{use: useTLS, value: base.addr + w.bits(10, 12)})
+			in.setWord(w, 0x003ffc00)
+		}
+	case w&0xffc00000 == 0x91000000 && base.known: // add, immediate
+		v := base.addr + w.bits(10, 12)
+		if note && !base.whole {
+			in.add(ref{use: useTake, value: v})
+			t.used[base.from] = true
+			in.setWord(w, 0x003ffc00)
+		}
+		r[w.rd()] = value{known: true, whole: true, addr: v}
+		return
+	case w&0x3b000000 == 0x39000000 && base.known && !base.tp: // load or store, unsigned offset
+		scale := w.bits(30, 2)
+		if w.bits(26, 1) == 1 && w.bits(23, 1) == 1 {
+			scale = 4
+		}
+		if note && !base.whole {
+			in.add(ref{use: useAccess, size: 1 << scale, value: base.addr + w.bits(10, 12)<<scale})
+			in.setWord(w, 0x003ffc00)
+			t.used[base.from] = true
+			if w&0xffc00000 == 0xf9400000 { // ldr x
+				in.via = true
+			}
+		}
+	}
+	t.clobber(r, w)
+}
+
+// clobber forgets the registers that an instruction writes.
+func (t *tracker) clobber(r *registers, w word) {
+	forget := func(n uint64) { r[n] = value{} }
+	switch {
+	case w&0x0a000000 == 0x08000000: // loads and stores
+		vector, store := w.bits(26, 1) == 1, w.bits(22, 1) == 0 && w.bits(23, 1) == 0
+		if !vector && !store {
+			forget(w.bits(0, 5))
+		}
+		if !vector && w&0x3a000000 == 0x28000000 && w.bits(22, 1) == 1 { // ldp
+			forget(w.bits(10, 5))
+		}
+		if w&0x3f000000 == 0x08000000 { // exclusive: the status, and compare and swap
+			forget(w.bits(16, 5))
+			forget(w.bits(0, 5))
+		}
+		if w&0x3b200000 == 0x38000000 || w&0x3a800000 == 0x28800000 || w&0xbf800000 == 0x0c800000 || w&0xbf800000 == 0x0d800000 { // base may be written back
+			forget(w.bits(5, 5))
+		}
+		if w&0x3b200c00 == 0x38200000 { // atomic
+			forget(w.bits(0, 5))
+		}
+	case w&0x1c000000 == 0x10000000, w&0x0e000000 == 0x0a000000: // data processing
+		forget(w.bits(0, 5))
+	case w&0x0e000000 == 0x0e000000: // vector, which may write a general register
+		forget(w.bits(0, 5))
+	case w&0xfff00000 == 0xd5300000: // mrs
+		forget(w.bits(0, 5))
+	}
+	r[31] = value{}
+}
