@@ -144,6 +144,9 @@ func (e *entity) usersOf() (list []*entity) {
 
 // reach finds out which new functions the program can come to.
 func (r *Report) reach() {
+	if !slices.ContainsFunc(r.Functions, func(f Function) bool { return f.Verdict == New }) {
+		return
+	}
 	im := r.c.right
 	called := map[uint64]bool{}
 	for _, e := range im.funcs {

@@ -20,8 +20,18 @@
 // Linked files say where an operand points, not which symbol it was written
 // with. An address one past the end of one object is the address of the next;
 // which was meant is guessed from the function's other operands, and a guess
-// that nothing supports counts as a difference. Numbers in executables that
-// are not position independent may look like addresses. Padding between
-// functions, debug information and the sections that only tools read are not
-// compared.
+// that nothing supports counts as a difference. A new object that takes the
+// place of another right behind an array, in a function that uses the array as
+// well and is not the only user of the new one, passes for the array's end.
+//
+// Numbers in executables that are not position independent may look like
+// addresses. Numbers added to an address in a register (thread-local storage in
+// the local models, section anchors of aarch64) are told apart by the layout of
+// both files as far as that goes: aarch64 code compiled with section anchors
+// counts as changed when data is added in front of what it uses. Constants
+// without a name end where the next thing that is referred to begins.
+//
+// Padding between functions, call frame information, debug information and
+// sections that only tools read are not compared; exception tables are. Data
+// that has no symbol is compared where code or data refers to it.
 package verify

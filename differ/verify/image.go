@@ -44,6 +44,8 @@ type image struct {
 	marks []uint64
 	// refs are the addresses outside code that code holds, by function.
 	users map[uint64][]*entity
+	// lsda has the exception table of each function, by addresses.
+	lsda map[uint64]uint64
 	// outer is what addresses that are not in this image mean: the target of
 	// a patch.
 	outer *image
@@ -103,6 +105,7 @@ func newImage(f *elfobj.File, name string) (*image, error) {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	im.survey()
+	im.readLSDA()
 	return im, nil
 }
 

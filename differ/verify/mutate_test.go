@@ -56,7 +56,7 @@ func sameReloc(im, changed *image, s *elfobj.Section, off uint64) bool {
 // TestEveryByte changes single bits of a build and asks whether the change is
 // found.
 func TestEveryByte(t *testing.T) {
-	rounds := 120
+	rounds := 60
 	if os.Getenv("VERIFY_ALL") != "" {
 		rounds = 3000
 	}

@@ -142,7 +142,8 @@ func (im *image) patchSymbols(syms []PatchSymbol) error {
 			}
 		}
 		e.size = max(e.size, s.Size)
-		e.names = append(e.names, symName{name: s.Name, local: unstable(s.Name)})
+		_, cold := coldOf(s.Name)
+		e.names = append(e.names, symName{name: s.Name, local: cold || unstable(s.Name)})
 	}
 	return nil
 }

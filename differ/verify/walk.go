@@ -77,7 +77,7 @@ func (w *walker) parts() *Difference {
 	case na < nb:
 		return &Difference{Function: w.b.parts[na].ent.name(), Original: "has no cold part", Patched: "has one"}
 	}
-	return nil
+	return w.exceptions()
 }
 
 func (w *walker) part(a, b *part) *Difference {
