@@ -4,9 +4,13 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/fother/fother/apply"
 	"github.com/fother/fother/kpack"
+	"github.com/fother/fother/specs"
 )
 
 var patchCommand = &command{
@@ -76,6 +80,9 @@ func (c *patch) run(ctx context.Context, args []string) int {
 			return dry(ctx, pid, patches)
 		}
 		res, err := apply.Apply(ctx, pid, patches, c.options(c.wait))
+		if errors.Is(err, apply.ErrAlreadyApplied) && res != nil {
+			err = there(res.Present)
+		}
 		return &outcome{Result: res}, err
 	})
 }
@@ -113,13 +120,28 @@ func (c *patch) fitting(ctx context.Context, pid int) ([]*kpack.Patch, error) {
 	return c.store.given(), nil
 }
 
+// there is ErrAlreadyApplied with what is applied: it may be a higher level than
+// the one given.
+func there(present []specs.PatchID) error {
+	var names []string
+	for _, id := range present {
+		if name := fmt.Sprintf("series %s, level %d", id.Series, id.Level); !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	if len(names) == 0 {
+		return apply.ErrAlreadyApplied
+	}
+	return fmt.Errorf("%w: %s", apply.ErrAlreadyApplied, strings.Join(names, "; "))
+}
+
 func dry(ctx context.Context, pid int, patches []*kpack.Patch) (*outcome, error) {
 	pl, err := apply.Prepare(ctx, pid, patches)
 	if err != nil {
 		return nil, err
 	}
 	if len(pl.Apply) == 0 {
-		return nil, apply.ErrAlreadyApplied
+		return nil, there(pl.Present)
 	}
 	return &outcome{Plan: &plan{Apply: pl.Apply, Replace: pl.Replace, Present: pl.Present}}, nil
 }
