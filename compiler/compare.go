@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 
 	"github.com/fother/fother/specs"
 )
@@ -40,8 +41,8 @@ func (p Pair) Changed() bool { return p.Original.Digest != p.Patched.Digest }
 // out; see [Added].
 //
 // The error joins every reason why the difference cannot be told whole:
-// [ErrUnseen], [ErrNoBuildID] and [ErrIncomplete] for deliverables that differ,
-// each with the name of the object or file.
+// [ErrUnseen], [ErrNoBuildID], [ErrIncomplete] for deliverables that differ,
+// [ErrNoTarget], each with the name of the object or file.
 func Compare(orig, patched *Capture, targets ...string) ([]Pair, error) {
 	targets = resolveTargets(targets, orig)
 	wanted := func(path string) bool { return len(targets) == 0 || slices.Contains(targets, path) }
@@ -68,12 +69,26 @@ func Compare(orig, patched *Capture, targets ...string) ([]Pair, error) {
 	}
 	for _, t := range targets {
 		if !found[t] {
-			errs = append(errs, hint("targets are the paths of programs and libraries as the build links them", "%s: %w: the original build did not link it", t, ErrIncomplete))
+			errs = append(errs, hint("targets are the paths of programs and libraries as the build links them: here "+outputs(orig),
+				"target %s: %w", t, ErrNoTarget))
 		}
 	}
 	errs = append(errs, compareUnseen(orig, patched, wanted)...)
 	slices.SortFunc(pairs, func(a, b Pair) int { return bytes.Compare([]byte(a.Original.Output), []byte(b.Original.Output)) })
 	return pairs, errors.Join(errs...)
+}
+
+// outputs lists deliverables of c for a message.
+func outputs(c *Capture) string {
+	const most = 10
+	var names []string
+	for _, l := range c.Deliverables() {
+		if len(names) == most {
+			return strings.Join(names, ", ") + " and others"
+		}
+		names = append(names, l.Output)
+	}
+	return strings.Join(names, ", ")
 }
 
 // Added returns the paths of the deliverables that only the patched build has,

@@ -199,7 +199,7 @@ func TestCompareRefuses(t *testing.T) {
 		if pairs, err := Compare(original, patched, link); err != nil || len(pairs) != 1 {
 			t.Errorf("%d pairs by a symbolic link, error %v", len(pairs), err)
 		}
-		if _, err := Compare(original, patched, "/no/such"); !errors.Is(err, ErrIncomplete) {
+		if _, err := Compare(original, patched, "/no/such"); !errors.Is(err, ErrNoTarget) {
 			t.Errorf("error %v for a target that is not built", err)
 		}
 	})

@@ -19,6 +19,8 @@ var (
 	ErrNoBuildID = errors.New("no build-id")
 	// ErrIncomplete: the store lacks something of a deliverable that changed.
 	ErrIncomplete = errors.New("capture is incomplete")
+	// ErrNoTarget: a deliverable that was asked for is none.
+	ErrNoTarget = errors.New("the original build did not link it")
 )
 
 // HintError is an error with advice for the user.
