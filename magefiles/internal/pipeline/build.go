@@ -97,7 +97,7 @@ func (r *run) source(ctx context.Context) (*built, string, error) {
 		}
 		b.Sources = append(b.Sources, sourceDigest{filepath.Base(p), d})
 	}
-	b.Epoch = tree.newest
+	b.Epoch = r.treeTime(tree)
 	if given := r.epoch(); given != "" {
 		n, err := strconv.ParseInt(given, 10, 64)
 		if err != nil || n < 0 {

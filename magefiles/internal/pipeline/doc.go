@@ -20,10 +20,10 @@
 // what it left. Steps work beside what was there and replace it at their end,
 // so that one that fails leaves it as it was.
 //
-// The work folder of a spec is WORK/NAME-LEVEL: original and patched (the trees
+// The work folder of a spec is WORK/NAME-LEVEL, or WORK/NAME@SERIES-LEVEL: original and patched (the trees
 // after the builds), installed-original and installed-patched (what install
-// commands left below DESTDIR), source (an archive, unpacked), store (the capture), diff (patch assembly, for
-// people), patches and NAME-LEVEL.kpatch.tar.zst (the result), a log of each
+// commands left below DESTDIR), source (an archive, unpacked), store (the
+// capture), diff (patch assembly, for people), patches and NAME-LEVEL.kpatch.tar.zst (the result), a log of each
 // build and a stamp of each step. All builds of one name run in
 // WORK/build/NAME, so that all levels have one original.
 //

@@ -63,8 +63,7 @@ func patchName(i int, path string) string {
 	return fmt.Sprintf("patch %d, %s,", i+1, filepath.Base(path))
 }
 
-// sourceDepends adds the source. A tree without a time of its own has that of
-// its newest file.
+// sourceDepends adds the source.
 func (r *run) sourceDepends(d depends) error {
 	s := r.spec
 	switch {
@@ -76,7 +75,7 @@ func (r *run) sourceDepends(d depends) error {
 		d["the source tree"] = t.digest
 		d.add("the commit that is checked out", commit(s.Dir))
 		if r.epoch() == "" {
-			d.add(epochName, strconv.FormatInt(t.newest, 10))
+			d.add("the time of the source", strconv.FormatInt(r.treeTime(t), 10))
 		}
 	case filepath.IsAbs(s.Archive):
 		digest, err := digestFile(s.Archive)
@@ -127,6 +126,19 @@ func lookup(env []string, name string) (value string, found bool) {
 func (r *run) epoch() string {
 	v, _ := lookup(r.env(), epochName)
 	return v
+}
+
+// treeTime is the SOURCE_DATE_EPOCH of a source tree, if none was given: the
+// time of the last commit that changed the tree, if it is in a git checkout,
+// so that every clone has the same; else that of the newest file.
+func (r *run) treeTime(t treeState) int64 {
+	if r.spec.Dir != "" {
+		out, err := exec.Command("git", "-C", r.spec.Dir, "log", "-1", "--format=%ct", "--", ".").Output()
+		if n, e := strconv.ParseInt(strings.TrimSpace(string(out)), 10, 64); err == nil && e == nil && n >= 0 {
+			return n
+		}
+	}
+	return t.newest
 }
 
 // words are the words of the build's commands.

@@ -47,9 +47,14 @@ func (o Options) say(format string, args ...any) {
 // Folder is the work folder of one spec.
 type Folder string
 
-// FolderOf returns the work folder of s.
+// FolderOf returns the work folder of s: NAME-LEVEL or, of another series than
+// the default, NAME@SERIES-LEVEL.
 func FolderOf(s specs.Spec, o Options) Folder {
-	return Folder(filepath.Join(o.Work, fmt.Sprintf("%s-%d", s.Name, s.Level)))
+	name := s.Name
+	if s.Series != specs.DefaultSeries && s.Series != "" {
+		name += "@" + string(s.Series) // no name has an @ in it
+	}
+	return Folder(filepath.Join(o.Work, fmt.Sprintf("%s-%d", name, s.Level)))
 }
 
 // Layout says where the two builds of a release are, and where what is made
