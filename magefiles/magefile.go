@@ -25,7 +25,7 @@ var Aliases = map[string]any{"test": Test.All, "patch": patch.Patch.All}
 type Test mg.Namespace
 
 // All runs everything that CI runs: format, vet, linter, tests and the samples.
-func (Test) All(ctx context.Context) error { return tasks.Test(ctx) }
+func (Test) All(ctx context.Context) error { return pipeline.Explain(tasks.Test(ctx)) }
 
 // Long runs the slow tests: nginx under load, and the patches of real security fixes.
 func (Test) Long(ctx context.Context) error {

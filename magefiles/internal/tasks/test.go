@@ -27,6 +27,7 @@ const lint = "inherit,ST1000,ST1016,ST1020,ST1021,ST1022"
 // Test runs everything that CI runs. The first failure ends it.
 func Test(ctx context.Context) error {
 	return runAll(ctx, []check{
+		{"tools", func(context.Context) error { return present() }},
 		{"gofmt", gofmt},
 		{"go vet", command(nil, "go", "vet", "./...")},
 		{"go vet for aarch64", command([]string{"GOARCH=arm64"}, "go", "vet", "./...")},
@@ -36,6 +37,20 @@ func Test(ctx context.Context) error {
 		{"race detector", command(nil, "go", "test", "-race", "-short", "-timeout", "10m",
 			"./compiler/...", "./differ/...", "./magefiles/internal/pipeline/...")},
 	})
+}
+
+// present fails without what nothing can be built with. What else is missing it
+// only names: tests that need it are skipped, except in CI.
+func present() error {
+	if err := tools.Check("gcc", "stdio.h", "as", "ld", "make", "git"); err != nil {
+		return err
+	}
+	err := tools.Check(needs...)
+	if err != nil && os.Getenv("CI") != "true" {
+		fmt.Printf("== tests are skipped: %v\n", pipeline.Explain(err))
+		return nil
+	}
+	return err
 }
 
 // Long runs what is slow: nginx under load, and the patches of real security
