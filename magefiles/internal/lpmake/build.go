@@ -229,11 +229,14 @@ func (r *run) patched(ctx context.Context, names []string, w *whole) (err error)
 			return err
 		}
 	}
-	kept, err := keep(r.kept(), r.Source, names)
+	kept, err := keep(r.kept(), r.Source, names, func(dir string) error {
+		_, err := source.Apply(dir, r.Patches)
+		return err
+	})
 	if err != nil {
 		return err
 	}
-	err = r.patchedBuild(ctx, names, w)
+	err = r.patchedBuild(ctx, kept, w)
 	if e := kept.restore(); e != nil {
 		return errors.Join(err, e)
 	}
@@ -246,14 +249,9 @@ func (r *run) patched(ctx context.Context, names []string, w *whole) (err error)
 
 // patchedBuild applies the fix, builds and installs. The original
 // installation stands aside for the other.
-func (r *run) patchedBuild(ctx context.Context, names []string, w *whole) (err error) {
-	if _, err := source.Apply(r.Source, r.Patches); err != nil {
+func (r *run) patchedBuild(ctx context.Context, kept *sources, w *whole) (err error) {
+	if err := kept.apply(); err != nil {
 		return err
-	}
-	for _, name := range names {
-		if err := touch(filepath.Join(r.Source, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return err
-		}
 	}
 	for _, p := range r.Patches {
 		r.say("applied %s", p)

@@ -14,6 +14,9 @@ var (
 	ErrNeedsClean = errors.New("a clean build is needed")
 	// ErrNotBuilt: there are no two builds to compare.
 	ErrNotBuilt = errors.New("there are no finished builds here")
+	// ErrEdited: a file that the fix touches has been changed while the fix was
+	// applied to it.
+	ErrEdited = errors.New("files were changed after the fix was applied to them")
 )
 
 // hintError is an error of a class, with advice.

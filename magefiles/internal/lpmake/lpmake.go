@@ -202,21 +202,28 @@ func (r *run) stateFile() string { return filepath.Join(r.Work, "state.json") }
 // up to date.
 func (r *run) dirtyMark() string { return filepath.Join(r.Work, "dirty") }
 
-// recover puts right what an interrupted run left.
+// recover puts right what an interrupted run left, unless a file that it left
+// patched was edited since.
 func (r *run) recover() error {
+	s, err := unfinished(r.kept())
+	if err == nil && s != nil {
+		err = s.check()
+	}
+	if err != nil {
+		return err
+	}
 	left, err := leftAside(r.stashNote())
 	if err == nil && left != nil {
 		r.say("putting %s back, where an interrupted run moved it from", left.Original)
 		err = left.back()
 	}
-	if err != nil {
-		return err
-	}
-	s, err := unfinished(r.kept())
 	if err != nil || s == nil {
 		return err
 	}
-	r.say("restoring %d files that an interrupted run left patched", len(s.journal.Files))
+	r.say("restoring %s that an interrupted run left patched", counted(len(s.journal.Files)))
+	for _, name := range s.removed() {
+		r.say("%s is not there: its original is put there", name)
+	}
 	return s.restore()
 }
 

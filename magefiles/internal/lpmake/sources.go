@@ -11,13 +11,15 @@ import (
 	"strconv"
 	"syscall"
 	"time"
+
+	"github.com/fother/fother/specs"
 )
 
 // sources keeps the files that a fix touches, so that they come back whatever
 // happens: after a SIGKILL the next run finds the journal.
 //
-// A file is kept by a hard link where that is possible: source.Apply puts new
-// files in the place of those that it changes.
+// A file is kept by a hard link where that is possible: apply puts new files in
+// the place of those that it changes.
 type sources struct {
 	folder  string // of the journal and of what is kept
 	journal journal
@@ -36,6 +38,8 @@ type saved struct {
 	Name string `json:"name"`           // relative to the tree
 	Kept string `json:"kept,omitempty"` // where it is in the folder; empty if it was not there or is a link
 	Link string `json:"link,omitempty"` // target of the symbolic link that it was
+	// Wrote is of what the fix makes of it; nil if it removes the file.
+	Wrote *specs.Digest `json:"wrote,omitempty"`
 
 	data []byte // a second copy, should the folder be lost
 	mode fs.FileMode
@@ -43,10 +47,11 @@ type saved struct {
 
 func journalAt(folder string) string { return filepath.Join(folder, "journal.json") }
 
-// keep keeps the files of names, which are relative to tree, in folder. A
-// journal that is there already is that of another run and must be restored
-// first.
-func keep(folder, tree string, names []string) (*sources, error) {
+// keep keeps the files of names, which are relative to tree, in folder, and
+// beside them what fix, which is called with a folder, makes of them: the tree
+// is not changed before apply. A journal that is there already is that of
+// another run and must be restored first.
+func keep(folder, tree string, names []string, fix func(dir string) error) (*sources, error) {
 	if err := os.RemoveAll(folder); err != nil {
 		return nil, err
 	}
@@ -61,6 +66,9 @@ func keep(folder, tree string, names []string) (*sources, error) {
 		}
 		s.journal.Files = append(s.journal.Files, f)
 		s.folders(name)
+	}
+	if err := s.stage(fix); err != nil {
+		return nil, err
 	}
 	data, err := json.MarshalIndent(s.journal, "", "\t")
 	if err != nil {
@@ -127,11 +135,15 @@ func unfinished(folder string) (*sources, error) {
 }
 
 // restore puts every file back as it was, with the time of now, so that make
-// builds again what it built from the patched ones. It goes on after an error,
-// and may be done again.
+// builds again what it built from the patched ones. If check finds an edit,
+// nothing is done. It goes on after an error, and may be done again.
 func (s *sources) restore() error {
+	if err := s.check(); err != nil {
+		return err
+	}
 	var errs []error
 	for _, f := range s.journal.Files {
+		_ = os.Remove(near(s.path(f))) // of an interrupted run
 		errs = append(errs, s.restoreFile(f))
 	}
 	for _, dir := range slices.Backward(s.journal.Folders) {
@@ -144,7 +156,7 @@ func (s *sources) restore() error {
 }
 
 func (s *sources) restoreFile(f saved) error {
-	path := filepath.Join(s.journal.Tree, f.Name)
+	path := s.path(f)
 	switch {
 	case f.Link != "":
 		if have, err := os.Readlink(path); err != nil || have != f.Link {
@@ -187,11 +199,10 @@ func (s *sources) bring(f saved, path string) error {
 		return err
 	}
 	if err := os.Rename(kept, path); errors.Is(err, syscall.EXDEV) {
-		near := path + ".fother-new"
-		if err := copyFile(near, kept); err != nil {
+		if err := copyFile(near(path), kept); err != nil {
 			return err
 		}
-		if err := os.Rename(near, path); err != nil {
+		if err := os.Rename(near(path), path); err != nil {
 			return err
 		}
 	} else if err != nil {
@@ -204,18 +215,24 @@ func (s *sources) bring(f saved, path string) error {
 	return nil
 }
 
+// near is where the new content of a file is written, to be moved to it in one
+// step.
+func near(path string) string { return path + ".fother-new" }
+
 func replaceFile(path string, data []byte, mode fs.FileMode) error {
-	near := path + ".fother-new"
-	if err := os.WriteFile(near, data, mode); err != nil {
+	if err := os.WriteFile(near(path), data, mode); err != nil {
 		return err
 	}
-	return os.Rename(near, path)
+	return os.Rename(near(path), path)
 }
 
 // touch gives a file, or that which a link leads to, the time of now.
 func touch(path string) error {
 	now := time.Now()
-	return os.Chtimes(path, now, now)
+	if err := os.Chtimes(path, now, now); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // copyFile copies a file with its permissions and, if that is allowed, its
@@ -270,5 +287,13 @@ func writeSynced(path string, data []byte) error {
 	if err := f.Close(); err != nil {
 		return err
 	}
-	return os.Rename(f.Name(), path)
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return dir.Sync()
 }

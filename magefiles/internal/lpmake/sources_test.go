@@ -53,14 +53,16 @@ func patchedTree(t *testing.T) (s *sources, tree, other string) {
 	for _, name := range names {
 		_ = os.Chtimes(filepath.Join(tree, name), old, old)
 	}
-	s, err := keep(filepath.Join(t.TempDir(), "kept"), tree, names)
+	s, err := keep(filepath.Join(t.TempDir(), "kept"), tree, names, func(dir string) error {
+		for _, name := range names {
+			replace(t, filepath.Join(dir, name), "patched")
+		}
+		return os.Remove(filepath.Join(dir, "removed.c"))
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range names {
-		replace(t, filepath.Join(tree, name), "patched")
-	}
-	if err := os.Remove(filepath.Join(tree, "removed.c")); err != nil {
+	if err := s.apply(); err != nil {
 		t.Fatal(err)
 	}
 	return s, tree, other
@@ -132,15 +134,23 @@ func TestRestoreUntouched(t *testing.T) {
 	tree := t.TempDir()
 	put(t, filepath.Join(tree, "a.c"), "original")
 	put(t, filepath.Join(tree, "b.c"), "original")
-	s, err := keep(filepath.Join(t.TempDir(), "kept"), tree, []string{"a.c", "b.c", "c.c"})
+	s, err := keep(filepath.Join(t.TempDir(), "kept"), tree, []string{"a.c", "b.c", "c.c"}, func(dir string) error {
+		for _, name := range []string{"a.c", "b.c", "c.c"} {
+			replace(t, filepath.Join(dir, name), "patched")
+		}
+		return nil
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	replace(t, filepath.Join(tree, "b.c"), "patched")
+	if err := s.applyFile(s.journal.Files[1]); err != nil {
+		t.Fatal(err)
+	}
+	put(t, filepath.Join(tree, "a.c.fother-new"), "half") // of the next one
 	if err := s.restore(); err != nil {
 		t.Fatal(err)
 	}
-	for name, want := range map[string]string{"a.c": "original", "b.c": "original", "c.c": "no file"} {
+	for name, want := range map[string]string{"a.c": "original", "b.c": "original", "c.c": "no file", "a.c.fother-new": "no file"} {
 		if got := text(filepath.Join(tree, name)); got != want {
 			t.Errorf("%s: %q, want %q", name, got, want)
 		}

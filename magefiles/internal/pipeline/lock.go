@@ -2,13 +2,14 @@ package pipeline
 
 import (
 	"errors"
+	"io"
 	"os"
 	"syscall"
 )
 
 // Lock keeps other runs away from a folder, which it makes if need be, until
-// the file that it returns is closed. It does not wait for them.
-func Lock(folder string) (*os.File, error) {
+// what it returns is closed. It does not wait for them.
+func Lock(folder string) (io.Closer, error) {
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return nil, err
 	}
@@ -23,7 +24,15 @@ func Lock(folder string) (*os.File, error) {
 		}
 		return nil, &os.PathError{Op: "lock", Path: folder, Err: err}
 	}
-	return f, nil
+	return locked{f}, nil
+}
+
+type locked struct{ *os.File }
+
+// Close lets go at once: a process that is just being started may have the file
+// open for a moment more.
+func (l locked) Close() error {
+	return errors.Join(syscall.Flock(int(l.Fd()), syscall.LOCK_UN), l.File.Close())
 }
 
 // lockedError means that another run works in the folder.

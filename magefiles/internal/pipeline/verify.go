@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/fother/fother/differ"
 	"github.com/fother/fother/kpack"
 	"github.com/fother/fother/kpack/bundle"
 	"github.com/fother/fother/kpack/elfobj"
@@ -85,8 +86,12 @@ func verifyPatch(p *kpack.Patch, t Target) error {
 	if err != nil {
 		return err
 	}
-	if id, err := original.BuildID(); err != nil || id != p.Target.BuildID && t.Original.BuildID != p.Target.BuildID {
-		return fmt.Errorf("the original build has build-id %s, the patch is for %s: %w", id, p.Target.BuildID, err)
+	id, err := original.BuildID()
+	if err != nil {
+		return fmt.Errorf("the original build: %w", err)
+	}
+	if id != p.Target.BuildID && t.Original.BuildID != p.Target.BuildID {
+		return fmt.Errorf("the original build has build-id %s, the patch is for %s", id, p.Target.BuildID)
 	}
 	if p.Arch != original.Arch {
 		return fmt.Errorf("the patch is for %v, the original build for %v", p.Arch, original.Arch)
@@ -115,7 +120,7 @@ func verifyFunctions(p *kpack.Patch, t Target) (reasons []error) {
 	want, have := map[string]bool{}, map[string]bool{}
 	for _, u := range t.Units {
 		for _, f := range u.Changes.Functions {
-			if f.Verdict.String() == "changed" {
+			if f.Verdict == differ.Changed {
 				want[f.Original] = true
 			}
 		}

@@ -49,6 +49,7 @@ func watch(mage int) {
 				continue
 			}
 		}
+		signal.Stop(signals) // a second one ends the process at once
 		_ = syscall.Kill(os.Getpid(), syscall.SIGINT)
 		return
 	}
