@@ -80,7 +80,8 @@ func (r *run) verifyManifest(m bundle.Manifest) error {
 }
 
 // verifyPatch holds a patch against the original build: the bytes of each
-// function that it replaces, and that it lays out and links.
+// function that it replaces, and that it lays out and links; and against both
+// linked builds.
 func verifyPatch(p *kpack.Patch, t Target) error {
 	original, err := elfobj.Open(t.Original.File)
 	if err != nil {
@@ -111,7 +112,7 @@ func verifyPatch(p *kpack.Patch, t Target) error {
 			reasons = append(reasons, fmt.Errorf("pages of %d bytes: %w", page, err))
 		}
 	}
-	return errors.Join(reasons...)
+	return errors.Join(append(reasons, oracle(p, t))...)
 }
 
 // verifyFunctions compares the functions of a patch with those that the

@@ -30,7 +30,7 @@ var allowed = map[string][]string{
 	"apply/fleet":           {"specs", "kpack", "kpack/bundle", "registry", "apply"},
 	"apply/internal/ptrace": {"specs", "specs/arch"},
 	"apply/internal/unwind": {"specs", "specs/arch", "kpack/elfobj"},
-	"magefiles":             {"specs", "specs/arch", "specs/specfile", "compiler", "differ", "kpack", "kpack/elfobj", "kpack/bundle", "apply", "registry"},
+	"magefiles":             {"specs", "specs/arch", "specs/specfile", "compiler", "differ", "differ/verify", "kpack", "kpack/elfobj", "kpack/bundle", "apply", "registry"},
 }
 
 // std lists the packages that import nothing but the standard library and each

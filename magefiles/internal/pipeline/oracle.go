@@ -1,0 +1,117 @@
+package pipeline
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/fother/fother/differ"
+	"github.com/fother/fother/differ/verify"
+	"github.com/fother/fother/kpack"
+	"github.com/fother/fother/kpack/elfobj"
+	"github.com/fother/fother/specs"
+)
+
+// oracle compares the two linked builds of a target, which knows nothing of
+// their assembly, and holds the patch against what it finds: whatever differs
+// must be in the patch, and what is in the patch must be that of the patched
+// build. It returns every finding.
+func oracle(p *kpack.Patch, t Target) error {
+	original, err := elfobj.Open(t.Original.File)
+	if err != nil {
+		return err
+	}
+	patched, err := elfobj.Open(t.Patched.File)
+	if err != nil {
+		return err
+	}
+	report, err := verify.Compare(original, patched)
+	if err != nil {
+		return err
+	}
+	linked, err := linkedPatch(p)
+	if err != nil {
+		return err
+	}
+	findings, err := verify.CheckPatch(report, linked)
+	if err != nil {
+		return err
+	}
+	found := verify.Check(report, covered(p))
+	var reasons []error
+	for _, f := range slices.Concat(found.Missing, findings) {
+		reasons = append(reasons, fmt.Errorf("the linked builds differ from the patch: %v", f))
+	}
+	return errors.Join(reasons...)
+}
+
+// covered is what a patch changes and brings along.
+func covered(p *kpack.Patch) verify.Covered {
+	var c verify.Covered
+	for _, f := range p.Functions {
+		c.Functions = append(c.Functions, verify.CoveredFunction{Name: f.Name, Original: f.Original})
+	}
+	for _, s := range p.Symbols {
+		if s.Binding == kpack.Carried {
+			c.Carried = append(c.Carried, strings.TrimSuffix(s.Name, differ.Suffix))
+		}
+	}
+	return c
+}
+
+// linkedPatch links a patch right behind its target, as it would lie in
+// memory. Imports have addresses of their own, beyond it.
+func linkedPatch(p *kpack.Patch) (verify.Patch, error) {
+	const page, header, each = 4096, 4096, 16 // bytes
+	l, err := p.Layout(page, header)
+	if err != nil {
+		return verify.Patch{}, err
+	}
+	base := (specs.Addr(p.Target.Image.Hi) + 2*page) &^ (page - 1)
+	out := verify.Patch{Imports: map[specs.VAddr]string{}}
+	next := base + specs.Addr(l.Size) + page
+	image, err := p.Link(l, base, 0, func(s kpack.Symbol) (specs.Addr, bool, error) {
+		next += each
+		name := s.Name
+		if s.Import != nil && s.Import.Version != "" {
+			name += "@" + s.Import.Version
+		}
+		out.Imports[specs.VAddr(next)] = name
+		return next, false, nil
+	})
+	if err != nil {
+		return verify.Patch{}, err
+	}
+	out.Memory = pieces(p, l, slices.Concat(image.ROData, image.Text, image.Data), specs.VAddr(base))
+	for _, s := range p.Symbols {
+		if s.Binding == kpack.Carried && s.Size > 0 {
+			at := specs.VAddr(base) + specs.VAddr(l.Offset(s.Section)+s.Value)
+			out.Symbols = append(out.Symbols, verify.PatchSymbol{Name: strings.TrimSuffix(s.Name, differ.Suffix), Addr: at, Size: s.Size, Func: s.Func})
+		}
+	}
+	for i, f := range p.Functions {
+		out.Functions = append(out.Functions, verify.PatchFunction{Name: f.Name, Original: f.Original, Entry: specs.VAddr(image.Entries[i])})
+	}
+	return out, nil
+}
+
+// pieces are the sections of a patch in its memory, and what the linker put
+// behind those of each kind.
+func pieces(p *kpack.Patch, l kpack.Layout, memory []byte, base specs.VAddr) []verify.Piece {
+	var all []verify.Piece
+	end := map[kpack.Kind]uint64{}
+	for i, s := range p.Sections {
+		at := l.Offset(i)
+		all = append(all, verify.Piece{Addr: base + specs.VAddr(at), Data: memory[at:][:s.Size], Exec: s.Kind == kpack.Text, Write: s.Kind >= kpack.Data})
+		kind := min(s.Kind, kpack.Data)
+		end[kind] = max(end[kind], at+s.Size)
+	}
+	regions := map[kpack.Kind]kpack.Region{kpack.ROData: l.ROData, kpack.Text: l.Text, kpack.Data: l.Data}
+	for _, kind := range []kpack.Kind{kpack.ROData, kpack.Text, kpack.Data} {
+		r := regions[kind]
+		at := max(end[kind], r.Offset)
+		all = append(all, verify.Piece{Addr: base + specs.VAddr(at), Data: memory[at : r.Offset+r.Size], Exec: kind == kpack.Text, Linker: true})
+	}
+	return all
+}
