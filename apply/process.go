@@ -5,15 +5,11 @@ import (
 	"cmp"
 	"debug/elf"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"slices"
 	"strings"
-	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/fother/fother/apply/internal/ptrace"
 	"github.com/fother/fother/kpack/elfobj"
@@ -56,7 +52,7 @@ func open(pid int, writable bool) (*Process, error) {
 	p := &Process{PID: pid, Name: ptrace.Comm(pid, pid), page: uint64(os.Getpagesize())}
 	var err error
 	if writable {
-		if p.lock, err = lockProcess(pid); err != nil {
+		if p.lock, err = lockProcess(pid, lockWait); err != nil {
 			return nil, err
 		}
 	}
@@ -70,40 +66,13 @@ func open(pid int, writable bool) (*Process, error) {
 	return p, nil
 }
 
-// lockProcess keeps other runs of the tool away. The lock is on the process's
-// folder in /proc, so that it leaves no file and ends with the tool.
-func lockProcess(pid int) (*os.File, error) {
-	f, err := os.Open(fmt.Sprintf("/proc/%d", pid))
-	if err != nil {
-		return nil, procError(err)
-	}
-	for deadline := time.Now().Add(lockWait); ; time.Sleep(5 * time.Millisecond) {
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil || !errors.Is(err, unix.EWOULDBLOCK) {
-			break
-		}
-		if time.Now().After(deadline) {
-			err = ErrLocked
-			break
-		}
-	}
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
-}
-
-// lockWait is how long a run waits for another one on the same process.
-const lockWait = 5 * time.Second
-
 // Close releases what Open took.
 func (p *Process) Close() {
 	if p.mem != nil {
 		p.mem.Close()
 	}
 	if p.lock != nil {
-		p.lock.Close()
+		unlock(p.lock)
 	}
 }
 
