@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"github.com/fother/fother/differ"
@@ -74,8 +75,18 @@ A file called lpmakefile is used in place of the makefile. Environment:
   FOTHER_MAKE          the make command                   make
   FOTHER_WORK          what is kept between runs          .fother
 
-exit codes: 0 done, 1 error, 2 wrong usage, 4 cannot be patched
+A makefile that surely does not heed VAR is refused before it installs anything;
+where it cannot be told, a warning says so. A file that is edited while the fix
+is applied to it is left alone: an error says where the original is.
+
+exit codes: %s
 `
+
+// What the exit codes mean, under each name.
+const (
+	codes        = "0 done, 1 error, 2 usage or --clean needed, 4 cannot be patched"
+	libcareCodes = "0 done, 1 error"
+)
 
 func run(ctx context.Context, args []string, _ io.Reader, stdout, stderr io.Writer) int {
 	c := &command{name: "fother-make", stdout: stdout, stderr: stderr}
@@ -101,7 +112,7 @@ func (c *command) run(ctx context.Context, args []string) int {
 		return c.fail(err)
 	}
 	if f.help {
-		fmt.Fprintf(c.stdout, usage, c.name)
+		fmt.Fprintf(c.stdout, usage, c.name, c.codes())
 		return exitDone
 	}
 	o, err := c.options(f)
@@ -111,12 +122,17 @@ func (c *command) run(ctx context.Context, args []string) int {
 	work := lpmake.Make
 	if f.update {
 		work = lpmake.Update
-	} else if err := tools.Check("make", "as", "ld"); err != nil {
+	} else if err := checkMake(o.Make); err != nil {
 		return c.fail(err)
 	}
 	made, err := work(ctx, o)
 	if err != nil {
-		if ctx.Err() != nil {
+		var left *lpmake.RestoreError
+		switch {
+		case ctx.Err() == nil:
+		case errors.As(err, &left):
+			err = fmt.Errorf("interrupted: %w", left)
+		default:
 			err = fmt.Errorf("interrupted: %w", ctx.Err())
 		}
 		return c.fail(err)
@@ -125,6 +141,26 @@ func (c *command) run(ctx context.Context, args []string) int {
 		fmt.Fprintf(c.stdout, "patch for %s is in %s\n", p.Target, p.File)
 	}
 	return exitDone
+}
+
+func (c *command) codes() string {
+	if c.name == libcare {
+		return libcareCodes
+	}
+	return codes
+}
+
+// checkMake says how to install make if it is not there. What else a build
+// needs is known when it asks for it.
+func checkMake(command string) error {
+	words := strings.Fields(command)
+	if len(words) == 0 {
+		return tools.Check("make")
+	}
+	if strings.ContainsAny(words[0], "=$'\"\\") {
+		return nil // for the shell to find out
+	}
+	return tools.Check(words[0])
 }
 
 // fail tells an error and what can be done about it, and returns its exit
@@ -136,9 +172,9 @@ func (c *command) fail(err error) int {
 	}
 	var refused *differ.RefusalError
 	switch {
-	case errors.Is(err, lpmake.ErrUsage):
+	case errors.Is(err, lpmake.ErrUsage), errors.Is(err, lpmake.ErrNeedsClean):
 		return exitUsage
-	case errors.Is(err, lpmake.ErrNeedsClean), errors.As(err, &refused):
+	case errors.As(err, &refused):
 		return exitRefused
 	}
 	return exitError

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -57,6 +58,9 @@ func TestHelp(t *testing.T) {
 				t.Errorf("%q does not tell of %s", args, want)
 			}
 		}
+		if strings.Contains(o.stdout, "2 usage") == (args[0] == libcare) {
+			t.Errorf("%q tells of other exit codes than it has", args)
+		}
 		for line := range strings.Lines(o.stdout) {
 			if len(strings.TrimSuffix(line, "\n")) > 80 {
 				t.Errorf("%q: a line of %d columns: %s", args, len(line), line)
@@ -73,8 +77,8 @@ func TestHeader(t *testing.T) {
 	p := newProject(t, "ask", plain())
 	before := p.snapshot()
 	const says = "a clean build is needed: answer.h is included by other files (answer.c, main.c)"
-	p.fails(4, says, "header.patch")
-	p.fails(4, "hint: --clean", "fix.patch", "header.patch")
+	p.fails(2, says, "header.patch")
+	p.fails(2, "hint: --clean", "fix.patch", "header.patch")
 	p.fails(1, says, libcare, "header.patch")
 	if _, err := os.Stat(p.path("ask")); err == nil {
 		t.Error("something was built before")
@@ -93,20 +97,20 @@ func TestHeader(t *testing.T) {
 		r.expect("7", "here is 21")
 	}
 	p.write(files{"main.c": "#include \"answer.c\"\n" + mainC, "Makefile": strings.ReplaceAll(p.read("Makefile"), " answer.o", "")})
-	p.fails(4, "answer.c is included by other files (main.c)", "fix.patch")
+	p.fails(2, "answer.c is included by other files (main.c)", "fix.patch")
 	p.write(files{"Makefile.patch": "--- a/Makefile\n+++ b/Makefile\n@@ -1,2 +1,2 @@\n-CFLAGS = -O2 -g\n+CFLAGS = -O1 -g\n ROOT = $(DESTDIR)\n"})
-	p.fails(4, "other files may be made from Makefile", "Makefile.patch")
+	p.fails(2, "other files may be made from Makefile", "Makefile.patch")
 }
 
 // TestBuiltBefore: what make takes for up to date was not captured.
 func TestBuiltBefore(t *testing.T) {
 	p := newProject(t, "ask", plain())
 	p.ok(".", "make")
-	p.fails(4, "the tree was built before, without capture", "fix.patch")
-	p.fails(4, "hint: --clean", "fix.patch")
+	p.fails(2, "the tree was built before, without capture", "fix.patch")
+	p.fails(2, "hint: --clean", "fix.patch")
 	// A part of it was.
 	p.ok(".", "rm", "ask")
-	p.fails(4, "a clean build is needed: answer.c was compiled before, without capture", "fix.patch")
+	p.fails(2, "a clean build is needed: answer.c was compiled before, without capture", "fix.patch")
 	// That made answer.c out of date, and what is left was the same in both builds.
 	p.ok(".", "fother-make", "fix.patch")
 	r := p.start("lpmake/bin/ask")
@@ -130,7 +134,7 @@ func TestNotLinkedAgain(t *testing.T) {
 		"ask: main.o answer.o\n", "all: ask libanswer.a\nlibanswer.a: answer.o\n\t$(AR) rc $@ answer.o\nask: main.o | libanswer.a\n",
 		"main.o answer.o\n", "main.o -L. -lanswer\n", "*.o\n", "*.o *.a\n").Replace(tree["Makefile"])
 	p := newProject(t, "ask", tree)
-	p.fails(4, "/ask has answer.c in it and was not linked again", "fix.patch")
+	p.fails(2, "/ask has answer.c in it and was not linked again", "fix.patch")
 	p.ok(".", "fother-make", "--clean", "fix.patch")
 }
 
@@ -140,14 +144,92 @@ func TestUpdateWithout(t *testing.T) {
 	p.fails(1, "there are no finished builds here", "-u")
 }
 
-// TestNothingInstalled: make install heeds another variable.
+// TestNothingInstalled: make install does something else.
 func TestNothingInstalled(t *testing.T) {
 	tree := plain()
-	tree["Makefile"] = strings.Replace(tree["Makefile"], "$(DESTDIR)", "root", 1)
+	tree["Makefile"] = strings.Replace(tree["Makefile"], "cp ask \"$(ROOT)/bin/ask\"", "touch \"$(ROOT)/bin/ask\"", 1)
 	p := newProject(t, "ask", tree)
 	p.fails(1, "put no program and no library into", "fix.patch")
 	p.fails(1, "--destdir", "fix.patch")
-	p.ok(".", "fother-make", "-d", "ROOT", "fix.patch")
+}
+
+// TestDestination: a makefile that does not heed the variable is not let
+// install anything, if that is sure.
+func TestDestination(t *testing.T) {
+	const sure, unsure = "would write elsewhere", "warning: make -n install does not show"
+	for name, test := range map[string]struct {
+		root, install string // the folder, and the command that copies
+		args, says    string
+	}{
+		"another":        {"root", "cp", "", sure},
+		"wrong":          {"$(DESTDIR)$(PWD)/root", "cp", "-d DESTDRI", sure},
+		"wrong, script":  {"$(DESTDIR)$(PWD)/root", "./copy", "-d DESTDRI", sure},
+		"libtool":        {"root", "/bin/sh ./libtool --mode=install cp", "", sure},
+		"right":          {"$(DESTDIR)", "cp", "", ""},
+		"right, -d":      {"$(OTHER)", "cp", "-d OTHER", ""},
+		"shell":          {"$$DESTDIR", "cp", "", ""},
+		"default folder": {"lpmake", "cp", "", ""},
+		"script":         {"root", "./copy", "", unsure},
+		"script, -d":     {"root", "./copy", "-d OTHER", unsure},
+		"recursive":      {"root", "$(MAKE) -f sub.mk", "", ""},
+		"recursive, -d":  {"root", "$(MAKE) -f sub.mk", "-d OTHER", sure},
+		"bare make":      {"root", "make -f sub.mk", "", unsure},
+		"bare make, -d":  {"$(DESTDIR)root", "make -f sub.mk", "-d OTHER", unsure},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tree := plain()
+			tree["Makefile"] = strings.NewReplacer("ROOT = $(DESTDIR)", "ROOT = "+test.root, "\tcp ", "\t"+test.install+" ").Replace(tree["Makefile"])
+			tree["copy"] = "#!/bin/sh\nmkdir -p \"${DESTDIR:-$OTHER}/bin\" && cp ask \"${DESTDIR:-$OTHER}/bin\"\n"
+			tree["libtool"] = "#!/bin/sh\nexit 1\n"
+			tree["sub.mk"] = "%:\n\tmkdir -p \"$(DESTDIR)/bin\" && cp ask \"$(DESTDIR)/bin\"\n.PHONY: ask\n"
+			p := newProject(t, "ask", tree)
+			o := p.in(".", append([]string{"fother-make", "fix.patch"}, strings.Fields(test.args)...)...)
+			if test.says == sure {
+				if o.code != 2 || !strings.Contains(o.stderr, sure) || !strings.Contains(o.stderr, "hint: ") || !strings.Contains(o.stderr, "DESTDIR") {
+					t.Errorf("it exits with %d and says %s", o.code, o.stderr)
+				}
+				if _, err := os.Stat(p.path("root")); err == nil {
+					t.Error("it installed elsewhere")
+				}
+				return
+			}
+			if strings.Contains(o.stderr, sure) || strings.Contains(o.stderr, "warning: ") != (test.says == unsure) {
+				t.Errorf("it exits with %d and says %s", o.code, o.stderr)
+			}
+		})
+	}
+}
+
+// TestMissingTools: what is not there is named, with what installs it, if the
+// build asks for it.
+func TestMissingTools(t *testing.T) {
+	p := newProject(t, "ask", plain())
+	tools := t.TempDir()
+	link := func(names ...string) {
+		for _, name := range names {
+			path, err := exec.LookPath(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Symlink(path, filepath.Join(tools, name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	p.env = []string{"PATH=" + tools}
+	link("sh", "cp", "mkdir", "rm")
+	p.fails(1, "error: make is missing on this machine", "fix.patch")
+	p.fails(1, "hint: install", "fix.patch")
+	link("make")
+	p.fails(1, "error: gcc is missing on this machine: original build: command", "fix.patch")
+	p.fails(1, "hint: install", "fix.patch")
+	link("gcc")
+	p.env = append(p.env, "FOTHER_MAKE=make CC=gcc")
+	p.fails(1, "error: as is missing on this machine", "fix.patch")
+	link("as", "ld")
+	p.ok(".", "fother-make", "fix.patch")
+	p.env = []string{"FOTHER_MAKE=no-make -j2"}
+	p.fails(1, "no-make is missing on this machine", "fix.patch")
 }
 
 // TestBadFix: the sources come back, with times that make heeds, and the
@@ -237,6 +319,59 @@ func TestKilled(t *testing.T) {
 				t.Errorf("%v is left", left)
 			}
 		})
+	}
+}
+
+// TestEdited: what the user did to a patched file stays, whether the run was
+// killed or ends by itself.
+func TestEdited(t *testing.T) {
+	for _, sig := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM} {
+		p := blocking(t)
+		before := p.snapshot()
+		var stderr bytes.Buffer
+		cmd := p.command(".", "fother-make", "fix.patch")
+		cmd.Stderr = &stderr
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		waitFor(t, "the patched build does not begin", func() bool { _, err := os.Stat(p.path("reached")); return err == nil })
+		mine := p.read("answer.c") + "/* mine */\n"
+		edit := func() { p.write(files{"answer.c": mine}) }
+		if sig != syscall.SIGKILL {
+			edit()
+		}
+		if err := cmd.Process.Signal(sig); err != nil {
+			t.Error(err)
+		}
+		_ = cmd.Wait()
+		edit()
+		const says = "files were changed after the fix was applied to them"
+		if sig != syscall.SIGKILL && (cmd.ProcessState.ExitCode() != 1 || !strings.Contains(stderr.String(), says)) {
+			t.Errorf("it exits with %d and says %s", cmd.ProcessState.ExitCode(), stderr.String())
+		}
+		kept := ".fother/make/sources/0"
+		for _, args := range [][]string{{"fix.patch"}, {"-c", "fix.patch"}, {"-u"}} {
+			for _, says := range []string{says, p.path("answer.c") + ": the original is kept in " + p.path(kept), "hint: nothing is lost"} {
+				p.fails(1, says, args...)
+			}
+			if p.read("answer.c") != mine || p.read(kept) != before["answer.c"] {
+				t.Fatalf("%v: a file was written to", args)
+			}
+		}
+		if err := os.Rename(p.path("answer.c"), p.path("answer.c.mine")); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Remove(p.path("block")); err != nil {
+			t.Fatal(err)
+		}
+		o := p.ok(".", "fother-make", "fix.patch")
+		if !strings.Contains(o.stderr, "restoring 1 file that") || !strings.Contains(o.stderr, "answer.c is not there") {
+			t.Errorf("it says %q", o.stderr)
+		}
+		p.unchanged(before)
+		if p.read("answer.c.mine") != mine {
+			t.Error("the user's file was written to")
+		}
 	}
 }
 

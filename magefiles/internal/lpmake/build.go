@@ -7,12 +7,14 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/fother/fother/compiler"
 	"github.com/fother/fother/compiler/source"
+	"github.com/fother/fother/magefiles/internal/tools"
 	"github.com/fother/fother/specs"
 )
 
@@ -100,11 +102,12 @@ func (r *run) makeCommand(goal ...string) string {
 	return strings.Join(append(words, goal...), " ")
 }
 
-// install returns the command that installs below Original.
-func (r *run) install() string {
+// install returns the command that installs below Original, or with -n says
+// how.
+func (r *run) install(options ...string) string {
 	// make expands the value, and before it the shell.
 	value := strings.ReplaceAll(r.DestDir+"="+r.Original, "$", "$$")
-	return r.makeCommand("install", "'"+strings.ReplaceAll(value, "'", `'\''`)+"'")
+	return r.makeCommand(append(options, "install", "'"+strings.ReplaceAll(value, "'", `'\''`)+"'")...)
 }
 
 // capture runs make under capture.
@@ -123,7 +126,7 @@ func (r *run) capture(ctx context.Context, stage specs.Stage, base specs.Stage, 
 }
 
 func (r *run) runner(stage specs.Stage, log io.Writer) compiler.Options {
-	if r.Output != nil {
+	if r.Output != nil && log != nil {
 		log = io.MultiWriter(log, r.Output)
 	}
 	env := append(slices.Clone(r.Env), "MAKEFLAGS=", "MFLAGS=", "MAKELEVEL=",
@@ -173,6 +176,9 @@ func (r *run) original(ctx context.Context, ours bool) (err error) {
 		if command == commands[0] {
 			r.say("building the original code")
 			return nil
+		}
+		if err := r.checkInstall(ctx); err != nil {
+			return err
 		}
 		r.say("installing the original into %s", r.Original)
 		// Into an empty folder: a program that runs cannot be written to. Of
@@ -238,7 +244,7 @@ func (r *run) patched(ctx context.Context, names []string, w *whole) (err error)
 	}
 	err = r.patchedBuild(ctx, kept, w)
 	if e := kept.restore(); e != nil {
-		return errors.Join(err, e)
+		return errors.Join(err, &RestoreError{e})
 	}
 	if err == nil && r.Clean {
 		// make may not know what was built from files that others include.
@@ -285,10 +291,45 @@ func (r *run) patchedBuild(ctx context.Context, kept *sources, w *whole) (err er
 	return moveFolder(r.Patched, r.Original)
 }
 
-// explain adds what helps in a tree that was built before without capture.
+// explain adds what helps in a tree that was built before without capture, and
+// where a tool is missing.
 func (r *run) explain(err error) error {
 	if errors.Is(err, compiler.ErrNothingCaptured) && !r.Clean {
 		return hinted(ErrNeedsClean, hintClean, "%s: make built nothing: the tree was built before, without capture", r.Dir)
 	}
+	var failed *compiler.CommandError
+	if errors.As(err, &failed) {
+		if missing := missingTools(failed.Tail); missing != nil {
+			return fmt.Errorf("%w: %w", missing, err)
+		}
+	}
 	return err
+}
+
+// lacks are the words of shells, make, gcc and our shims for a program that is
+// not there.
+var lacks = []*regexp.Regexp{
+	regexp.MustCompile(`(?m): ([^\s:]+): (?:[cC]ommand )?not found$`),
+	regexp.MustCompile(`(?m)^\S*make(?:\[\d+\])?: ([^\s:]+): No such file or directory$`),
+	regexp.MustCompile(`(?m): ([^\s:]+): no such program on PATH`),
+	regexp.MustCompile("(?:cannot|error trying to) exec(?:ute)? ['‘`]([^'’]+)['’]"),
+}
+
+// missingTools returns a [*tools.MissingError] for the programs that a build
+// did not find, going by the end of its output.
+func missingTools(output string) error {
+	var names []string
+	for _, words := range lacks {
+		for _, m := range words.FindAllStringSubmatch(output, -1) {
+			name := filepath.Base(m[1])
+			switch name {
+			case "cc", "c99":
+				name = "gcc"
+			case "c++":
+				name = "g++"
+			}
+			names = append(names, name)
+		}
+	}
+	return tools.Check(names...)
 }

@@ -19,6 +19,13 @@ var (
 	ErrEdited = errors.New("files were changed after the fix was applied to them")
 )
 
+// RestoreError says that the sources are left with the fix in them. An
+// interrupted run may end with it too.
+type RestoreError struct{ Err error }
+
+func (e *RestoreError) Error() string { return e.Err.Error() }
+func (e *RestoreError) Unwrap() error { return e.Err }
+
 // hintError is an error of a class, with advice.
 type hintError struct {
 	class error

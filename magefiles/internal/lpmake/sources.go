@@ -152,6 +152,10 @@ func (s *sources) restore() error {
 	if err := errors.Join(errs...); err != nil {
 		return hinted(err, "what is kept is in "+s.folder+"; the next run tries again", "the sources could not be restored: %v", err)
 	}
+	// First: without the originals it would tell nothing.
+	if err := remove(journalAt(s.folder)); err != nil {
+		return err
+	}
 	return os.RemoveAll(s.folder)
 }
 
