@@ -149,7 +149,9 @@ func (c *Client) current(ctx context.Context) (*trust, error) {
 
 // Lookup returns the releases for the given build-ids, as of the last complete
 // Update: by build-id, package and series, the highest level first. What was
-// looked up before needs no store.
+// looked up before needs no store. For some build-ids that may fail; then it
+// returns all releases for the others, and the error. Of one build-id it
+// returns all or none.
 func (c *Client) Lookup(ctx context.Context, ids []specs.BuildID) ([]Entry, error) {
 	shards := map[string]bool{}
 	ids = slices.Compact(slices.Sorted(slices.Values(ids)))
@@ -164,10 +166,7 @@ func (c *Client) Lookup(ctx context.Context, ids []specs.BuildID) ([]Entry, erro
 		return nil, err
 	}
 	names := slices.Sorted(maps.Keys(shards))
-	listings, err := t.listings(ctx, names)
-	if err != nil {
-		return nil, err
-	}
+	listings, failed := t.listings(ctx, names)
 	var entries []Entry
 	for _, id := range ids {
 		l := listings[shardTarget(id)]
@@ -180,10 +179,11 @@ func (c *Client) Lookup(ctx context.Context, ids []specs.BuildID) ([]Entry, erro
 			}
 		}
 	}
-	if err := c.remember(names); err != nil {
-		return nil, err
+	if failed != nil {
+		// An update would fail as a whole for want of what failed.
+		return entries, failed
 	}
-	return entries, nil
+	return entries, c.remember(names)
 }
 
 // remember notes which index targets this host needs.

@@ -157,6 +157,14 @@ func (e *edit) commit(ctx context.Context) error {
 	return e.writeTimestamp(ctx, info)
 }
 
+// openTargets returns targets.json, to be changed.
+func (e *edit) openTargets() *metadata.Metadata[metadata.TargetsType] {
+	if e.targets == nil {
+		e.targets = e.trust.set.Targets[metadata.TARGETS]
+	}
+	return e.targets
+}
+
 // openSnapshot returns the snapshot, to be changed.
 func (e *edit) openSnapshot() *metadata.Metadata[metadata.SnapshotType] {
 	if e.snapshot == nil {

@@ -34,6 +34,9 @@ var (
 	ErrInvalid = errors.New("invalid release")
 	// ErrKey means that a key is missing, unreadable or readable by others.
 	ErrKey = errors.New("key unusable")
+	// ErrDue means that something expires soon that only keys can renew which
+	// are not at hand; all else was done.
+	ErrDue = errors.New("renewal due")
 	// ErrExists means that Init would overwrite keys or a registry.
 	ErrExists = errors.New("already exists")
 )
@@ -68,6 +71,7 @@ var hints = map[error]string{
 	ErrState:       "use a folder that only you can write",
 	ErrConflict:    "raise the level; what is published is never replaced",
 	ErrKey:         "keys are files that only their owner can read (chmod 600); registry:init makes them",
+	ErrDue:         "all else is signed anew; run registry:refresh with the keys of root and targets before then",
 	ErrExists:      "use other folders, or go on with what is there",
 }
 

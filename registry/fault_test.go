@@ -274,6 +274,48 @@ func TestStoreGoesAway(t *testing.T) {
 	}
 }
 
+// TestPartOfLookup lets some of the index targets fail: the others' releases
+// are found, from the cache or the store.
+func TestPartOfLookup(t *testing.T) {
+	s := newSite(t)
+	v := s.serve(t)
+	s.publish(t, releases(40)...)
+	var ids []specs.BuildID
+	for n := range 40 {
+		ids = append(ids, buildID(n))
+	}
+	state := filepath.Join(t.TempDir(), "state")
+	expect(t, s.clientAt(t, v.URL, state), ids[:3], releases(3)...)
+	c := s.clientAt(t, v.URL, state)
+	if err := c.Update(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	lookup := func(what string, least, most int) {
+		t.Helper()
+		v.take()
+		entries, err := c.Lookup(t.Context(), ids)
+		if !errors.Is(err, ErrUnreachable) || len(entries) < least || len(entries) > most || strings.Count(err.Error(), "\n") > maxTold {
+			t.Errorf("%s: %d entries, want %d to %d: %v", what, len(entries), least, most, err)
+		}
+		if seen, _ := v.take(); len(seen) > 120 || what == "store down" && len(seen) > 2*parallel {
+			t.Errorf("%s: %d requests", what, len(seen))
+		}
+	}
+	broken := func(w http.ResponseWriter) bool { w.WriteHeader(http.StatusServiceUnavailable); return true }
+	v.set(func(w http.ResponseWriter, _ *http.Request) bool { return broken(w) })
+	lookup("store down", 3, 3)
+	if got := c.shards(); len(got) != 3 {
+		t.Errorf("an update would need %d index targets, some of which failed", len(got))
+	}
+	one := fmt.Sprintf(".%s", strings.TrimPrefix(shardTarget(ids[39]), indexPrefix))
+	v.set(func(w http.ResponseWriter, r *http.Request) bool {
+		return strings.HasSuffix(r.URL.Path, one) && broken(w)
+	})
+	lookup("one index target", 39, 39)
+	v.set(nil)
+	expectNow(t, c, ids, releases(40)...)
+}
+
 func TestNoRegistry(t *testing.T) {
 	s := newSite(t)
 	web := httptest.NewServer(http.NotFoundHandler())

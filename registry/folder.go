@@ -47,7 +47,7 @@ func (f folder) lock(ctx context.Context) (func(), error) {
 	for {
 		err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil {
-			return func() { file.Close() }, nil
+			return func() { unlock(file) }, nil
 		}
 		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
 			file.Close()
@@ -60,6 +60,13 @@ func (f folder) lock(ctx context.Context) (func(), error) {
 		case <-time.After(lockPoll):
 		}
 	}
+}
+
+// unlock releases a lock at once: a child that was forked and has not executed
+// yet has a copy of the file, which closing it does not end.
+func unlock(file *os.File) {
+	_ = unix.Flock(int(file.Fd()), unix.LOCK_UN)
+	file.Close()
 }
 
 func (f folder) read(ctx context.Context, name string, max int64) ([]byte, error) {
@@ -133,7 +140,8 @@ func (f folder) commit(ctx context.Context, name string, data []byte) error {
 }
 
 // makeDir makes a folder and those above it, up to the registry's own, and
-// their names durable.
+// their names durable. All may read them, whatever the umask, as they may the
+// files.
 func (f folder) makeDir(dir string) error {
 	if _, err := os.Stat(dir); err == nil {
 		return nil
@@ -144,6 +152,13 @@ func (f folder) makeDir(dir string) error {
 		}
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	info, err := os.Stat(dir)
+	if err != nil {
+		return err
+	}
+	if err := os.Chmod(dir, info.Mode()|0o755); err != nil {
 		return err
 	}
 	return syncDir(filepath.Dir(dir))

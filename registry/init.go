@@ -66,6 +66,10 @@ func Init(o InitOptions) ([]byte, error) {
 		os.RemoveAll(o.Keys) // made a moment ago
 		return nil, err
 	}
+	// The registry is there: from here on its keys stay, come what may.
+	if err := syncDir(o.Dir); err != nil {
+		return nil, fileError(o.Dir, err)
+	}
 	return root, nil
 }
 
@@ -117,9 +121,11 @@ func (k *keyring) signRoot(m *metadata.Metadata[metadata.RootType]) ([]byte, err
 }
 
 // initStore writes the metadata of a registry without releases. They become
-// visible together, by a rename.
+// visible together, by a rename, which the caller makes durable: until it there
+// is no registry, after it there is one.
 func initStore(dir string, ring *keyring, root []byte, now time.Time) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	dir = filepath.Clean(dir)
+	if err := (folder{dir}).makeDir(dir); err != nil {
 		return fileError(dir, err)
 	}
 	temp, err := os.MkdirTemp(dir, ".init-*")
@@ -127,9 +133,6 @@ func initStore(dir string, ring *keyring, root []byte, now time.Time) error {
 		return fileError(dir, err)
 	}
 	defer os.RemoveAll(temp)
-	if err := os.Chmod(temp, 0o755); err != nil {
-		return fileError(dir, err)
-	}
 	e, err := newEdit(ring, folder{temp}, root, now)
 	if err != nil {
 		return err
@@ -137,8 +140,5 @@ func initStore(dir string, ring *keyring, root []byte, now time.Time) error {
 	if err := e.create(context.Background()); err != nil {
 		return err
 	}
-	if err := os.Rename(filepath.Join(temp, metadataDir), filepath.Join(dir, metadataDir)); err != nil {
-		return fileError(dir, err)
-	}
-	return fileError(dir, syncDir(dir))
+	return fileError(dir, os.Rename(filepath.Join(temp, metadataDir), filepath.Join(dir, metadataDir)))
 }

@@ -7,10 +7,16 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
+	"strconv"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/fother/fother/specs"
 )
@@ -118,8 +124,104 @@ func TestLockedStore(t *testing.T) {
 	if err := s.open(t).Publish(ctx, newRelease("alpha", 1, buildID(1))); !errors.Is(err, ErrUnreachable) || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("while another publishes: %v", err)
 	}
+	// As a child between fork(2) and execve(2) does.
+	copied := dupLock(t, s.dir)
+	defer unix.Close(copied)
 	unlock()
+	ctx, cancel = context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if err := s.p.Publish(ctx, newRelease("alpha", 1, buildID(1))); err != nil {
+		t.Errorf("unlocked, but a child has a copy: %v", err)
+	}
+}
+
+// dupLock duplicates the file descriptor of the lock that is held in dir.
+func dupLock(t *testing.T, dir string) int {
+	t.Helper()
+	links, err := filepath.Glob("/proc/self/fd/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, link := range links {
+		if to, _ := os.Readlink(link); to != filepath.Join(dir, lockFile) {
+			continue
+		}
+		fd, err := strconv.Atoi(filepath.Base(link))
+		if err != nil {
+			t.Fatal(err)
+		}
+		copied, err := unix.Dup(fd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return copied
+	}
+	t.Fatal("no open lock")
+	return -1
+}
+
+// TestUmask: a web server, which is another user, reads the registry whatever
+// the umask of those who publish.
+func TestUmask(t *testing.T) {
+	old := unix.Umask(0o077)
+	defer unix.Umask(old)
+	s := newSite(t)
 	s.publish(t, newRelease("alpha", 1, buildID(1)))
+	err := filepath.WalkDir(s.dir, func(path string, d os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err == nil && filepath.Base(path) != lockFile && info.Mode().Perm()&0o444 != 0o444 || d.IsDir() && info.Mode().Perm() != 0o755 {
+			t.Errorf("%s: %v", path, info.Mode())
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	if info, err := os.Stat(s.keys); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("keys: %v, %v", info.Mode(), err)
+	}
+}
+
+// TestInitUnsynced: a registry that is in place keeps its keys, though its
+// folder, which cannot be opened, could not be synced.
+func TestInitUnsynced(t *testing.T) {
+	dir, keys := filepath.Join(t.TempDir(), "registry"), filepath.Join(t.TempDir(), "keys")
+	if err := os.Mkdir(dir, 0o300); err != nil {
+		t.Fatal(err)
+	}
+	asNobody(t, dir, filepath.Dir(keys))
+	if _, err := Init(InitOptions{Dir: dir, Keys: keys}); !errors.Is(err, fs.ErrPermission) {
+		t.Errorf("the last sync: %v", err)
+	}
+	if _, err := Open(dir, keys); err != nil {
+		t.Errorf("the registry that is there: %v", err)
+	}
+}
+
+// asNobody takes from the test root's right to open everything, until it ends:
+// the thread's file system user becomes nobody, who is given some files.
+func asNobody(t *testing.T, own ...string) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		return
+	}
+	const nobody = 65534
+	for _, path := range own {
+		if err := errors.Join(os.Chown(path, nobody, nobody), os.Chmod(filepath.Dir(path), 0o755)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	runtime.LockOSThread()
+	if _, err := unix.SetfsuidRetUid(nobody); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_, _ = unix.SetfsuidRetUid(0)
+		runtime.UnlockOSThread()
+	})
 }
 
 func TestInitOverwritesNothing(t *testing.T) {

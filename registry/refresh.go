@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/theupdateframework/go-tuf/v2/metadata"
@@ -9,7 +10,9 @@ import (
 
 // Refresh signs the timestamp anew, and whatever else has less than a third of
 // its time left. It has to run more often than the timestamp expires, seven
-// days; a root that is due needs the root key, all else does not.
+// days. Targets and root, which hold for a year, come last and each on its own:
+// if one is due and its key is not at hand, the rest is in place all the same,
+// and the error is ErrDue.
 func (p *Publisher) Refresh(ctx context.Context) error {
 	unlock, err := p.store.lock(ctx)
 	if err != nil {
@@ -20,6 +23,17 @@ func (p *Publisher) Refresh(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := e.openDue(ctx); err != nil {
+		return err
+	}
+	if err := e.commit(ctx); err != nil {
+		return err
+	}
+	return errors.Join(p.renewTargets(ctx), e.renewRoot(ctx))
+}
+
+// openDue opens the bins and the snapshot that are to be signed anew.
+func (e *edit) openDue(ctx context.Context) error {
 	for _, role := range e.signedBins() {
 		if err := e.trust.role(ctx, role, metadata.TARGETS); err != nil {
 			return err
@@ -28,17 +42,10 @@ func (p *Publisher) Refresh(ctx context.Context) error {
 			e.openBin(role)
 		}
 	}
-	if top := e.trust.set.Targets[metadata.TARGETS]; e.due(top.Signed.Expires, targetsValidity) {
-		e.targets = top
-	}
 	if s := e.trust.set.Snapshot; e.due(s.Signed.Expires, snapshotValidity) {
 		e.openSnapshot()
 	}
-	if err := e.commit(ctx); err != nil {
-		return err
-	}
-	// Last: without the root key the rest is renewed all the same.
-	return e.renewRoot(ctx)
+	return nil
 }
 
 // due reports whether what expires at t should be renewed.
@@ -46,17 +53,42 @@ func (e *edit) due(t time.Time, validity time.Duration) bool {
 	return t.Sub(e.now) < validity/3
 }
 
+// renewTargets signs targets.json anew, in a state of its own.
+func (p *Publisher) renewTargets(ctx context.Context) error {
+	e, err := p.begin(ctx)
+	if err != nil {
+		return err
+	}
+	m := e.trust.set.Targets[metadata.TARGETS]
+	until := m.Signed.Expires
+	if !e.due(until, targetsValidity) {
+		return nil
+	}
+	e.openTargets()
+	return overdue(metadataFile(m.Signed.Version+1, metadata.TARGETS), until, e.commit(ctx))
+}
+
 // renewRoot signs the same keys anew, as the next version.
 func (e *edit) renewRoot(ctx context.Context) error {
 	m := e.trust.set.Root
-	if !e.due(m.Signed.Expires, rootValidity) {
+	until := m.Signed.Expires
+	if !e.due(until, rootValidity) {
 		return nil
 	}
 	m.Signed.Version++
 	m.Signed.Expires = expiry(e.now, rootValidity)
+	name := metadataFile(m.Signed.Version, metadata.ROOT)
 	data, err := e.keys.signRoot(m)
 	if err != nil {
+		return overdue(name, until, err)
+	}
+	return e.store.commit(ctx, name, data)
+}
+
+// overdue says, if keys are missing, until when the version before name holds.
+func overdue(name string, until time.Time, err error) error {
+	if !errors.Is(err, ErrKey) {
 		return err
 	}
-	return e.store.commit(ctx, metadataFile(m.Signed.Version, metadata.ROOT), data)
+	return fail(ErrDue, name, "not signed, the one before it holds until %s: %w", until.UTC().Format(time.RFC3339), err)
 }

@@ -11,7 +11,6 @@ import (
 
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 	"github.com/theupdateframework/go-tuf/v2/metadata/trustedmetadata"
-	"golang.org/x/sync/errgroup"
 )
 
 // readFunc returns a file of the registry of at most max bytes. It fails with
@@ -38,9 +37,6 @@ type trust struct {
 	// timestamp is the file that set.Timestamp is from.
 	timestamp []byte
 }
-
-// parallel bounds requests that are under way at once.
-const parallel = 8
 
 // newTrust starts from root and follows the newer roots of the cache.
 func newTrust(root []byte, now time.Time, read readFunc, cache keep) (*trust, error) {
@@ -306,7 +302,8 @@ func (t *trust) target(name string) *metadata.TargetFiles {
 }
 
 // listings loads the listings that are the given targets. Those that nobody
-// has signed are missing in the result.
+// has signed are missing in the result, and those that could not be loaded, of
+// which the error tells.
 func (t *trust) listings(ctx context.Context, names []string) (map[string]*listing, error) {
 	roles := map[string]bool{}
 	for _, name := range names {
@@ -314,27 +311,24 @@ func (t *trust) listings(ctx context.Context, names []string) (map[string]*listi
 			roles[role] = true
 		}
 	}
-	g, inner := errgroup.WithContext(ctx)
-	g.SetLimit(parallel)
+	inner, giveUp := context.WithCancel(ctx)
+	defer giveUp()
+	b := newBatch(giveUp)
 	for role := range roles {
-		g.Go(func() error { return t.role(inner, role, metadata.TARGETS) })
+		b.run(role, func() error { return t.role(inner, role, metadata.TARGETS) })
 	}
-	if err := g.Wait(); err != nil {
-		return nil, err
-	}
+	_ = b.wait() // told by the next one
 	found := map[string]*listing{}
-	g, inner = errgroup.WithContext(ctx)
-	g.SetLimit(parallel)
 	for _, name := range names {
 		f := t.target(name)
 		if f == nil {
 			continue
 		}
-		g.Go(func() error {
+		b.run(name, func() error {
 			return t.listing(inner, name, f, func(l *listing) { found[name] = l })
 		})
 	}
-	return found, g.Wait()
+	return found, b.wait()
 }
 
 // listing loads one listing and hands it to use; the calls of use are in turn.

@@ -152,20 +152,43 @@ func TestRefreshForYears(t *testing.T) {
 	expect(t, early, r.BuildIDs, r, two)
 }
 
-// TestRefreshWithoutRootKey: all else is renewed, and the error says what is
-// missing.
-func TestRefreshWithoutRootKey(t *testing.T) {
-	s := newSite(t)
-	if err := os.Remove(filepath.Join(s.keys, "root.1.pem")); err != nil {
-		t.Fatal(err)
-	}
-	s.p = s.open(t)
-	s.now = s.now.Add(rootValidity * 3 / 4)
-	if err := s.p.Refresh(t.Context()); !errors.Is(err, ErrKey) || !strings.Contains(err.Error(), "2.root.json") {
-		t.Errorf("root due without its key: %v", err)
-	}
-	if err := s.client(t, s.dir).Update(t.Context()); err != nil {
-		t.Errorf("renewed all but the root: %v", err)
+// TestRefreshWithoutKeys: as long as root and targets hold, whoever lacks
+// their keys keeps the registry alive. The error says what is missing, and
+// until when.
+func TestRefreshWithoutKeys(t *testing.T) {
+	for _, missing := range [][]string{{metadata.ROOT}, {metadata.TARGETS}, {metadata.ROOT, metadata.TARGETS}} {
+		s := newSite(t)
+		r := newRelease("alpha", 1, buildID(1))
+		s.publish(t, r)
+		all := s.open(t)
+		for _, role := range missing {
+			if err := os.Remove(filepath.Join(s.keys, role+".1.pem")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s.p = s.open(t)
+		start := s.now
+		for day := 6; day < 365; day += 6 {
+			s.now = start.Add(time.Duration(day) * 24 * time.Hour)
+			err := s.p.Refresh(t.Context())
+			if day < 365*2/3 && err != nil || day > 365*2/3+1 && !errors.Is(err, ErrDue) {
+				t.Fatalf("without %v, day %d: %v", missing, day, err)
+			}
+			for _, role := range missing {
+				want := fmt.Sprintf("2.%s.json: not signed, the one before it holds until %s", role, start.Add(rootValidity).UTC().Format(time.DateOnly))
+				if err != nil && (!errors.Is(err, ErrKey) || !strings.Contains(err.Error(), want)) {
+					t.Errorf("without %v, day %d: %v, want %s", missing, day, err, want)
+				}
+			}
+			if day%60 == 0 || day > 350 {
+				expect(t, s.client(t, s.dir), r.BuildIDs, r)
+			}
+		}
+		if err := all.Refresh(t.Context()); err != nil {
+			t.Errorf("with all keys: %v", err)
+		}
+		s.now = start.Add(rootValidity + 24*time.Hour)
+		expect(t, s.client(t, s.dir), r.BuildIDs, r)
 	}
 }
 
