@@ -36,6 +36,9 @@ type machine struct {
 	// jumpsTo returns the address of a jump, not a call, in code at at that
 	// leads to taken, or may do so.
 	jumpsTo func(code []byte, at specs.VAddr, taken specs.Range[specs.VAddr]) (specs.VAddr, bool)
+	// indirect returns the address of a jump in code at at that may lead to
+	// where comesBack does not look; nil if it looks at all that compilers make.
+	indirect func(code []byte, at specs.VAddr) (specs.VAddr, bool)
 	// maxEntry is the most bytes that a redirection overwrites.
 	maxEntry int
 }

@@ -35,12 +35,34 @@ func (b *builder) reentry(f Function) error {
 		if !found {
 			at, found = c.tables(code, body.Lo)
 		}
+		if !found && b.machine.indirect != nil {
+			if at, indirect := b.machine.indirect(code, body.Lo); indirect {
+				return &indirectError{function: f.Name, at: at, taken: c.taken.Size()}
+			}
+		}
 		if found {
 			return fmt.Errorf("consistency next-call: what is at %v may lead a call that is under way back to the first %d bytes, where the jump to the new code will be: compile it with -falign-loops=16, or leave it out of next-call",
 				at, c.taken.Size())
 		}
 	}
 	return c.words()
+}
+
+// indirectError refuses a function with a jump of which it is not known where
+// it leads.
+type indirectError struct {
+	function string
+	at       specs.VAddr
+	taken    uint64 // bytes
+}
+
+func (e *indirectError) Error() string {
+	return fmt.Sprintf("consistency next-call: the jump at %v goes to the address in a register, as of a switch: it may lead a call that is under way back to the first %d bytes, where the jump to the new code will be", e.at, e.taken)
+}
+
+// Hint says what the user can do.
+func (e *indirectError) Hint() string {
+	return fmt.Sprintf("leave %s out of next_call; a program that is to be patched so later needs -fno-jump-tables, and there no computed goto and no call through a pointer as the last thing done", e.function)
 }
 
 // comesBack looks for ways into the first bytes of a function.

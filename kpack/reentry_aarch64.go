@@ -29,3 +29,19 @@ func jumpsToAArch64(code []byte, at specs.VAddr, taken specs.Range[specs.VAddr])
 	}
 	return 0, false
 }
+
+// indirectAArch64 looks for a branch to a register, BR, BRAA, BRAB, BRAAZ or
+// BRABZ: its table is reached by ADRP and ADD or LDR, and has distances of 1, 2
+// or 4 bytes, in instructions and from anywhere. Source: Arm ARM, C4.1,
+// "Unconditional branch (register)".
+func indirectAArch64(code []byte, at specs.VAddr) (specs.VAddr, bool) {
+	for i := 0; i+4 <= len(code); i += 4 {
+		w := binary.LittleEndian.Uint32(code[i:])
+		plain := w&^(0x1f<<5) == 0xd61f0000
+		signed := w&^(1<<24|1<<10|0x3ff) == 0xd61f0800
+		if plain || signed {
+			return at + specs.VAddr(i), true
+		}
+	}
+	return 0, false
+}

@@ -2,6 +2,7 @@ package kpack
 
 import (
 	"debug/elf"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -41,6 +42,12 @@ func TestReentry(t *testing.T) {
 		"aarch64, landing pad":      {arch.AArch64, "hint 34\n1: bl g\ncbz x0, 1b\nret", "", "back to the first 8 bytes"},
 		"aarch64, signed":           {arch.AArch64, "hint 25\n1: bl g\ntbz x0, 3, 1b\nret", "", "back to the first 8 bytes"},
 		"aarch64, conditional":      {arch.AArch64, "hint 25\n1: bl g\nb.ne 1b\nret", "", "back to the first 8 bytes"},
+		// What tables does not see: a table of 1-byte distances in instructions.
+		"aarch64, table":          {arch.AArch64, "stp x29, x30, [sp, -16]!\n1: bl g\nadrp x1, table\nadd x1, x1, :lo12:table\nldrb w0, [x1, w0, uxtw]\nadr x1, 2f\nadd x0, x1, w0, sxtb 2\nbr x0\n2: ret", ".section .rodata\ntable: .byte (1b-2b)/4, 0", "address in a register"},
+		"aarch64, in cold part":   {arch.AArch64, "stp x29, x30, [sp, -16]!\nbl g\nb f.cold", ".globl f.cold\nf.cold: br x17\n.size f.cold, .-f.cold", "address in a register"},
+		"aarch64, signed pointer": {arch.AArch64, "bl g\n.arch armv8.3-a\nbraaz x3", "", "address in a register"},
+		"aarch64, signed, salt":   {arch.AArch64, "bl g\n.arch armv8.3-a\nbrab x3, sp", "", "address in a register"},
+		"aarch64, no jumps":       {arch.AArch64, "bl g\nblr x3\n.arch armv8.3-a\nblraa x3, x4\nblrabz x3\nretaa\nret x3", "", ""},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -49,6 +56,15 @@ func TestReentry(t *testing.T) {
 				t.Errorf("error %v, want %q", err, tt.want)
 			}
 		})
+	}
+}
+
+// TestIndirectHint: the user reads which function it is, and what to do.
+func TestIndirectHint(t *testing.T) {
+	b, f := assembled(t, arch.AArch64, "bl g\nbr x0", "")
+	hint := interface{ Hint() string }(nil)
+	if err := b.reentry(f); !errors.As(err, &hint) || !strings.Contains(hint.Hint(), "leave f out of next_call") {
+		t.Errorf("error %v, hint %v", err, hint)
 	}
 }
 

@@ -43,6 +43,7 @@ var machineAArch64 = &machine{
 	padding:   paddingAArch64,
 	redirect:  redirectAArch64,
 	jumpsTo:   jumpsToAArch64,
+	indirect:  indirectAArch64,
 	maxEntry:  8,
 }
 
