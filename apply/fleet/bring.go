@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/fother/fother/apply"
 	"github.com/fother/fother/kpack"
@@ -13,16 +12,17 @@ import (
 	"github.com/fother/fother/specs"
 )
 
-// Bounds on the time that one release may take in one process, beyond the wait
-// for threads, and in which it is undone after that.
-const (
-	applyLimit = time.Minute
-	applyGrace = 10 * time.Second
-)
-
-// bring fetches a release, if some process lacks it, and applies it there.
-func (p *pull) bring(ctx context.Context, r *release) {
-	if len(r.lacking) == 0 {
+// bring fetches a release and applies it to the processes that lack it: root's
+// or all others. Then others may have the bundle fetched again, which the
+// registry keeps.
+func (p *pull) bring(ctx context.Context, r *release, root bool) {
+	var todo []lacking
+	for _, l := range r.lacking {
+		if (l.uid == 0) == root && !l.gone && !l.left {
+			todo = append(todo, l)
+		}
+	}
+	if len(todo) == 0 || len(r.Errors) > 0 || ctx.Err() != nil {
 		return
 	}
 	patches, err := p.fetch(ctx, r)
@@ -32,13 +32,14 @@ func (p *pull) bring(ctx context.Context, r *release) {
 		}
 		return
 	}
-	for _, l := range r.lacking {
+	if p.Ready != nil {
+		p.Ready()
+	}
+	for _, l := range todo {
 		if ctx.Err() != nil {
 			return
 		}
-		if !l.gone && !l.left {
-			p.patch(ctx, r, l, patches)
-		}
+		p.patch(ctx, r, l, patches)
 	}
 }
 
@@ -89,7 +90,7 @@ func (p *pull) patch(ctx context.Context, r *release, l lacking, patches map[spe
 		}
 	}
 	p.progress("process %d (%s): %s", l.PID, l.Name, r.File)
-	step, err := within(ctx, max(p.Wait, 0)+applyLimit, applyGrace, func(ctx context.Context) (Step, error) { return p.step(ctx, l.PID, mine) })
+	step, err := Do(ctx, p.limiter, l.PID, Patching(p.Wait), func(ctx context.Context) (Step, error) { return p.step(ctx, l.PID, mine) })
 	step.File = r.File
 	switch {
 	case err == nil:

@@ -9,7 +9,8 @@
 // the [Report] has what was done, what was there already, and every error.
 //
 // What processes say about themselves is input: the objects of one process,
-// the BuildIDs of all, and the time that one may take are bounded. What the
+// the BuildIDs of all, and the time that one, and all of a user, may take are
+// bounded ([Limiter]); root's go first. What the
 // registry says was verified by the client that stands behind [Registry].
 //
 // The package knows no keys and no network, builds nothing, and prints

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"os"
 	"slices"
 	"testing"
 	"time"
@@ -29,8 +30,10 @@ type store struct {
 	bundles map[string][]byte // by path
 	update  error
 	lookup  error
+	unknown []specs.BuildID // that Lookup cannot tell of
 	asked   [][]specs.BuildID
 	fetched []string
+	pruned  int
 }
 
 func (s *store) Update(context.Context) error { return s.update }
@@ -39,12 +42,14 @@ func (s *store) Lookup(_ context.Context, ids []specs.BuildID) ([]registry.Entry
 	s.asked = append(s.asked, ids)
 	var found []registry.Entry
 	for _, e := range s.entries {
-		if slices.Contains(ids, e.BuildID) {
+		if slices.Contains(ids, e.BuildID) && !slices.Contains(s.unknown, e.BuildID) {
 			found = append(found, e)
 		}
 	}
 	return found, s.lookup
 }
+
+func (s *store) Prune([]registry.Entry) error { s.pruned++; return nil }
 
 func (s *store) Fetch(_ context.Context, e registry.Entry) ([]byte, error) {
 	s.fetched = append(s.fetched, e.File)
@@ -76,6 +81,14 @@ func (s *store) list(name string, series specs.Series, level specs.Level, data [
 
 func bundleOf(t *testing.T, name string, series specs.Series, level specs.Level, ids ...specs.BuildID) []byte {
 	t.Helper()
+	data, err := encode(name, series, level, ids...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+func encode(name string, series specs.Series, level specs.Level, ids ...specs.BuildID) ([]byte, error) {
 	var files [][]byte
 	for _, id := range ids {
 		code := bytes.Repeat([]byte{0x90}, 16)
@@ -89,15 +102,24 @@ func bundleOf(t *testing.T, name string, series specs.Series, level specs.Level,
 		}
 		file, err := p.Encode()
 		if err != nil {
-			t.Fatal(err)
+			return nil, err
 		}
 		files = append(files, file)
 	}
-	data, err := bundle.Encode(bundle.Manifest{Name: name, Series: series, Level: level, Created: time.Unix(0, 0).UTC()}, files)
-	if err != nil {
-		t.Fatal(err)
+	return bundle.Encode(bundle.Manifest{Name: name, Series: series, Level: level, Created: time.Unix(0, 0).UTC()}, files)
+}
+
+// TestMain makes what package bundle makes once: made in a test's bubble of
+// time it would belong to that.
+func TestMain(m *testing.M) {
+	data, err := encode("first", "default", 1, idA)
+	if err == nil {
+		_, err = bundle.Decode(data)
 	}
-	return data
+	if err != nil {
+		panic(err)
+	}
+	os.Exit(m.Run())
 }
 
 // machine is a host whose processes are made up.
@@ -111,13 +133,21 @@ type proc struct {
 	read    error           // of reading it
 	apply   error           // of applying to it
 	hang    <-chan struct{} // reading it takes until this is closed
+	later   <-chan struct{} // reading what it has takes until this is closed
+	busy    time.Duration   // applying takes this long, and fails
 	stick   <-chan struct{} // applying takes until this is closed
 	commits int
+	when    time.Time // of the last commit
 }
 
 func (m machine) processes() ([]int, error) { return slices.Sorted(maps.Keys(m)), nil }
 
-func (m machine) owner(pid int) (int, error) { return m[pid].uid, nil }
+func (m machine) owner(pid int) (int, error) {
+	if m[pid] == nil {
+		return 0, apply.ErrGone
+	}
+	return m[pid].uid, nil
+}
 
 func (m machine) read(pid int) (found, error) {
 	p := m[pid]
@@ -128,6 +158,9 @@ func (m machine) read(pid int) (found, error) {
 }
 
 func (m machine) has(pid int, ids []specs.PatchID) ([]bool, error) {
+	if m[pid].later != nil {
+		<-m[pid].later
+	}
 	has := make([]bool, len(ids))
 	for i, id := range ids {
 		has[i] = m[pid].has(id)
@@ -153,11 +186,16 @@ func (m machine) apply(ctx context.Context, pid int, patches []*kpack.Patch, _ a
 	if m[pid].stick != nil {
 		<-m[pid].stick
 	}
+	if m[pid].busy > 0 {
+		time.Sleep(m[pid].busy)
+		return nil, &apply.BusyError{Waited: m[pid].busy}
+	}
 	plan, err := m.prepare(ctx, pid, patches)
 	if err != nil {
 		return nil, err
 	}
 	m[pid].commits++
+	m[pid].when = time.Now()
 	for _, a := range plan.Apply {
 		m[pid].applied = append(m[pid].applied, a.PatchID)
 	}

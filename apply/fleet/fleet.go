@@ -20,7 +20,8 @@ type Registry interface {
 	// Update brings the metadata up to date. After an error what was valid
 	// before stays in use.
 	Update(ctx context.Context) error
-	// Lookup returns all releases for the given BuildIDs.
+	// Lookup returns all releases for the given BuildIDs. With an error it
+	// returns those of the BuildIDs that it can tell of.
 	Lookup(ctx context.Context, ids []specs.BuildID) ([]registry.Entry, error)
 	// Fetch returns the bytes of an entry's bundle.
 	Fetch(ctx context.Context, e registry.Entry) ([]byte, error)
@@ -47,6 +48,9 @@ type Options struct {
 	Wait time.Duration
 	// PIDs are the processes to look at; nil is all but init and the caller.
 	PIDs []int
+	// Ready is called when a release's bundle has been read, before any process
+	// is stopped for it; it may be nil.
+	Ready func()
 	// Logger hears what was done; nil is silent.
 	Logger *slog.Logger
 	// Progress hears what is being done now, in a few words, which may hold
@@ -76,22 +80,26 @@ type pull struct {
 	log    *slog.Logger
 	report *Report
 	tasks  []*task
-	asked  bool          // the registry has answered
-	limit  time.Duration // for reading one process
+	asked  bool // the registry has answered, for all BuildIDs
+	// limiter bounds the work on processes, reading is its bound for a read.
+	limiter *Limiter
+	reading Bound
 }
 
 // task is a process that the registry has something for.
 type task struct {
 	*Process
+	uid  int
 	fits []choice
 	has  []bool // as long as fits
-	// gone is set if it has ended, left if work on it was given up, and may
-	// still go on.
+	// gone is set if it has ended, left if it is left alone: work on it was given
+	// up, and may still go on, or its user's time is used up.
 	gone, left bool
 }
 
 func newPull(o Options, h host) *pull {
-	p := &pull{Options: o, host: h, log: o.Logger, limit: scanLimit}
+	p := &pull{Options: o, host: h, log: o.Logger, limiter: NewLimiter(), reading: Reading()}
+	p.limiter.owner, p.limiter.Budget = h.owner, userBudget+10*max(o.Wait, 0)
 	if p.log == nil {
 		p.log = slog.New(slog.DiscardHandler)
 	}
@@ -115,11 +123,11 @@ func (p *pull) run(ctx context.Context) (*Report, error) {
 	p.log.Debug("scanned", "processes", p.report.Scanned, "denied", p.report.Denied, "build-ids", len(ids))
 	choices := p.ask(ctx, ids)
 	p.assign(ctx, all, choices)
-	for _, r := range p.releases(choices) {
-		if err := ctx.Err(); err != nil {
-			break
+	releases := p.releases(choices)
+	for _, root := range []bool{true, false} { // others can make it slow
+		for _, r := range releases {
+			p.bring(ctx, r, root)
 		}
-		p.bring(ctx, r)
 	}
 	if err := ctx.Err(); err != nil {
 		p.fail(fmt.Errorf("interrupted: %w", err))
@@ -127,6 +135,7 @@ func (p *pull) run(ctx context.Context) (*Report, error) {
 		p.prune(choices)
 	}
 	p.finish()
+	p.report.LeftOut = p.limiter.LeftOut()
 	return p.report, nil
 }
 
@@ -135,7 +144,8 @@ func (p *pull) fail(err error) {
 }
 
 // ask brings the registry's metadata up to date and chooses what is for the
-// given BuildIDs. If the registry is down, what it said before still holds.
+// given BuildIDs. If the registry is down, what it said before still holds, and
+// what it says of some holds without the others.
 func (p *pull) ask(ctx context.Context, ids []specs.BuildID) []choice {
 	p.progress("asking %s", p.Address)
 	if err := p.Registry.Update(ctx); err != nil {
@@ -147,9 +157,8 @@ func (p *pull) ask(ctx context.Context, ids []specs.BuildID) []choice {
 	entries, err := p.Registry.Lookup(ctx, ids)
 	if err != nil {
 		p.fail(fmt.Errorf("registry %s: %w", p.Address, err))
-		return nil
 	}
-	p.asked = true
+	p.asked = err == nil
 	choices, errs := choose(entries, ids)
 	for _, err := range errs {
 		p.fail(fmt.Errorf("registry %s: %w", p.Address, err))
@@ -180,7 +189,7 @@ func (p *pull) assign(ctx context.Context, all []found, choices []choice) {
 		byID[c.id.BuildID] = append(byID[c.id.BuildID], c)
 	}
 	for _, f := range all {
-		t := &task{Process: &Process{PID: f.pid, Name: f.name}}
+		t := &task{Process: &Process{PID: f.pid, Name: f.name}, uid: f.uid}
 		for _, id := range f.ids {
 			t.fits = append(t.fits, byID[id]...)
 		}
@@ -197,7 +206,7 @@ func (p *pull) compare(ctx context.Context, t *task) {
 		t.Fits = append(t.Fits, c.id)
 	}
 	var err error
-	t.has, err = within(ctx, p.limit, 0, func(context.Context) ([]bool, error) { return p.host.has(t.PID, t.Fits) })
+	t.has, err = Do(ctx, p.limiter, t.PID, p.reading, func(context.Context) ([]bool, error) { return p.host.has(t.PID, t.Fits) })
 	if err != nil {
 		t.fail(err)
 		t.fits = nil // it is left alone
@@ -210,14 +219,16 @@ func (p *pull) compare(ctx context.Context, t *task) {
 }
 
 // fail puts an error into the report of the process, unless the process has
-// ended: that is none.
+// ended, or was left out: that is none, or told of another.
 func (t *task) fail(err error) {
 	var noFit *apply.NoFitError
 	if errors.Is(err, apply.ErrGone) || errors.As(err, &noFit) { // or runs another program
 		t.gone = true
 		return
 	}
-	t.left = errors.Is(err, ErrSilent)
+	if t.left = errors.Is(err, ErrSilent) || errors.Is(err, ErrLeftOut); errors.Is(err, ErrLeftOut) {
+		return
+	}
 	t.Errors = append(t.Errors, failure(err))
 }
 

@@ -200,7 +200,16 @@ func TestRegistryDown(t *testing.T) {
 	if m[7].commits != 1 {
 		t.Error("what is known was not applied")
 	}
-	s.lookup = errors.New("expired")
+	// What the registry can tell of one part of its index holds without others.
+	m = machine{7: {ids: []specs.BuildID{idA, idB}}}
+	s.publish(t, "fix", "default", 1, idB)
+	s.lookup, s.unknown = errors.New("503"), []specs.BuildID{idB}
+	r = pass(t, m, s)
+	expect(t, r, "connection refused", "503")
+	if err := patched(m, 7, specs.PatchID{BuildID: idA, Series: "default", Level: 1}); err != nil || s.pruned != 1 {
+		t.Errorf("%v, pruned %d times: want it where all was told only", err, s.pruned)
+	}
+	s.lookup, s.unknown = errors.New("expired"), []specs.BuildID{idA}
 	r = pass(t, machine{7: {ids: []specs.BuildID{idA}}}, s)
 	expect(t, r, "connection refused", "registry https://patches.example: expired")
 }
@@ -215,13 +224,51 @@ func TestSilentProcesses(t *testing.T) {
 		s.publish(t, "fix", "default", 1, idA)
 		start := time.Now()
 		r := pass(t, m, s)
-		expect(t, r, "process 0: the process does not answer for 5s", "process 1: ", "process 2: ",
-			"process 3: the process does not answer for 5s; the other processes of user 42 are left out", "process 1001: ")
-		if took := time.Since(start); took != 5*scanLimit || m[1000].commits != 1 {
-			t.Errorf("took %v, %d commits", took, m[1000].commits)
+		expect(t, r, "process 1001: ", "process 0: the process does not answer for 5s", "process 1: ", "process 2: ",
+			"process 3: the process does not answer for 5s; the other processes of user 42 are left out")
+		if took := time.Since(start); took != 5*ReadLimit || m[1000].commits != 1 || r.LeftOut != 96 {
+			t.Errorf("took %v, %d commits, %d left out", took, m[1000].commits, r.LeftOut)
 		}
 		close(hang)
 	})
+}
+
+// TestOneUserCannotHoldTheOthers holds that one user's time is bounded over all
+// phases, and that root's processes come first in each.
+func TestOneUserCannotHoldTheOthers(t *testing.T) {
+	ids := []specs.BuildID{idA}
+	for name, test := range map[string]struct {
+		stall func(p *proc, never chan struct{})
+		root  time.Duration // until root's process is patched, at most
+		all   time.Duration // until the end, at most
+	}{
+		"read":  {func(p *proc, never chan struct{}) { p.later = never }, 4 * ReadLimit, 4 * ReadLimit},
+		"apply": {func(p *proc, never chan struct{}) { p.stick = never }, 0, 3 * time.Minute},
+		"busy":  {func(p *proc, _ chan struct{}) { p.busy = 2 * time.Second }, 0, userBudget + 22*time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				never := make(chan struct{})
+				m, s := machine{1000: {ids: ids}, 1001: {uid: 43, ids: ids}}, &store{}
+				for pid := range 400 {
+					m[pid] = &proc{uid: 42, ids: ids}
+					test.stall(m[pid], never)
+				}
+				s.publish(t, "fix", "default", 1, idA)
+				start := time.Now()
+				r := pass(t, m, s, func(o *Options) { o.Wait = 2 * time.Second })
+				if took := time.Since(start); took > test.all || m[1000].when.Sub(start) > test.root || m[1000].commits+m[1001].commits != 2 {
+					t.Errorf("took %v, root's process %v; %d and %d commits", took, m[1000].when.Sub(start), m[1000].commits, m[1001].commits)
+				}
+				told := messages(r)
+				all := strings.Join(told, "\n")
+				if n := strings.Count(all, "left out"); n != 1 || !strings.Contains(all, "of user 42") || r.LeftOut+len(told) < 400 {
+					t.Errorf("%d left out, told %d times: %s", r.LeftOut, n, all)
+				}
+				close(never)
+			})
+		})
+	}
 }
 
 func TestProcessThatApplyDoesNotReturnFrom(t *testing.T) {

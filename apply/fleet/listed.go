@@ -22,12 +22,12 @@ func Listed(ctx context.Context, r Registry, data []byte, patches []*kpack.Patch
 		ids = append(ids, p.Target.BuildID)
 	}
 	slices.Sort(ids)
-	entries, err := r.Lookup(ctx, slices.Compact(ids))
-	if err != nil {
-		return nil, err
-	}
 	var listed []registry.Entry
 	var errs []error
+	entries, err := r.Lookup(ctx, slices.Compact(ids))
+	if err != nil {
+		errs = append(errs, err)
+	}
 	for _, e := range entries {
 		same := func(p *kpack.Patch) bool {
 			return p.Target.BuildID == e.BuildID && p.Meta.Series == e.Series && p.Meta.Level == e.Level

@@ -67,7 +67,7 @@ int main(void) { puts("ready"); fflush(stdout); pause(); return 0; }`, "-Wl,--bu
 	if err != nil || f.pid != pid || f.name != "prog" || f.more != 0 || len(f.ids) < 2 || f.ids[0] != id {
 		t.Errorf("%+v, %v: want the executable's build-id first", f, err)
 	}
-	if uid, err := host.owner(pid); uid != os.Geteuid() || err != nil {
+	if uid, err := host.owner(pid); uid != os.Getuid() || err != nil {
 		t.Errorf("owner %d, %v", uid, err)
 	}
 	if has, err := host.has(pid, []specs.PatchID{{BuildID: id, Series: "default", Level: 1}}); err != nil || slices.Contains(has, true) {
@@ -126,7 +126,7 @@ int main(void) {
 		t.Skip("this kernel lets the user serve no faults of others (vm.unprivileged_userfaultfd)")
 	}
 	p := newPull(Options{Registry: &store{}, PIDs: []int{pid}}, live{maxObjects})
-	p.limit = 200 * time.Millisecond // it is to end before other tests look at it
+	p.reading.Limit = 200 * time.Millisecond // it is to end before other tests look at it
 	r, err := p.run(t.Context())
 	if err != nil {
 		t.Fatal(err)

@@ -16,10 +16,13 @@ type Report struct {
 	Time     time.Time `json:"time"`               // when the pass began, UTC
 	DryRun   bool      `json:"dry_run,omitempty"`
 	// Scanned processes were read, Denied ones the caller may not trace, Gone
-	// ones ended or ran another program before they were done with.
+	// ones ended or ran another program before they were done with. LeftOut ones
+	// were not looked at, or not patched, since others of their users took too
+	// long; an error of one of these says so.
 	Scanned int `json:"scanned"`
 	Denied  int `json:"denied,omitempty"`
 	Gone    int `json:"gone,omitempty"`
+	LeftOut int `json:"left_out,omitempty"`
 	// BuildIDs is how many the registry was asked for.
 	BuildIDs int `json:"build_ids"`
 	// Releases are what the registry has for them, the highest level of each

@@ -5,9 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
-	"syscall"
 	"time"
 
 	"github.com/fother/fother/apply"
@@ -23,17 +21,15 @@ const (
 	maxObjects = 1024
 	// maxBuildIDs is the number of different BuildIDs that one pass asks for.
 	maxBuildIDs = 16 << 10
-	// scanLimit is the time that reading one process may take. Memory that the
-	// process itself serves (userfaultfd, FUSE) can block a reader for good.
-	scanLimit = 5 * time.Second
-	// maxSilent is the number of processes of one user that may use it up; the
-	// others of that user are then left out.
-	maxSilent = 4
+	// userBudget is the time that all work on one user's processes may take,
+	// beyond ten times the wait for threads. What is left the next pass does.
+	userBudget = 2 * time.Minute
 )
 
 // found is a process as the scan saw it.
 type found struct {
 	pid  int
+	uid  int // real
 	name string
 	ids  []specs.BuildID // of its objects, each once, in the order of look-up
 	// objects is how many were looked at, more how many were not.
@@ -43,7 +39,7 @@ type found struct {
 // host is what a pass needs of the machine.
 type host interface {
 	processes() ([]int, error)
-	// owner returns the user of a process.
+	// owner returns the real user of a process.
 	owner(pid int) (uid int, err error)
 	// read reads the BuildIDs of a process.
 	read(pid int) (found, error)
@@ -61,13 +57,7 @@ type live struct {
 
 func (live) processes() ([]int, error) { return apply.Processes() }
 
-func (live) owner(pid int) (int, error) {
-	info, err := os.Stat(fmt.Sprintf("/proc/%d", pid))
-	if err != nil {
-		return 0, apply.ErrGone
-	}
-	return int(info.Sys().(*syscall.Stat_t).Uid), nil
-}
+func (live) owner(pid int) (int, error) { return owner(pid) }
 
 func (l live) read(pid int) (found, error) {
 	p, err := apply.Open(pid)
@@ -110,7 +100,8 @@ func (live) apply(ctx context.Context, pid int, patches []*kpack.Patch, o apply.
 	return apply.Apply(ctx, pid, patches, o)
 }
 
-// scan reads the processes. What cannot be read is told in the report.
+// scan reads the processes, root's first: others can make it slow. What cannot
+// be read is told in the report.
 func (p *pull) scan(ctx context.Context) ([]found, error) {
 	pids := p.PIDs
 	if pids == nil {
@@ -121,24 +112,20 @@ func (p *pull) scan(ctx context.Context) ([]found, error) {
 	}
 	p.progress("looking at what runs")
 	var all []found
-	silent := make(map[int]int)
-	for _, pid := range pids {
+	for _, c := range p.byUser(pids) {
 		if ctx.Err() != nil {
 			break
 		}
-		f, err := p.look(ctx, pid, silent)
-		switch {
-		case err == nil:
-			p.report.Scanned++
-			all = append(all, f)
-			if f.more > 0 {
-				p.fail(fmt.Errorf("process %d (%s): %d objects: only the first %d were looked at", pid, f.name, f.objects+f.more, f.objects))
-			}
-		case errors.Is(err, apply.ErrGone) && p.PIDs == nil, errors.Is(err, errLeftOut):
-		case errors.Is(err, apply.ErrPermission) && p.PIDs == nil:
-			p.report.Denied++
-		case ctx.Err() == nil:
-			p.fail(fmt.Errorf("process %d: %w", pid, err))
+		f, err := Do(ctx, p.limiter, c.pid, p.reading, func(context.Context) (found, error) { return p.host.read(c.pid) })
+		if err != nil {
+			p.unread(ctx, c.pid, err)
+			continue
+		}
+		f.uid = c.uid
+		p.report.Scanned++
+		all = append(all, f)
+		if f.more > 0 {
+			p.fail(fmt.Errorf("process %d (%s): %d objects: only the first %d were looked at", f.pid, f.name, f.objects+f.more, f.objects))
 		}
 	}
 	if n := p.report.Denied; n > 0 && len(all) == 0 {
@@ -147,25 +134,28 @@ func (p *pull) scan(ctx context.Context) ([]found, error) {
 	return all, nil
 }
 
-var errLeftOut = errors.New("left out")
+// unread notes why a process could not be read. Of all processes those that
+// have ended are no news, and those that may not be traced are counted.
+func (p *pull) unread(ctx context.Context, pid int, err error) {
+	switch {
+	case errors.Is(err, apply.ErrGone) && p.PIDs == nil, errors.Is(err, ErrLeftOut):
+	case errors.Is(err, apply.ErrPermission) && p.PIDs == nil:
+		p.report.Denied++
+	case ctx.Err() == nil:
+		p.fail(fmt.Errorf("process %d: %w", pid, err))
+	}
+}
 
-// look reads one process. silent counts, by user, those that did not answer.
-func (p *pull) look(ctx context.Context, pid int, silent map[int]int) (found, error) {
-	uid, err := p.host.owner(pid)
-	if err != nil {
-		return found{}, err
+// byUser returns processes by their users' numbers: root's first, then those of
+// the system's users, of people, and of what people made users of.
+func (p *pull) byUser(pids []int) []found {
+	all := make([]found, len(pids))
+	for i, pid := range pids {
+		all[i].pid = pid
+		all[i].uid, _ = p.host.owner(pid) // whoever has ended is found out later
 	}
-	if silent[uid] >= maxSilent {
-		return found{}, errLeftOut
-	}
-	f, err := within(ctx, p.limit, 0, func(context.Context) (found, error) { return p.host.read(pid) })
-	// root may do what it likes with its own time.
-	if errors.Is(err, ErrSilent) && uid != 0 {
-		if silent[uid]++; silent[uid] == maxSilent {
-			err = fmt.Errorf("%w; the other processes of user %d are left out", err, uid)
-		}
-	}
-	return f, err
+	slices.SortStableFunc(all, func(a, b found) int { return cmp.Compare(a.uid, b.uid) })
+	return all
 }
 
 // buildIDs returns the BuildIDs to ask for, sorted. If there are too many,

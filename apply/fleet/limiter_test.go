@@ -1,0 +1,85 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"os"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/fother/fother/apply"
+)
+
+// closer counts how often it is closed.
+type closer struct{ n *int }
+
+func (c closer) Close() { *c.n++ }
+
+func TestDo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := NewLimiter()
+		l.owner = func(pid int) (int, error) { return pid / 100, nil }
+		closed, never := 0, make(chan struct{})
+		b := Bound{time.Second, time.Second}
+		stuck := func(context.Context) (closer, error) { <-never; return closer{&closed}, nil }
+		slow := func(ctx context.Context) (closer, error) { <-ctx.Done(); return closer{}, ctx.Err() }
+		well := func(context.Context) (closer, error) { return closer{&closed}, nil }
+
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, err := Do(ctx, l, 100, b, stuck); !errors.Is(err, context.Canceled) || errors.Is(err, ErrSilent) {
+			t.Errorf("interrupted: %v", err)
+		}
+		for i := range MaxSilent {
+			f := stuck
+			if i%2 == 0 {
+				f = slow
+			}
+			if _, err := Do(t.Context(), l, 100+i, b, f); !errors.Is(err, ErrSilent) {
+				t.Errorf("process %d: %v", 100+i, err)
+			}
+		}
+		if _, err := Do(t.Context(), l, 199, b, well); !errors.Is(err, ErrLeftOut) || l.LeftOut() != 1 {
+			t.Errorf("%v, %d left out", err, l.LeftOut())
+		}
+		for range MaxSilent + 1 { // root's are not left out
+			if _, err := Do(t.Context(), l, 1, b, slow); !errors.Is(err, ErrSilent) {
+				t.Errorf("root's: %v", err)
+			}
+		}
+		if v, err := Do(t.Context(), l, 200, b, well); err != nil || v.n != &closed || closed != 0 {
+			t.Errorf("another's: %v, %d closed", err, closed)
+		}
+		close(never)
+		synctest.Wait()
+		if want := 1 + MaxSilent/2; closed != want {
+			t.Errorf("%d late results closed: want %d", closed, want)
+		}
+	})
+}
+
+// TestOwner has a process that is not dumpable, whose folder in /proc is
+// root's.
+func TestOwner(t *testing.T) {
+	if os.Getuid() != 0 {
+		need(t, "only root can become another user")
+	}
+	pid, line := start(t, `
+#include <stdio.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+int main(void) {
+	puts(setuid(65534) || prctl(PR_SET_DUMPABLE, 0) ? "no" : "ready");
+	fflush(stdout); pause(); return 0;
+}`)
+	if line != "ready" {
+		t.Fatal(line)
+	}
+	if uid, err := owner(pid); uid != 65534 || err != nil {
+		t.Errorf("user %d, %v: want 65534", uid, err)
+	}
+	if _, err := owner(1 << 22); !errors.Is(err, apply.ErrGone) {
+		t.Errorf("no such process: %v", err)
+	}
+}
