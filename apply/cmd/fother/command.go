@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/fother/fother/apply"
+	"github.com/fother/fother/apply/fleet"
 )
 
 // command is one of the tool's commands.
@@ -188,8 +189,7 @@ func (p *processes) list() ([]int, error) {
 // are news that keep who reads them waiting: whatever the others are, it cannot
 // be said that there is anything to do in them.
 func (p *processes) unknown(err error) error {
-	var silent *silentError
-	if p.all && !errors.As(err, &silent) {
+	if p.all && !errors.Is(err, fleet.ErrSilent) {
 		return nil
 	}
 	return err

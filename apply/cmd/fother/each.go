@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/fother/fother/apply"
+	"github.com/fother/fother/apply/fleet"
 	"github.com/fother/fother/specs"
 )
 
@@ -40,7 +41,7 @@ func (t *tool) each(ctx context.Context, which processes, f func(pid int) (*outc
 			break
 		}
 		o, err := f(pid)
-		if o == nil && err == nil || which.all && (errors.Is(err, apply.ErrGone) || exitCode(err) == exitNothing) {
+		if o == nil && err == nil || which.all && (errors.Is(err, apply.ErrGone) || errors.Is(err, fleet.ErrLeftOut) || exitCode(err) == exitNothing) {
 			continue
 		}
 		if o == nil {

@@ -23,7 +23,8 @@ them. Of all processes those are left out that the caller may not read, and with
 -b, -r or -s those with none of the objects.
 
 Options:
-  -p PID|all      the process, or all that the caller may trace (all)
+  -p PID|all      the process, or all that the caller may trace, but init
+                  (all)
   -b BUILDID      only objects of this build-id; its first digits are enough
   -r REGEXP       only objects whose base name matches, or whose path does, if
                   the expression holds a slash

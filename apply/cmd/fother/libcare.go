@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/fother/fother/apply"
+	"github.com/fother/fother/apply/fleet"
 )
 
 // libcareName is the name under which the tool takes LibCare's command line.
@@ -139,7 +140,7 @@ func (l *libcare) each(ctx context.Context, p processes, none string, f func(pid
 			return l.fail(fmt.Errorf("interrupted: %w", ctx.Err()))
 		}
 		did, err := f(pid)
-		if p.all && (errors.Is(err, apply.ErrGone) || errors.Is(err, errLeftOut)) {
+		if p.all && (errors.Is(err, apply.ErrGone) || errors.Is(err, fleet.ErrLeftOut)) {
 			continue
 		}
 		if err != nil {
@@ -197,7 +198,7 @@ func (l *libcare) apply(ctx context.Context, c *patch, pid int) (res *apply.Resu
 		return nil, nil
 	}
 	if err == nil {
-		res, err = apply.Apply(ctx, pid, patches, c.options(c.wait))
+		res, err = c.applyTo(ctx, pid, patches, c.wait)
 	}
 	var noFit *apply.NoFitError
 	var none *noneFitError
@@ -261,7 +262,7 @@ func (l *libcare) revert(ctx context.Context, pid int, names []string, all bool)
 	if err != nil {
 		return nil, err
 	}
-	res, err := apply.Revert(ctx, pid, which, l.options(libcareWait))
+	res, err := l.revertIn(ctx, pid, which, libcareWait)
 	if errors.Is(err, apply.ErrNotApplied) {
 		return nil, nil
 	}

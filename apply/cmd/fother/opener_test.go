@@ -3,78 +3,92 @@ package main
 import (
 	"bytes"
 	"context"
-	"errors"
-	"os"
 	"os/exec"
+	"path/filepath"
+	"strconv"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/fother/fother/apply"
+	"github.com/fother/fother/apply/fleet"
+	"github.com/fother/fother/kpack"
 )
 
-// TestSilentProcesses holds that processes that block their readers cost a
-// bounded time, and that others are told all the same.
-func TestSilentProcesses(t *testing.T) {
-	block := make(chan struct{})
-	defer close(block)
-	o := newOpener()
-	o.limit = 10 * time.Millisecond
-	var calls atomic.Int32
-	o.open = func(int) (*apply.Process, error) {
-		calls.Add(1)
-		<-block
-		return nil, apply.ErrGone
-	}
-	var silent *silentError
-	for range maxSilent {
-		if _, err := o.Open(t.Context(), os.Getpid()); !errors.As(err, &silent) {
-			t.Fatal(err)
-		}
-	}
-	if _, err := o.Open(t.Context(), os.Getpid()); !errors.Is(err, errLeftOut) || calls.Load() != maxSilent || o.left != 1 {
-		t.Errorf("%v after %d calls, %d left out", err, calls.Load(), o.left)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	o = newOpener()
-	o.open = func(int) (*apply.Process, error) { <-block; return nil, apply.ErrGone }
-	if _, err := o.Open(ctx, os.Getpid()); !errors.Is(err, context.Canceled) {
-		t.Error(err)
-	}
-	if _, err := newOpener().Open(t.Context(), 4194303); !errors.Is(err, apply.ErrGone) {
-		t.Error(err)
-	}
-}
-
-// TestSilentProcessIsTold goes through the commands.
-func TestSilentProcessIsTold(t *testing.T) {
+// sleeper starts a process that does nothing, and returns its id.
+func sleeper(t *testing.T) int {
+	t.Helper()
 	cmd := exec.Command("sleep", "60")
 	if err := cmd.Start(); err != nil {
 		need(t, "sleep is not installed")
 	}
-	defer cmd.Wait()
-	defer cmd.Process.Kill()
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	return cmd.Process.Pid
+}
+
+// impatient runs the tool with bounds of 50 ms.
+func impatient(t *testing.T, o *opener, do func(*tool) int) (string, int) {
+	t.Helper()
+	var out bytes.Buffer
+	code := runAs("fother", &out, &out, func(tool *tool) int {
+		o.reading = fleet.Bound{Limit: 50 * time.Millisecond}
+		o.patching = func(wait) fleet.Bound { return o.reading }
+		tool.opener = o
+		return do(tool)
+	})
+	return out.String(), code
+}
+
+// TestSilentProcessIsTold has a process that blocks who opens it.
+func TestSilentProcessIsTold(t *testing.T) {
+	pid := sleeper(t)
 	block := make(chan struct{})
 	defer close(block)
-	do := func(args ...string) (string, int) {
-		var out bytes.Buffer
-		code := runAs("fother", &out, &out, func(tool *tool) int {
-			tool.opener.limit = 50 * time.Millisecond
-			tool.opener.open = func(pid int) (*apply.Process, error) {
-				if pid == cmd.Process.Pid {
-					<-block
-				}
-				return nil, apply.ErrPermission
+	for _, args := range []string{"info", "info -p all", "unpatch -p all", "unpatch -p all --json"} {
+		o := newOpener()
+		o.open = func(p int) (*apply.Process, error) {
+			if p == pid {
+				<-block
+			}
+			return nil, apply.ErrPermission
+		}
+		out, code := impatient(t, o, func(tool *tool) int { return tool.run(t.Context(), strings.Fields(args)) })
+		if code != 1 || !strings.Contains(out, "does not answer for 50ms") {
+			t.Errorf("%s: exit %d, %s", args, code, out)
+		}
+	}
+}
+
+// TestProcessThatFallsSilent has a process that blocks who works on it.
+func TestProcessThatFallsSilent(t *testing.T) {
+	pid, file := strconv.Itoa(sleeper(t)), filepath.Join(t.TempDir(), "fix.kpatch")
+	write(t, file, fixture(t).patch(t, "default", 1))
+	block := make(chan struct{})
+	defer close(block)
+	for _, args := range [][]string{
+		{"patch", "-p", pid, file}, {"patch", "-p", pid, "--dry-run", file}, {"unpatch", "-p", pid}, {"libcare", "patch", "-p", pid, file},
+	} {
+		o := newOpener()
+		o.prepare = func(context.Context, int, []*kpack.Patch) (*apply.Plan, error) { <-block; return nil, nil }
+		o.apply = func(context.Context, int, []*kpack.Patch, apply.Options) (*apply.Result, error) {
+			<-block
+			return nil, nil
+		}
+		o.revert = func(context.Context, int, []apply.Selector, apply.Options) (*apply.Result, error) {
+			<-block
+			return nil, nil
+		}
+		out, code := impatient(t, o, func(tool *tool) int {
+			if args[0] == "libcare" {
+				return (&libcare{tool}).run(t.Context(), args[1:])
 			}
 			return tool.run(t.Context(), args)
 		})
-		return out.String(), code
-	}
-	for _, args := range []string{"info", "info -p all", "unpatch -p all", "unpatch -p all --json"} {
-		if out, code := do(strings.Fields(args)...); code != 1 || !strings.Contains(out, "reading it takes more than 50ms") {
-			t.Errorf("%s: exit %d, %s", args, code, out)
+		if code != 1 || !strings.Contains(out, "does not answer for 50ms") || !strings.Contains(out, "hint: it is stuck") {
+			t.Errorf("%q: exit %d, %s", args, code, out)
 		}
 	}
 }

@@ -77,9 +77,9 @@ func (c *patch) run(ctx context.Context, args []string) int {
 			return nil, err
 		}
 		if c.dryRun {
-			return dry(ctx, pid, patches)
+			return c.dry(ctx, pid, patches)
 		}
-		res, err := apply.Apply(ctx, pid, patches, c.options(c.wait))
+		res, err := c.applyTo(ctx, pid, patches, c.wait)
 		if errors.Is(err, apply.ErrAlreadyApplied) && res != nil {
 			err = there(res.Present)
 		}
@@ -135,8 +135,8 @@ func there(present []specs.PatchID) error {
 	return fmt.Errorf("%w: %s", apply.ErrAlreadyApplied, strings.Join(names, "; "))
 }
 
-func dry(ctx context.Context, pid int, patches []*kpack.Patch) (*outcome, error) {
-	pl, err := apply.Prepare(ctx, pid, patches)
+func (c *patch) dry(ctx context.Context, pid int, patches []*kpack.Patch) (*outcome, error) {
+	pl, err := c.opener.Prepare(ctx, pid, patches)
 	if err != nil {
 		return nil, err
 	}

@@ -33,7 +33,8 @@ Options:
                   (/etc/fother/root.json)
   --state DIR     private folder for what was fetched (/var/lib/fother; else
                   $XDG_STATE_HOME/fother)
-  -p PID|all      only this process, or all that the caller may trace (all)
+  -p PID|all      only this process, or all that the caller may trace, but
+                  init (all)
   --dry-run       say what would be done, and change no process
   --wait TIME     how long to wait for threads that are inside a function that
                   changes, such as 500ms or 10s (2s)
@@ -287,8 +288,6 @@ func pullError(err error) error {
 		return hinted{err, "it ends by itself; a timer's next pass does what is left"}
 	case errors.As(err, &private):
 		return hinted{err, "name a folder of your own with --state, or chmod go-w and chown this one"}
-	case errors.Is(err, fleet.ErrSilent):
-		return hinted{err, "its memory may be on a file system that hangs, or served by the process itself; restart it, or patch it with fother patch -p PID"}
 	}
 	return err
 }

@@ -103,10 +103,10 @@ func (c *show) run(ctx context.Context, args []string) int {
 		}
 		defer os.RemoveAll(dir)
 		client, err := c.registry.open(c.tool, dir)
-		if err == nil {
-			err = client.Update(ctx)
-		}
 		if err != nil {
+			return c.fail(err)
+		}
+		if err := client.Update(ctx); err != nil {
 			return c.fail(fmt.Errorf("registry %s: %w", c.registry.address(), err))
 		}
 		c.client = client

@@ -19,7 +19,7 @@ Takes patches out of running processes: those of the objects and series that are
 named, or all. A build-id's first digits are enough.
 
 Options:
-  -p PID|all      the process, or all that the caller may trace
+  -p PID|all      the process, or all that the caller may trace, but init
   --wait TIME     how long to wait for threads that are inside a function that
                   changes, such as 500ms or 10s (2s)
 `,
@@ -51,7 +51,7 @@ func (c *unpatch) run(ctx context.Context, args []string) int {
 				return nil, err
 			}
 		}
-		res, err := apply.Revert(ctx, pid, which, c.options(c.wait))
+		res, err := c.revertIn(ctx, pid, which, c.wait)
 		return &outcome{Result: res}, err
 	})
 }
