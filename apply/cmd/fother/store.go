@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/fother/fother/apply"
@@ -73,6 +74,12 @@ func openStore(args []string) (*store, error) {
 				return nil, err
 			}
 			continue
+		}
+		if slices.Contains(strings.Split(arg, "/"), "..") {
+			// What is below it is named by paths that are made shorter.
+			if arg, _, err = s.trust.resolve(arg); err != nil {
+				return nil, err
+			}
 		}
 		f, err := openFolder(arg, s.trust)
 		if err != nil {

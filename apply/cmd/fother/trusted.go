@@ -35,18 +35,20 @@ const maxLinks = 40
 // it is sticky: in those, such as /tmp, others cannot replace an entry that is
 // not theirs. A link may lead anywhere where the same holds.
 func (t *trust) resolve(path string) (string, *unix.Stat_t, error) {
-	abs, err := filepath.Abs(path)
+	rest, err := absolute(path)
 	if err != nil {
 		return "", nil, err
 	}
-	real, st := "/", &unix.Stat_t{}
-	rest, links := strings.TrimPrefix(abs, "/"), 0
+	real, st, links := "/", &unix.Stat_t{}, 0
 	for {
 		if err := t.folder(path, real); err != nil {
 			return "", nil, err
 		}
 		var name string
-		name, rest, _ = strings.Cut(rest, "/")
+		var slash bool
+		if name, rest, slash = strings.Cut(rest, "/"); slash && rest == "" {
+			rest = "." // it has to be a folder
+		}
 		switch name {
 		case "", ".":
 		case "..":
@@ -79,6 +81,20 @@ func (t *trust) resolve(path string) (string, *unix.Stat_t, error) {
 			return real, st, t.folder(path, real)
 		}
 	}
+}
+
+// absolute returns a path with the current folder before it, if it has none of
+// its own. Nothing is taken out of it: what ".." leads to after a link only the
+// link says.
+func absolute(path string) (string, error) {
+	if path == "" {
+		return "", &os.PathError{Op: "open", Path: path, Err: unix.ENOENT}
+	}
+	if filepath.IsAbs(path) {
+		return path, nil
+	}
+	wd, err := os.Getwd()
+	return wd + "/" + path, err
 }
 
 // entry reads the status of next, a part of path, into st, and returns where
@@ -183,7 +199,8 @@ func othersOwn(st *unix.Stat_t) string {
 }
 
 // othersWrite says who else can change a file, "" if nobody. A group of one,
-// as many systems give each user, is the user.
+// as many systems give each user, is the user; root has none: what root's group
+// can write may be a mask, under which an access control list names others.
 func othersWrite(st *unix.Stat_t) string {
 	if why := othersOwn(st); why != "" {
 		return why
@@ -191,8 +208,12 @@ func othersWrite(st *unix.Stat_t) string {
 	switch {
 	case st.Mode&0o002 != 0:
 		return "everybody can write it"
-	case st.Mode&0o020 != 0 && st.Gid != 0 && st.Gid != uint32(os.Geteuid()):
+	case st.Mode&0o020 != 0 && !ownGroup(st.Gid, uint32(os.Geteuid()), uint32(os.Getegid())):
 		return fmt.Sprintf("group %d can write it", st.Gid)
 	}
 	return ""
 }
+
+// ownGroup reports whether a group is that of one user alone: it has the user's
+// number, as many systems give each user one, and egid is the user's group.
+func ownGroup(gid, uid, egid uint32) bool { return uid != 0 && gid == uid && gid == egid }
