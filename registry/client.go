@@ -175,7 +175,7 @@ func (c *Client) Lookup(ctx context.Context, ids []specs.BuildID) ([]Entry, erro
 		}
 		for _, r := range slices.SortedFunc(slices.Values(l.Releases), compareReleases) {
 			if slices.Contains(r.BuildIDs, id) {
-				entries = append(entries, r.entry(id))
+				entries = append(entries, r.entry(id, t.binding(r.Package)))
 			}
 		}
 	}
@@ -207,7 +207,7 @@ func (c *Client) Fetch(ctx context.Context, e Entry) ([]byte, error) {
 	if e.release == nil {
 		return nil, fail(ErrUntrusted, e.Path, "the entry is not from Lookup")
 	}
-	e = e.release.entry(e.BuildID)
+	e = e.release.entry(e.BuildID, e.binding)
 	sigName := e.Path + ".sig"
 	name, keep := bundlesDir+"/"+e.Digest.String(), bundlesDir+"/"+e.Digest.String()+".sig"
 	sig, data := c.cache.get(keep, maxSignature), c.cache.get(name, e.Length)

@@ -61,6 +61,9 @@ func (e *edit) create(ctx context.Context) error {
 			return &Error{ErrKey, s.file, err}
 		}
 	}
+	if err := e.bind(defaultKey, e.keys.pack[defaultKey]); err != nil {
+		return err
+	}
 	e.snapshot = metadata.Snapshot()
 	e.snapshot.Signed.Version = 0
 	return e.commit(ctx)

@@ -173,7 +173,7 @@ func makeKey(path string) (signer, error) {
 	return newSigner(private, path)
 }
 
-// public returns the key as listings hold it.
+// public returns the key as bindings hold it.
 func (s signer) public() (publicKey, error) {
 	der, err := x509.MarshalPKIXPublicKey(s.pub)
 	if err != nil {
@@ -182,14 +182,16 @@ func (s signer) public() (publicKey, error) {
 	return der, nil
 }
 
+// usable returns those of the keys at hand that are among the allowed ones.
+func usable(have []signer, allowed []string) []signer {
+	return slices.DeleteFunc(slices.Clone(have), func(s signer) bool { return !slices.Contains(allowed, s.id) })
+}
+
 // sign replaces the signatures of metadata by those of all keys at hand that
 // may sign for the role; there have to be enough.
 func sign[T metadata.Roles](m *metadata.Metadata[T], file string, have []signer, allowed []string, threshold int) ([]byte, error) {
 	m.ClearSignatures()
-	for _, s := range have {
-		if !slices.Contains(allowed, s.id) {
-			continue
-		}
+	for _, s := range usable(have, allowed) {
 		if _, err := m.Sign(s); err != nil {
 			return nil, fail(ErrKey, s.file, "sign %s: %w", file, err)
 		}

@@ -15,8 +15,9 @@ import (
 
 // Release is one bundle to publish.
 type Release struct {
-	// Package is the name of the spec. Whoever publishes its first release
-	// owns it: later ones need the same key.
+	// Package is the name of the spec. Its bundles are signed by the key that
+	// targets.json binds it to: a key of its own, from its first release on, or
+	// the default one.
 	Package string
 	Series  specs.Series
 	Level   specs.Level
@@ -45,6 +46,7 @@ type Entry struct {
 	KeyID string `json:"key_id"`
 
 	release *release
+	binding *binding // nil if the package has none
 }
 
 // release is what a listing holds of one bundle.
@@ -56,9 +58,6 @@ type release struct {
 	File    string       `json:"file"`
 	Length  int64        `json:"length"`
 	Digest  specs.Digest `json:"sha256"`
-	// Keys may sign the bundle; Threshold of them must, 0 stands for 1.
-	Keys      []publicKey `json:"keys"`
-	Threshold int         `json:"threshold,omitempty"`
 	// BuildIDs in an index target are those that belong there, in a package
 	// target all.
 	BuildIDs []specs.BuildID `json:"build_ids"`
@@ -76,7 +75,6 @@ const listingFormat = 1
 const (
 	maxReleaseIDs  = 4096
 	maxReleaseCVEs = 1024
-	maxReleaseKeys = 16
 	maxName        = 64
 	maxFile        = 200
 )
@@ -123,22 +121,10 @@ func (r *release) check() error {
 		return errors.New("level 0: want 1 or more")
 	case r.Length <= 0 || r.Length > MaxBundle:
 		return fmt.Errorf("bundle of %d bytes: want 1 to %d", r.Length, MaxBundle)
-	case len(r.Keys) == 0 || len(r.Keys) > maxReleaseKeys:
-		return fmt.Errorf("%d keys: want 1 to %d", len(r.Keys), maxReleaseKeys)
-	case r.Threshold < 0 || r.Threshold > len(r.Keys):
-		return fmt.Errorf("threshold of %d among %d keys", r.Threshold, len(r.Keys))
 	case len(r.BuildIDs) == 0 || len(r.BuildIDs) > maxReleaseIDs:
 		return fmt.Errorf("%d build-ids: want 1 to %d", len(r.BuildIDs), maxReleaseIDs)
 	case len(r.CVEs) > maxReleaseCVEs:
 		return fmt.Errorf("%d CVEs: want at most %d", len(r.CVEs), maxReleaseCVEs)
-	}
-	for i, k := range r.Keys {
-		if _, err := k.parse(); err != nil {
-			return err
-		}
-		if slices.ContainsFunc(r.Keys[:i], func(o publicKey) bool { return bytes.Equal(k, o) }) {
-			return errors.New("a key is listed twice")
-		}
 	}
 	for _, cve := range r.CVEs {
 		if err := checkName("CVE", cve, maxName); err != nil {
@@ -176,15 +162,15 @@ func checkName(what, s string, limit int) error {
 	return nil
 }
 
-// entry returns r as it concerns id.
-func (r *release) entry(id specs.BuildID) Entry {
+// entry returns r as it concerns id; b is the binding of its package.
+func (r *release) entry(id specs.BuildID, b *binding) Entry {
 	return Entry{
 		BuildID: id, Package: r.Package, Series: r.Series, Level: r.Level, CVEs: r.CVEs, File: r.File,
-		Path: bundleFile(r.Digest, r.File), Length: r.Length, Digest: r.Digest, KeyID: r.Keys[0].id(), release: r,
+		Path: bundleFile(r.Digest, r.File), Length: r.Length, Digest: r.Digest, KeyID: b.keyID(), release: r, binding: b,
 	}
 }
 
-// same reports whether r and o are one release; their keys may differ.
+// same reports whether r and o are one release.
 func (r *release) same(o *release) bool {
 	return r.Package == o.Package && r.Series == o.Series && r.Level == o.Level && r.File == o.File &&
 		r.Length == o.Length && r.Digest == o.Digest && slices.Equal(r.CVEs, o.CVEs) && slices.Equal(r.BuildIDs, o.BuildIDs)

@@ -122,11 +122,15 @@ func (e *edit) add(ctx context.Context, r *Release) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	rel, err := r.describe(key)
+	rel, err := r.describe()
 	if err != nil {
 		return false, err
 	}
 	all, err := e.listing(ctx, packageTarget(rel.Package))
+	if err != nil {
+		return false, err
+	}
+	bound, err := e.claim(rel.Package, key, all.has(rel.Package))
 	if err != nil {
 		return false, err
 	}
@@ -140,7 +144,7 @@ func (e *edit) add(ctx context.Context, r *Release) (bool, error) {
 	}
 	name := bundleFile(rel.Digest, rel.File)
 	if there {
-		return false, e.mend(ctx, name, r.Bundle, sig)
+		return bound, e.mend(ctx, name, r.Bundle, sig)
 	}
 	if err := e.store.write(ctx, name, r.Bundle); err != nil {
 		return false, err
@@ -189,15 +193,11 @@ func (e *edit) append(target string, l *listing, r *release) {
 }
 
 // describe checks a release and returns what listings say of it.
-func (r *Release) describe(key signer) (*release, error) {
-	pub, err := key.public()
-	if err != nil {
-		return nil, err
-	}
+func (r *Release) describe() (*release, error) {
 	rel := &release{
 		Package: r.Package, Series: r.Series, Level: r.Level, File: r.File,
 		CVEs:   slices.Compact(slices.Sorted(slices.Values(r.CVEs))),
-		Length: int64(len(r.Bundle)), Digest: specs.DigestOf(r.Bundle), Keys: []publicKey{pub},
+		Length: int64(len(r.Bundle)), Digest: specs.DigestOf(r.Bundle),
 		BuildIDs: slices.Compact(slices.Sorted(slices.Values(r.BuildIDs))),
 	}
 	if err := rel.check(); err != nil {
@@ -218,12 +218,12 @@ func (l *listing) admits(r *release) (bool, error) {
 		}
 		return false, fail(ErrConflict, r.File, "level %d of series %s of %s is published with other content (SHA-256 %s)", r.Level, r.Series, r.Package, old.Digest)
 	}
-	for _, old := range l.Releases {
-		if old.Package == r.Package && !slices.ContainsFunc(old.Keys, func(k publicKey) bool { return k.id() == r.Keys[0].id() }) {
-			return false, fail(ErrConflict, r.File, "package %s belongs to key %s, this is %s", r.Package, old.Keys[0].id(), r.Keys[0].id())
-		}
-	}
 	return false, nil
+}
+
+// has reports whether a package has a release.
+func (l *listing) has(pack string) bool {
+	return slices.ContainsFunc(l.Releases, func(r *release) bool { return r.Package == pack })
 }
 
 // List returns what is published, one entry for each release and build-id, by
@@ -250,7 +250,7 @@ func (p *Publisher) List(ctx context.Context) ([]Entry, error) {
 	var entries []Entry
 	for _, r := range slices.SortedFunc(slices.Values(all), compareReleases) {
 		for _, id := range r.BuildIDs {
-			entries = append(entries, r.entry(id))
+			entries = append(entries, r.entry(id, e.trust.binding(r.Package)))
 		}
 	}
 	return entries, nil

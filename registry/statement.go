@@ -136,7 +136,7 @@ func signRelease(r *release, signers []signer) ([]byte, error) {
 }
 
 // verifyRelease checks that data is the signature of the release that e is of,
-// by enough of its keys, and that what they signed is what e says.
+// by enough of its package's keys, and that what they signed is what e says.
 func verifyRelease(data []byte, e *Entry) error {
 	var env envelope
 	if err := json.Unmarshal(data, &env); err != nil {
@@ -145,8 +145,11 @@ func verifyRelease(data []byte, e *Entry) error {
 	if env.PayloadType != payloadType {
 		return fmt.Errorf("signature of a %.80q: want %s", env.PayloadType, payloadType)
 	}
-	need, valid := max(1, e.release.Threshold), 0
-	for _, k := range e.release.Keys {
+	if e.binding == nil {
+		return fmt.Errorf("no key is bound to package %s", e.Package)
+	}
+	need, valid := max(1, e.binding.Threshold), 0
+	for _, k := range e.binding.Keys {
 		if env.signedBy(k) {
 			valid++
 		}
@@ -171,7 +174,7 @@ func (e *envelope) signedBy(k publicKey) bool {
 		return false
 	}
 	// Key ids are hints that nobody signed.
-	return slices.ContainsFunc(e.Signatures[:min(len(e.Signatures), maxReleaseKeys)], func(s envelopeSignature) bool {
+	return slices.ContainsFunc(e.Signatures[:min(len(e.Signatures), maxPackageKeys)], func(s envelopeSignature) bool {
 		return v.VerifySignature(bytes.NewReader(s.Sig), bytes.NewReader(e.signed())) == nil
 	})
 }

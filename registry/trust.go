@@ -36,6 +36,8 @@ type trust struct {
 	set *trustedmetadata.TrustedMetadata
 	// timestamp is the file that set.Timestamp is from.
 	timestamp []byte
+	// bound are the bindings of packages, set once targets.json is loaded.
+	bound map[string]*binding
 }
 
 // newTrust starts from root and follows the newer roots of the cache.
@@ -96,7 +98,10 @@ func (t *trust) rest(ctx context.Context) error {
 	if err := t.updateSnapshot(ctx); err != nil {
 		return err
 	}
-	return t.role(ctx, metadata.TARGETS, metadata.ROOT)
+	if err := t.role(ctx, metadata.TARGETS, metadata.ROOT); err != nil {
+		return err
+	}
+	return t.readBindings()
 }
 
 func (t *trust) updateRoots(ctx context.Context) error {
