@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -12,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -57,27 +59,16 @@ type gitGetter struct {
 
 // Get fetches the commit of the origin into the new folder req.Dst.
 func (g *gitGetter) Get(ctx context.Context, req *getter.Request) error {
-	if err := os.Mkdir(req.Dst, 0o755); err != nil {
-		return err
-	}
-	r := repository(req.Dst)
-	if _, err := r.git(ctx, initArgs(g.origin.Checksum)...); err != nil {
-		return err
-	}
-	if _, err := r.git(ctx, "remote", "add", "--", "origin", g.origin.URL); err != nil {
+	r := repository{dir: req.Dst}
+	if err := r.init(ctx, g.origin); err != nil {
 		return err
 	}
 	commit, err := r.fetch(ctx, g.origin)
 	if err != nil {
 		return err
 	}
-	if _, err := r.git(ctx, "checkout", "-q", "--detach", commit, "--"); err != nil {
+	if err := new(gitTree).checkout(ctx, r, commit); err != nil {
 		return err
-	}
-	if _, err := os.Lstat(filepath.Join(req.Dst, ".gitmodules")); err == nil {
-		if _, err := r.git(ctx, "submodule", "update", "-q", "--init", "--recursive"); err != nil {
-			return err
-		}
 	}
 	seconds, err := r.git(ctx, "log", "-1", "--format=%ct", commit, "--")
 	if err != nil {
@@ -99,8 +90,11 @@ func initArgs(c specs.Checksum) []string {
 	return args
 }
 
-// repository is the path of a git work tree.
-type repository string
+// repository is a git work tree.
+type repository struct {
+	dir string
+	env []string // for git, beside that of this process
+}
 
 // fetch fetches the commit of o and returns its id.
 func (r repository) fetch(ctx context.Context, o specs.Origin) (string, error) {
@@ -110,7 +104,7 @@ func (r repository) fetch(ctx context.Context, o specs.Origin) (string, error) {
 	}
 	got := "FETCH_HEAD"
 	_, err := r.git(ctx, "fetch", "-q", "--no-tags", "--depth=1", "origin", ref)
-	if err != nil && ctx.Err() == nil {
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
 		// Not all servers cut history, or hand out any commit: fetch all of
 		// it, and look for the commit.
 		all := []string{"fetch", "-q", "--no-tags", "origin", ref}
@@ -137,7 +131,7 @@ func (r repository) fetch(ctx context.Context, o specs.Origin) (string, error) {
 // than it is told.
 var gitOptions = []string{
 	"-c", "core.hooksPath=/dev/null", "-c", "core.autocrlf=false", "-c", "core.fsmonitor=false",
-	"-c", "gc.auto=0", "-c", "maintenance.auto=false", "-c", "advice.detachedHead=false",
+	"-c", "gc.auto=0", "-c", "fetch.unpackLimit=1", "-c", "maintenance.auto=false", "-c", "advice.detachedHead=false",
 }
 
 // maxTail bounds what is quoted of git's messages, in bytes.
@@ -145,24 +139,43 @@ const maxTail = 2000
 
 // git runs git in the repository and returns what it printed.
 func (r repository) git(ctx context.Context, args ...string) (string, error) {
+	var out bytes.Buffer
+	if err := r.run(ctx, &out, args...); err != nil {
+		return "", err
+	}
+	return strings.TrimSpace(out.String()), nil
+}
+
+// run runs git in the repository. What it prints goes to out.
+func (r repository) run(ctx context.Context, out io.Writer, args ...string) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	var watch sync.WaitGroup
+	defer func() {
+		cancel(nil)
+		watch.Wait()
+	}()
 	cmd := exec.CommandContext(ctx, "git", slices.Concat(gitOptions, args)...)
-	cmd.Dir = string(r)
-	cmd.Env = gitEnv(os.Environ())
-	var out, messages bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &messages
+	cmd.Dir = r.dir
+	cmd.Env = append(gitEnv(os.Environ()), r.env...)
+	var messages bytes.Buffer
+	cmd.Stdout, cmd.Stderr = out, &messages
 	// git's helpers for the transport are to end with it.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = 5 * time.Second
-	err := cmd.Run()
+	err := cmd.Start()
+	if err == nil {
+		watch.Go(func() { r.watch(ctx, cmd.Process.Pid, cancel) })
+		err = cmd.Wait()
+	}
 	if ctx.Err() != nil {
-		return "", context.Cause(ctx)
+		return context.Cause(ctx)
 	}
 	if err != nil {
 		tail := strings.TrimSpace(messages.String())
-		return "", fmt.Errorf("git %s: %w: %s", args[0], err, tail[max(0, len(tail)-maxTail):])
+		return fmt.Errorf("git %s: %w: %s", args[0], err, tail[max(0, len(tail)-maxTail):])
 	}
-	return strings.TrimSpace(out.String()), nil
+	return nil
 }
 
 // gitOwn are the variables by which git knows that it runs inside of a
