@@ -69,7 +69,7 @@ var hints = map[error]string{
 	ErrUntrusted:   "the store holds something that the registry's keys did not sign, or root.json is of another registry; what was valid before stays in use",
 	ErrUnreachable: "check the registry's address and the network; what was fetched before stays in use until it expires",
 	ErrState:       "use a folder that only you can write",
-	ErrConflict:    "raise the level; what is published is never replaced",
+	ErrConflict:    "raise the level, or sign with the key that the package has had so far; what is published is never replaced",
 	ErrKey:         "keys are files that only their owner can read (chmod 600); registry:init makes them",
 	ErrDue:         "all else is signed anew; run registry:refresh with the keys of root and targets before then",
 	ErrExists:      "use other folders, or go on with what is there",

@@ -31,15 +31,8 @@ func Init(o InitOptions) ([]byte, error) {
 	if o.Now != nil {
 		now = o.Now
 	}
-	if _, err := os.Lstat(filepath.Join(o.Dir, metadataDir)); err == nil {
-		return nil, fail(ErrExists, o.Dir, "holds a registry already")
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		return nil, fileError(o.Dir, err)
-	}
-	if entries, err := os.ReadDir(o.Keys); len(entries) > 0 {
-		return nil, fail(ErrExists, o.Keys, "this folder is not empty: keys are never overwritten")
-	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, &Error{ErrKey, o.Keys, err}
+	if err := o.vacant(); err != nil {
+		return nil, err
 	}
 	if err := os.MkdirAll(filepath.Dir(filepath.Clean(o.Keys)), 0o755); err != nil {
 		return nil, &Error{ErrKey, o.Keys, err}
@@ -71,6 +64,21 @@ func Init(o InitOptions) ([]byte, error) {
 		return nil, fileError(o.Dir, err)
 	}
 	return root, nil
+}
+
+// vacant fails if there is a registry or a key already.
+func (o *InitOptions) vacant() error {
+	if _, err := os.Lstat(filepath.Join(o.Dir, metadataDir)); err == nil {
+		return fail(ErrExists, o.Dir, "holds a registry already")
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return fileError(o.Dir, err)
+	}
+	if entries, err := os.ReadDir(o.Keys); len(entries) > 0 {
+		return fail(ErrExists, o.Keys, "this folder is not empty: keys are never overwritten")
+	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return &Error{ErrKey, o.Keys, err}
+	}
+	return nil
 }
 
 // makeKeys fills a folder with one key for each role, and with the root.json
