@@ -9,9 +9,9 @@
 // the [Report] has what was done, what was there already, and every error.
 //
 // What processes say about themselves is input: the objects of one process,
-// the BuildIDs of all, and the time that one, and all of a user, may take are
-// bounded ([Limiter]); root's go first. What the
-// registry says was verified by the client that stands behind [Registry].
+// the BuildIDs of all, and the time that one and that all of a user may take are
+// bounded ([Limiter]); root's go first. What the registry says was verified by
+// the client that stands behind [Registry].
 //
 // The package knows no keys and no network, builds nothing, and prints
 // nothing. It keeps no state of its own but the lock: what is applied is read

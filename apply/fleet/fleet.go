@@ -206,7 +206,8 @@ func (p *pull) compare(ctx context.Context, t *task) {
 		t.Fits = append(t.Fits, c.id)
 	}
 	var err error
-	t.has, err = Do(ctx, p.limiter, t.PID, p.reading, func(context.Context) ([]bool, error) { return p.host.has(t.PID, t.Fits) })
+	pid, ids := t.PID, slices.Clone(t.Fits) // work that was given up may still use them
+	t.has, err = Do(ctx, p.limiter, pid, p.reading, func(context.Context) ([]bool, error) { return p.host.has(pid, ids) })
 	if err != nil {
 		t.fail(err)
 		t.fits = nil // it is left alone

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/fother/fother/apply"
+	"github.com/fother/fother/kpack/bundle"
 	"github.com/fother/fother/registry"
 	"github.com/fother/fother/specs"
 )
@@ -212,6 +213,18 @@ func TestRegistryDown(t *testing.T) {
 	s.lookup, s.unknown = errors.New("expired"), []specs.BuildID{idA}
 	r = pass(t, machine{7: {ids: []specs.BuildID{idA}}}, s)
 	expect(t, r, "connection refused", "registry https://patches.example: expired")
+}
+
+func TestListedInPart(t *testing.T) {
+	s := &store{lookup: errors.New("503")}
+	data := s.publish(t, "fix", "default", 1, idA)
+	b, err := bundle.Decode(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if es, err := Listed(t.Context(), s, data, b.Patches); len(es) != 1 || !errors.Is(err, s.lookup) {
+		t.Errorf("%v, %v", es, err)
+	}
 }
 
 func TestSilentProcesses(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,15 +13,16 @@ import (
 )
 
 // closer counts how often it is closed.
-type closer struct{ n *int }
+type closer struct{ n *atomic.Int32 }
 
-func (c closer) Close() { *c.n++ }
+func (c closer) Close() { c.n.Add(1) }
 
 func TestDo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := NewLimiter()
 		l.owner = func(pid int) (int, error) { return pid / 100, nil }
-		closed, never := 0, make(chan struct{})
+		var closed atomic.Int32
+		never := make(chan struct{})
 		b := Bound{time.Second, time.Second}
 		stuck := func(context.Context) (closer, error) { <-never; return closer{&closed}, nil }
 		slow := func(ctx context.Context) (closer, error) { <-ctx.Done(); return closer{}, ctx.Err() }
@@ -48,13 +50,13 @@ func TestDo(t *testing.T) {
 				t.Errorf("root's: %v", err)
 			}
 		}
-		if v, err := Do(t.Context(), l, 200, b, well); err != nil || v.n != &closed || closed != 0 {
-			t.Errorf("another's: %v, %d closed", err, closed)
+		if v, err := Do(t.Context(), l, 200, b, well); err != nil || v.n != &closed || closed.Load() != 0 {
+			t.Errorf("another's: %v, %d closed", err, closed.Load())
 		}
 		close(never)
 		synctest.Wait()
-		if want := 1 + MaxSilent/2; closed != want {
-			t.Errorf("%d late results closed: want %d", closed, want)
+		if got, want := int(closed.Load()), 1+MaxSilent/2; got != want {
+			t.Errorf("%d late results closed: want %d", got, want)
 		}
 	})
 }

@@ -178,6 +178,7 @@ func (l *libcare) patch(ctx context.Context, args []string) int {
 		return l.fail(err)
 	}
 	c.noteScripts()
+	makeRoom()
 	return l.each(ctx, procs, "No patch(es) applicable to %s have been found", func(pid int) (bool, error) {
 		res, err := l.apply(ctx, c, pid)
 		if res != nil && err == nil {

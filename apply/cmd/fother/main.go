@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"syscall"
@@ -21,9 +22,10 @@ func main() {
 	// A tracer's SIGCHLD for each thread that stops doubles the time of a stop.
 	// SIGPIPE must not end the tool in the middle of its work.
 	signal.Ignore(syscall.SIGCHLD, syscall.SIGPIPE)
-	// No collection during a stop: a run allocates little and ends soon.
+	// No collection during a stop: a run allocates little and ends soon. Where
+	// it holds more it calls makeRoom.
 	debug.SetGCPercent(-1)
-	debug.SetMemoryLimit(64 << 20)
+	debug.SetMemoryLimit(memoryLimit)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	do := run
@@ -31,6 +33,28 @@ func main() {
 		do = runLibcare
 	}
 	os.Exit(do(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
+
+// memoryLimit is the memory in bytes that may be used before a collection.
+const memoryLimit = 64 << 20
+
+// makeRoom collects what is not used, and raises the limit by what is: large
+// patches that are held are no reason to collect during a stop. It does nothing
+// if little is held.
+func makeRoom() {
+	debug.SetMemoryLimit(memoryLimit)
+	if inUse() < memoryLimit/2 {
+		return
+	}
+	debug.FreeOSMemory()
+	debug.SetMemoryLimit(memoryLimit + inUse())
+}
+
+// inUse is the memory in bytes that the limit is held against.
+func inUse() int64 {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.Sys - m.HeapReleased)
 }
 
 // Exit codes.

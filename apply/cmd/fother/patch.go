@@ -71,6 +71,7 @@ func (c *patch) run(ctx context.Context, args []string) int {
 		return c.fail(err)
 	}
 	c.noteScripts()
+	makeRoom()
 	return c.each(ctx, c.procs, func(pid int) (*outcome, error) {
 		patches, err := c.fitting(ctx, pid)
 		if err != nil || len(patches) == 0 {

@@ -70,7 +70,7 @@ func (c *pull) run(ctx context.Context, args []string) int {
 	if err != nil {
 		return c.fail(err)
 	}
-	o := fleet.Options{State: state, DryRun: c.dryRun, Wait: c.options(c.wait).Wait, Logger: c.logger()}
+	o := fleet.Options{State: state, DryRun: c.dryRun, Wait: c.options(c.wait).Wait, Logger: c.logger(), Ready: makeRoom}
 	if c.procs.pid != 0 {
 		o.PIDs = []int{c.procs.pid}
 	}

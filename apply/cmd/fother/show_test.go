@@ -143,6 +143,16 @@ func TestShowBadFiles(t *testing.T) {
 	}
 }
 
+func TestShowNamesTheRegistryOnce(t *testing.T) {
+	dir := t.TempDir()
+	root := filepath.Join(dir, "root.json")
+	write(t, root, []byte("{}"))
+	_, out := showOut(t, exitError, "--registry", dir, "--root", root, root)
+	if strings.Count(out, "registry "+dir) != 1 {
+		t.Errorf("want the registry named once: %s", out)
+	}
+}
+
 func TestShowIsSafeForTerminals(t *testing.T) {
 	prog := fixture(t)
 	dir := t.TempDir()
