@@ -119,7 +119,7 @@ func (b *builder) originalSymbol(name string, s elfobj.Symbol) (Symbol, error) {
 	image := b.patch.Target.Image
 	switch {
 	case s.Type == elf.STT_TLS:
-		return Symbol{}, errThreadLocal
+		return Symbol{}, errThreadPlain
 	case s.Type == elf.STT_GNU_IFUNC:
 		return Symbol{}, errors.New("is an indirect function of the target itself, which is not supported yet")
 	case s.Section == elf.SHN_ABS && !s.Extended, specs.VAddr(s.Value) < image.Lo, specs.VAddr(s.Value) > image.Hi:
@@ -127,8 +127,6 @@ func (b *builder) originalSymbol(name string, s elfobj.Symbol) (Symbol, error) {
 	}
 	return Symbol{Name: name, Binding: Original, Value: s.Value, Size: s.Size, Func: s.Type == elf.STT_FUNC}, nil
 }
-
-var errThreadLocal = errors.New("thread-local storage is not supported yet")
 
 // carriedSuffix ends the names of carried symbols (package differ, Suffix).
 const carriedSuffix = ".kpatch"
@@ -175,7 +173,7 @@ func (b *builder) imported(x *symbolIndex, name string, h howto) (Symbol, error)
 		return Symbol{}, errors.New("is neither in the original nor an import of the patched build; does the fix add a file or a library?")
 	}
 	if s.Type == elf.STT_TLS {
-		return Symbol{}, errThreadLocal
+		return Symbol{}, errThreadPlain
 	}
 	if x.ambiguous[name] {
 		return Symbol{}, errors.New("is imported in several versions")

@@ -104,6 +104,8 @@ type outsideKey struct {
 	unit int // 0 for global symbols, else the unit's number from 1 on
 	name string
 	plt  bool // its canonical PLT entry
+	// thread is set for references to thread-local storage.
+	thread bool
 }
 
 // unitMerge remembers where the pieces of a unit's object went.
@@ -237,18 +239,27 @@ func (b *builder) relocs(um *unitMerge) (reasons []error) {
 			if r.Symbol < 0 || r.Symbol >= len(um.symbols) {
 				return append(reasons, fmt.Errorf("%s: relocation at %#x names symbol %d of %d", um.unit.Name, r.Offset, r.Symbol, len(um.symbols)))
 			}
+		}
+		to := &b.patch.Sections[at.section]
+		if to.Kind != BSS {
+			var bad []error
+			if relocs, bad = b.relaxThreads(um, to.Data[at.offset:], relocs); bad != nil {
+				reasons = append(reasons, bad...)
+				continue
+			}
+		}
+		for _, r := range relocs {
 			name := um.symbols[r.Symbol].Name
 			h, ok := b.machine.relocs[r.Type]
 			if !ok {
 				refuse(name, fmt.Errorf("%s is not supported%s", b.machine.relocName(r.Type), tlsHint(um.symbols[r.Symbol])))
 				continue
 			}
-			symbol, err := b.bind(um, r.Symbol, h)
+			symbol, err := b.bindAny(um, r.Symbol, h)
 			if err != nil {
 				refuse(name, err)
 				continue
 			}
-			to := &b.patch.Sections[at.section]
 			to.Relocs = append(to.Relocs, Reloc{Offset: at.offset + r.Offset, Type: r.Type, Symbol: symbol, Addend: r.Addend})
 		}
 	}
@@ -256,6 +267,20 @@ func (b *builder) relocs(um *unitMerge) (reasons []error) {
 		slices.SortStableFunc(b.patch.Sections[i].Relocs, func(x, y Reloc) int { return cmp.Compare(x.Offset, y.Offset) })
 	}
 	return reasons
+}
+
+// bindAny returns the patch's symbol for symbol i of a unit's object.
+func (b *builder) bindAny(um *unitMerge, i int, h howto) (int, error) {
+	s := um.symbols[i]
+	switch {
+	case h.tls != tlsNone && s.Type != elf.STT_TLS:
+		return 0, errNotThread
+	case h.tls != tlsNone:
+		return b.bindThread(um, i, h)
+	case s.Type == elf.STT_TLS:
+		return 0, errThreadPlain
+	}
+	return b.bind(um, i, h)
 }
 
 func tlsHint(s elfobj.Symbol) string {
