@@ -18,12 +18,9 @@ var tlsAArch64 = tlsMachine{
 	relax:    relaxTLSAArch64,
 }
 
-// Relocation types that package elf has no names for (AAELF64).
-const (
-	tlsLEAddLo12   = uint32(elf.R_AARCH64_TLSLE_ADD_TPREL_LO12)
-	tlsLEAddLo12NC = uint32(elf.R_AARCH64_TLSLE_ADD_TPREL_LO12_NC)
-	tlsLELoad      = tlsLEAddLo12NC + 1 // LDST8_TPREL_LO12, _NC, then 16, 32, 64
-)
+// tlsLELoad is R_AARCH64_TLSLE_LDST8_TPREL_LO12, for which package elf has no
+// name. Behind it come the one without a check, and those of 16, 32 and 64 bits.
+const tlsLELoad = uint32(elf.R_AARCH64_TLSLE_ADD_TPREL_LO12_NC) + 1
 
 // relaxTLSAArch64 rewrites descriptors and loads from the GOT: each relocation
 // is that of one instruction, whose registers the compiler chose so that the
@@ -34,34 +31,30 @@ func relaxTLSAArch64(code []byte, r, _ elfobj.Reloc, own bool) (relaxed, error) 
 	}
 	field := code[r.Offset:]
 	insn := binary.LittleEndian.Uint32(field)
-	to := func(insn uint32, own, imported elf.R_AARCH64, isOwn bool) (relaxed, error) {
+	to := func(insn uint32, typ elf.R_AARCH64) (relaxed, error) {
 		putWords(field, insn)
-		r.Type = uint32(imported)
-		if isOwn {
-			r.Type = uint32(own)
-		}
-		return relaxed{reloc: r, none: r.Type == 0}, nil
+		r.Type = uint32(typ)
+		return relaxed{reloc: r, none: typ == elf.R_AARCH64_NONE}, nil
 	}
 	const movz, movk, adrp, load = 0xd2a00000, 0xf2800000, 0x90000000, 0xf9400000
 	rd, rn := insn&31, insn>>5&31
+	isAdrp, isLoad, isAdd := insn&0x9f000000 == adrp, insn&0xffc00000 == load, insn&0xff800000 == 0x91000000
 	high, low := elf.R_AARCH64_TLSLE_MOVW_TPREL_G1, elf.R_AARCH64_TLSLE_MOVW_TPREL_G0_NC
 	page, slot := elf.R_AARCH64_TLSIE_ADR_GOTTPREL_PAGE21, elf.R_AARCH64_TLSIE_LD64_GOTTPREL_LO12_NC
 	switch typ := elf.R_AARCH64(r.Type); {
-	case typ == elf.R_AARCH64_TLSDESC_ADR_PAGE21 && own && rd == 0:
-		return to(movz, high, 0, true)
-	case typ == elf.R_AARCH64_TLSDESC_ADR_PAGE21 && rd == 0:
-		return to(adrp, 0, page, false)
-	case typ == elf.R_AARCH64_TLSDESC_LD64_LO12_NC && own && rn == 0:
-		return to(movk, low, 0, true)
-	case typ == elf.R_AARCH64_TLSDESC_LD64_LO12_NC && rn == 0:
-		return to(load, 0, slot, false)
-	case typ == elf.R_AARCH64_TLSDESC_ADD_LO12_NC && rn == 0 && rd == 0, typ == elf.R_AARCH64_TLSDESC_CALL && insn&0xfffffc1f == 0xd63f0000:
-		return to(insnNop, 0, 0, false)
-	case typ == page && own:
-		return to(movz|rd, high, 0, true)
-	case typ == slot && own && rn == rd:
-		return to(movk|rd, low, 0, true)
-	case typ == page, typ == slot && !own, typ >= elf.R_AARCH64_TLSLE_MOVW_TPREL_G2 && typ < elf.R_AARCH64_TLSDESC_LD_PREL19,
+	case typ == elf.R_AARCH64_TLSDESC_ADR_PAGE21 && isAdrp && rd == 0 && own, typ == page && isAdrp && own:
+		return to(movz|rd, high)
+	case typ == elf.R_AARCH64_TLSDESC_ADR_PAGE21 && isAdrp && rd == 0:
+		return to(adrp, page)
+	case typ == elf.R_AARCH64_TLSDESC_LD64_LO12_NC && isLoad && rn == 0 && own:
+		return to(movk, low)
+	case typ == elf.R_AARCH64_TLSDESC_LD64_LO12_NC && isLoad && rn == 0:
+		return to(load, slot)
+	case typ == elf.R_AARCH64_TLSDESC_ADD_LO12_NC && isAdd && rn == 0 && rd == 0, typ == elf.R_AARCH64_TLSDESC_CALL && insn&0xfffffc1f == 0xd63f0000:
+		return to(insnNop, elf.R_AARCH64_NONE)
+	case typ == slot && isLoad && rn == rd && own:
+		return to(movk|rd, low)
+	case (typ == page || typ == slot) && !own, typ >= elf.R_AARCH64_TLSLE_MOVW_TPREL_G2 && typ < elf.R_AARCH64_TLSDESC_LD_PREL19,
 		typ == elf.R_AARCH64_TLSLE_LDST128_TPREL_LO12, typ == elf.R_AARCH64_TLSLE_LDST128_TPREL_LO12_NC:
 		return relaxed{reloc: r}, nil
 	}
@@ -84,8 +77,8 @@ func addTLSAArch64(relocs map[uint32]howto) map[uint32]howto {
 	add(elf.R_AARCH64_TLSLE_MOVW_TPREL_G0, "R_AARCH64_TLSLE_MOVW_TPREL_G0", tlsDirect, valueAbs, movw(0, 16))
 	add(elf.R_AARCH64_TLSLE_MOVW_TPREL_G0_NC, "R_AARCH64_TLSLE_MOVW_TPREL_G0_NC", tlsDirect, valueAbs, movw(0, 63))
 	add(elf.R_AARCH64_TLSLE_ADD_TPREL_HI12, "R_AARCH64_TLSLE_ADD_TPREL_HI12", tlsDirect, valueAbs, tprel(24, func(b []byte, v int64) error { return lo12(0)(b, v>>12) }))
-	add(elf.R_AARCH64(tlsLEAddLo12), "R_AARCH64_TLSLE_ADD_TPREL_LO12", tlsDirect, valueAbs, tprel(12, lo12(0)))
-	add(elf.R_AARCH64(tlsLEAddLo12NC), "R_AARCH64_TLSLE_ADD_TPREL_LO12_NC", tlsDirect, valueAbs, lo12(0))
+	add(elf.R_AARCH64_TLSLE_ADD_TPREL_LO12, "R_AARCH64_TLSLE_ADD_TPREL_LO12", tlsDirect, valueAbs, tprel(12, lo12(0)))
+	add(elf.R_AARCH64_TLSLE_ADD_TPREL_LO12_NC, "R_AARCH64_TLSLE_ADD_TPREL_LO12_NC", tlsDirect, valueAbs, lo12(0))
 	names := []string{"R_AARCH64_TLSLE_LDST8_TPREL_LO12", "R_AARCH64_TLSLE_LDST16_TPREL_LO12", "R_AARCH64_TLSLE_LDST32_TPREL_LO12", "R_AARCH64_TLSLE_LDST64_TPREL_LO12"}
 	for i, name := range names {
 		typ := elf.R_AARCH64(tlsLELoad + uint32(2*i))

@@ -131,12 +131,17 @@ const threadsFix = `long answer(int n) {
 }
 `
 
+const threadsStub = "void touch(int n) { }\nlong answer(int n) { return 0; }\n"
+
 // Commands that build the program in its shapes; %s are the compiler's flags.
+// ld orders some strings of an executable by what is in the libraries, so it
+// gets one that both builds have alike.
 const (
 	oneFile = "cc -Wl,--build-id %s -o case main.c unit.c other.c -pthread"
 	library = "cc -Wl,--build-id -shared -fPIC -o libother.so other.c && cc -Wl,--build-id -shared %s -o libunit.so unit.c -L. -lother -Wl,-rpath,'$ORIGIN' && "
-	linked  = library + "cc -Wl,--build-id=0x0123456789abcdef -O1 -o case main.c -L. -lunit -lother -Wl,-rpath,'$ORIGIN' -pthread"
-	opened  = library + "cc -Wl,--build-id=0x0123456789abcdef -O1 -DDLOPEN -o case main.c -Wl,-rpath,'$ORIGIN' -ldl -pthread"
+	linked  = library + "cc -Wl,--build-id -shared -fPIC -Wl,-soname,libunit.so -o libstub.so stub.c && " +
+		"cc -Wl,--build-id -O1 -o case main.c -L. -lstub -lother -Wl,-rpath,'$ORIGIN' -pthread"
+	opened = library + "cc -Wl,--build-id -O1 -DDLOPEN -o case main.c -Wl,-rpath,'$ORIGIN' -ldl -pthread"
 )
 
 // TestThreadLocal patches a function that uses variables of each thread, in
@@ -181,7 +186,7 @@ func makeThreads(t *testing.T, build string) (Folder, error) {
 	head, _, _ := strings.Cut(threadsUnit, "long answer")
 	for name, text := range map[string]string{
 		"a/main.c": threadsMain, "a/other.c": "__thread int other = 5, another = 6;\n", "a/unit.c": threadsUnit,
-		"b/main.c": threadsMain, "b/other.c": "__thread int other = 5, another = 6;\n", "b/unit.c": head + threadsFix,
+		"a/stub.c": threadsStub, "b/stub.c": threadsStub, "b/main.c": threadsMain, "b/other.c": "__thread int other = 5, another = 6;\n", "b/unit.c": head + threadsFix,
 	} {
 		path := filepath.Join(dir, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
