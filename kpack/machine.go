@@ -66,11 +66,13 @@ type threadUse int
 const (
 	tlsNone       threadUse = iota
 	tlsDirect               // the symbol's distance from the thread pointer (local exec)
-	tlsInitial              // the address of a GOT entry that holds it (initial exec)
 	tlsInBlock              // the symbol's offset in its block
+	tlsInitial              // the address of a GOT entry that holds the distance (initial exec)
 	tlsGeneral              // the address of the symbol's pair of GOT entries (general dynamic)
 	tlsLocal                // that of the pair for the target's block (local dynamic)
 	tlsDescriptor           // that of the symbol's TLS descriptor
+
+	tlsEntry = tlsInitial // the first of those that are the address of an entry
 )
 
 // howto describes one relocation type.

@@ -75,6 +75,8 @@ type tlsMachine struct {
 	// resolver is code for descriptors whose second word is an offset from the
 	// thread pointer.
 	resolver []byte
+	// addend is that of every reference to a GOT entry.
+	addend int64
 	// call marks the call of a descriptor; it has no field.
 	call uint32
 	// relax rewrites a sequence of code for a dynamic model, in the target an
@@ -93,6 +95,7 @@ type relaxed struct {
 var (
 	errSequence    = errors.New("the code that finds the thread-local variable is not understood; build with -ftls-model=initial-exec")
 	errThreadPlain = errors.New("is a thread-local variable, referred to as if all threads had the same")
+	errEntryOffset = errors.New("is thread-local, and a place near it is referred to by its entry; compile with -fno-section-anchors")
 	errNotThread   = errors.New("is no thread-local variable of the original")
 )
 
@@ -265,6 +268,9 @@ func (b *builder) relaxThreads(um *unitMerge, data []byte, relocs []elfobj.Reloc
 		x.reloc = r
 		h, s := b.machine.relocs[r.Type], um.symbols[r.Symbol]
 		switch {
+		case h.tls >= tlsEntry && r.Addend != b.machine.tls.addend:
+			reasons = append(reasons, fmt.Errorf("%s: symbol %q: %w", um.unit.Name, s.Name, errEntryOffset))
+			continue
 		case b.original.shared() && r.Type == b.machine.tls.call:
 			x.none = true
 		case !b.original.shared() && (h.tls != 0 || r.Type == b.machine.tls.call):
