@@ -12,7 +12,7 @@ var tlsX86_64 = tlsMachine{
 	offset: uint32(elf.R_X86_64_TPOFF64), module: uint32(elf.R_X86_64_DTPMOD64), descriptor: uint32(elf.R_X86_64_TLSDESC),
 	block:    func(size, align uint64) int64 { return -int64(alignUp(size, align)) },
 	resolver: []byte{0xf3, 0x0f, 0x1e, 0xfa, 0x48, 0x8b, 0x40, 0x08, 0xc3}, // endbr64; mov 8(%rax), %rax; ret
-	addend:   -4, // the field ends the instruction
+	addend:   -4,                                                           // the field ends the instruction
 	call:     uint32(elf.R_X86_64_TLSDESC_CALL),
 	relax:    relaxTLSX86_64,
 }
