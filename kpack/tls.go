@@ -236,6 +236,9 @@ func (b *builder) ownThread(name string, offset, size uint64) (Symbol, error) {
 	b.patch.Target.Threads = p.Memsz
 	s := Symbol{Name: name, Binding: Original, Value: offset, Size: size, Thread: &ThreadLocal{}}
 	if !x.shared() {
+		if x.file.Type == elf.ET_DYN && !x.pie {
+			return Symbol{}, errors.New("is thread-local in a file that is marked neither as executable nor as library; link it with a newer linker")
+		}
 		block, err := ThreadOffset(b.in.Arch, p)
 		if err != nil {
 			return Symbol{}, err

@@ -5,6 +5,7 @@ import (
 	"debug/elf"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/fother/fother/kpack/elfobj"
@@ -225,6 +226,15 @@ func TestRelaxRefuses(t *testing.T) {
 // of a function that uses them.
 func threadPatch(t testing.TB, a *arch.Arch) *Patch {
 	t.Helper()
+	p, err := tryThreads(t, a, threadPatchS[a])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func tryThreads(t testing.TB, a *arch.Arch, assembly string) (*Patch, error) {
+	t.Helper()
 	dir, gcc := t.TempDir(), a.Tuple+"-gcc"
 	need(t, gcc)
 	at := func(name string) string { return filepath.Join(dir, name) }
@@ -236,18 +246,32 @@ func threadPatch(t testing.TB, a *arch.Arch) *Patch {
 	for _, name := range []string{"a", "b"} {
 		tool(t, gcc, append(flags, "-shared", "-o", at(name), at(name+".c"))...)
 	}
-	tool(t, a.Tuple+"-as", "-o", at("p.o"), write(t, at("p.s"), threadPatchS[a]))
-	p, err := Build(BuildInput{
+	tool(t, a.Tuple+"-as", "-o", at("p.o"), write(t, at("p.s"), assembly))
+	return Build(BuildInput{
 		Arch: a, Name: "a", Original: open(t, at("a")), Patched: open(t, at("b")), Meta: Meta{Name: "t", Series: specs.DefaultSeries, Level: 1},
 		Units: []BuildUnit{{
 			Name: "a.c", Object: open(t, at("p.o")), OriginalObject: open(t, at("a.o")),
 			Functions: []BuildFunction{{Original: "get", Label: "get.kpatch"}}, Local: map[string]bool{"mine": true},
 		}},
 	})
-	if err != nil {
-		t.Fatal(err)
+}
+
+// TestThreadsRefused: what no process has a place for is refused by name.
+func TestThreadsRefused(t *testing.T) {
+	const end = "\n.size get.kpatch, .-get.kpatch\n"
+	for _, c := range []struct{ assembly, want string }{
+		{"movq %fs:mine@tpoff, %rax", `symbol "mine": is thread-local in another object than this one`},
+		{"leaq shared@dtpoff(%rax), %rax", `symbol "shared": is thread-local in another object`},
+		{"movq nowhere@gottpoff(%rip), %rax", `symbol "nowhere": is no thread-local variable of the original, nor an import`},
+		{"movq get@gottpoff(%rip), %rax", `symbol "get": is no thread-local variable`},
+		{"movq mine@gottpoff+8(%rip), %rax", `symbol "mine": is thread-local, and a place near it`},
+		{"movq new@gottpoff(%rip), %rax\n.section .kpatch.data,\"awT\",%progbits\n.type new, %object\nnew: .quad 1\n.previous", "thread-local variables are not supported"},
+	} {
+		_, err := tryThreads(t, arch.X86_64, threadHead+c.assembly+end)
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: error %v, want %s", c.assembly, err, c.want)
+		}
 	}
-	return p
 }
 
 const threadHead = `

@@ -175,7 +175,7 @@ func TestThreadLocal(t *testing.T) {
 		{"opened library", opened, "-O2 -fPIC -mtls-dialect=gnu2"},
 	} {
 		t.Run(c.name+" "+c.flags, func(t *testing.T) {
-			f, err := makeThreads(t, fmt.Sprintf(c.build, c.flags))
+			f, err := makeThreads(t, fmt.Sprintf(c.build, c.flags), threadsUnit, threadsFix)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -184,13 +184,14 @@ func TestThreadLocal(t *testing.T) {
 	}
 }
 
-// makeThreads runs the pipeline on the program.
-func makeThreads(t *testing.T, build string) (Folder, error) {
+// makeThreads runs the pipeline on the program, whose unit.c has fix in the
+// place of its last function.
+func makeThreads(t *testing.T, build, unit, fix string) (Folder, error) {
 	dir := t.TempDir()
-	head, _, _ := strings.Cut(threadsUnit, "long answer")
+	head, _, _ := strings.Cut(unit, "long answer")
 	for name, text := range map[string]string{
-		"a/main.c": threadsMain, "a/other.c": "__thread int other = 5, another = 6;\n", "a/unit.c": threadsUnit,
-		"a/stub.c": threadsStub, "b/stub.c": threadsStub, "b/main.c": threadsMain, "b/other.c": "__thread int other = 5, another = 6;\n", "b/unit.c": head + threadsFix,
+		"a/main.c": threadsMain, "a/other.c": "__thread int other = 5, another = 6, far = 7;\n", "a/unit.c": unit,
+		"a/stub.c": threadsStub, "b/stub.c": threadsStub, "b/main.c": threadsMain, "b/other.c": "__thread int other = 5, another = 6, far = 7;\n", "b/unit.c": head + fix,
 	} {
 		path := filepath.Join(dir, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -247,7 +248,6 @@ func checkThreads(t *testing.T, f Folder) {
 		}
 	}
 	three("before", 0)
-	before := memory(t, p.pid())
 	fother(t, 0, "patch", "-p", p.pid(), f.Patches())
 	three("patched", 1)
 	fother(t, 0, "unpatch", "-p", p.pid())
@@ -255,7 +255,39 @@ func checkThreads(t *testing.T, f Folder) {
 	fother(t, 0, "patch", "-p", p.pid(), f.Patches())
 	three("patched again", 1)
 	fother(t, 0, "unpatch", "-p", p.pid())
-	_ = before
+}
+
+// TestThreadLocalRefused: what running threads have no place for is refused by
+// name, when the patch is made or for the process.
+func TestThreadLocalRefused(t *testing.T) {
+	fixed := "extern __thread int far __attribute__((tls_model(\"initial-exec\")));\nlong answer(int n) { return n + far; }\n"
+	far := strings.Replace(threadsUnit, "extern __thread int other", "extern __thread int far, other", 1)
+	for _, c := range []struct{ name, build, fix, want string }{
+		{"new variable", oneFile, "static __thread int more; long answer(int n) { return n + ++more; }\n", "more: a new thread-local variable"},
+		{"new in a library", linked, "long answer(int n) { static __thread int more; return n + ++more; }\n", "a new thread-local variable"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := makeThreads(t, fmt.Sprintf(c.build, "-O1 -fPIC"), far, c.fix)
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("error %v, want %q", err, c.want)
+			}
+		})
+	}
+	t.Run("elsewhere in each thread", func(t *testing.T) {
+		f, err := makeThreads(t, fmt.Sprintf(opened, "-O1 -fPIC"), far, fixed)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := ask(t, filepath.Join(f.Original(), "case"))
+		p.answer("1")
+		before := memory(t, p.pid())
+		out := fother(t, 1, "patch", "-p", p.pid(), f.Patches())
+		if !strings.Contains(out, `symbol "far"`) || !strings.Contains(out, "each thread has elsewhere") {
+			t.Errorf("the refusal is\n%s", out)
+		}
+		sameMemory(t, before, memory(t, p.pid()))
+		p.answer("2")
+	})
 }
 
 // threadsJob asks the two builds in each folder below its own, and a process
@@ -326,7 +358,7 @@ func TestThreadLocalOnAArch64(t *testing.T) {
 	}
 	for _, c := range shapes {
 		build := strings.ReplaceAll(fmt.Sprintf(c.build, "-fno-section-anchors "+c.flags), "cc -Wl", "aarch64-linux-gnu-gcc -Wl")
-		f, err := makeThreads(t, build)
+		f, err := makeThreads(t, build, threadsUnit, threadsFix)
 		if err != nil {
 			t.Fatalf("%s: %v", c.name, err)
 		}
