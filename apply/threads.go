@@ -41,7 +41,9 @@ func (p *Process) threadResolver(self *object) kpack.ThreadResolver {
 			if err != nil {
 				return at, err
 			}
-			at.Static, at.TP = true, int64(v)-t.Offset
+			if v != 0 { // else the dynamic linker has not come to it yet
+				at.Static, at.TP = true, int64(v)-t.Offset
+			}
 		}
 		if at.Module != 0 && at.Static {
 			return at, nil

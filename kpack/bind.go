@@ -10,6 +10,27 @@ import (
 	"github.com/fother/fother/specs"
 )
 
+// bindAny returns the patch's symbol for symbol i of a unit's object.
+func (b *builder) bindAny(um *unitMerge, i int, h howto) (int, error) {
+	s := um.symbols[i]
+	switch {
+	case h.tls != tlsNone && s.Type != elf.STT_TLS:
+		return 0, errNotThread
+	case h.tls != tlsNone:
+		return b.bindThread(um, i, h)
+	case s.Type == elf.STT_TLS:
+		return 0, errThreadPlain
+	}
+	return b.bind(um, i, h)
+}
+
+func tlsHint(s elfobj.Symbol) string {
+	if s.Type == elf.STT_TLS {
+		return " (thread-local storage)"
+	}
+	return ""
+}
+
 // bind returns the patch's symbol for symbol i of a unit's object, as seen by
 // a relocation of the given type.
 func (b *builder) bind(um *unitMerge, i int, h howto) (int, error) {

@@ -269,27 +269,6 @@ func (b *builder) relocs(um *unitMerge) (reasons []error) {
 	return reasons
 }
 
-// bindAny returns the patch's symbol for symbol i of a unit's object.
-func (b *builder) bindAny(um *unitMerge, i int, h howto) (int, error) {
-	s := um.symbols[i]
-	switch {
-	case h.tls != tlsNone && s.Type != elf.STT_TLS:
-		return 0, errNotThread
-	case h.tls != tlsNone:
-		return b.bindThread(um, i, h)
-	case s.Type == elf.STT_TLS:
-		return 0, errThreadPlain
-	}
-	return b.bind(um, i, h)
-}
-
-func tlsHint(s elfobj.Symbol) string {
-	if s.Type == elf.STT_TLS {
-		return " (thread-local storage)"
-	}
-	return ""
-}
-
 // moved refuses what is new in its unit, but has the name of something that
 // another unit of the original defines: unchanged code would go on using that.
 func (b *builder) moved() (reasons []error) {
