@@ -249,7 +249,7 @@ func headerSize(patch *kpack.Patch, o *object) uint64 {
 
 // link makes image and record for memory at base.
 func (s *step) link(p *Process, base specs.Addr) error {
-	image, err := s.patch.Link(s.layout, base, s.object.image.Bias, p.resolver(s.object))
+	image, err := s.patch.Link(s.layout, base, s.object.image.Bias, p.resolver(s.object), p.threadResolver(s.object))
 	if err != nil {
 		return err
 	}

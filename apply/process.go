@@ -155,8 +155,8 @@ func (p *Process) order() {
 	}
 	if exe := p.executable(); exe != nil {
 		rank[exe] = -1
-		for i, at := range p.linkMap(exe) {
-			if o := p.objectAt(at); o != nil && rank[o] >= maxObjects {
+		for i, node := range p.linkMap(exe) {
+			if o := p.objectAt(node.dynamic); o != nil && rank[o] >= maxObjects {
 				rank[o] = i
 			}
 		}
@@ -208,10 +208,21 @@ func (p *Process) executable() *object {
 	return nil
 }
 
-// linkMap returns the addresses of the dynamic sections of all objects, in the
-// dynamic linker's order: DT_DEBUG leads to struct r_debug, that to the list of
+// linkMapNode is an entry of the dynamic linker's list: its own address, and
+// that of the object's dynamic section.
+type linkMapNode struct{ addr, dynamic specs.Addr }
+
+// linkMapNodes returns the list, or nil if there is none.
+func (p *Process) linkMapNodes() []linkMapNode {
+	if exe := p.executable(); exe != nil {
+		return p.linkMap(exe)
+	}
+	return nil
+}
+
+// linkMap returns the dynamic linker's list of all objects, in its order: DT_DEBUG leads to struct r_debug, that to the list of
 // struct link_map. Source: link.h.
-func (p *Process) linkMap(exe *object) []specs.Addr {
+func (p *Process) linkMap(exe *object) []linkMapNode {
 	const bound = 4096
 	var debug specs.Addr
 	for _, s := range exe.image.Segments {
@@ -228,14 +239,14 @@ func (p *Process) linkMap(exe *object) []specs.Addr {
 			}
 		}
 	}
-	var order []specs.Addr
+	var order []linkMapNode
 	var node [40]byte
 	if debug == 0 || readFull(p.mem, debug, node[:16]) != nil {
 		return nil
 	}
 	next := binary.LittleEndian.Uint64(node[8:])
 	for next != 0 && len(order) < bound && readFull(p.mem, specs.Addr(next), node[:]) == nil {
-		order = append(order, specs.Addr(binary.LittleEndian.Uint64(node[16:])))
+		order = append(order, linkMapNode{specs.Addr(next), specs.Addr(binary.LittleEndian.Uint64(node[16:]))})
 		next = binary.LittleEndian.Uint64(node[24:])
 	}
 	return order

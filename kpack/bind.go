@@ -10,6 +10,27 @@ import (
 	"github.com/fother/fother/specs"
 )
 
+// bindAny returns the patch's symbol for symbol i of a unit's object.
+func (b *builder) bindAny(um *unitMerge, i int, h howto) (int, error) {
+	s := um.symbols[i]
+	switch {
+	case h.tls != tlsNone && s.Type != elf.STT_TLS:
+		return 0, errNotThread
+	case h.tls != tlsNone:
+		return b.bindThread(um, i, h)
+	case s.Type == elf.STT_TLS:
+		return 0, errThreadPlain
+	}
+	return b.bind(um, i, h)
+}
+
+func tlsHint(s elfobj.Symbol) string {
+	if s.Type == elf.STT_TLS {
+		return " (thread-local storage)"
+	}
+	return ""
+}
+
 // bind returns the patch's symbol for symbol i of a unit's object, as seen by
 // a relocation of the given type.
 func (b *builder) bind(um *unitMerge, i int, h howto) (int, error) {
@@ -119,7 +140,7 @@ func (b *builder) originalSymbol(name string, s elfobj.Symbol) (Symbol, error) {
 	image := b.patch.Target.Image
 	switch {
 	case s.Type == elf.STT_TLS:
-		return Symbol{}, errThreadLocal
+		return Symbol{}, errThreadPlain
 	case s.Type == elf.STT_GNU_IFUNC:
 		return Symbol{}, errors.New("is an indirect function of the target itself, which is not supported yet")
 	case s.Section == elf.SHN_ABS && !s.Extended, specs.VAddr(s.Value) < image.Lo, specs.VAddr(s.Value) > image.Hi:
@@ -127,8 +148,6 @@ func (b *builder) originalSymbol(name string, s elfobj.Symbol) (Symbol, error) {
 	}
 	return Symbol{Name: name, Binding: Original, Value: s.Value, Size: s.Size, Func: s.Type == elf.STT_FUNC}, nil
 }
-
-var errThreadLocal = errors.New("thread-local storage is not supported yet")
 
 // carriedSuffix ends the names of carried symbols (package differ, Suffix).
 const carriedSuffix = ".kpatch"
@@ -175,7 +194,7 @@ func (b *builder) imported(x *symbolIndex, name string, h howto) (Symbol, error)
 		return Symbol{}, errors.New("is neither in the original nor an import of the patched build; does the fix add a file or a library?")
 	}
 	if s.Type == elf.STT_TLS {
-		return Symbol{}, errThreadLocal
+		return Symbol{}, errThreadPlain
 	}
 	if x.ambiguous[name] {
 		return Symbol{}, errors.New("is imported in several versions")

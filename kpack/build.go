@@ -104,6 +104,8 @@ type outsideKey struct {
 	unit int // 0 for global symbols, else the unit's number from 1 on
 	name string
 	plt  bool // its canonical PLT entry
+	// thread is set for references to thread-local storage.
+	thread bool
 }
 
 // unitMerge remembers where the pieces of a unit's object went.
@@ -237,18 +239,27 @@ func (b *builder) relocs(um *unitMerge) (reasons []error) {
 			if r.Symbol < 0 || r.Symbol >= len(um.symbols) {
 				return append(reasons, fmt.Errorf("%s: relocation at %#x names symbol %d of %d", um.unit.Name, r.Offset, r.Symbol, len(um.symbols)))
 			}
+		}
+		to := &b.patch.Sections[at.section]
+		if to.Kind != BSS {
+			var bad []error
+			if relocs, bad = b.relaxThreads(um, to.Data[at.offset:], relocs); bad != nil {
+				reasons = append(reasons, bad...)
+				continue
+			}
+		}
+		for _, r := range relocs {
 			name := um.symbols[r.Symbol].Name
 			h, ok := b.machine.relocs[r.Type]
 			if !ok {
 				refuse(name, fmt.Errorf("%s is not supported%s", b.machine.relocName(r.Type), tlsHint(um.symbols[r.Symbol])))
 				continue
 			}
-			symbol, err := b.bind(um, r.Symbol, h)
+			symbol, err := b.bindAny(um, r.Symbol, h)
 			if err != nil {
 				refuse(name, err)
 				continue
 			}
-			to := &b.patch.Sections[at.section]
 			to.Relocs = append(to.Relocs, Reloc{Offset: at.offset + r.Offset, Type: r.Type, Symbol: symbol, Addend: r.Addend})
 		}
 	}
@@ -256,13 +267,6 @@ func (b *builder) relocs(um *unitMerge) (reasons []error) {
 		slices.SortStableFunc(b.patch.Sections[i].Relocs, func(x, y Reloc) int { return cmp.Compare(x.Offset, y.Offset) })
 	}
 	return reasons
-}
-
-func tlsHint(s elfobj.Symbol) string {
-	if s.Type == elf.STT_TLS {
-		return " (thread-local storage)"
-	}
-	return ""
 }
 
 // moved refuses what is new in its unit, but has the name of something that

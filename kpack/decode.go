@@ -59,7 +59,7 @@ func Decode(data []byte) (*Patch, error) {
 
 func decode(f *elfobj.File, data []byte) (*Patch, error) {
 	d := &decoder{file: f, data: data, patch: &Patch{Arch: f.Arch}}
-	for _, step := range []func() error{d.notes, d.sections, d.symbols, d.imports, d.relocs, d.functions} {
+	for _, step := range []func() error{d.notes, d.sections, d.symbols, d.imports, d.threads, d.relocs, d.functions} {
 		if err := step(); err != nil {
 			return nil, err
 		}
@@ -74,6 +74,7 @@ type decoder struct {
 	patch    *Patch
 	section  map[int]int // ELF section index -> index in Patch.Sections
 	original int         // ELF section index of .kpatch.original
+	block    int         // that of .kpatch.tls, or 0
 	elf      []elfobj.Symbol
 }
 
@@ -149,6 +150,9 @@ func (d *decoder) sections() error {
 		if s.Name == sectionOriginal {
 			d.original = i
 		}
+		if s.Name == sectionTLS && s.Flags&elf.SHF_ALLOC == 0 {
+			d.block, d.patch.Target.Threads = i, s.Size
+		}
 		if s.Flags&elf.SHF_ALLOC == 0 {
 			continue
 		}
@@ -196,7 +200,12 @@ func (d *decoder) symbols() error {
 		switch {
 		case !s.Defined():
 			out.Binding = Imported
-		case ok && i == d.original:
+		case ok && i == d.block && d.block != 0 && s.Type == elf.STT_TLS:
+			out.Binding = Original
+			if s.Value > d.patch.Target.Threads || s.Value > maxMemory {
+				return fmt.Errorf("symbol %q: offset %#x is outside the target's thread-local storage", s.Name, s.Value)
+			}
+		case ok && i == d.original && s.Type != elf.STT_TLS:
 			out.Binding = Original
 			if v := specs.VAddr(s.Value); v < d.patch.Target.Image.Lo || v > d.patch.Target.Image.Hi {
 				return fmt.Errorf("symbol %q: address %v is outside the target", s.Name, v)
@@ -271,6 +280,9 @@ func (d *decoder) relocs() error {
 			size := uint64(h.size)
 			if !ok || s.Kind == BSS || size > s.Size || r.Offset > s.Size-size || r.Symbol <= 0 || r.Symbol > len(d.patch.Symbols) {
 				return fmt.Errorf("section %s: relocation at %#x: type %d, symbol %d", s.Name, r.Offset, r.Type, r.Symbol)
+			}
+			if err := checkThread(d.patch.Symbols[r.Symbol-1], h); err != nil {
+				return fmt.Errorf("section %s: relocation at %#x: symbol %q: %w", s.Name, r.Offset, d.patch.Symbols[r.Symbol-1].Name, err)
 			}
 			s.Relocs = append(s.Relocs, Reloc{Offset: r.Offset, Type: r.Type, Symbol: r.Symbol - 1, Addend: r.Addend})
 		}

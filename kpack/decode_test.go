@@ -197,7 +197,7 @@ func BenchmarkLink(b *testing.B) {
 	const bias = 0x555500000000
 	resolve := func(Symbol) (specs.Addr, bool, error) { return 0x7fff00001000, true, nil }
 	for b.Loop() {
-		if _, err := p.Link(l, bias+0x1000000, bias, resolve); err != nil {
+		if _, err := p.Link(l, bias+0x1000000, bias, resolve, nil); err != nil {
 			b.Fatal(err)
 		}
 	}

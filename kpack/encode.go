@@ -60,10 +60,18 @@ func (p *Patch) Encode() ([]byte, error) {
 		w.carried(s)
 	}
 	original := w.add(elf.Section64{Type: uint32(elf.SHT_NOBITS), Size: uint64(p.Target.Image.Hi), Addralign: 1}, sectionOriginal, nil)
-	if err := w.symbolTable(p, original); err != nil {
+	block := 0
+	if p.Target.Threads != 0 {
+		block = w.add(elf.Section64{Type: uint32(elf.SHT_NOBITS), Flags: uint64(elf.SHF_TLS), Size: p.Target.Threads, Addralign: 1}, sectionTLS, nil)
+	}
+	if err := w.symbolTable(p, original, block); err != nil {
 		return nil, err
 	}
+	threads := p.threadTable()
 	symtab := len(w.sections) + len(p.withRelocs()) + 4
+	if threads != nil {
+		symtab++
+	}
 	for _, i := range p.withRelocs() {
 		w.relocs(p.Sections[i], i+1, symtab)
 	}
@@ -71,6 +79,9 @@ func (p *Patch) Encode() ([]byte, error) {
 	note := w.add(elf.Section64{Type: uint32(elf.SHT_NOTE), Addralign: 4}, sectionNote, notes)
 	w.add(elf.Section64{Type: uint32(elf.SHT_PROGBITS), Addralign: 8, Entsize: functionSize}, sectionFunctions, p.functionTable())
 	w.add(elf.Section64{Type: uint32(elf.SHT_PROGBITS), Addralign: 8, Entsize: importSize}, sectionImports, p.importTable(w))
+	if threads != nil {
+		w.add(elf.Section64{Type: uint32(elf.SHT_PROGBITS), Addralign: 8, Entsize: threadSize}, sectionThreads, threads)
+	}
 	meta, err := json.Marshal(metadata{Target: p.Target.Name, Meta: p.Meta, Functions: p.Functions})
 	if err != nil {
 		return nil, err
@@ -231,14 +242,18 @@ func (w *elfWriter) relocs(s Section, target, symtab int) {
 }
 
 // symbolTable fills the symbols: carried and original ones are local, imports
-// are undefined and global, as the gABI asks of a relocatable file.
-func (w *elfWriter) symbolTable(p *Patch, original int) error {
+// are undefined and global, as the gABI asks of a relocatable file. original and
+// block are the sections of those of the target.
+func (w *elfWriter) symbolTable(p *Patch, original, block int) error {
 	imports := false
 	for _, s := range p.Symbols {
 		bind, section := elf.STB_LOCAL, s.Section+1
 		switch s.Binding {
 		case Original:
 			section = original
+			if s.Thread != nil {
+				section = block
+			}
 		case Imported:
 			bind, section, imports = elf.STB_GLOBAL, int(elf.SHN_UNDEF), true
 		}
@@ -251,6 +266,9 @@ func (w *elfWriter) symbolTable(p *Patch, original int) error {
 		typ := elf.STT_NOTYPE
 		if s.Func {
 			typ = elf.STT_FUNC
+		}
+		if s.Thread != nil {
+			typ = elf.STT_TLS
 		}
 		w.symbols = append(w.symbols, elf.Sym64{
 			Name: w.strings.add(s.Name), Info: elf.ST_INFO(bind, typ), Shndx: uint16(section), Value: s.Value, Size: s.Size,

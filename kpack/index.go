@@ -3,6 +3,7 @@ package kpack
 import (
 	"debug/elf"
 	"errors"
+	"slices"
 	"strings"
 
 	"github.com/fother/fother/kpack/elfobj"
@@ -30,6 +31,8 @@ type symbolIndex struct {
 	// the names that it looks up for the file's own references.
 	slots map[string]slot
 	bound map[string]bool
+	// threads are those of thread-local symbols.
+	threads tlsIndex
 	// lazy is set if JUMP_SLOT entries may be bound at the first call.
 	lazy, pie bool
 }
@@ -129,6 +132,9 @@ func (x *symbolIndex) readDynamic(m *machine) error {
 	if err != nil {
 		return err
 	}
+	x.readThreads(slices.DeleteFunc(slices.Clone(relocs), func(r elfobj.Reloc) bool {
+		return r.Symbol < 0 || r.Symbol > 0 && (r.Symbol >= len(syms) || chosen[syms[r.Symbol].Name] != r.Symbol)
+	}), syms, m)
 	for _, r := range relocs {
 		if r.Symbol <= 0 || r.Symbol >= len(syms) || chosen[syms[r.Symbol].Name] != r.Symbol {
 			continue

@@ -221,7 +221,7 @@ func TestLinkWithinReach(t *testing.T) {
 			}
 			const bias = 0x555500000000
 			resolve := func(s Symbol) (specs.Addr, bool, error) { return 0x7fff00001000, s.Name == "strchr", nil }
-			im, err := p.Link(l, bias+0x1000000, bias, resolve)
+			im, err := p.Link(l, bias+0x1000000, bias, resolve, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -231,7 +231,7 @@ func TestLinkWithinReach(t *testing.T) {
 			if !bytes.Equal(im.ROData[:100], make([]byte, 100)) {
 				t.Error("the header is not left alone")
 			}
-			if _, err := p.Link(l, bias+1<<40, bias, resolve); err == nil || !strings.Contains(err.Error(), "does not fit") {
+			if _, err := p.Link(l, bias+1<<40, bias, resolve, nil); err == nil || !strings.Contains(err.Error(), "does not fit") {
 				t.Errorf("linked a terabyte away: %v", err)
 			}
 		})

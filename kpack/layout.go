@@ -2,6 +2,7 @@ package kpack
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/fother/fother/specs"
 )
@@ -26,6 +27,8 @@ type Layout struct {
 	// executables that are not position independent holds addresses in 31 bits.
 	Limit specs.Addr
 
+	// resolver is the offset of the code of the patch's own TLS descriptors.
+	resolver uint64
 	sections []uint64 // offset of each section from the base
 	symbols  []extras
 }
@@ -41,6 +44,10 @@ type extras struct {
 	stub  uint64 // jump through a slot, in Text
 	thunk uint64 // ifunc resolver call, in Text
 	slot  uint64 // what the thunk fills, in Data
+
+	offset     uint64 // offset from the thread pointer, in ROData
+	pair       uint64 // of words for __tls_get_addr, in ROData
+	descriptor uint64 // TLS descriptor, in ROData
 }
 
 // maxMemory bounds the memory of one patch, in bytes.
@@ -90,6 +97,9 @@ func (p *Patch) Layout(page, header uint64) (Layout, error) {
 	}
 	err = region(&l.ROData, []Kind{ROData}, func() {
 		place(func(w want) bool { return w.got }, func(e *extras) *uint64 { return &e.got }, 8)
+		place(func(w want) bool { return w.offset }, func(e *extras) *uint64 { return &e.offset }, 8)
+		place(func(w want) bool { return w.pair }, func(e *extras) *uint64 { return &e.pair }, 16)
+		place(func(w want) bool { return w.descriptor }, func(e *extras) *uint64 { return &e.descriptor }, 16)
 	})
 	if err != nil {
 		return Layout{}, err
@@ -98,6 +108,10 @@ func (p *Patch) Layout(page, header uint64) (Layout, error) {
 	err = region(&l.Text, []Kind{Text}, func() {
 		place(func(w want) bool { return w.stub }, func(e *extras) *uint64 { return &e.stub }, m.stubSize)
 		place(func(w want) bool { return w.thunk }, func(e *extras) *uint64 { return &e.thunk }, m.thunkSize)
+		if slices.ContainsFunc(need, func(w want) bool { return w.descriptor }) {
+			l.resolver = at
+			at += uint64(len(m.tls.resolver))
+		}
 	})
 	if err != nil {
 		return Layout{}, err
@@ -114,7 +128,7 @@ func (p *Patch) Layout(page, header uint64) (Layout, error) {
 }
 
 // want says which extras a symbol needs.
-type want struct{ got, stub, thunk bool }
+type want struct{ got, stub, thunk, offset, pair, descriptor bool }
 
 // needs returns what each symbol needs, from how relocations refer to it.
 func (p *Patch) needs(m *machine) []want {
@@ -122,6 +136,10 @@ func (p *Patch) needs(m *machine) []want {
 	for _, s := range p.Sections {
 		for _, r := range s.Relocs {
 			sym, w, h := &p.Symbols[r.Symbol], &need[r.Symbol], m.relocs[r.Type]
+			if sym.Thread != nil {
+				w.thread(*sym.Thread, h)
+				continue
+			}
 			if h.got && !(sym.Binding == Imported && sym.Import.Slot != 0 && !sym.Import.Lazy) {
 				w.got = true
 			}

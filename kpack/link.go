@@ -26,14 +26,15 @@ type Resolver func(sym Symbol) (addr specs.Addr, ifunc bool, err error)
 
 // Link relocates the patch for base, the run-time address of its memory (a
 // multiple of the page size), in a process that has the target loaded with the
-// given bias. l is the patch's layout.
-func (p *Patch) Link(l Layout, base specs.Addr, bias specs.Bias, resolve Resolver) (*Image, error) {
+// given bias. l is the patch's layout. threads is not called for patches without
+// thread-local symbols.
+func (p *Patch) Link(l Layout, base specs.Addr, bias specs.Bias, resolve Resolver, threads ThreadResolver) (*Image, error) {
 	m, err := machineOf(p.Arch)
 	if err != nil {
 		return nil, err
 	}
 	k := &linker{
-		patch: p, machine: m, layout: l, base: base, bias: bias, resolve: resolve,
+		patch: p, machine: m, layout: l, base: base, bias: bias, resolve: resolve, threads: threads,
 		memory:   make([]byte, l.Size),
 		resolved: make([]resolution, len(p.Symbols)),
 	}
@@ -65,6 +66,7 @@ type linker struct {
 	base     specs.Addr
 	bias     specs.Bias
 	resolve  Resolver
+	threads  ThreadResolver
 	memory   []byte
 	resolved []resolution
 }
@@ -118,6 +120,9 @@ func (k *linker) lookup(i int) (resolution, error) {
 // extras fills in what the layout gave symbol i.
 func (k *linker) extras(i int) error {
 	s, x := k.patch.Symbols[i], k.layout.symbols[i]
+	if s.Thread != nil {
+		return k.thread(s, x)
+	}
 	at := func(off uint64) specs.Addr { return k.base + specs.Addr(off) }
 	if x.got != 0 {
 		addr, err := k.address(i)
@@ -176,6 +181,8 @@ func (k *linker) relocate(i int) error {
 func (k *linker) target(h howto, i int) (specs.Addr, error) {
 	s, x := k.patch.Symbols[i], k.layout.symbols[i]
 	switch {
+	case s.Thread != nil:
+		return k.threadTarget(h, s, x)
 	case h.got && x.got != 0:
 		return k.base + specs.Addr(x.got), nil
 	case h.got:

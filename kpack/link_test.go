@@ -140,7 +140,7 @@ func TestLinkAsLd(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			im, err := p.Link(l, base, 0, nil)
+			im, err := p.Link(l, base, 0, nil, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -314,7 +314,7 @@ func TestLinkRuns(t *testing.T) {
 	im, err := p.Link(l, base, 0, func(s Symbol) (specs.Addr, bool, error) {
 		asked++
 		return specs.Addr(x.globals["resolver"].Value), true, nil
-	})
+	}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -183,7 +183,7 @@ func (p *placement) findReferences() error {
 			if _, global := p.index.globals[to.Name]; global && to.Bind != elf.STB_LOCAL {
 				continue // a library may refer to it by its PLT, and it is found by its name
 			}
-			if h, ok := p.machine.relocs[r.Type]; ok && !h.got {
+			if h, ok := p.machine.relocs[r.Type]; ok && !h.got && h.tls == tlsNone {
 				p.references[to.Section] = append(p.references[to.Section], reference{at + specs.VAddr(r.Offset), h, to.Value, r.Addend})
 			}
 		}
@@ -316,6 +316,10 @@ func (p *placement) sameBytes(section elf.SectionIndex, at specs.VAddr) (bool, e
 	data, err := s.Data()
 	if err != nil {
 		return false, err
+	}
+	if s.Flags&elf.SHF_TLS != 0 { // at is an offset in the block
+		block, _ := p.index.segment()
+		at += specs.VAddr(block.Vaddr)
 	}
 	linked, err := p.index.file.ReadAt(at, uint64(len(data)))
 	if err != nil {

@@ -15,6 +15,7 @@ type machine struct {
 	relocName func(typ uint32) string
 	// globDat and jumpSlot are the dynamic relocation types of GOT entries.
 	globDat, jumpSlot uint32
+	tls               tlsMachine
 	// relaxed returns how many bytes before and after a relocated field the
 	// linker may have changed too.
 	relaxed func(typ uint32) (before, after int)
@@ -62,12 +63,29 @@ const (
 	valuePage              // Page(S + A) - Page(P), pages of 4 KiB
 )
 
+// threadUse says what S is in a relocation for thread-local storage.
+type threadUse int
+
+const (
+	tlsNone       threadUse = iota
+	tlsDirect               // the symbol's distance from the thread pointer (local exec)
+	tlsInBlock              // the symbol's offset in its block
+	tlsInitial              // the address of a GOT entry that holds the distance (initial exec)
+	tlsGeneral              // the address of the symbol's pair of GOT entries (general dynamic)
+	tlsLocal                // that of the pair for the target's block (local dynamic)
+	tlsDescriptor           // that of the symbol's TLS descriptor
+
+	tlsEntry = tlsInitial // the first of those that are the address of an entry
+)
+
 // howto describes one relocation type.
 type howto struct {
 	name  string
 	size  int // bytes of the field
 	value value
 	got   bool // S is the GOT entry's address
+	// tls is set if the symbol has to be thread-local; else it must not be.
+	tls threadUse
 	// branch relocations may go to a stub when the symbol is an imported
 	// function; those of calls and jumps only can refer to nothing else.
 	branch, call bool

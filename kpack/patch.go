@@ -25,6 +25,9 @@ type Target struct {
 	// Image is the range of link-time addresses that its PT_LOAD segments
 	// take up.
 	Image specs.Range[specs.VAddr]
+	// Threads is the size in bytes of its block of thread-local storage
+	// (PT_TLS), or 0 if the patch refers to nothing there.
+	Threads uint64
 }
 
 // Meta is what a patch says about itself. Nothing in it changes how the patch
@@ -96,6 +99,9 @@ type Symbol struct {
 	Size    uint64 // bytes, 0 if not known
 	Func    bool   // STT_FUNC
 	Import  *Import
+	// Thread is set for thread-local symbols (STT_TLS). The Value of one of the
+	// target is then an offset in its block.
+	Thread *ThreadLocal
 }
 
 // Import says how the dynamic linker would find a symbol.

@@ -12,7 +12,7 @@ import (
 // small code model.
 var machineAArch64 = &machine{
 	arch: arch.AArch64,
-	relocs: map[uint32]howto{
+	relocs: addTLSAArch64(map[uint32]howto{
 		uint32(elf.R_AARCH64_ABS64):               {name: "R_AARCH64_ABS64", size: 8, put: put64},
 		uint32(elf.R_AARCH64_PREL64):              {name: "R_AARCH64_PREL64", size: 8, value: valueRel, put: put64},
 		uint32(elf.R_AARCH64_PREL32):              {name: "R_AARCH64_PREL32", size: 4, value: valueRel, put: putS32},
@@ -31,7 +31,8 @@ var machineAArch64 = &machine{
 		uint32(elf.R_AARCH64_LDST64_ABS_LO12_NC):  {name: "R_AARCH64_LDST64_ABS_LO12_NC", size: 4, put: lo12(3)},
 		uint32(elf.R_AARCH64_LDST128_ABS_LO12_NC): {name: "R_AARCH64_LDST128_ABS_LO12_NC", size: 4, put: lo12(4)},
 		uint32(elf.R_AARCH64_LD64_GOT_LO12_NC):    {name: "R_AARCH64_LD64_GOT_LO12_NC", size: 4, got: true, put: lo12(3)},
-	},
+	}),
+	tls:       tlsAArch64,
 	relocName: func(typ uint32) string { return elf.R_AARCH64(typ).String() },
 	globDat:   uint32(elf.R_AARCH64_GLOB_DAT),
 	jumpSlot:  uint32(elf.R_AARCH64_JUMP_SLOT),

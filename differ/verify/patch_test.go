@@ -30,6 +30,8 @@ func linked(t testing.TB, p *kpack.Patch) verify.Patch {
 		}
 		out.Imports[specs.VAddr(pretend)] = name
 		return pretend, false, nil
+	}, func(s kpack.Symbol) (kpack.ThreadPlace, error) {
+		return kpack.ThreadPlace{Module: 1, Offset: s.Value}, nil
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -29,6 +29,9 @@ type Arch struct {
 	// address. A patch's memory lies within this distance of all of its
 	// target's code and data.
 	JumpReach uint64
+	// ThreadsBelow is set if the static TLS blocks of a thread lie below its
+	// thread pointer (variant II), not above.
+	ThreadsBelow bool
 	// PageSizes are the page sizes that its kernels use, in bytes.
 	PageSizes []uint64
 }
@@ -38,7 +41,7 @@ func (a *Arch) String() string { return a.Name }
 // X86_64 is the AMD64 architecture. Source: System V psABI for x86-64.
 var X86_64 = &Arch{
 	Name: "x86_64", GoName: "amd64", Machine: elf.EM_X86_64, Tuple: "x86_64-linux-gnu",
-	MinInsn: 1, JumpSize: 5, JumpReach: 1<<31 - 1<<20, PageSizes: []uint64{4 << 10},
+	MinInsn: 1, JumpSize: 5, JumpReach: 1<<31 - 1<<20, ThreadsBelow: true, PageSizes: []uint64{4 << 10},
 }
 
 // AArch64 is the 64-bit state of Armv8-A. Source: AAELF64, Arm ARM C6.2.26 (B).

@@ -157,6 +157,9 @@ func verifyLink(p *kpack.Patch, page uint64) error {
 	end := bias.Addr(p.Target.Image.Hi)
 	base := (end + specs.Addr(page)) &^ specs.Addr(page-1)
 	resolve := func(kpack.Symbol) (specs.Addr, bool, error) { return end, false, nil }
-	_, err = p.Link(l, base, bias, resolve)
+	threads := func(s kpack.Symbol) (kpack.ThreadPlace, error) {
+		return kpack.ThreadPlace{Module: 1, Offset: s.Value, Static: true}, nil
+	}
+	_, err = p.Link(l, base, bias, resolve, threads)
 	return err
 }
