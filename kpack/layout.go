@@ -28,6 +28,9 @@ type Layout struct {
 
 	sections []uint64 // offset of each section from the base
 	symbols  []extras
+	// finder is in Text, frameHeader in ROData: offsets from the base, 0 for
+	// none.
+	finder, frameHeader uint64
 }
 
 // Offset returns where section i of the patch lies, in bytes from the base of
@@ -68,6 +71,9 @@ func (p *Patch) Layout(page, header uint64) (Layout, error) {
 					at = alignUp(at, s.Align)
 					l.sections[i] = at
 					at += s.Size
+					if s.Name == ehFrame {
+						at += 4 // zeros end the list
+					}
 				}
 			}
 		}
@@ -90,6 +96,10 @@ func (p *Patch) Layout(page, header uint64) (Layout, error) {
 	}
 	err = region(&l.ROData, []Kind{ROData}, func() {
 		place(func(w want) bool { return w.got }, func(e *extras) *uint64 { return &e.got }, 8)
+		if m.finderSize > 0 && p.frames() >= 0 {
+			l.frameHeader = alignUp(at, 8)
+			at = l.frameHeader + finderHeader + finderCell
+		}
 	})
 	if err != nil {
 		return Layout{}, err
@@ -98,6 +108,10 @@ func (p *Patch) Layout(page, header uint64) (Layout, error) {
 	err = region(&l.Text, []Kind{Text}, func() {
 		place(func(w want) bool { return w.stub }, func(e *extras) *uint64 { return &e.stub }, m.stubSize)
 		place(func(w want) bool { return w.thunk }, func(e *extras) *uint64 { return &e.thunk }, m.thunkSize)
+		if l.frameHeader != 0 {
+			l.finder = alignUp(at, 16)
+			at = l.finder + uint64(m.finderSize)
+		}
 	})
 	if err != nil {
 		return Layout{}, err
