@@ -207,12 +207,25 @@ func (w *writer) statement(y int32, st asm.Stmt) {
 				w.line(direct)
 				return
 			}
+		} else if slot, ok := w.slot(text, name); ok && !own && st.Kind == asm.Insn {
+			w.line(slot)
+			return
 		}
 		w.WriteString(text[at:r.Lo])
 		w.WriteString(to)
 		at = r.Hi
 	}
 	w.line(text[at:])
+}
+
+// slot rewrites an instruction that computes the address of a class's data in
+// another object, as code of executables does it: the linker would have copied
+// the data into the program.
+func (w *writer) slot(text, name string) (string, bool) {
+	if w.b.Dialect.AddressToSlot == nil || classData(name) == "" || w.b.resolve(name).where != asm.Undefined {
+		return "", false
+	}
+	return w.b.Dialect.AddressToSlot(text, name)
 }
 
 // rename returns how the patch writes a reference, and whether the patch

@@ -1,0 +1,107 @@
+package pipeline
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/fother/fother/specs"
+)
+
+// throwing is a program in which threads throw through two functions all the
+// time. What it answers is what came of throwing once more, and "wrong" if a
+// thread ever caught something that was not thrown.
+const throwing = `#include <atomic>
+#include <cstdio>
+#include <thread>
+#include <unistd.h>
+__attribute__((noinline)) int thrower(int n) { if (n) throw n; return n; }
+static std::atomic<int> counts[2], wrong;
+__attribute__((noinline)) int one(int n)
+{
+	return thrower(n) + 1;
+}
+__attribute__((noinline)) int two(int n)
+{
+	return one(n) + 1;
+}
+static int once(int n) { try { return two(n); } catch (int caught) { return -caught; } }
+static void turn()
+{
+	for (;;) {
+		int got = once(5);
+		if (got != -5 && got != -15 && got != -105 && got != -115)
+			wrong++;
+		usleep(300);
+	}
+}
+extern "C" const char *answer(const char *)
+{
+	static bool begun;
+	static char out[64];
+	if (!begun)
+		for (int i = 0; i < 3; i++)
+			std::thread(turn).detach();
+	begun = true;
+	snprintf(out, sizeof out, "%d %d%s", once(0), once(5), wrong ? " wrong" : "");
+	return out;
+}
+`
+
+// newThrowing makes two patches of different series for one program.
+func newThrowing(t *testing.T) (program string, patches [2]string) {
+	t.Helper()
+	p := newProject(t)
+	p.write("src/a.cc", throwing)
+	p.write("src/main.cc", askMain)
+	for i, function := range []string{"one", "two"} {
+		line := strings.Count(throwing[:strings.Index(throwing, function+"(int n)\n")], "\n") + 2
+		was := [...]string{"thrower(n) + 1", "one(n) + 1"}[i]
+		is := [...]string{"thrower(n ? n + 10 : 0) + 11", "one(n ? n + 100 : 0) + 101"}[i]
+		p.write(function+".patch", fmt.Sprintf("--- a/a.cc\n+++ b/a.cc\n@@ -%d,3 +%d,3 @@\n {\n-\treturn %s;\n+\treturn %s;\n }\n", line, line, was, is))
+		s := p.spec
+		s.Name, s.Series, s.Level = function, specs.Series(function), 1
+		s.Patches = []string{filepath.Join(p.dir, function+".patch")}
+		s.Build = []string{"c++ -O2 -fno-ipa-ra -Wl,--build-id -o throwing a.cc main.cc -pthread"}
+		if _, err := Make(t.Context(), s, p.o); err != nil {
+			t.Fatal(err)
+		}
+		program = filepath.Join(FolderOf(s, p.o).Original(), "throwing")
+		patches[i] = FolderOf(s, p.o).Patches()
+	}
+	return program, patches
+}
+
+// TestExceptions: two patches come and go in any order while threads throw
+// through both. The unwinder is told of each for as long as it is there.
+func TestExceptions(t *testing.T) {
+	program, patches := newThrowing(t)
+	files, err := filepath.Glob(filepath.Join(patches[0], "*.kpatch"))
+	if err != nil || len(files) != 1 {
+		t.Fatalf("patches: %v, %v", files, err)
+	}
+	id := strings.TrimSuffix(filepath.Base(files[0]), ".kpatch")
+	a := ask(t, program)
+	expect := func(state, want string) {
+		t.Helper()
+		for range 3 {
+			if got := a.answer(""); got != want {
+				t.Fatalf("%s: answer %q, want %q", state, got, want)
+			}
+		}
+	}
+	expect("before", "2 -5")
+	for range 3 {
+		fother(t, 0, "patch", "-p", a.pid(), patches[0])
+		expect("one", "12 -15")
+		fother(t, 0, "patch", "-p", a.pid(), patches[1])
+		expect("one and two", "112 -115")
+		fother(t, 0, "unpatch", "-p", a.pid(), id+":one")
+		expect("two", "102 -105")
+		fother(t, 0, "patch", "-p", a.pid(), patches[0])
+		expect("two and one", "112 -115")
+		fother(t, 0, "unpatch", "-p", a.pid())
+		expect("reverted", "2 -5")
+	}
+}
