@@ -148,6 +148,7 @@ func (p *Process) carryOut(ctx context.Context, plan *Plan, res *Result, o Optio
 		}
 		return err
 	}
+	p.records = append(p.records, t.ins...)
 	for _, r := range t.ins {
 		res.Applied = append(res.Applied, r.describe())
 	}

@@ -110,6 +110,10 @@ type chain struct {
 	// other.
 	finders map[specs.Addr]finder
 	order   []specs.Addr
+	// foreign is set if something is in the chain that is not known: more
+	// finders may be behind it. tail is what the last known one goes on to.
+	foreign bool
+	tail    specs.Addr
 	undo    []cell
 }
 
@@ -120,7 +124,7 @@ type cell struct{ addr, was specs.Addr }
 // record that has a finder. A GOT entry may still be lazy, then it leads back to
 // its object, or be somebody else's: that one is left alone.
 func (p *Process) readChain(u *unwinders, t *transaction) *chain {
-	c := &chain{p: p, u: u, finders: make(map[specs.Addr]finder)}
+	c := &chain{p: p, u: u, finders: make(map[specs.Addr]finder), tail: u.real}
 	for _, list := range [][]*record{p.records, t.ins, t.keeps, t.unhook} {
 		for _, r := range list {
 			if r.Finder.Entry != 0 {
@@ -135,21 +139,35 @@ func (p *Process) readChain(u *unwinders, t *transaction) *chain {
 		head, err := c.read(s.addr)
 		_, ours := c.finders[head]
 		if err != nil || !ours && head != u.real && !s.object.image.Range.Contains(head) {
+			c.foreign = true
 			continue
 		}
 		c.slots = append(c.slots, s.addr)
-		for at := head; !slices.Contains(c.order, at); {
-			f, ours := c.finders[at]
-			if !ours {
-				break
-			}
-			c.order = append(c.order, at)
-			if at, err = c.read(f.Next); err != nil {
-				break
-			}
+		if ours {
+			c.follow(head)
 		}
 	}
 	return c
+}
+
+// follow goes along the finders from at on.
+func (c *chain) follow(at specs.Addr) {
+	for !slices.Contains(c.order, at) {
+		f, ours := c.finders[at]
+		if !ours {
+			if at != c.u.real {
+				c.foreign, c.tail = true, at
+			}
+			return
+		}
+		c.order = append(c.order, at)
+		next, err := c.read(f.Next)
+		if err != nil {
+			c.foreign = true
+			return
+		}
+		at = next
+	}
 }
 
 func (c *chain) read(a specs.Addr) (specs.Addr, error) {
@@ -201,7 +219,7 @@ func (c *chain) remove(records ...*record) error {
 // link writes the chain from its end, so that at each write all that can be
 // reached is right.
 func (c *chain) link() error {
-	next := c.u.real
+	next := c.tail
 	for _, e := range slices.Backward(c.order) {
 		if err := c.write(c.finders[e].Next, next); err != nil {
 			return err
@@ -246,6 +264,11 @@ func (p *Process) unhook(ctx context.Context, records []*record, res *Result) ([
 	t := &transaction{}
 	if c := p.readChain(u, &transaction{unhook: records}); c != nil {
 		for _, r := range records {
+			if c.foreign && r.Finder.Entry != 0 { // it may be in use in a way that is not seen
+				res.Kept = append(res.Kept, r.describe())
+				records = slices.DeleteFunc(slices.Clone(records), func(o *record) bool { return o == r })
+				continue
+			}
 			if slices.Contains(c.order, r.Finder.Entry) {
 				t.unhook = append(t.unhook, r)
 				t.zones = append(t.zones, goingZones(r, func(*recordedFunction) bool { return false })...)
@@ -260,7 +283,7 @@ func (p *Process) unhook(ctx context.Context, records []*record, res *Result) ([
 		for _, r := range t.unhook {
 			res.Kept = append(res.Kept, r.describe())
 		}
-		return slices.DeleteFunc(records, func(r *record) bool { return slices.Contains(t.unhook, r) }), nil
+		return slices.DeleteFunc(slices.Clone(records), func(r *record) bool { return slices.Contains(t.unhook, r) }), nil
 	}
 	res.Stop.Tries += stop.Tries
 	res.Stop.Sum += stop.Sum

@@ -13,15 +13,15 @@ import (
 // object in memory, in bytes each.
 const maxTables = 64 << 20
 
-// Names reports whether a name is in the object's dynamic string table: one of
-// its symbols, defined or not, may have it.
+// Names reports whether the dynamic string table has a name, or a longer one
+// that ends so: a symbol of the object, defined or not, may have it.
 func (i *Image) Names(name string) (bool, error) {
 	d, err := i.dynamic()
 	if err != nil || d == nil {
 		return false, i.wrap(err)
 	}
 	table, err := i.dynamicTable(d, elf.DT_STRTAB, elf.DT_STRSZ)
-	return bytes.Contains(table, []byte("\x00"+name+"\x00")), i.wrap(err)
+	return bytes.Contains(table, []byte(name+"\x00")), i.wrap(err)
 }
 
 // Slots returns the run-time addresses of the object's GOT entries for a

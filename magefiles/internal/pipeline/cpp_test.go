@@ -105,3 +105,44 @@ func TestExceptions(t *testing.T) {
 		expect("reverted", "2 -5")
 	}
 }
+
+// TestExceptionsLinked: the unwinder is a library's, or linked into the program.
+func TestExceptionsLinked(t *testing.T) {
+	for name, c := range map[string]struct{ build, refused string }{
+		"library":    {build: "c++ -O1 -fPIC -shared -Wl,--build-id -o liba.so a.cc && c++ -Wl,--build-id -o throwing main.cc -L. -la -Wl,-rpath,$(pwd) -Wl,-rpath,'$ORIGIN' -pthread"},
+		"static gcc": {build: "c++ -O1 -static-libgcc -static-libstdc++ -Wl,--build-id -o throwing a.cc main.cc -pthread"},
+		"static":     {build: "c++ -O1 -static -Wl,--build-id -o throwing a.cc main.cc -pthread", refused: "the unwinder is linked in statically"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newProject(t)
+			p.write("src/a.cc", strings.ReplaceAll(throwing, "for (int i = 0; i < 3; i++)", "for (;false;)"))
+			p.write("src/main.cc", askMain)
+			p.write("two.patch", "--- a/a.cc\n+++ b/a.cc\n@@ -26,3 +26,3 @@\n {\n-\treturn one(n) + 1;\n+\treturn one(n ? n + 100 : 0) + 101;\n }\n")
+			s := p.spec
+			s.Name, s.Patches, s.Build = "linked", []string{filepath.Join(p.dir, "two.patch")}, []string{c.build}
+			_, err := Make(t.Context(), s, p.o)
+			if c.refused != "" {
+				if err == nil || !strings.Contains(err.Error(), c.refused) {
+					t.Fatalf("error %v, want %s", err, c.refused)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			f := FolderOf(s, p.o)
+			a := ask(t, filepath.Join(f.Original(), "throwing"))
+			for _, step := range []struct{ command, want string }{{"", "2 -5"}, {"patch", "102 -105"}, {"unpatch", "2 -5"}} {
+				switch step.command {
+				case "patch":
+					fother(t, 0, "patch", "-p", a.pid(), f.Patches())
+				case "unpatch":
+					fother(t, 0, "unpatch", "-p", a.pid())
+				}
+				if got := a.answer(""); got != step.want {
+					t.Errorf("%s: answer %q, want %q", step.command, got, step.want)
+				}
+			}
+		})
+	}
+}
