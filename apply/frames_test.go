@@ -2,6 +2,7 @@ package apply
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"testing"
 
@@ -98,4 +99,17 @@ func TestNoUnwinder(t *testing.T) {
 	if err != nil || len(u.slots) != 0 || len(p.records) != 1 || p.records[0].Finder != (finder{}) {
 		t.Errorf("%+v, %v", u, err)
 	}
+}
+
+// TestUnwinderIsMissing: what throws is not patched where exceptions would not
+// find the new code. A name in the dynamic string table is all that tells it.
+func TestUnwinderIsMissing(t *testing.T) {
+	bin := compile(t, "throws", "-fPIE", "-pie", "-Wl,-rpath,__cxa_throw")
+	r := start(t, bin)
+	before := r.snapshot()
+	_, err := Apply(context.Background(), r.pid, []*kpack.Patch{patchFor(t, bin, "default", 1, "answer")}, Options{})
+	if missing := (*NoUnwinderError)(nil); !errors.As(err, &missing) || missing.Object != bin {
+		t.Errorf("error: %v", err)
+	}
+	before.same(t, r.snapshot())
 }
