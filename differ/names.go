@@ -63,10 +63,10 @@ func withoutLambdas(name string) string {
 	return b.String()
 }
 
-// indirection reports whether gcc made up the object of that name to hold the
-// address of another.
+// indirection reports whether gcc or clang made up the object of that name to
+// hold the address of another.
 func indirection(name string) bool {
-	return strings.HasPrefix(name, "DW.ref.") || strings.HasPrefix(name, ".LDFCM")
+	return strings.HasPrefix(name, "DW.ref.") || strings.HasPrefix(name, ".LDFCM") || strings.HasSuffix(name, ".DW.stub")
 }
 
 // classData returns what of a class a constant is: objects that exist point to

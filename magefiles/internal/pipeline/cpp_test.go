@@ -146,3 +146,42 @@ func TestExceptionsLinked(t *testing.T) {
 		})
 	}
 }
+
+// TestComdatOfAnotherUnit: of an inline function that the units were compiled
+// into differently, the copy that the linker kept is the one that changes.
+func TestComdatOfAnotherUnit(t *testing.T) {
+	p := newProject(t)
+	p.write("src/next.h", "inline __attribute__((noinline)) int next(int x)\n{\n\tstatic int calls;\n\treturn x + ++calls * 10;\n}\n")
+	p.write("src/a.cc", "#include \"next.h\"\nint first(int x) { return next(x); }\n")
+	p.write("src/b.cc", `#include <cstdio>
+#include "next.h"
+int first(int x);
+extern "C" const char *answer(const char *)
+{
+	static char out[64];
+	snprintf(out, sizeof out, "%d %d %d", first(1) % 100, next(2) % 100, &next == 0);
+	return out;
+}
+`)
+	p.write("src/main.cc", askMain)
+	p.write("next.patch", "--- a/next.h\n+++ b/next.h\n@@ -2,4 +2,4 @@\n {\n \tstatic int calls;\n-\treturn x + ++calls * 10;\n+\treturn x * 2 + ++calls * 10;\n }\n")
+	s := p.spec
+	s.Name, s.Patches = "comdat", []string{filepath.Join(p.dir, "next.patch")}
+	s.Build = []string{"c++ -O0 -c a.cc && c++ -O2 -c b.cc && c++ -Wl,--build-id -o comdat a.o b.o main.cc"}
+	if _, err := Make(t.Context(), s, p.o); err != nil {
+		t.Fatal(err)
+	}
+	f := FolderOf(s, p.o)
+	a := ask(t, filepath.Join(f.Original(), "comdat"))
+	for _, step := range []struct{ command, want string }{{"", "21 12 0"}, {"patch", "42 34 0"}, {"unpatch", "61 52 0"}} {
+		switch step.command {
+		case "patch":
+			fother(t, 0, "patch", "-p", a.pid(), f.Patches())
+		case "unpatch":
+			fother(t, 0, "unpatch", "-p", a.pid())
+		}
+		if got := a.answer(""); got != step.want {
+			t.Errorf("%s: answer %q, want %q", step.command, got, step.want)
+		}
+	}
+}
