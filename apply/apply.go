@@ -148,13 +148,14 @@ func (p *Process) carryOut(ctx context.Context, plan *Plan, res *Result, o Optio
 		}
 		return err
 	}
+	p.records = append(p.records, t.ins...)
 	for _, r := range t.ins {
 		res.Applied = append(res.Applied, r.describe())
 	}
 	for _, r := range t.outs {
 		res.Replaced = append(res.Replaced, r.describe())
 	}
-	_, err = p.free(t.outs, &stacks, res)
+	_, err = p.free(ctx, t.outs, &stacks, res)
 	return err
 }
 
@@ -270,7 +271,7 @@ func (p *Process) freeRetired(ctx context.Context, res *Result, o Options) error
 		return err
 	}
 	res.Stop, res.Kept = stop, nil
-	freed, err := p.free(t.outs, &stacks, res)
+	freed, err := p.free(ctx, t.outs, &stacks, res)
 	for _, r := range freed {
 		res.Freed = append(res.Freed, r.describe())
 	}
@@ -297,6 +298,6 @@ func (p *Process) revert(ctx context.Context, t *transaction, res *Result, o Opt
 	for _, r := range t.outs {
 		res.Removed = append(res.Removed, r.describe())
 	}
-	_, err = p.free(t.outs, &stacks, res)
+	_, err = p.free(ctx, t.outs, &stacks, res)
 	return err
 }

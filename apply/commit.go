@@ -27,6 +27,10 @@ type transaction struct {
 	ins, outs, keeps []*record
 	changes          []change
 	zones            []zone
+	// unwinders are told of the frames of ins, and not any more of those of
+	// unhook, which is what a transaction of its own does.
+	unwinders *unwinders
+	unhook    []*record
 }
 
 // leader returns the record whose state decides for all, nil if there is none.
@@ -67,6 +71,9 @@ type commitOptions struct {
 // before, unless the error is about the writing itself, and says so.
 func (p *Process) commit(ctx context.Context, t *transaction, o commitOptions) (Stop, error) {
 	var stop Stop
+	if err := p.watchUnwinders(t); err != nil {
+		return stop, err
+	}
 	err := ptrace.Do(func() error {
 		start := time.Now()
 		g, err := ptrace.Seize(p.PID, ptrace.Options{})
@@ -234,8 +241,8 @@ func (p *Process) switchEntries(t *transaction) error {
 		return err // nothing was written
 	}
 	lead := t.leader()
-	if lead == nil {
-		return nil // it was only to be known that no thread is inside
+	if lead == nil { // it was only to be known that no thread is inside
+		return p.readChain(t.unwinders, t).remove(t.unhook...)
 	}
 	for _, r := range t.ins {
 		if err := p.setState(r, committing, lead.Base); err != nil {
@@ -247,12 +254,16 @@ func (p *Process) switchEntries(t *transaction) error {
 			return err
 		}
 	}
-	err := p.writeAll(t.changes)
+	finders := p.readChain(t.unwinders, t)
+	err := finders.add(slices.Concat(t.ins, t.keeps)...)
+	if err == nil {
+		err = p.writeAll(t.changes)
+	}
 	if err == nil {
 		err = p.compare(t.changes, after)
 	}
 	if err != nil {
-		return p.undo(t, err)
+		return p.undo(t, finders, err)
 	}
 	return p.settle(t, lead)
 }
@@ -312,8 +323,11 @@ func (p *Process) writeAll(changes []change) error {
 
 // undo puts everything back after a write that failed, and says how the
 // process was left.
-func (p *Process) undo(t *transaction, cause error) error {
+func (p *Process) undo(t *transaction, finders *chain, cause error) error {
 	var errs []error
+	if err := finders.restore(); err != nil {
+		errs = append(errs, err)
+	}
 	for _, c := range slices.Backward(t.changes) {
 		if err := p.mem.Write(c.addr, c.before); err != nil {
 			errs = append(errs, err)

@@ -1,6 +1,7 @@
 package apply
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -25,7 +26,16 @@ func (p *Process) referred(records []*record, stacks *stackUses) ([]bool, error)
 	if err != nil {
 		return nil, err
 	}
-	s := &sweep{p: p, records: records, found: found, proven: stacks.proven}
+	s := &sweep{p: p, records: records, found: found, proven: stacks.proven, slots: make(map[specs.Addr]bool)}
+	if slices.ContainsFunc(records, func(r *record) bool { return r.Finder.Entry != 0 }) {
+		u, err := p.findUnwinders()
+		if err != nil {
+			return nil, err
+		}
+		for _, slot := range u.slots {
+			s.slots[slot.addr] = true
+		}
+	}
 	s.pagemap, _ = os.Open(fmt.Sprintf("/proc/%d/pagemap", p.PID)) // without it all pages are read
 	if s.pagemap != nil {
 		defer s.pagemap.Close()
@@ -69,6 +79,8 @@ type sweep struct {
 	// returns into the records in proven.
 	stack  bool
 	proven []*record
+	// slots are words that lead to finders.
+	slots map[specs.Addr]bool
 }
 
 // sweepSize is the size of the pieces that are read, in bytes.
@@ -131,7 +143,7 @@ func (s *sweep) words(a specs.Addr, b []byte) {
 		at := a + specs.Addr(i)
 		for j, r := range s.records {
 			// A patch's pointers into itself keep nothing alive.
-			if m := r.memory(); m.Contains(specs.Addr(w)) && !m.Contains(at) && !s.stale(r, specs.Addr(w)) {
+			if m := r.memory(); m.Contains(specs.Addr(w)) && !m.Contains(at) && !s.slots[at] && !s.stale(r, specs.Addr(w)) {
 				s.found[j] = true
 			}
 		}
@@ -156,7 +168,7 @@ func (s *sweep) stale(r *record, w specs.Addr) bool {
 // free unmaps the memory of records that no entry leads to, as far as nothing
 // refers to it, and returns which it freed. stacks are of a stop since which the code could not be entered,
 // empty if there was none.
-func (p *Process) free(records []*record, stacks *stackUses, res *Result) (freed []*record, err error) {
+func (p *Process) free(ctx context.Context, records []*record, stacks *stackUses, res *Result) (freed []*record, err error) {
 	if len(records) == 0 {
 		return nil, nil
 	}
@@ -171,6 +183,9 @@ func (p *Process) free(records []*record, stacks *stackUses, res *Result) (freed
 		} else {
 			freed = append(freed, r)
 		}
+	}
+	if freed, err = p.unhook(ctx, freed, res); err != nil {
+		return nil, fmt.Errorf("the functions are as they were, but memory is left: %w", err)
 	}
 	held, err := p.unmap(freed)
 	res.Held += held

@@ -27,6 +27,18 @@ func TestToolIsKilled(t *testing.T) {
 	}
 }
 
+// TestToolIsKilledWithUnwinder does it to a process whose unwinder is told of
+// the frames.
+func TestToolIsKilledWithUnwinder(t *testing.T) {
+	r := start(t, unwinding(t), "call", "sleep")
+	before := r.snapshot()
+	killAtRandom(t, r, 25, patchFor(t, unwinding(t), "default", 1, "answer", "other"))
+	if c := chainOf(t, r.pid); len(c.order) != 0 {
+		t.Errorf("%d finders are left", len(c.order))
+	}
+	before.same(t, r.snapshot())
+}
+
 // TestToolIsKilledBetweenLevels: a loop whose calls go on in what was replaced
 // is among what changes.
 func TestToolIsKilledBetweenLevels(t *testing.T) {

@@ -236,7 +236,7 @@ func (plan *Plan) place(p *Process) error {
 // headerSize bounds the size of the step's record before its addresses are
 // known.
 func headerSize(patch *kpack.Patch, o *object) uint64 {
-	const fixed, each, escaped = 1024, 512, 6 // JSON may write 6 bytes for one
+	const fixed, each, escaped = 1152, 512, 6 // JSON may write 6 bytes for one
 	n := len(patch.Meta.Name) + len(patch.Meta.Description) + len(o.Path) + len(patch.Meta.Series)
 	for _, c := range patch.Meta.CVEs {
 		n += len(c) + 4
@@ -253,10 +253,15 @@ func (s *step) link(p *Process, base specs.Addr) error {
 	if err != nil {
 		return err
 	}
+	told, err := s.finderOf(p, image.Finder)
+	if err != nil {
+		return err
+	}
 	l := s.layout
 	r := &record{state: staged, leader: base, recordBody: recordBody{
 		ID: patchID(s.patch), Name: s.patch.Meta.Name, Description: s.patch.Meta.Description, CVEs: s.patch.Meta.CVEs,
 		Time: time.Now().UTC(), Object: s.object.Path, Bias: s.object.image.Bias, Base: base, Size: l.Size,
+		Finder:  told,
 		Regions: [3]region{{l.ROData.Offset, l.ROData.Size}, {l.Text.Offset, l.Text.Size}, {l.Data.Offset, l.Data.Size}},
 	}}
 	for i, sec := range s.patch.Sections {

@@ -29,6 +29,8 @@ type Process struct {
 	objects []*object
 	records []*record
 	damaged []string
+	// unwinders are kept once they were looked for.
+	unwinders *unwinders
 }
 
 // object is one ELF object that is loaded in the process.
@@ -95,6 +97,7 @@ func (p *Process) refresh() error {
 		return fmt.Errorf("process %d: read its memory: %w", p.PID, procError(err))
 	}
 	p.order()
+	p.unwinders = nil
 	p.records, p.damaged, err = findRecords(p.mem, p.maps, p.page)
 	return err
 }

@@ -77,6 +77,9 @@ type recordBody struct {
 	// region; its size is 0 if there is none.
 	Frames region `json:"frames,omitzero"`
 
+	// Finder tells the process's unwinder of the frames.
+	Finder finder `json:"finder,omitzero"`
+
 	Functions []recordedFunction `json:"functions"`
 }
 
@@ -190,6 +193,9 @@ func (r *record) check(base specs.Addr) error {
 		if p.Offset > r.Size || p.Size > r.Size-p.Offset {
 			return errors.New("a region is outside its memory")
 		}
+	}
+	if f := r.Finder; f != (finder{}) && (!r.text().Contains(f.Entry) || !r.part(0).Contains(f.Next) || f.Next&7 != 0) {
+		return errors.New("its finder is not in its memory")
 	}
 	for _, f := range r.Functions {
 		if len(f.Old) != len(f.New) || len(f.Old) == 0 || len(f.Old) > maxEntry ||

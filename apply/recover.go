@@ -44,7 +44,7 @@ func (p *Process) recover(ctx context.Context, res *Result, o Options) error {
 		return err
 	}
 	if free = append(free, t.outs...); len(free) > 0 {
-		freed, err := p.free(free, &stacks, res)
+		freed, err := p.free(ctx, free, &stacks, res)
 		if err != nil {
 			return err
 		}

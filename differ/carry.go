@@ -73,8 +73,6 @@ func (p *plan) take(y int32, from string) {
 		p.refuse(p.b, y, "hand-written code without .type and .size", "declare it with .type NAME, @function and .size NAME, .-NAME")
 	case code && !p.balanced(y):
 		p.refuse(p.b, y, "its call frame information does not begin and end with it", hintAsm)
-	case sec.Group():
-		p.refuse(p.b, y, "it is in a COMDAT group, which is not supported yet", "")
 	case it.Foreign > 0:
 		p.refuse(p.b, y, "its inline assembly switches to a section of its own", hintAsm)
 	case it.Inner >= 0:
@@ -87,7 +85,7 @@ func (p *plan) take(y int32, from string) {
 		p.refuse(p.b, y, "it is new in section "+sec.Name, hintState)
 	case p.b.roles[y] == content && !p.b.constant(y):
 		p.refuse(p.b, y, "writable data without a name, used by "+from, "give the object a name")
-	case p.b.roles[y] == ordered || p.b.roles[y] == exception:
+	case p.b.roles[y] == ordered:
 		p.refuse(p.b, y, sec.Kind.String()+" used by "+from+" cannot be carried yet", hintAsm)
 	case p.cor.unclear[y] != "" && !p.b.constant(y):
 		p.refuse(p.b, y, "it is not clear which variable of the original build this is: "+p.cor.unclear[y],

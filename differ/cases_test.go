@@ -22,8 +22,8 @@ import (
 // there; "flags:" in it lists compiler options, one run for each, separated by
 // "|". Files:
 //
-//	orig.c, patched.c   compiled by the test; or orig.s, patched.s
-//	run.c               before() and after(), which print: the answers of the patched process must
+//	orig.c, patched.c   compiled by the test; or orig.cc, patched.cc; or orig.s, patched.s
+//	run.c, run.cc       before() and after(), which print: the answers of the patched process must
 //	                    equal those of the patched build
 //	want                verdicts, those that are "same" left out; numbers in names as "#"
 //	want.err            instead: each refusal has one of the lines in it, each line is in one refusal
@@ -121,9 +121,11 @@ func (c *testCase) text(build string) []byte {
 }
 
 func (c *testCase) run() {
-	if _, ok := c.files["orig.c"]; ok {
-		args := append(strings.Fields(c.opt), "-w", "-S", "-frandom-seed=1", "orig.c", "patched.c")
-		c.tool("gcc", args...)
+	for _, ext := range []string{".c", ".cc"} {
+		if _, ok := c.files["orig"+ext]; ok {
+			args := append(strings.Fields(c.opt), "-w", "-S", "-frandom-seed=1", "orig"+ext, "patched"+ext)
+			c.tool("gcc", args...)
+		}
 	}
 	in := differ.Input{Unit: "orig.c", Arch: c.arch, Original: c.text("orig"), Patched: c.text("patched")}
 	set, err := differ.DiffBoth(c.T, in)
@@ -151,8 +153,10 @@ func (c *testCase) run() {
 	if set.Assembly != nil {
 		c.assemble()
 	}
-	if _, ok := c.files["run.c"]; ok && c.arch == arch.X86_64 {
-		c.execute()
+	for _, run := range []string{"run.c", "run.cc"} {
+		if _, ok := c.files[run]; ok && c.arch == arch.X86_64 {
+			c.execute(run)
+		}
 	}
 }
 
@@ -281,8 +285,9 @@ func TestMain(m *testing.M) {
 }
 
 // execute links the original with the patch, redirects the changed functions
-// in mid-run and compares what the program prints with the patched build.
-func (c *testCase) execute() {
+// in mid-run and compares what the program prints with the patched build. run
+// is the file with before and after.
+func (c *testCase) execute(run string) {
 	c.Helper()
 	opt := strings.Fields(c.opt)
 	gcc := func(args ...string) { c.Helper(); c.tool("gcc", append(slices.Clone(opt), args...)...) }
@@ -290,7 +295,7 @@ func (c *testCase) execute() {
 	for _, build := range []string{"orig", "patched"} {
 		c.tool("as", "-o", build+".o", build+".s")
 	}
-	gcc("-w", "-c", "run.c")
+	gcc("-w", "-c", run)
 	table, global := ".data\n.globl redirects\nredirects:\n", []string{}
 	none := table + ".quad 0\n.section .note.GNU-stack,\"\",@progbits\n"
 	for _, f := range c.set.Functions {
@@ -310,14 +315,18 @@ func (c *testCase) execute() {
 			c.Fatal(err)
 		}
 	}
+	var libs []string
+	if run == "run.cc" {
+		libs = []string{"-lstdc++"}
+	}
 	files := []string{"run.o", redirect, "table.s", "orig.o"}
 	c.tool("objcopy", append(slices.Clone(global), "orig.o")...)
 	if c.set.Assembly != nil {
 		c.tool("objcopy", append(slices.Clone(global), "patch.o")...)
 		files = append(files, "patch.o")
 	}
-	gcc(append([]string{"-no-pie", "-o", "live"}, files...)...)
-	gcc("-no-pie", "-o", "rebuilt", "run.o", redirect, "none.s", "patched.o")
+	gcc(slices.Concat([]string{"-no-pie", "-o", "live"}, files, libs)...)
+	gcc(append([]string{"-no-pie", "-o", "rebuilt", "run.o", redirect, "none.s", "patched.o"}, libs...)...)
 	live, rebuilt := c.tool(filepath.Join(c.dir, "live")), c.tool(filepath.Join(c.dir, "rebuilt"))
 	if live != rebuilt || live == "" {
 		c.Errorf("the patched process says\n%s\nthe patched build\n%s", live, rebuilt)

@@ -206,8 +206,11 @@ func (c *comparer) refer(i, j int32, x, y target) bool {
 // one entry may have several names, and an indirect function shares its entry
 // with its resolver.
 func (c *comparer) alike(x, y target) bool {
-	if asm.IsLocalLabel(x.name) || asm.IsLocalLabel(y.name) || c.b.roles[y.item] == content {
-		return asm.IsLocalLabel(x.name) == asm.IsLocalLabel(y.name) || c.b.roles[y.item] == content
+	if r := c.b.roles[y.item]; r == content || r == exception {
+		return true
+	}
+	if asm.IsLocalLabel(x.name) || asm.IsLocalLabel(y.name) {
+		return asm.IsLocalLabel(x.name) == asm.IsLocalLabel(y.name)
 	}
 	return x.name == y.name || stem(x.name) == stem(y.name)
 }

@@ -28,7 +28,7 @@ func diff(in Input, whole bool) (*ChangeSet, error) {
 	}
 	keep := make(map[string]bool)
 	for round := 0; ; round++ {
-		a, b, err := pair.Parse(func(function string) bool { return whole || keep[function] })
+		a, b, err := pair.Parse(func(function string) bool { return whole || keep[function] || hasLambda(function) })
 		if err != nil {
 			return nil, err
 		}

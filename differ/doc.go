@@ -16,6 +16,7 @@
 //   - judge turns differences into verdicts and refusals.
 //   - carry follows what changed and new functions refer to: it is carried as
 //     well, or stays a reference to the original.
+//     Exception tables travel with their function.
 //   - emit prints what is carried.
 //
 // [Diff] never leaves out a difference in silence: every byte of both inputs

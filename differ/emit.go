@@ -13,7 +13,12 @@ import (
 
 // emit prints the patch assembly.
 func emit(p *plan) []byte {
-	w := &writer{plan: p}
+	w := &writer{plan: p, begin: make(map[int32][]int32)}
+	for id := range p.b.Symbols {
+		if s := &p.b.Symbols[id]; p.labels[int32(id)] && s.LocalLabel() && s.Where == asm.InItem && s.Ord == 0 && s.Set == "" {
+			w.begin[s.Item] = append(w.begin[s.Item], int32(id))
+		}
+	}
 	w.line("\t.file\t\"" + strings.Map(plain, p.unit) + "\"")
 	for _, name := range slices.Sorted(maps.Keys(p.weak)) {
 		w.line(p.weak[name])
@@ -62,8 +67,11 @@ func plain(r rune) rune {
 type writer struct {
 	*plan
 	bytes.Buffer
-	mode string
-	refs []asm.Ref
+	// begin has, by item, the labels at its begin that are mentioned. Some
+	// stand before directives that made another item.
+	begin map[int32][]int32
+	mode  string
+	refs  []asm.Ref
 }
 
 func (w *writer) line(s string) {
@@ -91,8 +99,11 @@ func (w *writer) section(name, args string, items []int32) {
 // item prints one carried item.
 func (w *writer) item(y int32) {
 	it := &w.b.Items[y]
-	if w.b.roles[y] == function {
+	switch w.b.roles[y] {
+	case function:
 		w.line("\t.p2align 4")
+	case exception:
+		w.line("\t.balign\t4")
 	}
 	var names []string
 	for _, id := range it.Symbols {
@@ -104,7 +115,8 @@ func (w *writer) item(y int32) {
 		w.common(y, names[0])
 		return
 	}
-	for _, st := range it.Stmts {
+	w.early(y)
+	for _, st := range w.trimmed(y) {
 		w.statement(y, st)
 	}
 	for _, name := range names {
@@ -112,14 +124,35 @@ func (w *writer) item(y int32) {
 	}
 }
 
+// early prints the labels of item y that stand before another section's code.
+func (w *writer) early(y int32) {
+	for _, id := range w.begin[y] {
+		name := w.b.Symbols[id].Name
+		if !slices.ContainsFunc(w.b.Items[y].Stmts, func(st asm.Stmt) bool { return st.Kind == asm.Label && w.b.TextOf(st) == name }) {
+			w.line(name + ":")
+		}
+	}
+}
+
+// trimmed returns the statements of item y. Behind an exception table may be
+// the alignment of the next one.
+func (w *writer) trimmed(y int32) []asm.Stmt {
+	stmts := w.b.Items[y].Stmts
+	for w.b.roles[y] == exception && len(stmts) > 0 && stmts[len(stmts)-1].Kind == asm.Align {
+		stmts = stmts[:len(stmts)-1]
+	}
+	return stmts
+}
+
 // declare prints a symbol's attributes and returns the name it has in the
 // patch.
 func (w *writer) declare(s *asm.Symbol, r role) string {
 	name := quote(s.Name + Suffix)
-	switch s.Bind {
-	case asm.Global:
+	switch bind := s.Bind; {
+	case indirection(s.Name): // each unit has its own
+	case bind == asm.Global:
 		w.line("\t.globl\t" + name)
-	case asm.Weak:
+	case bind == asm.Weak:
 		w.line("\t.weak\t" + name)
 	}
 	kind := "object"
@@ -174,12 +207,25 @@ func (w *writer) statement(y int32, st asm.Stmt) {
 				w.line(direct)
 				return
 			}
+		} else if slot, ok := w.slot(text, name); ok && !own && st.Kind == asm.Insn {
+			w.line(slot)
+			return
 		}
 		w.WriteString(text[at:r.Lo])
 		w.WriteString(to)
 		at = r.Hi
 	}
 	w.line(text[at:])
+}
+
+// slot rewrites an instruction that computes the address of a class's data in
+// another object, as code of executables does it: the linker would have copied
+// the data into the program.
+func (w *writer) slot(text, name string) (string, bool) {
+	if w.b.Dialect.AddressToSlot == nil || classData(name) == "" || w.b.resolve(name).where != asm.Undefined {
+		return "", false
+	}
+	return w.b.Dialect.AddressToSlot(text, name)
 }
 
 // rename returns how the patch writes a reference, and whether the patch
@@ -189,6 +235,7 @@ func (w *writer) rename(name string, r asm.Ref) (to string, own bool) {
 	if t.where != asm.InItem {
 		return quote(name), false
 	}
+	name = t.name
 	main := w.b.parent[t.item]
 	switch role := w.b.roles[t.item]; {
 	case role == function || role == part:

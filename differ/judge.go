@@ -10,6 +10,7 @@ import (
 const (
 	hintState = "a running program keeps its data: leave the object as it is and let changed functions work on a new one"
 	hintConst = "declare it static const, so that the patch can carry a copy, or leave it as it is"
+	hintClass = "objects that exist point to it: leave bases and virtual functions as they are, and do the work in one that there is"
 	hintInit  = "constructors have already run in a running program: do the work in a function that is called later"
 	// Numbers in names that more than one unit of an LTO build uses.
 	hintNumbers = "numbers that LTO puts into names moved: build without -flto, or rename static symbols that have the same name"
@@ -127,7 +128,9 @@ func (j *judgement) object(x, y int32) {
 	a, b := j.a, j.b
 	ka, kb := a.SectionOf(x), b.SectionOf(y)
 	if a.constant(x) {
-		if j.stale[y] && !a.allLocal(x) {
+		if what := classData(b.names[y]); j.stale[y] && what != "" && !hasLambda(b.names[y]) {
+			j.refuse(b, y, what+" changed"+describe(j.first[y]), hintClass)
+		} else if j.stale[y] && !a.allLocal(x) {
 			j.refuse(b, y, "a constant that other units can name changed"+describe(j.first[y]), hintConst)
 		}
 		return
@@ -223,6 +226,9 @@ func initSection(name string) bool {
 func (j *judgement) constructors() {
 	var refs []asm.Ref
 	for i := range j.b.Items {
+		if y := int32(i); j.b.roles[y] == function && staticInit(j.b.names[y]) && j.changed[y] {
+			j.refuse(j.b, y, "the initialisation of the file's variables changed", hintInit)
+		}
 		sec := j.b.SectionOf(int32(i))
 		if j.b.roles[i] != ordered || sec.Kind != asm.Init || len(sec.Name) > 5 && (sec.Name[1] == 'f' || sec.Name[1] == 'd') {
 			continue

@@ -6,6 +6,7 @@ import "strings"
 // numbers that gcc adds become "#", and marks that say how LTO made a name
 // unique are left out.
 func stem(name string) string {
+	name = withoutLambdas(name)
 	dot := strings.IndexByte(name[min(1, len(name)):], '.')
 	if dot < 0 {
 		return name
@@ -28,6 +29,64 @@ func stem(name string) string {
 		}
 	}
 	return b.String()
+}
+
+// hasLambda reports whether a mangled name has a lambda or a type without a
+// name in it. Source: Itanium C++ ABI, 5.1.8.
+func hasLambda(name string) bool {
+	return strings.HasPrefix(name, "_Z") && (strings.Contains(name, "Ul") || strings.Contains(name, "Ut"))
+}
+
+// withoutLambdas replaces the numbers of lambdas and of types without a name by
+// "#": they move when another one is added in front. Other words that look
+// alike are replaced too, so that the result says less than the name, but never
+// something else.
+func withoutLambdas(name string) string {
+	if !hasLambda(name) {
+		return name
+	}
+	var b strings.Builder
+	for i := 0; i < len(name); i++ {
+		b.WriteByte(name[i])
+		if name[i] != 'E' && (i == 0 || name[i-1:i+1] != "Ut") {
+			continue
+		}
+		end := i + 1
+		for end < len(name) && name[end] >= '0' && name[end] <= '9' {
+			end++
+		}
+		if end < len(name) && name[end] == '_' {
+			b.WriteByte('#')
+			i = end - 1
+		}
+	}
+	return b.String()
+}
+
+// indirection reports whether gcc or clang made up the object of that name to
+// hold the address of another.
+func indirection(name string) bool {
+	return strings.HasPrefix(name, "DW.ref.") || strings.HasPrefix(name, ".LDFCM") || strings.HasSuffix(name, ".DW.stub")
+}
+
+// classData returns what of a class a constant is: objects that exist point to
+// it. Source: Itanium C++ ABI, 5.1.4.1.
+func classData(name string) string {
+	if len(name) < 4 || name[:3] != "_ZT" {
+		return ""
+	}
+	switch name[3] {
+	case 'V', 'T', 'C':
+		return "a vtable"
+	case 'I':
+		return "type information"
+	}
+	return ""
+}
+
+// staticInit reports whether a function initialises the unit's variables.
+func staticInit(name string) bool {
+	return strings.HasPrefix(name, "_Z41__static_initialization_and_destruction_0")
 }
 
 // base returns the name of the source function or variable.

@@ -117,7 +117,7 @@ func (s *side) role(i int32) role {
 	if len(s.Items[i].Symbols) == 0 {
 		return ordered
 	}
-	if name == "" || s.constant(i) && s.allLocal(i) && (sec.Mergeable() || anonymousName(name)) {
+	if name == "" || s.indirection(i) || s.constant(i) && s.allLocal(i) && (sec.Mergeable() || anonymousName(name)) {
 		return content
 	}
 	return object
@@ -126,7 +126,18 @@ func (s *side) role(i int32) role {
 // constant reports whether the running program never writes item i.
 func (s *side) constant(i int32) bool {
 	k := s.SectionOf(i).Kind
-	return k == asm.ROData || k == asm.RelRO || k == asm.Text
+	return k == asm.ROData || k == asm.RelRO || k == asm.Text || k == asm.Metadata || s.indirection(i)
+}
+
+// indirection reports whether item i is one that the compiler made up to hold
+// the address of something that exception tables refer to.
+func (s *side) indirection(i int32) bool {
+	for _, id := range s.Items[i].Symbols {
+		if indirection(s.Symbols[id].Name) {
+			return true
+		}
+	}
+	return false
 }
 
 // allLocal reports whether no other unit can name item i.
@@ -180,7 +191,11 @@ func (s *side) target(name string, id int32) target {
 		return target{item: none, sym: none, name: name}
 	}
 	y := &s.Symbols[id]
-	return target{where: y.Where, item: y.Item, ord: y.Ord, add: y.Add, sym: id, name: name}
+	t := target{where: y.Where, item: y.Item, ord: y.Ord, add: y.Add, sym: id, name: name}
+	if y.LocalLabel() && y.Set != "" && t.where == asm.InItem && t.entry() && s.names[t.item] != "" {
+		t.name, t.sym = s.names[t.item], s.symbol[t.item] // .LTHUNK0, which stands for a function
+	}
+	return t
 }
 
 // entry reports whether t is the begin of its item.

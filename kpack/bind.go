@@ -39,6 +39,12 @@ func (b *builder) bind(um *unitMerge, i int, h howto) (int, error) {
 		// Another object may stand in for the function; else the call comes
 		// back to the new body through the old entry.
 		s = elfobj.Symbol{Name: name}
+	} else if ok && s.Bind == elf.STB_WEAK && !b.labels[s.Name] {
+		// New in this unit, but another one had it before: an inline function,
+		// a static member of a template, a vtable.
+		if _, had := b.original.globals[name]; had {
+			s = elfobj.Symbol{Name: name}
+		}
 	}
 	if s.Section != elf.SHN_UNDEF {
 		at, ok := um.symbol[i]

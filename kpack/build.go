@@ -56,7 +56,7 @@ func Build(in BuildInput) (*Patch, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", in.Name, err)
 	}
-	b := &builder{in: in, machine: m, carried: map[string]int{}, outside: map[outsideKey]int{}}
+	b := &builder{in: in, machine: m, carried: map[string]int{}, weak: map[string]bool{}, labels: map[string]bool{}, outside: map[outsideKey]int{}}
 	b.patch = &Patch{Arch: in.Arch, Target: Target{BuildID: id, Name: in.Name, Image: in.Original.Image()}, Meta: in.Meta}
 	if b.original, err = newSymbolIndex(in.Original, m); err != nil {
 		return nil, fmt.Errorf("%s: %w", in.Name, err)
@@ -65,6 +65,11 @@ func Build(in BuildInput) (*Patch, error) {
 		return nil, fmt.Errorf("%s (patched): %w", in.Name, err)
 	}
 	var units []*unitMerge
+	for _, u := range in.Units {
+		for _, f := range u.Functions {
+			b.labels[f.Label] = true
+		}
+	}
 	for i, u := range in.Units {
 		um, err := b.merge(u, i+1)
 		if err != nil {
@@ -78,6 +83,9 @@ func Build(in BuildInput) (*Patch, error) {
 		reasons = append(reasons, b.functions(um)...)
 	}
 	reasons = append(reasons, b.moved()...)
+	if err := b.unwinder(); err != nil {
+		reasons = append(reasons, fmt.Errorf("%s: %w", in.Name, err))
+	}
 	if len(reasons) > 0 {
 		return nil, errors.Join(reasons...)
 	}
@@ -94,8 +102,12 @@ type builder struct {
 	machine           *machine
 	original, patched *symbolIndex
 	patch             *Patch
-	// carried finds the global symbols that the units define.
+	// carried finds the global symbols that the units define; weak has those
+	// of them that are weak.
 	carried map[string]int
+	weak    map[string]bool
+	// labels are the new bodies of functions that are redirected.
+	labels map[string]bool
 	// outside finds bound symbols, so that each stands once in the patch.
 	outside map[outsideKey]int
 }
@@ -199,9 +211,8 @@ func (b *builder) append(kind Kind, s elfobj.Section) (merged, error) {
 	return merged{i, offset}, nil
 }
 
-// define adds a symbol that a unit's object defines. Several units may define
-// one weak function or constant, each for itself, but not one variable; DW.ref
-// symbols are constants in writable memory.
+// define adds a symbol that a unit's object defines. Of weak symbols, which
+// several units may define, the first definition is everybody's.
 func (b *builder) define(s elfobj.Symbol, at merged) (int, error) {
 	i, name := len(b.patch.Symbols), s.Name
 	if s.Type == elf.STT_GNU_IFUNC || s.Type == elf.STT_TLS {
@@ -210,17 +221,19 @@ func (b *builder) define(s elfobj.Symbol, at merged) (int, error) {
 	if s.Type == elf.STT_SECTION {
 		name = ""
 	}
+	if first, taken := b.carried[name]; taken && s.Bind == elf.STB_WEAK {
+		return first, nil
+	}
 	b.patch.Symbols = append(b.patch.Symbols, Symbol{
 		Name: name, Binding: Carried, Section: at.section, Value: at.offset + s.Value, Size: s.Size, Func: s.Type == elf.STT_FUNC,
 	})
 	if s.Bind == elf.STB_LOCAL {
 		return i, nil
 	}
-	if _, taken := b.carried[name]; !taken {
-		b.carried[name] = i
-	} else if kind := b.patch.Sections[at.section].Kind; s.Bind != elf.STB_WEAK || (kind == Data || kind == BSS) && !strings.HasPrefix(name, "DW.ref.") {
-		return 0, errors.New("is defined by two units")
+	if first, taken := b.carried[name]; taken && !b.weak[name] {
+		return first, errors.New("is defined by two units")
 	}
+	b.carried[name], b.weak[name] = i, s.Bind == elf.STB_WEAK
 	return i, nil
 }
 
@@ -271,6 +284,7 @@ func (b *builder) relocs(um *unitMerge) (reasons []error) {
 
 // moved refuses what is new in its unit, but has the name of something that
 // another unit of the original defines: unchanged code would go on using that.
+// Weak functions and variables are in every unit that uses them.
 func (b *builder) moved() (reasons []error) {
 	redirected := map[int]bool{}
 	for _, f := range b.patch.Functions {
@@ -278,7 +292,7 @@ func (b *builder) moved() (reasons []error) {
 	}
 	for _, label := range slices.Sorted(maps.Keys(b.carried)) {
 		name := strings.TrimSuffix(label, carriedSuffix)
-		if _, ok := b.original.globals[name]; ok && name != label && !redirected[b.carried[label]] {
+		if _, ok := b.original.globals[name]; ok && name != label && !redirected[b.carried[label]] && !b.weak[label] {
 			reasons = append(reasons, fmt.Errorf("symbol %q: the fix moves it to another file, or defines it once more; leave it where it was", name))
 		}
 	}

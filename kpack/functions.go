@@ -2,6 +2,7 @@ package kpack
 
 import (
 	"debug/elf"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -31,6 +32,9 @@ func (b *builder) function(um *unitMerge, f BuildFunction) error {
 		return fmt.Errorf("the patch's assembly does not define %s", f.Label)
 	}
 	s, addr, err := um.place.find(f.Original)
+	if errors.Is(err, ErrNotLinked) {
+		s, addr, err = b.linkedCopy(um, s)
+	}
 	if err != nil {
 		return err
 	}
@@ -53,7 +57,7 @@ func (b *builder) function(um *unitMerge, f BuildFunction) error {
 		return err
 	}
 	for _, have := range b.patch.Functions {
-		if have.Original.Lo == addr && have.Name == f.Original && s.Bind == elf.STB_WEAK {
+		if have.Original.Lo == addr && s.Bind == elf.STB_WEAK && have.Symbol == symbol {
 			return nil // an inline function that several units define
 		}
 		if have.Original.Lo < addr+specs.VAddr(room) && addr < have.Original.Lo+specs.VAddr(have.Room) {
@@ -76,6 +80,18 @@ func (b *builder) function(um *unitMerge, f BuildFunction) error {
 	}
 	b.patch.Functions = append(b.patch.Functions, fn)
 	return nil
+}
+
+// linkedCopy finds the function that is in the target in place of symbol s of a
+// COMDAT group of the unit: another unit's, of which the linker kept one (gABI,
+// "Section Groups"). What is not weak in the target is none of them.
+func (b *builder) linkedCopy(um *unitMerge, s elfobj.Symbol) (elfobj.Symbol, specs.VAddr, error) {
+	g, ok := b.original.globals[s.Name]
+	i, in := s.InSection()
+	if !ok || !in || um.unit.OriginalObject.Sections[i].Flags&elf.SHF_GROUP == 0 || s.Bind != elf.STB_WEAK || g.Bind != elf.STB_WEAK {
+		return s, 0, ErrNotLinked
+	}
+	return g, specs.VAddr(g.Value), nil
 }
 
 // cold returns where the cold part of a function of the unit lies, which gcc

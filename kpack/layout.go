@@ -31,6 +31,9 @@ type Layout struct {
 	resolver uint64
 	sections []uint64 // offset of each section from the base
 	symbols  []extras
+	// finder is in Text, frameHeader in ROData: offsets from the base, 0 for
+	// none.
+	finder, frameHeader uint64
 }
 
 // Offset returns where section i of the patch lies, in bytes from the base of
@@ -75,6 +78,9 @@ func (p *Patch) Layout(page, header uint64) (Layout, error) {
 					at = alignUp(at, s.Align)
 					l.sections[i] = at
 					at += s.Size
+					if s.Name == ehFrame {
+						at += 4 // zeros end the list
+					}
 				}
 			}
 		}
@@ -100,6 +106,10 @@ func (p *Patch) Layout(page, header uint64) (Layout, error) {
 		place(func(w want) bool { return w.offset }, func(e *extras) *uint64 { return &e.offset }, 8)
 		place(func(w want) bool { return w.pair }, func(e *extras) *uint64 { return &e.pair }, 16)
 		place(func(w want) bool { return w.descriptor }, func(e *extras) *uint64 { return &e.descriptor }, 16)
+		if m.finderSize > 0 && p.frames() >= 0 {
+			l.frameHeader = alignUp(at, 8)
+			at = l.frameHeader + finderHeader + finderCell
+		}
 	})
 	if err != nil {
 		return Layout{}, err
@@ -111,6 +121,10 @@ func (p *Patch) Layout(page, header uint64) (Layout, error) {
 		if slices.ContainsFunc(need, func(w want) bool { return w.descriptor }) {
 			l.resolver = at
 			at += uint64(len(m.tls.resolver))
+		}
+		if l.frameHeader != 0 {
+			l.finder = alignUp(at, 16)
+			at = l.finder + uint64(m.finderSize)
 		}
 	})
 	if err != nil {

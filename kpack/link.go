@@ -15,6 +15,7 @@ type Image struct {
 	// Entries are the run-time addresses of the new bodies, in the order of
 	// Patch.Functions.
 	Entries []specs.Addr
+	Finder  Finder
 }
 
 // Resolver finds the run-time address of an imported symbol in the process, in
@@ -51,7 +52,11 @@ func (p *Patch) Link(l Layout, base specs.Addr, bias specs.Bias, resolve Resolve
 			return nil, fmt.Errorf("section %s: %w", p.Sections[i].Name, err)
 		}
 	}
-	im := &Image{Base: base, ROData: k.region(l.ROData), Text: k.region(l.Text), Data: k.region(l.Data)}
+	finder, err := k.finder()
+	if err != nil {
+		return nil, fmt.Errorf("call frame information: %w", err)
+	}
+	im := &Image{Base: base, Finder: finder, ROData: k.region(l.ROData), Text: k.region(l.Text), Data: k.region(l.Data)}
 	for _, f := range p.Functions {
 		im.Entries = append(im.Entries, k.carried(p.Symbols[f.Symbol]))
 	}

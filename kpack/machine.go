@@ -29,6 +29,12 @@ type machine struct {
 	thunkSize int
 	thunk     func(dst []byte, at, slot, resolver specs.Addr) error
 
+	// finderSize and finder: code that answers where the frames of text are,
+	// whose .eh_frame_hdr is at header, and else goes where next says; 0 if
+	// that is not known.
+	finderSize int
+	finder     func(dst []byte, at specs.Addr, text specs.Range[specs.Addr], header, next specs.Addr) error
+
 	// padding returns how many bytes at the start of b are what assemblers and
 	// linkers put between functions.
 	padding func(b []byte) int

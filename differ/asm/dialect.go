@@ -37,6 +37,10 @@ type Dialect struct {
 	// from the global offset table so that it computes it: symbols that a
 	// patch defines need no slot. It reports whether it could.
 	SlotToAddress func(stmt, symbol, replacement string) (string, bool)
+	// AddressToSlot rewrites an instruction that computes the address of symbol
+	// so that it reads it from the global offset table: data of another object
+	// is too far away. It reports whether it could. May be nil.
+	AddressToSlot func(stmt, symbol string) (string, bool)
 }
 
 var dialects = []*Dialect{&x86_64, &aarch64}

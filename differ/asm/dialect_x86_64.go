@@ -25,6 +25,7 @@ var x86_64 = Dialect{
 	bare:          func(string, int, bool) bool { return true },
 	prefix:        x86Prefix,
 	SlotToAddress: x86SlotToAddress,
+	AddressToSlot: x86AddressToSlot,
 }
 
 func x86Prefix(word string) bool {
@@ -47,4 +48,41 @@ func x86SlotToAddress(stmt, symbol, replacement string) (string, bool) {
 		return "leaq\t" + replacement + "(%rip)" + args[len(slot):], true
 	}
 	return "", false
+}
+
+// x86AddressToSlot knows lea of the symbol or of a place in it, and mov of its
+// 32-bit address.
+func x86AddressToSlot(stmt, symbol string) (string, bool) {
+	op, args, _ := strings.Cut(strings.TrimSpace(stmt), "\t")
+	address, register, ok := strings.Cut(args, ", %")
+	switch {
+	case !ok:
+		return "", false
+	case op == "leaq":
+		if address, ok = strings.CutSuffix(address, "(%rip)"); !ok {
+			return "", false
+		}
+	case op == "movl" && strings.HasPrefix(address, "$") && len(register) >= 2:
+		address = address[1:]
+		if register[0] == 'e' {
+			register = "r" + register[1:]
+		} else if register = strings.TrimSuffix(register, "d"); register[0] != 'r' {
+			return "", false
+		}
+	default:
+		return "", false
+	}
+	offset := ""
+	if address != symbol {
+		if before, found := strings.CutSuffix(address, "+"+symbol); found {
+			offset = before
+		} else if offset, found = strings.CutPrefix(address, symbol+"+"); !found {
+			return "", false
+		}
+	}
+	slot := "movq\t" + symbol + "@GOTPCREL(%rip), %" + register
+	if offset != "" {
+		slot += "\n\tleaq\t" + offset + "(%" + register + "), %" + register
+	}
+	return slot, true
 }

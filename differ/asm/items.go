@@ -118,8 +118,11 @@ func (p *parser) begins(sec *Section, id int32) bool {
 }
 
 // exceptionTable reports whether a label begins the exception table of a
-// function (.LLSDA7) or of its cold part (.LLSDAC7).
+// function (.LLSDA7, clang's GCC_except_table7) or of its cold part (.LLSDAC7).
 func exceptionTable(name string) bool {
+	if strings.HasPrefix(name, "GCC_except_table") {
+		return true
+	}
 	n, ok := strings.CutPrefix(name, ".LLSDA")
 	n = strings.TrimPrefix(n, "C")
 	return ok && n != "" && n[0] >= '0' && n[0] <= '9'

@@ -151,6 +151,7 @@ func checkExecutable(t *testing.T, mem *os.File, path string, base specs.Addr) {
 			t.Errorf("twice: %+v, %v, %v: want %+v", got, ok, err, s)
 		}
 	}
+	checkSlots(t, img, f)
 	eh, err := f.EHFrame()
 	if err != nil {
 		t.Fatal(err)
@@ -158,6 +159,40 @@ func checkExecutable(t *testing.T, mem *os.File, path string, base specs.Addr) {
 	addr, hdr, err := img.EHFrameHdr()
 	if err != nil || addr != img.Bias.Addr(eh.HdrAddr) || string(hdr) != string(eh.Hdr) {
 		t.Errorf(".eh_frame_hdr at %v, %d bytes, %v: want %v, %d bytes", addr, len(hdr), err, img.Bias.Addr(eh.HdrAddr), len(eh.Hdr))
+	}
+}
+
+// checkSlots compares the GOT entries of an import in memory with those in the
+// file.
+func checkSlots(t *testing.T, img *Image, f *File) {
+	t.Helper()
+	relocs, err := f.DynRelocs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dyn, err := f.DynSymbols()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range relocs {
+		if r.Symbol == 0 || dyn[r.Symbol].Name != "puts" {
+			continue
+		}
+		want := img.Bias.Addr(specs.VAddr(r.Offset))
+		if got, err := img.Slots("puts", r.Type); err != nil || len(got) != 1 || got[0] != want {
+			t.Errorf("slots of puts: %v, %v: want %v", got, err, want)
+		}
+		if got, err := img.Slots("puts", r.Type+1); err != nil || len(got) != 0 {
+			t.Errorf("slots of another type: %v, %v", got, err)
+		}
+	}
+	for _, name := range []string{"twice", "no_such_function"} {
+		if got, err := img.Slots(name, 6, 7, 1025, 1026); err != nil || len(got) != 0 {
+			t.Errorf("slots of %s: %v, %v", name, got, err)
+		}
+	}
+	if found, err := img.Names("puts"); err != nil || !found {
+		t.Errorf("puts is no name of the object: %v", err)
 	}
 }
 

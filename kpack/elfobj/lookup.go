@@ -65,22 +65,15 @@ func (i *Image) Lookup(name, version string) (Symbol, bool, error) {
 
 // readLookupTable reads PT_DYNAMIC; nil if the object has none.
 func (i *Image) readLookupTable() (*lookupTable, error) {
-	for n := range i.Segments {
-		p := &i.Segments[n]
-		if p.Type != elf.PT_DYNAMIC {
-			continue
-		}
-		b, err := i.segment(p, maxDynamic)
-		if err != nil {
-			return nil, fmt.Errorf("dynamic section: %w", err)
-		}
-		t, err := i.locate(parseDynamic(b))
-		if err != nil {
-			return nil, fmt.Errorf("dynamic section: %w", err)
-		}
-		return t, nil
+	d, err := i.dynamic()
+	if err != nil || d == nil {
+		return nil, err
 	}
-	return nil, nil
+	t, err := i.locate(d)
+	if err != nil {
+		return nil, fmt.Errorf("dynamic section: %w", err)
+	}
+	return t, nil
 }
 
 func (i *Image) locate(d *dynamicTable) (*lookupTable, error) {

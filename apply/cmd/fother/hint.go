@@ -19,6 +19,7 @@ func exitCode(err error) int {
 		mismatch *apply.MismatchError
 		conflict *apply.ConflictError
 		busy     *apply.BusyError
+		unwinder *apply.NoUnwinderError
 	)
 	var own interface{ ExitCode() int }
 	switch {
@@ -30,7 +31,7 @@ func exitCode(err error) int {
 		return exitUsage
 	case errors.Is(err, apply.ErrAlreadyApplied), errors.Is(err, apply.ErrNotApplied):
 		return exitNothing
-	case errors.As(err, &noFit), errors.As(err, &mismatch), errors.As(err, &conflict), errors.As(err, &busy),
+	case errors.As(err, &noFit), errors.As(err, &mismatch), errors.As(err, &conflict), errors.As(err, &busy), errors.As(err, &unwinder),
 		errors.Is(err, apply.ErrNoMemory), errors.Is(err, apply.ErrSeccomp), errors.Is(err, kpack.ErrTooShort):
 		return exitRefused
 	}
@@ -48,6 +49,7 @@ func hint(err error) string {
 		busy     *apply.BusyError
 		traced   *apply.TracedError
 		stuck    *apply.StuckError
+		unwinder *apply.NoUnwinderError
 		unsafe   *unsafeFileError
 		own      interface{ Hint() string }
 	)
@@ -68,6 +70,8 @@ func hint(err error) string {
 		return "end the debugger or tracer first"
 	case errors.As(err, &stuck):
 		return "the thread is in an uninterruptible sleep, such as a vfork or a hanging file system; try again later"
+	case errors.As(err, &unwinder):
+		return "restart the program with the fixed build; with a newer C library and libgcc, linked dynamically, it can be patched"
 	case errors.As(err, &unsafe):
 		return "copy the patch to a folder of your own, and chmod go-w it"
 	case errors.Is(err, fleet.ErrSilent):

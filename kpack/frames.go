@@ -1,0 +1,104 @@
+package kpack
+
+import (
+	"encoding/binary"
+	"errors"
+	"strings"
+
+	"github.com/fother/fother/kpack/elfobj"
+	"github.com/fother/fother/specs"
+)
+
+// FindObject is the function that an unwinder asks where the call frame
+// information of an address is, with its version. Source: the GNU C library
+// manual, "Dynamic Linker Introspection"; libgcc asks it since GCC 12.
+const (
+	FindObject        = "_dl_find_object"
+	FindObjectVersion = "GLIBC_2.35"
+)
+
+// Finder is what a patch brings so that the process's own unwinder finds the
+// call frame information of the new code: a function that takes the place of
+// [FindObject]. It answers for the patch's code, and leaves all else to the
+// function whose address is at Next. It calls nothing and keeps no state, so
+// any thread may run it at any time.
+type Finder struct {
+	Entry, Next specs.Addr // 0 if the patch has none
+}
+
+// FinderSlots returns the addresses in a process of an object's GOT entries for
+// [FindObject]: none if it has no unwinder in it.
+func FinderSlots(im *elfobj.Image) ([]specs.Addr, error) {
+	m, err := machineOf(im.Arch)
+	if err != nil || m.finderSize == 0 {
+		return nil, err
+	}
+	return im.Slots(FindObject, m.globDat, m.jumpSlot)
+}
+
+// Exceptions reports whether the new code has exception tables.
+func (p *Patch) Exceptions() bool {
+	for i := range p.Symbols {
+		if name := p.Symbols[i].Name; strings.HasPrefix(name, "DW.ref.") || personality(name) {
+			return true
+		}
+	}
+	return false
+}
+
+// personality reports whether gcc and clang call the routine by that name that
+// reads exception tables. Source: Itanium C++ ABI: Exception Handling, 2.5.
+func personality(name string) bool {
+	return strings.HasPrefix(name, "__") && strings.Contains(name, "_personality_v")
+}
+
+// unwinder refuses exception tables of a target that has its unwinder in it,
+// where nothing leads the unwinder to the new code.
+func (b *builder) unwinder() error {
+	if _, throws := b.original.globals["__cxa_throw"]; !throws && !b.patch.Exceptions() {
+		return nil
+	}
+	if b.machine.finderSize == 0 && b.patch.Exceptions() {
+		return errors.New("exceptions on " + b.patch.Arch.Name + " are not supported yet")
+	}
+	_, own := b.original.globals["_Unwind_RaiseException"]
+	if _, asks := b.original.dynamic[FindObject]; own && !asks {
+		return errors.New("exceptions cannot go through the new code: the unwinder is linked in statically, and does not ask " + FindObject + "; link without -static")
+	}
+	return nil
+}
+
+// frames returns the index of the section with the call frame information, or
+// -1.
+func (p *Patch) frames() int {
+	for i := range p.Sections {
+		if p.Sections[i].Name == ehFrame {
+			return i
+		}
+	}
+	return -1
+}
+
+// finderHeader is the size of the .eh_frame_hdr that the finder answers with,
+// finderCell that of the cell behind it with the next finder.
+const (
+	finderHeader = 8
+	finderCell   = 8
+)
+
+// finder fills in what makes the process's unwinder find the frames.
+func (k *linker) finder() (Finder, error) {
+	l := k.layout
+	if l.finder == 0 {
+		return Finder{}, nil
+	}
+	at := func(off uint64) specs.Addr { return k.base + specs.Addr(off) }
+	header := k.memory[l.frameHeader:]
+	// Version 1, a relative pointer of 4 bytes, no table (LSB core, "The
+	// .eh_frame_hdr section").
+	copy(header, []byte{1, 0x1b, 0xff, 0xff})
+	binary.LittleEndian.PutUint32(header[4:], uint32(l.sections[k.patch.frames()]-(l.frameHeader+4)))
+	f := Finder{Entry: at(l.finder), Next: at(l.frameHeader + finderHeader)}
+	text := specs.Range[specs.Addr]{Lo: at(l.Text.Offset), Hi: at(l.Text.Offset + l.Text.Size)}
+	return f, k.machine.finder(k.memory[l.finder:], f.Entry, text, at(l.frameHeader), f.Next)
+}
