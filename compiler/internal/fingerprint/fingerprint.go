@@ -1,4 +1,6 @@
-package compiler
+// Package fingerprint tells whether two relocatable objects bring the same to a
+// link, whatever their debug data, symbol tables and notes are.
+package fingerprint
 
 import (
 	"crypto/sha256"
@@ -12,26 +14,27 @@ import (
 	"github.com/fother/fother/specs"
 )
 
-// fingerprint is a digest of what an object brings to a link, apart from its
-// symbol table: it outlives strip --strip-debug and objcopy --add-section.
-type fingerprint specs.Digest
+// Print is a digest of what an object brings to a link, apart from its symbol
+// table: it outlives strip --strip-debug and objcopy --add-section.
+type Print specs.Digest
 
-var errEmptyObject = errors.New("nothing in it is allocated")
+// ErrEmpty says that an object brings nothing to a link.
+var ErrEmpty = errors.New("nothing in it is allocated")
 
-// printOf returns the fingerprint of the relocatable object at path: its
+// Of returns the fingerprint of the relocatable object at path: its
 // allocated sections in order, each with its relocations, whose symbols are
 // taken by name.
-func printOf(path string) (fingerprint, error) {
+func Of(path string) (Print, error) {
 	f, err := elfobj.Open(path)
 	if err != nil {
-		return fingerprint{}, err
+		return Print{}, err
 	}
 	if f.Type != elf.ET_REL {
-		return fingerprint{}, fmt.Errorf("%s: not a relocatable object", path)
+		return Print{}, fmt.Errorf("%s: not a relocatable object", path)
 	}
 	symbols, err := f.Symbols()
 	if err != nil && !errors.Is(err, elfobj.ErrNoSymbols) {
-		return fingerprint{}, err
+		return Print{}, err
 	}
 	h, found := sha256.New(), false
 	for i := range f.Sections {
@@ -41,13 +44,13 @@ func printOf(path string) (fingerprint, error) {
 		}
 		found = true
 		if err := printSection(h, f, i, symbols); err != nil {
-			return fingerprint{}, err
+			return Print{}, err
 		}
 	}
 	if !found {
-		return fingerprint{}, errEmptyObject
+		return Print{}, ErrEmpty
 	}
-	return fingerprint(h.Sum(nil)), nil
+	return Print(h.Sum(nil)), nil
 }
 
 func printSection(h hash.Hash, f *elfobj.File, n int, symbols []elfobj.Symbol) error {
