@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/fother/fother/compiler/internal/fingerprint"
 	"github.com/fother/fother/compiler/internal/store"
 )
 
@@ -279,26 +278,4 @@ func (c *clang) text(j clangJob) (string, error) {
 	}
 	text := c.temp(".s")
 	return text, c.run(from.with(text), nil)
-}
-
-// prove assembles text and compares what comes out with object.
-func (c *clang) prove(as clangJob, text, object string) error {
-	out := c.temp(".o")
-	said := new(bytes.Buffer)
-	as.args = append(slices.Clone(as.args), "-o", out, text)
-	if err := c.run(as, said); err != nil {
-		first, _, _ := strings.Cut(said.String(), "\n")
-		return fmt.Errorf("its assembly text is not assembled: %w: %s", err, first)
-	}
-	want, err := fingerprint.Of(object)
-	got, errOut := fingerprint.Of(out)
-	switch {
-	case errors.Is(err, fingerprint.ErrEmpty) && errors.Is(errOut, fingerprint.ErrEmpty):
-		return nil
-	case err != nil || errOut != nil:
-		return errors.Join(err, errOut)
-	case want != got:
-		return errors.New("clang's assembly text gives another object")
-	}
-	return nil
 }
