@@ -44,7 +44,7 @@ type Unit struct {
 	// Includes are the files that the text takes in with .include and .incbin.
 	Includes []Include
 	// Assembler is the program that assembled the text, and Args its arguments
-	// in Dir.
+	// in Dir; see also OwnAssembler.
 	Assembler string
 	Args      []string
 	Dir       string
@@ -293,6 +293,16 @@ func newLink(s *store.Store, record *store.Record) *Link {
 // because it linked at once.
 func (u *Unit) Temporary() bool {
 	return u.ObjectPath == "" || isTemporary(u.ObjectPath) || clangTemp.MatchString(u.ObjectPath)
+}
+
+// OwnAssembler returns the command of the compiler's own assembler, but for -o
+// and the text, if it made u's object. It is nil for a program of its own, such
+// as binutils' as.
+func (u *Unit) OwnAssembler() []string {
+	if len(u.Args) == 0 || u.Args[0] != "-cc1as" {
+		return nil
+	}
+	return append([]string{u.Assembler}, u.Args...)
 }
 
 // isTemporary reports whether path is a name that gcc makes up: /tmp/ccXXXXXX

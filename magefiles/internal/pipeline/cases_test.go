@@ -59,14 +59,28 @@ func TestCases(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, flags := range []string{"-O0", "-O2 -g -fcf-protection", "-O3 -fno-pie -no-pie"} {
-			t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar")+" "+flags, func(t *testing.T) {
-				testCase(t, ar, flags)
-			})
+			for _, cc := range []string{"gcc", "clang"} {
+				t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar")+" "+cc+" "+flags, func(t *testing.T) {
+					needCompiler(t, cc)
+					testCase(t, ar, cc, flags)
+				})
+			}
 		}
 	}
 }
 
-func testCase(t *testing.T, ar *txtar.Archive, flags string) {
+// needCompiler skips the test if a compiler is missing, which CI does not allow.
+func needCompiler(t *testing.T, name string) {
+	t.Helper()
+	if _, err := exec.LookPath(name); err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal(err)
+		}
+		t.Skip(err)
+	}
+}
+
+func testCase(t *testing.T, ar *txtar.Archive, cc, flags string) {
 	dir := t.TempDir()
 	var requests, state, functions []string
 	put := func(path string, data []byte) {
@@ -106,7 +120,7 @@ func testCase(t *testing.T, ar *txtar.Archive, flags string) {
 	put(filepath.Join(dir, "fix.patch"), patch)
 	s := specs.Spec{
 		Name: "case", Dir: filepath.Join(dir, "a"), Patches: []string{filepath.Join(dir, "fix.patch")},
-		Build:  []string{"cc -Wl,--build-id -Wno-unused-result " + flags + " -o case $(find . -name '*.c' | sort) -lm -pthread"},
+		Build:  []string{cc + " -Wl,--build-id -Wno-unused-result " + flags + " -o case $(find . -name '*.c' | sort) -lm -pthread"},
 		Series: specs.DefaultSeries, Level: 1,
 	}
 	o := Options{Work: filepath.Join(dir, "work"), Shim: bin.cc}
