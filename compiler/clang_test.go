@@ -29,7 +29,7 @@ func TestClang(t *testing.T) {
 		"debug":          {"CC -g -O2 -c one.c && CC -g -O2 -otwo.o -c two.c && CC -Wl,--build-id -o one one.o two.o", ""},
 		"archive":        {"CC -c one.c two.c && ar rc lib.a two.o && CC -Wl,--build-id -o one one.o lib.a", ""},
 		"in one step":    {"CC -Wl,--build-id -o one one.c two.c", ""},
-		"one, debug":     {"CC -O1 -g -pipe -Wl,--build-id -o one one.c two.c", ""},
+		"one, debug":     {"CC -O1 -g -pipe -Wl,--build-id -o one ./one.c ./two.c", ""},
 		"response file":  {"echo '-Os -ffunction-sections -c' two.c > args && CC -c one.c && CC @args && CC -Wl,--build-id -o one one.o two.o", ""},
 		"standard input": {"CC -c one.c && CC -x c -c -o two.o - < two.c && CC -Wl,--build-id -o one one.o two.o", ""},
 		"saved":          {"CC -save-temps -c one.c two.c && CC -Wl,--build-id -o one one.o two.o", ""},

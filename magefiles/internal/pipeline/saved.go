@@ -235,7 +235,7 @@ func (su savedUnit) unit(f Folder) (Unit, error) {
 	}
 	u := Unit{
 		UnitPair: compiler.UnitPair{Original: &compiler.Unit{Object: f.path(su.Object)}}, Assembler: su.Assembler,
-		Changes:  &differ.ChangeSet{Unit: su.Name, Producer: su.Producer, References: su.References, Assembly: text},
+		Changes: &differ.ChangeSet{Unit: su.Name, Producer: su.Producer, References: su.References, Assembly: text},
 	}
 	for _, fn := range su.Functions {
 		v, err := verdict(fn.Verdict)
