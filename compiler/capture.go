@@ -21,7 +21,8 @@ type Capture struct {
 	// that no captured link made, sorted by path.
 	Unseen []Unseen
 
-	linked map[string]bool // paths of linked files that stood in the tree at the end
+	linked map[string]bool         // paths of linked files that stood in the tree at the end
+	noText map[specs.Digest]string // why an object is no unit's
 }
 
 // Unit is one assembly text.
@@ -36,14 +37,14 @@ type Unit struct {
 	Object       string
 	ObjectDigest specs.Digest
 	// ObjectPath is where the object was in the build tree, or a temporary
-	// name if the compiler linked at once.
+	// name or nothing if the compiler linked at once.
 	ObjectPath string
 	// Arch is nil if the object is for a machine that is not supported.
 	Arch *arch.Arch
 	// Includes are the files that the text takes in with .include and .incbin.
 	Includes []Include
 	// Assembler is the program that assembled the text, and Args its arguments
-	// in Dir.
+	// in Dir; see also OwnAssembler.
 	Assembler string
 	Args      []string
 	Dir       string
@@ -113,6 +114,8 @@ type Input struct {
 	Link *Link
 	// Gone is set if the object did not outlive the link; Digest is then zero.
 	Gone bool
+	// NoText says why there is no unit, if capture saw the object being made.
+	NoText string
 }
 
 // Name returns the input as linkers write it, ARCHIVE(MEMBER).
@@ -188,9 +191,13 @@ func Load(dir string, stage specs.Stage) (*Capture, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Capture{Stage: stage, linked: map[string]bool{}}
+	c := &Capture{Stage: stage, linked: map[string]bool{}, noText: map[specs.Digest]string{}}
 	var links []*store.Link
 	for _, r := range records {
+		if a := r.Assembly; a != nil && a.NoText != "" {
+			c.noText[a.Object] = a.NoText
+			continue
+		}
 		if r.Assembly != nil {
 			c.Units = append(c.Units, newUnit(s, r))
 			continue
@@ -285,7 +292,17 @@ func newLink(s *store.Store, record *store.Record) *Link {
 // Temporary reports whether the compiler made the name of u's object up,
 // because it linked at once.
 func (u *Unit) Temporary() bool {
-	return isTemporary(u.ObjectPath) || clangTemp.MatchString(u.ObjectPath)
+	return u.ObjectPath == "" || isTemporary(u.ObjectPath) || clangTemp.MatchString(u.ObjectPath)
+}
+
+// OwnAssembler returns the command of the compiler's own assembler, but for -o
+// and the text, if it made u's object. It is nil for a program of its own, such
+// as binutils' as.
+func (u *Unit) OwnAssembler() []string {
+	if len(u.Args) == 0 || u.Args[0] != "-cc1as" {
+		return nil
+	}
+	return append([]string{u.Assembler}, u.Args...)
 }
 
 // isTemporary reports whether path is a name that gcc makes up: /tmp/ccXXXXXX

@@ -41,8 +41,8 @@ func (p Pair) Changed() bool { return p.Original.Digest != p.Patched.Digest }
 // out; see [Added].
 //
 // The error joins every reason why the difference cannot be told whole:
-// [ErrUnseen], [ErrNoBuildID], [ErrIncomplete] for deliverables that differ,
-// [ErrNoTarget], each with the name of the object or file.
+// [ErrUnseen], [ErrNoText], [ErrNoBuildID], [ErrIncomplete] for deliverables
+// that differ, [ErrNoTarget], each with the name of the object or file.
 func Compare(orig, patched *Capture, targets ...string) ([]Pair, error) {
 	targets = resolveTargets(targets, orig)
 	wanted := func(path string) bool { return len(targets) == 0 || slices.Contains(targets, path) }
@@ -122,7 +122,10 @@ func resolveTargets(targets []string, c *Capture) []string {
 	return out
 }
 
-const hintUnseen = "clang, ccache with its own assembler, gcc -B and compilers by absolute linker path go round the shims; build with gcc, or set CC=fother-cc"
+const (
+	hintUnseen = "clang and ccache by absolute path, clang -flto, gcc -B and compilers by absolute linker path go round the shims; set CC=fother-cc, and build without -flto with clang"
+	hintNoText = "with clang, build without -flto, without instrumentation, and this file with -fno-integrated-as or with gcc"
+)
 
 // compareUnseen compares the linked files that no captured link made.
 func compareUnseen(orig, patched *Capture, wanted func(string) bool) []error {
@@ -199,7 +202,7 @@ var clangTemp = regexp.MustCompile(`^(/tmp/[^/]*)-[0-9a-f]{6,}(\.[a-z]+)$`)
 
 func keyOf(in Input, seen map[inputKey]int) inputKey {
 	k := inputKey{path: clangTemp.ReplaceAllString(in.Path, "$1$2"), member: in.Member}
-	if in.Unit != nil && (in.Gone || isTemporary(in.Path)) {
+	if in.Unit != nil && (in.Gone || isTemporary(in.Path) || in.Unit.ObjectPath == "") {
 		// The compiler made the name up; its part of link-time optimization is
 		// told by its number.
 		k.path = ltransName.FindString(filepath.Base(in.Path))
@@ -243,7 +246,7 @@ func (p *Pair) pairInputs() []error {
 			p.Units = append(p.Units, u)
 		}
 		if (o.Unit == nil && o.Path != "") || (n.Unit == nil && n.Path != "") {
-			errs = append(errs, hint(hintUnseen, "%s: object %s was captured in one build, and in the other %w", p.Original.Output, o.Name(), ErrUnseen))
+			errs = append(errs, p.halfSeen(o, n))
 		}
 	}
 	for _, k := range before {
@@ -257,6 +260,16 @@ func (p *Pair) pairInputs() []error {
 	return errs
 }
 
+// halfSeen is the error of an object that capture saw in one build only.
+func (p *Pair) halfSeen(o, n Input) error {
+	for _, why := range []string{o.NoText, n.NoText} {
+		if why != "" {
+			return hint(hintNoText, "%s: object %s was captured in one build, but in the other %w: %s", p.Original.Output, o.Name(), ErrNoText, why)
+		}
+	}
+	return hint(hintUnseen, "%s: object %s was captured in one build, and in the other %w", p.Original.Output, o.Name(), ErrUnseen)
+}
+
 // unseen compares an object that capture did not see.
 func (p *Pair) unseen(o, n Input) error {
 	name := o.Name()
@@ -266,6 +279,11 @@ func (p *Pair) unseen(o, n Input) error {
 	if o.Path != "" && n.Path != "" && o.Digest == n.Digest && !o.Gone && !n.Gone {
 		p.Unseen = append(p.Unseen, name)
 		return nil
+	}
+	for _, why := range []string{o.NoText, n.NoText} {
+		if why != "" {
+			return hint(hintNoText, "%s: object %s differs, and %w: %s", p.Original.Output, name, ErrNoText, why)
+		}
 	}
 	return hint(hintUnseen, "%s: object %s differs, and was %w", p.Original.Output, name, ErrUnseen)
 }

@@ -20,6 +20,10 @@
 // not up to date: see [Options.Base]. When the process that builds is gone, its
 // commands are ended with all that they started.
 //
+// clang has an assembler of its own: the program stands on PATH under its name
+// too, lets it do what the build wants, and runs its compilations a second time
+// for their text, which must give the object.
+//
 // What goes round the shims is not trusted: an object of a link that no shim
 // saw must be the same, byte for byte, in both builds, else [Compare] names it.
 //

@@ -15,6 +15,9 @@ var (
 	// ErrUnseen: something that differs between the builds was made by a tool
 	// that the shims did not see.
 	ErrUnseen = errors.New("made by a tool that capture did not see")
+	// ErrNoText: an object that differs between the builds has no assembly text
+	// that is known to be its own.
+	ErrNoText = errors.New("its assembly text cannot be captured")
 	// ErrNoBuildID: a linked file cannot be identified.
 	ErrNoBuildID = errors.New("no build-id")
 	// ErrIncomplete: the store lacks something of a deliverable that changed.

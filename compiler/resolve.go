@@ -4,6 +4,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/fother/fother/compiler/internal/fingerprint"
 	"github.com/fother/fother/compiler/internal/store"
 	"github.com/fother/fother/specs"
 )
@@ -13,9 +14,9 @@ type resolver struct {
 	store    *store.Store
 	capture  *Capture
 	units    map[specs.Digest][]*Unit
-	partial  map[specs.Digest]*Link // relocatable links by output
-	children map[string][]*Unit     // by the link that ran the assembler
-	prints   map[fingerprint]*Input // what made an object, by what it holds; filled when needed
+	partial  map[specs.Digest]*Link       // relocatable links by output
+	children map[string][]*Unit           // by the link that ran the assembler
+	prints   map[fingerprint.Print]*Input // what made an object, by what it holds; filled when needed
 }
 
 func newResolver(s *store.Store, c *Capture) *resolver {
@@ -51,6 +52,9 @@ func (r *resolver) link(l *Link, record *store.Link) {
 			taken[out.Unit] = true
 		} else {
 			r.find(&out, l)
+		}
+		if out.Unit == nil && out.Link == nil {
+			out.NoText = r.capture.noText[out.Digest]
 		}
 		if !replaced(out, children) {
 			l.Inputs = append(l.Inputs, out)
@@ -94,7 +98,7 @@ func (r *resolver) find(in *Input, l *Link) {
 		return
 	}
 	in.Link = nil
-	print, err := printOf(r.store.Blob(in.Digest))
+	print, err := fingerprint.Of(r.store.Blob(in.Digest))
 	if err != nil {
 		return // then it is compared as a whole
 	}
@@ -126,10 +130,10 @@ func (r *resolver) fill() {
 	if r.prints != nil {
 		return
 	}
-	r.prints = map[fingerprint]*Input{}
-	digests := map[fingerprint]specs.Digest{}
+	r.prints = map[fingerprint.Print]*Input{}
+	digests := map[fingerprint.Print]specs.Digest{}
 	add := func(d specs.Digest, in *Input) {
-		print, err := printOf(r.store.Blob(d))
+		print, err := fingerprint.Of(r.store.Blob(d))
 		if err != nil {
 			return
 		}

@@ -156,8 +156,8 @@ func prepareShims(s *store.Store, program, path string) error {
 	return nil
 }
 
-// toolsOn returns the names of assemblers and linkers in the folders of path,
-// apart from except.
+// toolsOn returns the names of assemblers, linkers and clang in the folders of
+// path, apart from except.
 func toolsOn(path, except string) map[string]bool {
 	names := map[string]bool{}
 	for _, dir := range filepath.SplitList(path) {
@@ -169,7 +169,7 @@ func toolsOn(path, except string) map[string]bool {
 			continue // PATH may name what is not there
 		}
 		for _, e := range entries {
-			if shim.IsTool(e.Name()) {
+			if shim.IsTool(e.Name()) || shim.IsClang(filepath.Join(dir, e.Name())) {
 				names[e.Name()] = true
 			}
 		}

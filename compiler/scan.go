@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	hintNothing = "is the compiler gcc, and does the build use it? Capture works through gcc's COMPILER_PATH; a build that clears its " +
+	hintNothing = "is the compiler gcc or clang, and does the build use it? Capture works through gcc's COMPILER_PATH; a build that clears its " +
 		"environment, or whose tree was built before, runs no compiler that it could see. Try CC=fother-cc CXX=fother-c++, and a clean tree"
 	hintBuildID = "link with -Wl,--build-id: LDFLAGS=-Wl,--build-id, or the build system's own way"
 )

@@ -17,11 +17,17 @@ import (
 // branch, so that all later labels are renumbered. Bytes are both inputs. The
 // unit is made up; SQLITE3_C names the amalgamation to measure instead.
 func BenchmarkDiff(b *testing.B) {
+	for _, compiler := range []string{"gcc", "clang"} {
+		b.Run(compiler, func(b *testing.B) { benchmarkDiff(b, compiler) })
+	}
+}
+
+func benchmarkDiff(b *testing.B, compiler string) {
 	dir := b.TempDir()
 	original, patched := bigUnit(b)
 	in := differ.Input{Unit: "big.c", Arch: arch.X86_64}
-	in.Original = compileText(b, dir, "a", original)
-	in.Patched = compileText(b, dir, "b", patched)
+	in.Original = compileText(b, dir, compiler, "a", original)
+	in.Patched = compileText(b, dir, compiler, "b", patched)
 	b.SetBytes(int64(len(in.Original) + len(in.Patched)))
 	b.ReportAllocs()
 	for b.Loop() {
@@ -35,14 +41,14 @@ func BenchmarkDiff(b *testing.B) {
 	}
 }
 
-func compileText(b *testing.B, dir, name, text string) []byte {
+func compileText(b *testing.B, dir, compiler, name, text string) []byte {
 	b.Helper()
-	needTool(b, "gcc")
+	needTool(b, compiler)
 	source, out := filepath.Join(dir, name+".c"), filepath.Join(dir, name+".s")
 	if err := os.WriteFile(source, []byte(text), 0o600); err != nil {
 		b.Fatal(err)
 	}
-	if msg, err := exec.Command("gcc", "-O2", "-w", "-S", "-o", out, source).CombinedOutput(); err != nil {
+	if msg, err := exec.Command(compiler, "-O2", "-w", "-S", "-o", out, source).CombinedOutput(); err != nil {
 		b.Fatalf("%v\n%s", err, msg)
 	}
 	s, err := os.ReadFile(out)

@@ -30,6 +30,9 @@ import (
 //	want.asm            "+text" is in the patch assembly, "-text" is not
 //
 // "want -O0" instead of "want" is for the runs whose options begin so.
+//
+// Cases in C are compiled by clang too, unless "not clang: REASON" is in the
+// comment; "want clang" and "want clang -O0" are for those runs.
 func TestCases(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txtar")
 	if err != nil || len(files) < 25 {
@@ -49,7 +52,14 @@ func TestCases(t *testing.T) {
 			opt = strings.TrimSpace(opt)
 			t.Run(name+"/"+strings.ReplaceAll(opt, " ", ""), func(t *testing.T) {
 				t.Parallel()
-				newCase(t, name, opt, ar).run()
+				newCase(t, name, "gcc", opt, ar).run()
+			})
+			if !strings.HasPrefix(ar.Files[0].Name, "orig.c") || strings.Contains(string(ar.Comment), "not clang:") {
+				continue
+			}
+			t.Run(name+"/clang"+strings.ReplaceAll(opt, " ", ""), func(t *testing.T) {
+				t.Parallel()
+				newCase(t, name, "clang", opt, ar).run()
 			})
 		}
 	}
@@ -57,6 +67,7 @@ func TestCases(t *testing.T) {
 
 type testCase struct {
 	*testing.T
+	compiler string // "gcc" or "clang"
 	dir, opt string
 	arch     *arch.Arch
 	tools    string // prefix of the toolchain's commands
@@ -75,16 +86,19 @@ func needTool(t testing.TB, name string) {
 	}
 }
 
-func newCase(t *testing.T, name, opt string, ar *txtar.Archive) *testCase {
-	c := &testCase{T: t, dir: t.TempDir(), opt: opt, arch: arch.X86_64, files: make(map[string]string)}
+func newCase(t *testing.T, name, compiler, opt string, ar *txtar.Archive) *testCase {
+	c := &testCase{T: t, compiler: compiler, dir: t.TempDir(), opt: opt, arch: arch.X86_64, files: make(map[string]string)}
 	if strings.HasPrefix(name, "aarch64-") {
 		c.arch = arch.AArch64
 		c.tools = "aarch64-linux-gnu-"
 	}
 	needTool(t, c.tools+"gcc")
+	if compiler == "clang" {
+		needTool(t, "clang")
+	}
 	for _, f := range ar.Files {
 		base, only, ok := strings.Cut(f.Name, " ")
-		if ok && !strings.HasPrefix(opt, only) {
+		if ok && !strings.HasPrefix(opt, only) && !strings.HasPrefix(compiler+" "+opt, only) {
 			continue
 		}
 		if _, set := c.files[base]; ok || !set {
@@ -102,6 +116,9 @@ func (c *testCase) tool(name string, args ...string) string {
 	cmd := exec.Command(name, args...)
 	if name == "gcc" || name == "as" || name == "nm" || name == "objcopy" || name == "readelf" {
 		cmd = exec.Command(c.tools+name, args...)
+	}
+	if name == "clang" {
+		cmd = exec.Command(name, append([]string{"--target=" + c.arch.Tuple, "-Qunused-arguments"}, args...)...)
 	}
 	cmd.Dir = c.dir
 	out, err := cmd.CombinedOutput()
@@ -124,7 +141,7 @@ func (c *testCase) run() {
 	for _, ext := range []string{".c", ".cc"} {
 		if _, ok := c.files["orig"+ext]; ok {
 			args := append(strings.Fields(c.opt), "-w", "-S", "-frandom-seed=1", "orig"+ext, "patched"+ext)
-			c.tool("gcc", args...)
+			c.tool(c.compiler, args...)
 		}
 	}
 	in := differ.Input{Unit: "orig.c", Arch: c.arch, Original: c.text("orig"), Patched: c.text("patched")}
@@ -210,6 +227,20 @@ func (c *testCase) assertions() {
 	}
 }
 
+// assembler assembles the text of that name with the compiler's own assembler.
+func (c *testCase) assembler(name string, options ...string) {
+	c.Helper()
+	if c.compiler == "gcc" {
+		c.tool("as", append(options, "-o", name+".o", name+".s")...)
+		return
+	}
+	args := []string{"-c", "-o", name + ".o", name + ".s"}
+	for _, o := range options {
+		args = append(args, "-Wa,"+o)
+	}
+	c.tool("clang", args...)
+}
+
 // assemble checks that the patch assembly is assembled and needs what
 // References say.
 func (c *testCase) assemble() {
@@ -217,7 +248,7 @@ func (c *testCase) assemble() {
 	if err := os.WriteFile(filepath.Join(c.dir, "patch.s"), c.set.Assembly, 0o600); err != nil {
 		c.Fatal(err)
 	}
-	c.tool("as", "--fatal-warnings", "-o", "patch.o", "patch.s")
+	c.assembler("patch", "--fatal-warnings")
 	var undefined, references []string
 	for line := range strings.Lines(c.tool("nm", "-u", "patch.o")) {
 		_, name, _ := strings.Cut(strings.TrimSpace(line), " ")
@@ -293,7 +324,7 @@ func (c *testCase) execute(run string) {
 	gcc := func(args ...string) { c.Helper(); c.tool("gcc", append(slices.Clone(opt), args...)...) }
 	redirect := compileRedirect(c.T)
 	for _, build := range []string{"orig", "patched"} {
-		c.tool("as", "-o", build+".o", build+".s")
+		c.assembler(build)
 	}
 	gcc("-w", "-c", run)
 	table, global := ".data\n.globl redirects\nredirects:\n", []string{}

@@ -42,7 +42,7 @@ func x86SlotToAddress(stmt, symbol, replacement string) (string, bool) {
 	slot := symbol + "@GOTPCREL(%rip)"
 	rest, ok := strings.CutPrefix(args, "*")
 	switch {
-	case (op == "call" || op == "jmp") && ok && rest == slot:
+	case (op == "call" || op == "jmp" || op == "callq" || op == "jmpq") && ok && rest == slot:
 		return op + "\t" + replacement, true
 	case op == "movq" && strings.HasPrefix(args, slot+", %"):
 		return "leaq\t" + replacement + "(%rip)" + args[len(slot):], true

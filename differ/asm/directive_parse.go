@@ -209,6 +209,7 @@ func (p *parser) size(id int32, expr string) {
 	}
 	sec := &p.Sections[p.Items[s.Item].Section]
 	if sec.open == s.Item {
+		sec.sized = s.Item
 		sec.open = -1
 		sec.last = -1
 	}

@@ -48,7 +48,7 @@ func foldPair(a, b string, d *Dialect) (fa, fb []Fold) {
 	if !strings.HasSuffix(a, "\n") || !strings.HasSuffix(b, "\n") {
 		return nil, nil
 	}
-	f := &folder{d: d, class: classes(d), seen: make(map[string]seenRef), a: newFoldSide(a), b: newFoldSide(b)}
+	f := &folder{d: d, class: classes(d), seen: make(map[string]seenRef), a: newFoldSide(a, d), b: newFoldSide(b, d)}
 	for {
 		name, ok := f.b.function()
 		if !ok {
@@ -92,10 +92,12 @@ func (f *folder) alike(function string) bool {
 		var lb string
 		var ka, kb line
 		if strings.HasPrefix(f.b.text[f.b.i:], f.a.text[f.a.i:f.a.i+len(la)+1]) {
+			size := len(la)
+			la = f.a.trim(la)
 			lb, ka = la, f.a.kind(la, function)
 			if kb = ka; ka != lineEnded {
-				f.a.take(la, ka)
-				f.b.take(lb, kb)
+				f.a.take(la, size, ka)
+				f.b.take(lb, size, kb)
 			}
 			if ka == lineNoise || ka == lineLabel {
 				continue

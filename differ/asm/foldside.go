@@ -4,10 +4,12 @@ import "strings"
 
 // foldSide goes over one body at a time.
 type foldSide struct {
-	text  string
-	i     int            // offset of the next line
-	lo    int            // where the body begins
-	index map[string]int // of the bodies of all functions, if it is needed
+	text string
+	// comment begins what counts for nothing to the end of a line.
+	comment string
+	i       int            // offset of the next line
+	lo      int            // where the body begins
+	index   map[string]int // of the bodies of all functions, if it is needed
 	// ord counts the lines that count; lines all.
 	ord, lines int
 	exits      [2]span
@@ -21,8 +23,8 @@ type foldSide struct {
 
 type numberedLabel struct{ body, ord int }
 
-func newFoldSide(text string) *foldSide {
-	return &foldSide{text: text, labels: make(map[string]int)}
+func newFoldSide(text string, d *Dialect) *foldSide {
+	return &foldSide{text: text, comment: d.Comment, labels: make(map[string]int)}
 }
 
 // begin begins a body at the next line.
@@ -53,10 +55,12 @@ const (
 func (s *foldSide) next(function string) (text string, kind line) {
 	for s.i < len(s.text) {
 		text = s.text[s.i:lineEnd(s.text, s.i)]
+		size := len(text)
+		text = s.trim(text)
 		if kind = s.kind(text, function); kind == lineEnded {
 			return "", lineEnded
 		}
-		s.take(text, kind)
+		s.take(text, size, kind)
 		if kind != lineNoise && kind != lineLabel {
 			return text, kind
 		}
@@ -64,10 +68,24 @@ func (s *foldSide) next(function string) (text string, kind line) {
 	return "", lineOther
 }
 
-// take goes behind a line of that kind.
-func (s *foldSide) take(text string, kind line) {
+// trim cuts off the comment that ends a line, as clang and gcc -fverbose-asm
+// write them, if it is plain where it begins. The marks around inline assembly
+// stay.
+func (s *foldSide) trim(l string) string {
+	at := strings.IndexByte(l, s.comment[0])
+	if at < 0 || !strings.HasPrefix(l[at:], s.comment) || strings.ContainsAny(l[:at], "\"'") {
+		return l
+	}
+	if rest := l[at+len(s.comment):]; strings.HasPrefix(rest, "APP") || strings.HasPrefix(rest, "NO_APP") {
+		return l
+	}
+	return strings.TrimRight(l[:at], " \t")
+}
+
+// take goes behind a line of that kind and size.
+func (s *foldSide) take(text string, size int, kind line) {
 	lo := s.i
-	s.i += len(text) + 1
+	s.i += size + 1
 	s.lines++
 	switch kind {
 	case lineLabel, lineName:
@@ -194,9 +212,15 @@ func (s *foldSide) function() (name string, ok bool) {
 			continue
 		}
 		// Its visibility may be in between.
-		lo := strings.Index(s.text[s.i-1:min(s.i+len(name)+256, len(s.text))], "\n"+name+":\n")
-		if lo >= 0 {
-			s.i += lo + len(name) + 2
+		near := s.text[s.i-1 : min(s.i+len(name)+256, len(s.text))]
+		lo := strings.Index(near, "\n"+name+":")
+		if lo < 0 {
+			continue
+		}
+		at := s.i - 1 + lo + 1
+		end := lineEnd(s.text, at)
+		if label := s.trim(s.text[at:end]); len(label) == len(name)+1 && end < len(s.text) {
+			s.i = end + 1
 			return name, true
 		}
 	}

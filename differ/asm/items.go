@@ -14,7 +14,7 @@ func (p *parser) section(name, flags, args string) int32 {
 		return i
 	}
 	i := int32(len(p.Sections))
-	s := Section{Name: name, Flags: flags, Args: args, Kind: kindOfSection(name, flags, args), open: -1, last: -1}
+	s := Section{Name: name, Flags: flags, Args: args, Kind: kindOfSection(name, flags, args), open: -1, last: -1, sized: -1}
 	p.Sections = append(p.Sections, s)
 	p.names[key] = i
 	return i
@@ -145,7 +145,7 @@ func (p *parser) open() {
 	it := Item{Section: p.sec, Line: uint32(p.line), Stmts: sec.pending, Inner: -1, Mode: p.mode}
 	p.place(sec.labels, InItem, id, 0)
 	sec.pending, sec.labels = nil, nil
-	sec.open, sec.last = id, id
+	sec.open, sec.last, sec.sized = id, id, -1
 	sec.Items = append(sec.Items, id)
 	p.Items = append(p.Items, it)
 }
@@ -162,6 +162,13 @@ func (p *parser) add(st Stmt) *SyntaxError {
 		}
 	}
 	if sec.open < 0 {
+		if st.Kind == CFI && sec.sized >= 0 && p.TextOf(st) == ".cfi_endproc" {
+			// clang writes it after .size.
+			it := &p.Items[sec.sized]
+			it.Stmts = append(it.Stmts, st)
+			sec.sized = -1
+			return nil
+		}
 		if !st.Kind.Bytes() && st.Kind != Number {
 			sec.pending = append(sec.pending, st)
 			return nil

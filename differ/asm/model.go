@@ -62,6 +62,7 @@ type Section struct {
 
 	open    int32  // item that takes the next bytes, or -1
 	last    int32  // item that took the last bytes, or -1
+	sized   int32  // function that .size ended just now, or -1
 	pending []Stmt // alignment and CFI for the next item
 	labels  []int32
 }

@@ -206,7 +206,16 @@ func (p *parser) oneLine(i, end int) *SyntaxError {
 		}
 		return nil
 	}
-	if strings.HasPrefix(text[i:], d.LineComment) || strings.HasPrefix(text[i:], d.Comment) {
+	if mark, ok := strings.CutPrefix(text[i:], d.Comment); ok { // clang's marks
+		switch strings.TrimRight(mark, " \t\r") {
+		case "APP":
+			p.inline = true
+		case "NO_APP":
+			p.inline = false
+		}
+		return nil
+	}
+	if strings.HasPrefix(text[i:], d.LineComment) {
 		return nil
 	}
 	for i < end {

@@ -23,7 +23,7 @@ var ownName = regexp.MustCompile(`^(fother|libcare|lcmake|kpatch)[-_]`)
 var compilerName = regexp.MustCompile(`^([A-Za-z0-9_.-]+-)?(gcc|g\+\+|cc|c\+\+|clang|clang\+\+)(-[0-9.]+)?$`)
 
 // cc stands for a compiler: in the stages that capture it puts the shims in
-// the compiler's way, then the compiler takes its place.
+// the compiler's way, then the compiler takes its place, but for clang.
 func (inv *invocation) cc() int {
 	depth, _ := strconv.Atoi(os.Getenv(envDepth)) // absent is 0
 	if depth >= maxDepth {
@@ -34,7 +34,7 @@ func (inv *invocation) cc() int {
 		return inv.fail(exitUsage, err)
 	}
 	env := setenv(os.Environ(), envDepth, strconv.Itoa(depth+1))
-	if inv.store != nil && depth == 0 && !isProbe(args) {
+	if inv.store != nil && depth == 0 && !inv.onPathShim() && !isProbe(args) {
 		args = modify(args)
 	}
 	if inv.store != nil {
@@ -42,6 +42,9 @@ func (inv *invocation) cc() int {
 			return inv.fail(exitUsage, fmt.Errorf("%s=%s: not a capture store", EnvStore, inv.store.Dir()))
 		}
 		env = Environ(env, inv.store.Dir(), inv.stage)
+		if IsClang(real.Path) {
+			return inv.clang(real, args, env)
+		}
 	}
 	return inv.fail(exitError, real.exec(args, env))
 }
@@ -65,12 +68,18 @@ func Environ(env []string, dir string, stage specs.Stage) []string {
 // compiler returns the compiler that this invocation stands for, and its
 // arguments:
 //
-//  1. the first argument, if it is the name of a compiler (fother-cc gcc -c …);
+//  1. the compiler of the same name, if the build found this program on PATH in
+//     the store's folder; else
+//     the first argument, if it is the name of a compiler (fother-cc gcc -c …);
 //  2. else for a name with "++" in it $KPCXXREAL, for others $KPCCREAL;
 //  3. else the compiler of the same name, if this program is called by the
 //     name of one;
 //  4. else g++ or gcc.
 func (inv *invocation) compiler() (tool, []string, error) {
+	if inv.onPathShim() {
+		t, err := inv.program(inv.name)
+		return t, inv.args, err
+	}
 	if len(inv.args) > 0 && compilerName.MatchString(filepath.Base(inv.args[0])) && !isSource(inv.args[0]) {
 		t, err := inv.program(inv.args[0])
 		return t, inv.args[1:], err
@@ -93,6 +102,19 @@ func (inv *invocation) compiler() (tool, []string, error) {
 		return t, append(words[1:], inv.args...), wrap(variable, err)
 	}
 	return t, inv.args, wrap(variable, err)
+}
+
+// onPathShim reports whether this program is run as one of the links that the
+// build finds on PATH.
+func (inv *invocation) onPathShim() bool {
+	if inv.store == nil || ownName.MatchString(inv.name) {
+		return false
+	}
+	if dir := filepath.Dir(os.Args[0]); dir != "." && dir != inv.store.PathShims() {
+		return false
+	}
+	_, err := os.Lstat(filepath.Join(inv.store.PathShims(), inv.name))
+	return err == nil
 }
 
 func wrap(name string, err error) error {

@@ -39,12 +39,15 @@ type Assembly struct {
 	Text   specs.Digest `json:"text"`
 	// Includes are the files that the text names with .include and .incbin.
 	Includes []File `json:"includes,omitempty"`
-	// Output is the object's absolute path in the build.
-	Output string       `json:"output"`
+	// Output is the object's absolute path in the build, or empty if the
+	// compiler linked at once.
+	Output string       `json:"output,omitempty"`
 	Object specs.Digest `json:"object"`
 	// LTO is set if the text holds the intermediate code of the link-time
 	// optimizer: a link may replace it by units of its own.
 	LTO bool `json:"lto,omitempty"`
+	// NoText says why there is no text of this object; Text is then zero.
+	NoText string `json:"no_text,omitempty"`
 }
 
 // File is a file with its content's digest.

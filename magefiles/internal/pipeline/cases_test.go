@@ -51,7 +51,8 @@ int main(void) {
 // must be those of the two builds, and differ. "state", if present, are the
 // answers of the process with the patch when they depend on what came before;
 // "functions" are all that may be in the patch. "kept" says why the memory of
-// the patch is kept after it is taken out.
+// the patch is kept after it is taken out. Both compilers build each case,
+// unless the comment says "not clang: REASON", or it has C++ sources.
 func TestCases(t *testing.T) {
 	files, err := filepath.Glob("testdata/cases/*.txtar")
 	if err != nil || len(files) == 0 {
@@ -63,14 +64,36 @@ func TestCases(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, flags := range []string{"-O0", "-O2 -g -fcf-protection", "-O3 -fno-pie -no-pie"} {
-			t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar")+" "+flags, func(t *testing.T) {
-				testCase(t, ar, flags)
-			})
+			for _, cc := range []string{"gcc", "clang"} {
+				if strings.Contains(string(ar.Comment), "not "+cc+":") || cc == "clang" && cxx(ar) {
+					continue
+				}
+				t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar")+" "+cc+" "+flags, func(t *testing.T) {
+					needCompiler(t, cc)
+					testCase(t, ar, cc, flags)
+				})
+			}
 		}
 	}
 }
 
-func testCase(t *testing.T, ar *txtar.Archive, flags string) {
+// cxx reports whether a case has C++ sources.
+func cxx(ar *txtar.Archive) bool {
+	return slices.ContainsFunc(ar.Files, func(f txtar.File) bool { return strings.HasSuffix(f.Name, ".cc") })
+}
+
+// needCompiler skips the test if a compiler is missing, which CI does not allow.
+func needCompiler(t *testing.T, name string) {
+	t.Helper()
+	if _, err := exec.LookPath(name); err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal(err)
+		}
+		t.Skip(err)
+	}
+}
+
+func testCase(t *testing.T, ar *txtar.Archive, cc, flags string) {
 	dir := t.TempDir()
 	var requests, state, functions []string
 	kept := false
@@ -82,9 +105,9 @@ func testCase(t *testing.T, ar *txtar.Archive, flags string) {
 			t.Fatal(err)
 		}
 	}
-	cc, sources := "cc", "-name '*.c'"
-	if slices.ContainsFunc(ar.Files, func(f txtar.File) bool { return strings.HasSuffix(f.Name, ".cc") }) {
-		cc, sources = "c++", "-name '*.c' -o -name '*.cc'"
+	sources := "-name '*.c'"
+	if cxx(ar) {
+		cc, sources = "g++", "-name '*.c' -o -name '*.cc'"
 	}
 	trees := []string{"a", "b"}
 	for _, tree := range trees {

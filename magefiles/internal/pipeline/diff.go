@@ -29,6 +29,9 @@ type Target struct {
 type Unit struct {
 	compiler.UnitPair
 	Changes *differ.ChangeSet
+	// Assembler is the command that assembles the patch, but for -o and the
+	// text, if the patched build's compiler has one of its own; else nil.
+	Assembler []string
 }
 
 // DiffAt compares two builds that are anywhere, and leaves the patch assembly
@@ -90,7 +93,7 @@ func diffPairs(ctx context.Context, l Layout, pairs []compiler.Pair) ([]Target, 
 			if r.err != nil {
 				reasons = append(reasons, fmt.Errorf("%s: %w", t.Name, r.err))
 			} else if r.changes.Assembly != nil {
-				t.Units = append(t.Units, Unit{u, r.changes})
+				t.Units = append(t.Units, newUnit(u, r.changes))
 			}
 		}
 		if len(t.Units) > 0 {
@@ -107,6 +110,14 @@ func diffPairs(ctx context.Context, l Layout, pairs []compiler.Pair) ([]Target, 
 		return nil, ErrNoChange
 	}
 	return targets, nil
+}
+
+func newUnit(p compiler.UnitPair, changes *differ.ChangeSet) Unit {
+	u := Unit{UnitPair: p, Changes: changes}
+	if p.Patched != nil {
+		u.Assembler = p.Patched.OwnAssembler()
+	}
+	return u
 }
 
 // writeAssembly leaves the patch assembly in the work folder, for people.

@@ -145,7 +145,7 @@ func packTarget(ctx context.Context, s specs.Spec, l Layout, t Target) ([]byte, 
 
 // packUnit assembles the patch assembly of one unit.
 func packUnit(ctx context.Context, a *arch.Arch, path string, u Unit) (kpack.BuildUnit, error) {
-	object, err := assemble(ctx, a, path)
+	object, err := assemble(ctx, a, path, u.Assembler)
 	if err != nil {
 		return kpack.BuildUnit{}, err
 	}
@@ -169,11 +169,15 @@ func packUnit(ctx context.Context, a *arch.Arch, path string, u Unit) (kpack.Bui
 	return bu, nil
 }
 
-// assemble runs binutils' assembler of an architecture.
-func assemble(ctx context.Context, a *arch.Arch, path string) (*elfobj.File, error) {
-	as := a.Tuple + "-as"
-	if _, err := exec.LookPath(as); err != nil {
-		as = "as" // the host's own; kpack.Build refuses an object for another machine
+// assemble runs the given assembler or, if there is none, binutils' for an
+// architecture. clang's text is for clang's own assembler: it has directives
+// that binutils' lacks, and chooses other encodings.
+func assemble(ctx context.Context, a *arch.Arch, path string, command []string) (*elfobj.File, error) {
+	if len(command) == 0 {
+		command = []string{a.Tuple + "-as"}
+		if _, err := exec.LookPath(command[0]); err != nil {
+			command[0] = "as" // the host's own; kpack.Build refuses an object for another machine
+		}
 	}
 	dir, err := os.MkdirTemp("", "fother-pack-")
 	if err != nil {
@@ -181,9 +185,9 @@ func assemble(ctx context.Context, a *arch.Arch, path string) (*elfobj.File, err
 	}
 	defer os.RemoveAll(dir)
 	out := filepath.Join(dir, "patch.o")
-	cmd := exec.CommandContext(ctx, as, "-o", out, path)
+	cmd := exec.CommandContext(ctx, command[0], append(slices.Clone(command[1:]), "-o", out, path)...)
 	if msg, err := cmd.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("%s: %w\n%s", as, err, bytes.TrimSpace(msg))
+		return nil, fmt.Errorf("%s: %w\n%s", command[0], err, bytes.TrimSpace(msg))
 	}
 	return elfobj.Open(out)
 }

@@ -161,13 +161,17 @@ func TestSamples(t *testing.T) {
 			if strings.Contains(flags, "-fno-pie") && (sample == "ghost" || sample == "library") {
 				continue // their libraries need position independent code
 			}
-			t.Run(sample+" "+flags, func(t *testing.T) { testSample(t, sample, flags) })
+			t.Run(sample+" "+flags, func(t *testing.T) { testSample(t, sample, "CFLAGS="+flags) })
+			t.Run(sample+" clang "+flags, func(t *testing.T) {
+				needCompiler(t, "clang")
+				testSample(t, sample, "CC=clang", "CFLAGS="+flags)
+			})
 		}
 	}
 }
 
-func testSample(t *testing.T, sample, flags string) {
-	f := makeSample(t, sample, "CFLAGS="+flags)
+func testSample(t *testing.T, sample string, env ...string) {
+	f := makeSample(t, sample, env...)
 	rows := answers(t, sample)
 	original := func(a answer) string { return a.original }
 	patched := func(a answer) string { return a.patched }

@@ -36,6 +36,7 @@ type (
 		Name       string             `json:"name"`
 		Object     string             `json:"object"` // of the original build
 		Assembly   string             `json:"assembly"`
+		Assembler  []string           `json:"assembler,omitempty"`
 		Producer   string             `json:"producer,omitempty"`
 		Functions  []savedFunction    `json:"functions"`
 		References []differ.Reference `json:"references,omitempty"`
@@ -178,7 +179,7 @@ func saveTargets(f Folder, targets []Target) ([]byte, error) {
 		for i, u := range t.Units {
 			su := savedUnit{
 				Name: u.Changes.Unit, Object: rel(u.Original.Object), Producer: u.Changes.Producer, References: u.Changes.References,
-				Assembly: filepath.Join(filepath.Base(f.diff()), string(t.BuildID), assemblyName(i, u)),
+				Assembly: filepath.Join(filepath.Base(f.diff()), string(t.BuildID), assemblyName(i, u)), Assembler: u.Assembler,
 			}
 			for _, fn := range u.Changes.Functions {
 				if fn.Verdict != differ.Same {
@@ -233,8 +234,8 @@ func (su savedUnit) unit(f Folder) (Unit, error) {
 		return Unit{}, err
 	}
 	u := Unit{
-		UnitPair: compiler.UnitPair{Original: &compiler.Unit{Object: f.path(su.Object)}},
-		Changes:  &differ.ChangeSet{Unit: su.Name, Producer: su.Producer, References: su.References, Assembly: text},
+		UnitPair: compiler.UnitPair{Original: &compiler.Unit{Object: f.path(su.Object)}}, Assembler: su.Assembler,
+		Changes: &differ.ChangeSet{Unit: su.Name, Producer: su.Producer, References: su.References, Assembly: text},
 	}
 	for _, fn := range su.Functions {
 		v, err := verdict(fn.Verdict)
