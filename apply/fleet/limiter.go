@@ -87,8 +87,8 @@ func (l *Limiter) LeftOut() int {
 // on until the read or the tool ends; what it returns then is closed, if it has
 // a method Close.
 //
-// Errors: those of f, [apply.ErrGone], [ErrSilent], [ErrLeftOut], the cause if
-// ctx ends.
+// Errors: those of f, [apply.ErrGone], [apply.ErrPermission], [ErrSilent],
+// [ErrLeftOut], the cause if ctx ends.
 func Do[T any](ctx context.Context, l *Limiter, pid int, b Bound, f func(context.Context) (T, error)) (T, error) {
 	var none T
 	uid, err := l.owner(pid)
@@ -196,7 +196,10 @@ func within[T any](ctx context.Context, b Bound, f func(context.Context) (T, err
 // itself.
 func owner(pid int) (int, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
+	switch {
+	case errors.Is(err, os.ErrPermission): // /proc is mounted with hidepid
+		return 0, apply.ErrPermission
+	case err != nil:
 		return 0, apply.ErrGone
 	}
 	for line := range strings.Lines(string(b)) {

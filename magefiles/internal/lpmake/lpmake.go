@@ -1,6 +1,7 @@
 package lpmake
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -207,12 +208,15 @@ func (r *run) dirtyMark() string { return filepath.Join(r.Work, "dirty") }
 func (r *run) recover() error {
 	s, err := unfinished(r.kept())
 	if err == nil && s != nil {
-		err = s.check()
+		err = cmp.Or(r.elsewhere(s.journal.Tree, r.Source), s.check())
 	}
 	if err != nil {
 		return err
 	}
 	left, err := leftAside(r.stashNote())
+	if err == nil && left != nil {
+		err = r.elsewhere(left.Original, r.Original)
+	}
 	if err == nil && left != nil {
 		r.say("putting %s back, where an interrupted run moved it from", left.Original)
 		err = left.back()
@@ -225,6 +229,16 @@ func (r *run) recover() error {
 		r.say("%s is not there: its original is put there", name)
 	}
 	return s.restore()
+}
+
+// elsewhere refuses what an interrupted run left for another folder: this work
+// folder is the copy of one, and that tree is not this run's to change.
+func (r *run) elsewhere(noted, own string) error {
+	if noted == own {
+		return nil
+	}
+	return hinted(ErrUsage, "put the sources right by hand, then remove "+r.Work,
+		"an interrupted run left %s for %s, and this is not it but %s", r.Work, noted, own)
 }
 
 // state is what is known of the last run.

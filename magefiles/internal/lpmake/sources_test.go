@@ -1,8 +1,10 @@
 package lpmake
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
@@ -179,6 +181,27 @@ func TestKeepInterrupted(t *testing.T) {
 	put(t, journalAt(folder), "{")
 	if _, err := unfinished(folder); err == nil {
 		t.Error("a journal that is damaged is passed over")
+	}
+}
+
+// TestCopied: what an interrupted run left in a copy of a tree and its work
+// folder says nothing of the tree that it was copied from.
+func TestCopied(t *testing.T) {
+	s, tree, _ := patchedTree(t)
+	work, copied := t.TempDir(), t.TempDir()
+	if err := os.Rename(s.folder, filepath.Join(work, "sources")); err != nil {
+		t.Fatal(err)
+	}
+	before, err := os.ReadFile(filepath.Join(tree, "sub/a.c"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &run{Options: Options{Work: work, Source: copied}}
+	if err := r.recover(); !errors.Is(err, ErrUsage) || !strings.Contains(err.Error(), tree) {
+		t.Errorf("error %v, want one that names %s", err, tree)
+	}
+	if now, err := os.ReadFile(filepath.Join(tree, "sub/a.c")); err != nil || string(now) != string(before) {
+		t.Errorf("the other tree was changed: %q, %v", now, err)
 	}
 }
 

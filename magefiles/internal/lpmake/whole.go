@@ -95,7 +95,7 @@ func isUnit(name string) bool {
 	return false
 }
 
-var documentName = regexp.MustCompile(`(?i)^(change(s|log)|news|readme|authors|copying|licen[cs]e|thanks|todo|history)\b|\.(md|rst|txt|texi|texinfo|adoc|html|pod|po|[1-8])$`)
+var documentName = regexp.MustCompile(`(?i)^(change(s|log)|news|readme|authors|copying|licen[cs]e|thanks|todo|history)(\.(md|rst|txt|in))?$|\.(md|rst|txt|texi|texinfo|adoc|html|pod|po|[1-8])$`)
 
 // isDocument reports whether no program depends on a file called name.
 func isDocument(name string) bool { return documentName.MatchString(filepath.Base(name)) }
@@ -153,7 +153,8 @@ func mayInclude(name string) bool {
 	return isUnit(name)
 }
 
-// includesOf returns which of the wanted base names the file at path includes.
+// includesOf returns which of the wanted base names the file at path includes,
+// all of them if that cannot be told.
 func includesOf(path string, wanted map[string]bool) map[string]bool {
 	found := map[string]bool{}
 	f, err := os.Open(path)
@@ -162,7 +163,7 @@ func includesOf(path string, wanted map[string]bool) map[string]bool {
 	}
 	defer f.Close()
 	if info, err := f.Stat(); err != nil || info.Size() > maxScanned {
-		return found
+		return wanted // it may
 	}
 	lines := bufio.NewScanner(f)
 	lines.Buffer(nil, maxScanned)
@@ -175,6 +176,9 @@ func includesOf(path string, wanted map[string]bool) map[string]bool {
 				found[base] = true
 			}
 		}
+	}
+	if lines.Err() != nil {
+		return wanted
 	}
 	return found
 }

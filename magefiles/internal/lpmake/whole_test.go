@@ -13,6 +13,7 @@ func TestNames(t *testing.T) {
 		"ChangeLog": "document", "doc/x.texi": "document", "NEWS": "document", "README.in": "document", "less.1": "document", "po/de.po": "document", "LICENSE": "document",
 		"a.c": "unit", "lib/b.cc": "unit", "c.S": "unit", "news.c": "unit",
 		"a.h": "other", "parse.y": "other", "Makefile.am": "other", "configure.ac": "other", "data.bin": "other", "newsletter": "other", "x.c.in": "other",
+		"history.def": "other", "news.inc": "other", "todo.y": "other", "changes.l": "other", "ChangeLog.md": "document",
 	} {
 		got := "other"
 		if isUnit(name) {
@@ -43,6 +44,15 @@ func TestInclude(t *testing.T) {
 		if got := includesOf(path, map[string]bool{"a.h": true})["a.h"]; got != want {
 			t.Errorf("%s: %v, want %v", line, got, want)
 		}
+	}
+}
+
+// TestIncludeUnknown: a file that cannot be searched may include anything.
+func TestIncludeUnknown(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "b.c")
+	put(t, path, strings.Repeat("x", maxScanned+1))
+	if !includesOf(path, map[string]bool{"a.h": true})["a.h"] {
+		t.Error("what is in a file that was not searched is taken for known")
 	}
 }
 
