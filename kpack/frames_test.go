@@ -65,7 +65,7 @@ func TestFinderLayout(t *testing.T) {
 		t.Fatal(err)
 	}
 	const base = 0x10000
-	im, err := p.Link(l, base, 0, nil)
+	im, err := p.Link(l, base, 0, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

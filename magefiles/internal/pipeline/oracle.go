@@ -79,6 +79,8 @@ func linkedPatch(p *kpack.Patch) (verify.Patch, error) {
 		}
 		out.Imports[specs.VAddr(next)] = name
 		return next, false, nil
+	}, func(s kpack.Symbol) (kpack.ThreadPlace, error) {
+		return kpack.ThreadPlace{Module: 1, Offset: s.Value}, nil
 	})
 	if err != nil {
 		return verify.Patch{}, err
