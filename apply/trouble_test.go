@@ -242,24 +242,35 @@ func TestAlreadyTraced(t *testing.T) {
 func TestGroupStopStays(t *testing.T) {
 	r := start(t, pie(t), "call", "sleep")
 	patch := patchFor(t, pie(t), "default", 1, "answer")
-	r.cmd.Process.Signal(unix.SIGSTOP)
 	stopped := func() bool { return ptrace.State(r.pid, r.pid) == "T" }
-	for range 100 {
-		if stopped() {
-			break
+	// whileStopped does something to the stopped process. A thread that was
+	// stopped inside of what changes cannot leave: then once more.
+	whileStopped := func(do func() error) {
+		t.Helper()
+		for {
+			r.cmd.Process.Signal(unix.SIGSTOP)
+			for !stopped() {
+				time.Sleep(time.Millisecond)
+			}
+			err := do()
+			if busy := (*BusyError)(nil); errors.As(err, &busy) {
+				r.cmd.Process.Signal(unix.SIGCONT)
+				continue
+			} else if err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(20 * time.Millisecond)
+			if !stopped() {
+				t.Errorf("its state is %s", ptrace.State(r.pid, r.pid))
+			}
+			r.cmd.Process.Signal(unix.SIGCONT)
+			return
 		}
-		time.Sleep(time.Millisecond)
 	}
-	applyTo(t, r.pid, patch)
-	time.Sleep(20 * time.Millisecond)
-	if !stopped() {
-		t.Errorf("after apply its state is %s", ptrace.State(r.pid, r.pid))
-	}
-	r.cmd.Process.Signal(unix.SIGCONT)
+	o := Options{Wait: 50 * time.Millisecond}
+	whileStopped(func() error { _, err := Apply(t.Context(), r.pid, []*kpack.Patch{patch}, o); return err })
 	r.expect("ask", "43 11 old")
-	r.cmd.Process.Signal(unix.SIGSTOP)
-	revertAll(t, r.pid)
-	r.cmd.Process.Signal(unix.SIGCONT)
+	whileStopped(func() error { _, err := Revert(t.Context(), r.pid, nil, o); return err })
 	r.expect("ask", oldAnswer)
 }
 

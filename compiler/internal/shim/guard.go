@@ -29,7 +29,7 @@ const GuardPipe = 3
 
 // guardGrace is how long processes have to end after SIGTERM: make removes the
 // file that it was making, which the next run would take for whole.
-const guardGrace = 2 * time.Second
+const guardGrace = 5 * time.Second
 
 // guard runs a command until it ends or nobody waits for it any more.
 //
