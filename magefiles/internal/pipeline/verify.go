@@ -41,6 +41,10 @@ func (r *run) verify(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	own, err := definitions(r.folder.store())
+	if err != nil {
+		return err
+	}
 	var reasons []error
 	seen := map[specs.BuildID]bool{}
 	for _, t := range targets {
@@ -50,7 +54,7 @@ func (r *run) verify(ctx context.Context) error {
 			continue
 		}
 		seen[t.BuildID] = true
-		if err := verifyPatch(b.Patches[i], t); err != nil {
+		if err := verifyPatch(b.Patches[i], t, own); err != nil {
 			reasons = append(reasons, fmt.Errorf("%s: %w", t.Name, err))
 		}
 	}
@@ -82,7 +86,7 @@ func (r *run) verifyManifest(m bundle.Manifest) error {
 // verifyPatch holds a patch against the original build: the bytes of each
 // function that it replaces, and that it lays out and links; and against both
 // linked builds.
-func verifyPatch(p *kpack.Patch, t Target) error {
+func verifyPatch(p *kpack.Patch, t Target, own map[string]bool) error {
 	original, err := elfobj.Open(t.Original.File)
 	if err != nil {
 		return err
@@ -112,7 +116,7 @@ func verifyPatch(p *kpack.Patch, t Target) error {
 			reasons = append(reasons, fmt.Errorf("pages of %d bytes: %w", page, err))
 		}
 	}
-	return errors.Join(append(reasons, oracle(p, t))...)
+	return errors.Join(append(reasons, oracle(p, t, own))...)
 }
 
 // verifyFunctions compares the functions of a patch with those that the
