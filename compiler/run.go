@@ -192,6 +192,9 @@ func relink(program, path string) error {
 
 func (o *Options) commands(ctx context.Context, env []string) error {
 	for _, c := range o.Commands {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
 		if o.Before != nil {
 			if err := o.Before(c); err != nil {
 				return err
@@ -205,9 +208,9 @@ func (o *Options) commands(ctx context.Context, env []string) error {
 	return nil
 }
 
-// killDelay is how long a command's descendants may keep its output open
-// after it was killed. It is longer than the guard's patience with them.
-const killDelay = 5 * time.Second
+// outputDelay is how long a command's descendants may keep its output open
+// after it ended.
+const outputDelay = 5 * time.Second
 
 // command runs a command in a process group of its own and under a guard, see
 // shim.GuardName: when ctx or this process ends, it ends with all that it
@@ -220,7 +223,7 @@ func (o *Options) command(ctx context.Context, command string, env []string) err
 		return err
 	}
 	defer hold.Close()
-	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
+	cmd := exec.Command(args[0], args[1:]...)
 	if o.Shim != "" {
 		cmd.Path, cmd.Err = o.Shim, nil
 		cmd.Args = append([]string{shim.GuardName}, args...)
@@ -229,17 +232,20 @@ func (o *Options) command(ctx context.Context, command string, env []string) err
 	cmd.Dir, cmd.Env = o.Dir, append(env, "PWD="+o.Dir)
 	cmd.Stdout, cmd.Stderr = tail, tail
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error {
-		if o.Shim != "" {
-			return hold.Close()
-		}
-		return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
-	}
-	cmd.WaitDelay = killDelay
+	cmd.WaitDelay = outputDelay
 	err = cmd.Start()
 	guard.Close()
 	if err == nil {
+		// Not exec.CommandContext, which kills a guard that needs longer than
+		// WaitDelay, and what it guards is free.
+		stop := context.AfterFunc(ctx, func() {
+			if o.Shim == "" {
+				_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+			}
+			_ = hold.Close()
+		})
 		err = cmd.Wait()
+		stop()
 	}
 	if errors.Is(err, exec.ErrWaitDelay) {
 		err = nil // it left a daemon behind, and was itself successful

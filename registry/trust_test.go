@@ -195,20 +195,7 @@ func TestRefreshWithoutKeys(t *testing.T) {
 // forge signs a timestamp of the given version by the key of a role.
 func (s *site) forge(t testing.TB, version int64, role string) []byte {
 	t.Helper()
-	m, err := metadata.Timestamp().FromBytes(s.read(t, timestampFile))
-	if err != nil {
-		t.Fatal(err)
-	}
-	m.Signed.Version = version
-	m.ClearSignatures()
-	if _, err := m.Sign(s.p.keys.role[role][0]); err != nil {
-		t.Fatal(err)
-	}
-	data, err := m.ToBytes(false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return data
+	return s.sign(t, s.p.keys.role[role][0], version)
 }
 
 func TestWrongRole(t *testing.T) {
@@ -295,7 +282,7 @@ func TestRootStays(t *testing.T) {
 	}
 }
 
-// sign signs the timestamp anew by a key.
+// sign signs a timestamp of the given version by a key.
 func (s *site) sign(t testing.TB, key signer, version int64) []byte {
 	t.Helper()
 	m, err := metadata.Timestamp().FromBytes(s.read(t, timestampFile))

@@ -1,13 +1,11 @@
 package verify_test
 
 import (
-	"os"
 	"strings"
 	"testing"
 
 	"github.com/fother/fother/differ/verify"
 	"github.com/fother/fother/kpack"
-	"github.com/fother/fother/kpack/elfobj"
 	"github.com/fother/fother/specs"
 )
 
@@ -63,36 +61,4 @@ func linked(t testing.TB, p *kpack.Patch) verify.Patch {
 		out.Functions = append(out.Functions, verify.PatchFunction{Name: f.Name, Original: f.Original, Entry: specs.VAddr(im.Entries[i])})
 	}
 	return out
-}
-
-// TestGivenPatch checks files that the environment names.
-func TestGivenPatch(t *testing.T) {
-	o, err := elfobj.Open(os.Getenv("VERIFY_ORIGINAL"))
-	if err != nil {
-		t.Skip("VERIFY_ORIGINAL names no file")
-	}
-	b, err := elfobj.Open(os.Getenv("VERIFY_PATCHED"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	data, err := os.ReadFile(os.Getenv("VERIFY_PATCH"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := kpack.Decode(data)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := verify.Compare(o, b)
-	if err != nil {
-		t.Fatal(err)
-	}
-	vp := linked(t, p)
-	findings, err := verify.CheckPatch(r, vp)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range findings {
-		t.Error(f)
-	}
 }

@@ -1,0 +1,385 @@
+package apply
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/fother/fother/kpack"
+	"github.com/fother/fother/kpack/elfobj"
+	"github.com/fother/fother/specs"
+	"github.com/fother/fother/specs/arch"
+)
+
+// need skips a test for want of something, which CI does not allow.
+func need(t testing.TB, why string) {
+	t.Helper()
+	if os.Getenv("CI") == "true" {
+		t.Fatal(why)
+	}
+	t.Skip(why)
+}
+
+// programC is the target of most tests. Its threads do what their arguments
+// say; commands on stdin are answered on stdout.
+const programC = `
+#define _GNU_SOURCE
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/prctl.h>
+#include <time.h>
+#include <unistd.h>
+#include <stddef.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+
+#define API __attribute__((noinline, noclone, noipa))
+
+API int answer(int x) { return x + 1; }
+API int other(int x) { return x + 10; }
+#ifdef PATCHED
+API unsigned long more(const char *s) { return strlen(s); }
+#endif
+API const char *text(void) { return "old"; }
+API void pause_a_little(long ns) { struct timespec t = {0, ns}; nanosleep(&t, 0); }
+/* inside nine tenths of the time */
+API int busy(int x) { pause_a_little(900000); return x + 1; }
+/* never comes back */
+API int forever(int x) { for (;;) pause_a_little(10000000); return x; }
+
+volatile int ending;
+static volatile int served, servings, inside;
+/* a worker's loop: is left only to end */
+API int serve(int x) { while (!ending) pause_a_little(500000); return x + 1; }
+
+static void die(const char *what, long n) { printf("BAD %s %ld\n", what, n); fflush(stdout); _exit(3); }
+static double now(void) { struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return t.tv_sec + t.tv_nsec / 1e9; }
+static volatile unsigned long calls, naps;
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t cond = PTHREAD_COND_INITIALIZER;
+static volatile double longest_gap;
+
+static const char *kept = "none";
+
+static void wipe(void) { char b[4000]; memset(b, 0, sizeof b); __asm__ volatile("" : : "r"(b) : "memory"); }
+
+/* takes all memory that is within reach of a jump */
+static void fill(void)
+{
+	unsigned long here = (unsigned long)fill & ~4095ul, page = 4096, size = 1ul << 30, a;
+	unsigned long lo = here > (1ul << 31) + page ? here - (1ul << 31) - page : 1 << 16, hi = here + (1ul << 31) + page;
+	for (; size >= page; size >>= 1)
+		for (a = lo & ~(size - 1); a < hi; a += size)
+			mmap((void *)a, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+}
+
+/* whoever maps memory is killed */
+static void sandbox(void)
+{
+	struct sock_filter f[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mmap, 1, 0),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+	};
+	struct sock_fprog p = {4, f};
+	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+	if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &p)) die("seccomp", errno);
+}
+
+static void *run(void *arg)
+{
+	const char *kind = arg;
+	pthread_setname_np(pthread_self(), kind);
+	if (!strcmp(kind, "call")) for (;;) { int v = answer(1); if (v != 2 && v != 43) die("answer", v); calls++; }
+	if (!strcmp(kind, "busy")) for (;;) { busy(1); pause_a_little(100000); }
+	if (!strcmp(kind, "forever")) forever(1);
+	if (!strcmp(kind, "serve")) for (;;) { inside = 1; served = serve(1); inside = 0; servings++; while (ending) pause_a_little(100000); }
+	if (!strcmp(kind, "sleep")) for (;;) {
+		double a = now();
+		struct timespec t = {0, 200000000};
+		if (nanosleep(&t, 0)) die("nanosleep", errno);
+		if (now() - a > 2.5) die("nanosleep started over, ms:", (now() - a) * 1e3);
+	}
+	if (!strcmp(kind, "sleep1s")) for (;;) { struct timespec t = {1, 0}; if (nanosleep(&t, 0)) die("nanosleep", errno); naps++; }
+	if (!strcmp(kind, "read")) for (;;) { char c; int p[2]; pipe(p); if (read(p[0], &c, 1) < 0) die("read", errno); }
+	if (!strcmp(kind, "epoll")) for (;;) { struct epoll_event e; if (epoll_wait(epoll_create1(0), &e, 1, 100000) < 0) die("epoll", errno); }
+	if (!strcmp(kind, "futex")) { pthread_mutex_lock(&mutex); for (;;) pthread_cond_wait(&cond, &mutex); }
+	if (!strcmp(kind, "births")) for (;;) {
+		pthread_t t;
+		if (!pthread_create(&t, 0, (void *(*)(void *))usleep, (void *)10)) pthread_join(t, 0);
+	}
+	if (!strcmp(kind, "vfork")) for (;;) { if (vfork() == 0) { usleep(400000); _exit(0); } pause_a_little(1000000); }
+	if (!strcmp(kind, "clock")) for (double last = now();;) {
+		double t = now(), gap = t - last;
+		if (gap > longest_gap) longest_gap = gap;
+		last = t;
+	}
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	char line[100];
+	for (int i = 1; i < argc; i++) {
+		pthread_t t;
+		pthread_attr_t a;
+		pthread_attr_init(&a);
+		pthread_attr_setstacksize(&a, 64 << 10);
+		if (!strcmp(argv[i], "mdwe")) { if (prctl(65, 1, 0, 0, 0)) printf("no "); continue; }
+		if (pthread_create(&t, &a, run, argv[i])) die("create", errno);
+	}
+	setvbuf(stdin, malloc(4096), _IOFBF, 4096);
+	usleep(1000);
+#ifdef FULL
+	fill();
+#endif
+	printf("ready\n"); fflush(stdout);
+#ifdef SANDBOX
+	sandbox();
+#endif
+	while (fgets(line, sizeof line, stdin)) {
+		if (!strncmp(line, "ask", 3)) printf("%d %d %s\n", answer(1), other(1), text());
+		if (!strncmp(line, "calls", 5)) printf("%lu\n", calls);
+		if (!strncmp(line, "naps", 4)) printf("%lu\n", naps);
+		if (!strcmp(line, "keep\n")) { kept = text(); printf("%s\n", kept); }
+		if (!strcmp(line, "kept\n")) printf("%s\n", kept);
+		if (!strcmp(line, "wipe\n")) { wipe(); printf("wiped\n"); }
+		if (!strcmp(line, "end\n")) { while (!inside) pause_a_little(100000); int n = servings; ending = 1; while (servings == n) pause_a_little(100000); printf("%d\n", served); ending = 0; while (!inside) pause_a_little(100000); pause_a_little(2000000); }
+		if (!strncmp(line, "gap", 3)) { printf("%.0f\n", longest_gap * 1e9); longest_gap = 0; }
+		fflush(stdout);
+	}
+	return 0;
+}
+`
+
+// fixes is patch assembly as package differ makes it.
+var fixes = map[string]string{
+	"answer": `
+	.section .kpatch.text,"ax",@progbits
+	.globl answer.kpatch
+	.type answer.kpatch, @function
+answer.kpatch:
+	.cfi_startproc
+	movl $43, %eax
+	ret
+	.cfi_endproc
+	.size answer.kpatch, .-answer.kpatch
+`,
+	"answer2": `
+	.section .kpatch.text,"ax",@progbits
+	.globl answer.kpatch
+	.type answer.kpatch, @function
+answer.kpatch:
+	.cfi_startproc
+	movl $2, %eax
+	addl $1, uses(%rip)
+	ret
+	.cfi_endproc
+	.size answer.kpatch, .-answer.kpatch
+	.section .kpatch.bss,"aw",@nobits
+	.local uses
+	.type uses, @object
+	.size uses, 4
+uses:	.zero 4
+`,
+	"other": `
+	.section .kpatch.text,"ax",@progbits
+	.globl other.kpatch
+	.type other.kpatch, @function
+other.kpatch:
+	.cfi_startproc
+	pushq %rax
+	.cfi_adjust_cfa_offset 8
+	leaq .Ls(%rip), %rdi
+	call strlen@PLT
+	popq %rdx
+	.cfi_adjust_cfa_offset -8
+	ret
+	.cfi_endproc
+	.size other.kpatch, .-other.kpatch
+	.section .kpatch.rodata,"a",@progbits
+.Ls:	.string "123456789"
+`,
+	"text": `
+	.section .kpatch.text,"ax",@progbits
+	.globl text.kpatch
+	.type text.kpatch, @function
+text.kpatch:
+	.cfi_startproc
+	leaq .Lt(%rip), %rax
+	ret
+	.cfi_endproc
+	.size text.kpatch, .-text.kpatch
+	.section .kpatch.rodata,"a",@progbits
+.Lt:	.string "new"
+`,
+	"busy": `
+	.section .kpatch.text,"ax",@progbits
+	.globl busy.kpatch
+	.type busy.kpatch, @function
+busy.kpatch:
+	.cfi_startproc
+	ret
+	.cfi_endproc
+	.size busy.kpatch, .-busy.kpatch
+`,
+	// It stays in pause_a_little.
+	"busy3": `
+	.section .kpatch.text,"ax",@progbits
+	.globl busy.kpatch
+	.type busy.kpatch, @function
+busy.kpatch:
+	.cfi_startproc
+	pushq %rbx
+	.cfi_adjust_cfa_offset 8
+	.cfi_offset rbx, -16
+1:	movq $1000000000, %rdi
+	call pause_a_little
+	jmp 1b
+	.cfi_endproc
+	.size busy.kpatch, .-busy.kpatch
+`,
+	"serve":  serving(43),
+	"serve2": serving(44),
+	"forever": `
+	.section .kpatch.text,"ax",@progbits
+	.globl forever.kpatch
+	.type forever.kpatch, @function
+forever.kpatch:
+	.cfi_startproc
+	ret
+	.cfi_endproc
+	.size forever.kpatch, .-forever.kpatch
+`,
+}
+
+// serving is a body of serve that stays until it is told to end.
+func serving(answer int) string {
+	return fmt.Sprintf(`
+	.section .kpatch.text,"ax",@progbits
+	.globl serve.kpatch
+	.type serve.kpatch, @function
+serve.kpatch:
+	.cfi_startproc
+	pushq %%rbx
+	.cfi_adjust_cfa_offset 8
+	.cfi_offset rbx, -16
+	jmp 2f
+1:	movl $500000, %%edi
+	call pause_a_little
+2:	cmpl $0, ending(%%rip)
+	je 1b
+	movl $%d, %%eax
+	popq %%rbx
+	ret
+	.cfi_endproc
+	.size serve.kpatch, .-serve.kpatch
+`, answer)
+}
+
+// workdir keeps what tests compile until all have run.
+var workdir string
+
+func TestMain(m *testing.M) {
+	if os.Getenv("APPLY_TEST_CHILD") != "" {
+		os.Exit(childMain())
+	}
+	var err error
+	if workdir, err = os.MkdirTemp("", "apply"); err != nil {
+		panic(err)
+	}
+	os.Chmod(workdir, 0o755)
+	code := m.Run()
+	os.RemoveAll(workdir)
+	os.Exit(code)
+}
+
+func command(t testing.TB, name string, args ...string) {
+	t.Helper()
+	if _, err := exec.LookPath(name); err != nil {
+		need(t, name+" is not installed")
+	}
+	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
+		t.Fatalf("%s %v: %v\n%s", name, args, err, out)
+	}
+}
+
+var compiled sync.Map
+
+// compile builds programC, once for each name and flags.
+func compile(t testing.TB, name string, flags ...string) string {
+	t.Helper()
+	bin := filepath.Join(workdir, name)
+	if _, done := compiled.LoadOrStore(name, true); done {
+		return bin
+	}
+	src := bin + ".c"
+	if err := os.WriteFile(src, []byte(programC), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	args := append([]string{"-O1", "-g0", "-pthread", "-Wl,--build-id", "-falign-functions=16"}, flags...)
+	command(t, "gcc", append(args, "-c", "-o", bin+".o", src)...)
+	command(t, "gcc", append(args, "-o", bin, bin+".o")...)
+	command(t, "gcc", append(args, "-DPATCHED", "-o", bin+".patched", src)...)
+	return bin
+}
+
+func openELF(t testing.TB, path string) *elfobj.File {
+	t.Helper()
+	f, err := elfobj.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// patchFor makes a patch of the named fixes for a compiled program. A fix is
+// for the function whose name it begins with, without digits.
+func patchFor(t testing.TB, bin string, series specs.Series, level specs.Level, names ...string) *kpack.Patch {
+	t.Helper()
+	return patchWith(t, bin, kpack.Meta{Name: strings.Join(names, "-"), Series: series, Level: level}, names...)
+}
+
+func patchWith(t testing.TB, bin string, meta kpack.Meta, names ...string) *kpack.Patch {
+	t.Helper()
+	in := kpack.BuildInput{
+		Arch: arch.X86_64, Name: filepath.Base(bin), Original: openELF(t, bin), Patched: openELF(t, bin+".patched"),
+		Meta: meta,
+	}
+	for _, n := range names {
+		s := filepath.Join(t.TempDir(), n+".s")
+		if err := os.WriteFile(s, []byte(fixes[n]), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		command(t, "as", "-o", s+".o", s)
+		fn := strings.TrimRight(n, "0123456789")
+		in.Units = append(in.Units, kpack.BuildUnit{
+			Name: filepath.Base(bin) + ".c", Object: openELF(t, s+".o"), OriginalObject: openELF(t, bin+".o"),
+			Functions: []kpack.BuildFunction{{Original: fn, Label: fn + ".kpatch", Reason: "test"}},
+		})
+	}
+	p, err := kpack.Build(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := p.Encode()
+	if err == nil {
+		p, err = kpack.Decode(data)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
