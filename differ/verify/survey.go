@@ -182,7 +182,7 @@ func (s *section) program() bool {
 
 // plausible reports whether a number in a fixed image may be an address.
 func (im *image) plausible(v uint64) bool {
-	if _, ok := im.imports[v]; ok {
+	if _, _, ok := im.imported(v); ok {
 		return true
 	}
 	if len(im.labels[v]) > 0 {

@@ -97,7 +97,7 @@ func covered(p *kpack.Patch) verify.Covered {
 // linkedPatch links a patch right behind its target, as it would lie in
 // memory. Imports have addresses of their own, beyond it.
 func linkedPatch(p *kpack.Patch) (verify.Patch, error) {
-	const page, header, each = 4096, 4096, 16 // bytes
+	const page, header = 4096, 4096 // bytes
 	l, err := p.Layout(page, header)
 	if err != nil {
 		return verify.Patch{}, err
@@ -106,7 +106,7 @@ func linkedPatch(p *kpack.Patch) (verify.Patch, error) {
 	out := verify.Patch{Imports: map[specs.VAddr]string{}}
 	next := base + specs.Addr(l.Size) + page
 	image, err := p.Link(l, base, 0, func(s kpack.Symbol) (specs.Addr, bool, error) {
-		next += each
+		next += verify.ImportRoom
 		out.Imports[specs.VAddr(next)] = versioned(s)
 		return next, false, nil
 	}, threadPlaces(p, &out.Threads))
