@@ -46,6 +46,8 @@ type image struct {
 	users map[uint64][]*entity
 	// lsda has the exception table of each function, by addresses.
 	lsda map[uint64]uint64
+	// frames has the functions with call frame information, by addresses.
+	frames map[uint64]bool
 	// outer is what addresses that are not in this image mean: the target of
 	// a patch.
 	outer *image
@@ -122,8 +124,8 @@ func newImage(f *elfobj.File, name string) (*image, error) {
 	if err := im.readSymbols(f); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
+	im.readFrames()
 	im.survey()
-	im.readLSDA()
 	return im, nil
 }
 

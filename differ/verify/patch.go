@@ -31,6 +31,8 @@ const ImportRoom = 1 << 16
 
 // Piece is a part of a patch's memory.
 type Piece struct {
+	// Name is that of the section in the patch, "" for what is in none.
+	Name  string
 	Addr  specs.VAddr
 	Data  []byte
 	Exec  bool
@@ -108,6 +110,9 @@ func patchImage(p Patch, target *image) (*image, error) {
 			name: "the patch's memory", lo: uint64(m.Addr), hi: uint64(m.Addr) + uint64(len(m.Data)), data: m.Data,
 			exec: m.Exec, write: m.Write, got: m.Linker && !m.Exec, plt: m.Linker && m.Exec,
 		}
+		if tables := (section{name: m.Name}); m.Name != "" && !tables.program() {
+			s.name = m.Name
+		}
 		if target.section(s.lo) != nil || target.section(s.hi-1) != nil {
 			return nil, fmt.Errorf("the patch's memory at %v is in its target", m.Addr)
 		}
@@ -125,6 +130,7 @@ func patchImage(p Patch, target *image) (*image, error) {
 	}
 	im.order()
 	im.attachCold()
+	im.readFrames()
 	im.survey()
 	return im, nil
 }

@@ -118,6 +118,9 @@ func (im *image) survey() {
 	for v := range im.labels {
 		im.marks = append(im.marks, v)
 	}
+	for _, table := range im.lsda {
+		im.marks = append(im.marks, table)
+	}
 	im.pointers()
 	slices.Sort(im.marks)
 	im.marks = slices.Compact(im.marks)

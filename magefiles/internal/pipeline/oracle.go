@@ -180,7 +180,7 @@ func pieces(p *kpack.Patch, l kpack.Layout, memory []byte, base specs.VAddr) []v
 	end := map[kpack.Kind]uint64{}
 	for i, s := range p.Sections {
 		at := l.Offset(i)
-		all = append(all, verify.Piece{Addr: base + specs.VAddr(at), Data: memory[at:][:s.Size], Exec: s.Kind == kpack.Text, Write: s.Kind >= kpack.Data})
+		all = append(all, verify.Piece{Name: s.Name, Addr: base + specs.VAddr(at), Data: memory[at:][:s.Size], Exec: s.Kind == kpack.Text, Write: s.Kind >= kpack.Data})
 		kind := min(s.Kind, kpack.Data)
 		end[kind] = max(end[kind], at+s.Size)
 	}
