@@ -116,7 +116,7 @@ func debianCases() []Case {
 var cveName = regexp.MustCompile(`(?i)CVE-[0-9]{4}-[0-9]{4,}`)
 
 // Of returns the cases of one package, or all those of [Debian]. Debian/PACKAGE
-// are those of a package there, with its variants.
+// are those of a package there, with its variants, and Debian/ID is one case.
 func Of(pkg string) []Case {
 	all := Cases()
 	if of, one, sub := strings.Cut(pkg, "/"); of == Debian {
@@ -127,7 +127,7 @@ func Of(pkg string) []Case {
 	}
 	var some []Case
 	for _, c := range all {
-		if c.Package == pkg {
+		if c.Package == pkg || c.ID == pkg {
 			some = append(some, c)
 		}
 	}

@@ -19,11 +19,8 @@ giflib          11 CVE-2026-26740.patch
 yajl             3 CVE-2017-16516.patch
 yajl             4 CVE-2022-24795.patch
 yajl             5 CVE-2023-33460.patch
-yajl/clang       4 CVE-2022-24795.patch
-yajl/clang       5 CVE-2023-33460.patch
 libebml          1 CVE-2023-52339.patch
 taglib           3 CVE-2023-47466.patch
-taglib/clang     3 CVE-2023-47466.patch
 libheif          1 CVE-2024-41311.patch
 libheif          2 CVE-2023-49462.patch
 libheif          3 CVE-2023-29659.patch
@@ -31,11 +28,13 @@ libmodbus        3 0001-modbus_reply-fix-copy-paste-error-in-sanity-check-fi.pat
 libmodbus        4 CVE-2024-10918-part1.patch
 libmodbus        5 CVE-2024-10918-part2.patch
 libmodbus        6 CVE-2024-10918-part3.patch
+libmodbus/clang  6 CVE-2024-10918-part3.patch
 libmodbus/lto    3 0001-modbus_reply-fix-copy-paste-error-in-sanity-check-fi.patch
 libmodbus/lto    6 CVE-2024-10918-part3.patch
 djvulibre        8 0008-Fix-potential-buffer-overflow-in-MMRDecoder.patch
 djvulibre        9 CVE-2021-46310.patch
 djvulibre       10 CVE-2021-46312.patch
+djvulibre/clang  9 CVE-2021-46310.patch
 libsndfile       2 CVE-2022-33065.patch
 libsndfile       3 CVE-2024-50612.patch
 libwebp          2 CVE-2023-4863.patch
@@ -117,7 +116,7 @@ var debianRecipes = map[string]recipe{
 	"dnsmasq": {
 		version: "2.90-4~deb12u2", dsc: "e962782cd9f298a8c6a92ce6f7434629268f53ddbd9908d40d0bec5f08381c5c",
 		build: []string{`make -j$JOBS CFLAGS="$CPPFLAGS $CFLAGS" LDFLAGS="$LDFLAGS"`},
-		runs:  map[string]string{"dnsmasq": "-k -p 0 -C /dev/null -u root --pid-file="},
+		runs:  map[string]string{"src/dnsmasq": "-k -p 0 -C /dev/null -u root --pid-file="},
 	},
 	"giflib": {
 		version: "5.2.1-2.5+deb12u1", dsc: "5206a92fd4a057768f429033a3a80bc1e06453f6c60dfec243d8188fa6ade3f4",
