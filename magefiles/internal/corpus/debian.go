@@ -136,7 +136,7 @@ var debianRecipes = map[string]recipe{
 	},
 	"taglib": {
 		version: "1.13-2+deb12u1", dsc: "44c23d5ac3a1b527938e6fee6e423944e698da1ce906daf4e0d8c6754a1c59d9",
-		needs:     []string{"cmake", "g++", "zlib.h"},
+		needs:     []string{"cmake", "g++", "zlib.h", "utf8.h"},
 		configure: []string{cmake},
 		build:     []string{cmakeBuild + " --target tag"},
 	},

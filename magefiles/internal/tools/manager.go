@@ -58,6 +58,7 @@ var packageNames = map[string][4]string{
 	"bison":                 {"bison", "bison", "bison", "bison"},
 	"flex":                  {"flex", "flex", "flex", "flex"},
 	"expat.h":               {"libexpat1-dev", "expat-devel", "expat", "libexpat-devel"},
+	"utf8.h":                {"libutfcpp-dev", "utf8cpp-devel", "utf8cpp", "utfcpp-devel"},
 	"stdio.h":               {"libc6-dev", "glibc-devel", "glibc", "glibc-devel"},
 	"zlib.h":                {"zlib1g-dev", "zlib-devel", "zlib", "zlib-devel"},
 	"pcre2.h":               {"libpcre2-dev", "pcre2-devel", "pcre2", "pcre2-devel"},
