@@ -197,13 +197,13 @@ var debianRecipes = map[string]recipe{
 		version: "2.5.0-2+deb12u3", dsc: "f570a7c10d36f2d5b2553941e7821ed88d1cf7a93f9c49e7f6099e53f4491f47",
 		needs:     []string{"cmake"},
 		configure: []string{cmake + " -DBUILD_CODEC=ON"},
-		build:     []string{cmakeBuild},
+		build:     []string{cmakeBuild + " --target openjp2 opj_decompress"},
 	},
 	"tiff": {
 		version: "4.5.0-6+deb12u4", dsc: "b32082304d725936078d687303fcf771c9ecf738b505f9a66a29e8ba282c8615",
 		needs:     []string{"cmake", "zlib.h"},
 		configure: []string{cmake + " -Dtiff-tests=OFF -Dtiff-docs=OFF -Dtiff-contrib=OFF"},
-		build:     []string{cmakeBuild},
+		build:     []string{cmakeBuild + " --target tiff raw2tiff tiffcp"},
 	},
 	"libarchive": {
 		version: "3.6.2-1+deb12u5", dsc: "aa86e919d6899ed11cc78c812d25a99b0493cbcc0e89b303507bf66d7dbda216",
