@@ -60,7 +60,9 @@ func Long(ctx context.Context, out io.Writer, fother string, o pipeline.Options)
 		{"go test, what is slow", command([]string{"FOTHER_LONG=1"}, "go", "test", "-count", "1", "-timeout", "60m",
 			"./magefiles/internal/corpus", "./magefiles/internal/nginx")},
 		{"nginx under load", func(ctx context.Context) error { return Real(ctx, out, fother, o) }},
-		{"corpus", func(ctx context.Context) error { return Corpus(ctx, out, fother, o, "cjson", "nginx") }},
+		{"corpus", func(ctx context.Context) error {
+			return Corpus(ctx, out, fother, o, "cjson", "nginx", "debian/giflib", "debian/yajl", "debian/libebml")
+		}},
 	})
 }
 
