@@ -299,7 +299,7 @@ type tlsBlock struct {
 	// addr is the link-time address of what the block begins with, which is
 	// filled bytes; the rest is zero.
 	addr, filled uint64
-	syms  []tlsSym
+	syms         []tlsSym
 }
 
 type tlsSym struct {
