@@ -25,7 +25,7 @@ var kinds = []struct {
 	only              []int // nil for all
 }{
 	{source: "threads.c", flags: "-O2 -fPIC -shared"},
-	{source: "threads.c", flags: "-O2 -fPIC -shared -mtls-dialect=gnu2", only: []int{1, 2, 5}},
+	{source: "threads.c", flags: "-O2 -fPIC -shared -mtls-dialect=gnu2", only: []int{1, 2, 9, 11}},
 	{source: "catches.cc", cc: "g++", flags: "-O2"},
 	{source: "catches.cc", cc: "g++", flags: "-O0 -fno-pie -no-pie", only: []int{1, 4, 5, 8, 9}},
 	{source: "program.c", cc: "clang", flags: "-O2", only: []int{1, 4, 5, 12, 13, 18, 25, 30}},
@@ -112,4 +112,62 @@ func misses(t *testing.T, plants []plant) {
 			break
 		}
 	}
+}
+
+// TestThreadEntries: a wrong word in any of the patch's own GOT entries for
+// thread-local storage is found.
+func TestThreadEntries(t *testing.T) {
+	source, err := filepath.Abs("testdata/threads.c")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		n     int
+		name  string
+		flags string
+		kind  verify.ThreadEntry
+	}{
+		{9, "new_import", "", verify.ThreadPair},
+		{10, "new_far", "", verify.ThreadOffset},
+		{11, "new_general", "", verify.ThreadPair},
+		{11, "new_general", " -mtls-dialect=gnu2", verify.ThreadDescriptor},
+	} {
+		t.Run(c.name+c.flags, func(t *testing.T) {
+			t.Parallel()
+			p := plantOf(t, source, "", "-O2 -fPIC -shared"+c.flags, c.n, c.name)
+			if p.patch == nil {
+				t.Fatal("no patch")
+			}
+			p.agree(t)
+			whole := linked(t, p.patch)
+			if len(whole.Threads.Entries) != 1 {
+				t.Fatalf("entries %v, want one", whole.Threads.Entries)
+			}
+			for at, kind := range whole.Threads.Entries {
+				if kind != c.kind {
+					t.Errorf("the entry is of kind %d, want %d", kind, c.kind)
+				}
+				for word := range min(uint64(kind)+1, 2) {
+					changed := linked(t, p.patch)
+					flip(t, changed, uint64(at)+8*word)
+					found, err := verify.CheckPatch(p.report, changed)
+					if err != nil || !strings.Contains(findings(found), c.name) {
+						t.Errorf("word %d: not found, but %v, %v", word, found, err)
+					}
+				}
+			}
+		})
+	}
+}
+
+// flip changes a bit of the word at an address.
+func flip(t *testing.T, p verify.Patch, at uint64) {
+	t.Helper()
+	for _, m := range p.Memory {
+		if off := at - uint64(m.Addr); off < uint64(len(m.Data)) {
+			m.Data[off] ^= 0x10
+			return
+		}
+	}
+	t.Fatalf("nothing is at %#x", at)
 }
