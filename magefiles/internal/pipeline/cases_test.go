@@ -53,8 +53,8 @@ int main(void) {
 // "functions" are all that may be in the patch. "kept" says why the memory of
 // the patch is kept after it is taken out. gcc builds each case with all
 // flags, clang with those whose turn it is, or with all if FOTHER_LONG is set;
-// a compiler is left out if the comment says "not clang: REASON", clang with
-// C++ sources.
+// a compiler or flags are left out if the comment says "not clang: REASON" or
+// "not FLAGS: REASON", clang with C++ sources.
 func TestCases(t *testing.T) {
 	files, err := filepath.Glob("testdata/cases/*.txtar")
 	if err != nil || len(files) == 0 {
@@ -72,6 +72,9 @@ func TestCases(t *testing.T) {
 			turn++
 		}
 		for i, flags := range all {
+			if strings.Contains(string(ar.Comment), "not "+flags+":") {
+				continue
+			}
 			for _, cc := range []string{"gcc", "clang"} {
 				if strings.Contains(string(ar.Comment), "not "+cc+":") || cc == "clang" && (!clang || i != turn%len(all) && os.Getenv("FOTHER_LONG") == "") {
 					continue
