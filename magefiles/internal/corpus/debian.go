@@ -10,7 +10,7 @@ package corpus
 const debianTable = `
 dnsmasq          2 CVE-2026-2291.patch
 dnsmasq          3 CVE-2026-4890.patch
-dnsmasq          4 CVE-2026-4891.patch
+dnsmasq          4 CVE-2026-4891.patch | -
 dnsmasq          5 CVE-2026-4892.patch
 dnsmasq          6 CVE-2026-4893.patch
 dnsmasq          7 CVE-2026-5172.patch
@@ -27,10 +27,10 @@ libheif          3 CVE-2023-29659.patch
 libmodbus        3 0001-modbus_reply-fix-copy-paste-error-in-sanity-check-fi.patch
 libmodbus        4 CVE-2024-10918-part1.patch
 libmodbus        5 CVE-2024-10918-part2.patch
-libmodbus        6 CVE-2024-10918-part3.patch
-libmodbus/clang  6 CVE-2024-10918-part3.patch
+libmodbus        6 CVE-2024-10918-part3.patch | _modbus_rtu_backend: a constant that other units can name changed
+libmodbus/clang  6 CVE-2024-10918-part3.patch | _modbus_rtu_backend: a constant that other units can name changed
 libmodbus/lto    3 0001-modbus_reply-fix-copy-paste-error-in-sanity-check-fi.patch
-libmodbus/lto    6 CVE-2024-10918-part3.patch
+libmodbus/lto    6 CVE-2024-10918-part3.patch | _modbus_rtu_backend: a constant that other units can name changed
 djvulibre        8 0008-Fix-potential-buffer-overflow-in-MMRDecoder.patch
 djvulibre        9 CVE-2021-46310.patch
 djvulibre       10 CVE-2021-46312.patch
@@ -39,7 +39,7 @@ libsndfile       2 CVE-2022-33065.patch
 libsndfile       3 CVE-2024-50612.patch
 libwebp          2 CVE-2023-4863.patch
 libuv1           5 fix-cve-2024-24806
-nghttp2          3 CVE-2023-44487.patch
+nghttp2          3 CVE-2023-44487.patch | the fix adds this unit
 nghttp2          6 CVE-2026-27135.patch
 xz-utils         8 liblzma-mt-dec-Don-t-free-the-input-buffer-too-early-CVE-.patch
 xz-utils        10 liblzma-Fix-a-buffer-overflow-in-lzma_index_append.patch
