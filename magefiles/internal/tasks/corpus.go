@@ -98,12 +98,12 @@ type verdict struct {
 func corpusCase(ctx context.Context, c corpus.Case, fother string, o pipeline.Options) verdict {
 	var refusal *differ.RefusalError
 	s, targets, err := makeCase(ctx, c, o)
+	expected := err != nil && c.Refused != "" && strings.Contains(err.Error(), c.Refused)
 	oneLine := func() string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 	switch {
 	case errors.Is(err, pipeline.ErrNoChange):
 		return verdict{same: true, bad: !c.SameCode, text: "no code changes"}
-	case errors.As(err, &refusal):
-		expected := c.Refused != "" && strings.Contains(err.Error(), c.Refused)
+	case errors.As(err, &refusal), expected:
 		v := verdict{refused: true, bad: !expected, text: "refused: " + oneLine()}
 		if !expected {
 			v.text = "REFUSED: " + oneLine()
