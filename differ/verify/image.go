@@ -32,7 +32,7 @@ type image struct {
 	// absolute is set if code has addresses as they are. That of a patch has
 	// them as its target does.
 	absolute bool
-	secs  []section // by address, not overlapping
+	secs     []section // by address, not overlapping
 
 	funcs, objs []*entity // by address
 	// labels are the symbols that are neither, by address.
