@@ -105,6 +105,9 @@ func (e *explainer) added(y int32) Reasons {
 	if clone(name) != "" {
 		return because(CloneAppeared)
 	}
+	if clones := e.a.clonesOnly(name); len(clones) > 0 {
+		return because(CloneVanished, clones...)
+	}
 	switch f, edit := e.source(e.lb, y); edit {
 	case EditedSignature:
 		return because(SignatureChanged)
@@ -120,6 +123,9 @@ func (e *explainer) added(y int32) Reasons {
 func (e *explainer) removed(x int32) Reasons {
 	if clone(e.a.names[x]) != "" {
 		return because(CloneVanished)
+	}
+	if clones := e.b.clonesOnly(e.a.names[x]); len(clones) > 0 {
+		return because(CloneAppeared, clones...)
 	}
 	switch _, edit := e.source(e.la, x); edit {
 	case EditedSignature:
@@ -253,6 +259,17 @@ func cut(list *[]string, wanted func(string) bool) (out []string) {
 		return false
 	})
 	return out
+}
+
+// clonesOnly returns the specialised copies of a function, in text order, that
+// the other build has not.
+func (s *side) clonesOnly(name string) (names []string) {
+	for i := range s.Items {
+		if n := s.names[i]; s.roles[i] == function && s.pair[i] == none && clone(n) != "" && base(n) == name {
+			names = append(names, n)
+		}
+	}
+	return names
 }
 
 // defines reports whether s has a function of that name but for numbers in it.

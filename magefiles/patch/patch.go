@@ -13,6 +13,12 @@
 // again; to make all anew, remove the folder of the spec in the work folder, for
 // example after an update of system headers, which are not looked at.
 //
+// patch:diff prints a report: what differs and why, and what stands in the way
+// of a patch, with what the author can do. With -json behind the spec, standard
+// output has nothing but the report in the form of [pipeline.Report], for a fix
+// that is refused too, which ends with exit status 4. The same is left in
+// report.json in the folder of the spec.
+//
 // The work folder is .fother in the current folder; FOTHER_WORK names another.
 // The registry is a folder too, FOTHER_REGISTRY or registry in the work folder;
 // the keys that sign are in FOTHER_KEYS or keys in the work folder.
