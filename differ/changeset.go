@@ -54,8 +54,9 @@ func (v *Verdict) UnmarshalText(text []byte) error {
 	return fmt.Errorf("verdict %.40q is not known", text)
 }
 
-// Difference is the first pair of statements in which two items differ. A side
-// that has ended is empty, with the line where the item begins.
+// Difference is the first pair of statements in which two items differ; of
+// functions, the first that differ in more than where labels are, if there is
+// one. A side that has ended is empty, with the line where the item begins.
 type Difference struct {
 	Original, Patched         string
 	OriginalLine, PatchedLine int // in the assembly, from 1

@@ -123,7 +123,7 @@ func (e *explainer) functionVerdict(y int32) Function {
 	case x == none:
 		f.Verdict, f.Reason = New, e.added(y)
 	case e.changed[y]:
-		f.Original, f.Verdict, f.Reason, f.First = e.a.names[x], Changed, e.why(x, y), e.first[y]
+		f.Original, f.Verdict, f.Reason, f.First = e.a.names[x], Changed, e.why(x, y), e.telling(x, y)
 	default:
 		f.Original = e.a.names[x]
 	}

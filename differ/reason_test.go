@@ -5,6 +5,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"github.com/fother/fother/specs/arch"
 )
 
 // TestCauses: each cause has a text of its own for machines, which is read back,
@@ -93,6 +95,27 @@ func TestRelative(t *testing.T) {
 	} {
 		if got := fix.relative(test[0], test[1]); got != test[2] {
 			t.Errorf("%q %q is %q, want %q", test[0], test[1], got, test[2])
+		}
+	}
+}
+
+// TestFirstDifference: a jump over what came in is not what a person is shown,
+// unless nothing else differs.
+func TestFirstDifference(t *testing.T) {
+	text := func(body string) []byte {
+		return []byte("\t.text\n\t.globl\tf\n\t.type\tf, @function\nf:\n\ttestl\t%edi, %edi\n" + body + "\t.size\tf, .-f\n")
+	}
+	one := "\tje\t.L2\n\tmovl\t$1, %eax\n.L3:\n\tret\n.L2:\n\tmovl\t$2, %eax\n\tret\n"
+	for _, test := range []struct{ patched, first, second string }{
+		{strings.Replace(one, "\tmovl\t$1", "\taddl\t$1, %edi\n\tmovl\t$1", 1), "movl\t$1, %eax", "addl\t$1, %edi"},
+		{strings.Replace(one, ".L2\n", ".L3\n", 1), "je\t.L2", "je\t.L3"},
+	} {
+		set, err := Diff(Input{Unit: "a.c", Arch: arch.X86_64, Original: text(one), Patched: text(test.patched)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := set.Functions[0].First; d == nil || d.Original != test.first || d.Patched != test.second || !set.Functions[0].Reason.Has(CodeChanged) {
+			t.Errorf("first difference %v, reasons %v", d, set.Functions[0].Reason)
 		}
 	}
 }

@@ -87,7 +87,7 @@ type scanner struct {
 	words  []byte // of the declaration so far, without what is in braces
 	begin  int    // where the declaration begins
 	places []place
-	bodies // see functions.go
+	bodies // see defs.go
 }
 
 // places returns the places of text in order. Where brackets do not pair, as

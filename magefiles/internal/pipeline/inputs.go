@@ -34,8 +34,12 @@ func (r *run) buildDepends() (depends, error) {
 	if err := r.sourceDepends(d); err != nil {
 		return nil, err
 	}
-	if err := r.patchDepends(d); err != nil {
-		return nil, err
+	for i, p := range s.Patches {
+		digest, err := digestFile(p)
+		if err != nil {
+			return nil, err
+		}
+		d[patchName(i, p)] = digest
 	}
 	r.environDepends(d)
 	if err := toolDepends(d, r.env(), r.words()); err != nil {
@@ -47,18 +51,6 @@ func (r *run) buildDepends() (depends, error) {
 	}
 	d["the program fother-cc"] = shim
 	return d, d.addVersion()
-}
-
-// patchDepends adds the fix.
-func (r *run) patchDepends(d depends) error {
-	for i, p := range r.spec.Patches {
-		digest, err := digestFile(p)
-		if err != nil {
-			return err
-		}
-		d[patchName(i, p)] = digest
-	}
-	return nil
 }
 
 func (d depends) addJSON(name string, v any) error {

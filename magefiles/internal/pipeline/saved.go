@@ -59,9 +59,6 @@ func (r *run) diffDepends() (depends, error) {
 	if err := d.addJSON("the spec's list of targets", r.spec.Targets); err != nil {
 		return nil, err
 	}
-	if err := r.patchDepends(d); err != nil { // reasons name what they change
-		return nil, err
-	}
 	return d, d.addVersion()
 }
 
