@@ -131,15 +131,21 @@ func named(symbol, name string) bool {
 	if !strings.HasPrefix(symbol, "_Z") {
 		return base(symbol) == name
 	}
-	parts := strings.Split(name, "::")
-	last := parts[len(parts)-1]
-	if strings.HasPrefix(last, "operator") || strings.HasPrefix(last, "~") || len(parts) > 1 && last == parts[len(parts)-2] {
-		return false // mangled names have codes for these
+	if coded(name) {
+		return false
 	}
-	for _, p := range parts {
+	for p := range strings.SplitSeq(name, "::") {
 		if !strings.Contains(symbol, strconv.Itoa(len(p))+p) {
 			return false
 		}
 	}
 	return true
+}
+
+// coded reports whether mangled names have a code for the function: operators,
+// constructors, destructors. Source: Itanium C++ ABI, 5.1.3 and 5.1.4.3.
+func coded(name string) bool {
+	parts := strings.Split(name, "::")
+	last := parts[len(parts)-1]
+	return strings.HasPrefix(last, "operator") || strings.HasPrefix(last, "~") || len(parts) > 1 && last == parts[len(parts)-2]
 }

@@ -75,7 +75,7 @@ func (e *explainer) fromElsewhere(rs *Reasons, c calls) {
 			files = append(files, f.Name)
 		}
 		for _, fn := range f.Functions {
-			if fn.Edit.edited() && !e.a.has(fn.Name) && !e.b.has(fn.Name) {
+			if fn.Edit.edited() && !coded(fn.Name) && !e.a.has(fn.Name) && !e.b.has(fn.Name) {
 				hidden = append(hidden, fn.Name)
 			}
 		}
@@ -145,7 +145,7 @@ func (e *explainer) source(l *locations, i int32) (*FixFunction, Edit) {
 	}
 	if at, ok := l.definition(i); ok {
 		if file := e.fix.file(at.file); file != nil {
-			if f := file.at(at.line); f != nil && named(l.s.names[i], f.Name) {
+			if f := file.at(at.line); f != nil && (coded(f.Name) || named(l.s.names[i], f.Name)) {
 				return f, f.Edit
 			}
 		} else if !e.fix.mayBe(at.file) {

@@ -93,7 +93,7 @@ func compareBuilds(ctx context.Context, s specs.Spec, l Layout, o Options) (*com
 		wanted = append(wanted, t)
 	}
 	c := &comparison{report: newReport(s)}
-	defer c.report.finish(l.Tree, l.Installed)
+	defer c.report.finish(l.Tree, l.Installed, l.Store)
 	pairs, err := compiler.Compare(original, patched, wanted...)
 	if err != nil {
 		c.refuse("", err)
