@@ -32,6 +32,10 @@ func diff(in Input, whole bool) (*ChangeSet, error) {
 		if err != nil {
 			return nil, err
 		}
+		if a.Clash || b.Clash {
+			whole = true // an error says more
+			continue
+		}
 		p := compare(in.Unit, a, b)
 		more := p.unfold(keep)
 		if p.a.lost || p.b.lost || more && round == maxRounds {

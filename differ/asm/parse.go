@@ -21,7 +21,7 @@ type parser struct {
 	inline   bool // between #APP and #NO_APP
 	mode     string
 	bytes    int // statements that make bytes
-	folded   int // folds that were taken
+	taken    int // of Folds
 }
 
 // Parse reads the assembly text of one unit. The text is kept. Errors are of
@@ -31,7 +31,7 @@ func Parse(file, text string, d *Dialect) (*Unit, error) {
 	if err != nil {
 		return nil, err
 	}
-	return parseText(file, text, d, nil)
+	return parseText(file, text, d, nil, nil, nil)
 }
 
 // Pair is two builds of one unit.
@@ -40,6 +40,7 @@ type Pair struct {
 	fileA, fileB   string
 	textA, textB   string
 	foldsA, foldsB []Fold // of one function each, in the order of textB
+	folder         *folder
 }
 
 // NewPair takes the texts of two builds and finds the functions that both have
@@ -53,7 +54,8 @@ func NewPair(fileA, a, fileB, b string, d *Dialect) (*Pair, error) {
 	if p.textB, err = prepare(fileB, b, d); err != nil {
 		return nil, err
 	}
-	p.foldsA, p.foldsB = foldPair(p.textA, p.textB, d)
+	p.folder = newFolder(p.textA, p.textB, d)
+	p.foldsA, p.foldsB = p.folder.fold()
 	return p, nil
 }
 
@@ -66,10 +68,11 @@ func (p *Pair) Parse(keep func(function string) bool) (a, b *Unit, err error) {
 		slices.SortFunc(some, func(x, y Fold) int { return cmp.Compare(x.Lo, y.Lo) })
 		return some
 	}
-	if a, err = parseText(p.fileA, p.textA, p.d, folds(p.foldsA)); err != nil {
+	names := p.folder.names.text
+	if a, err = parseText(p.fileA, p.textA, p.d, folds(p.foldsA), &p.folder.a.labels, names); err != nil {
 		return nil, nil, err
 	}
-	b, err = parseText(p.fileB, p.textB, p.d, folds(p.foldsB))
+	b, err = parseText(p.fileB, p.textB, p.d, folds(p.foldsB), &p.folder.b.labels, names)
 	return a, b, err
 }
 
@@ -86,9 +89,9 @@ func prepare(file, text string, d *Dialect) (string, error) {
 	return text, nil
 }
 
-func parseText(file, text string, d *Dialect, folds []Fold) (*Unit, error) {
+func parseText(file, text string, d *Dialect, folds []Fold, labels *foldLabels, names []string) (*Unit, error) {
 	p := &parser{
-		Unit: &Unit{File: file, Text: text, Dialect: d, Folds: folds, index: make(map[string]int32), inner: make(map[string]bool)},
+		Unit: &Unit{File: file, Text: text, Dialect: d, Folds: folds, labels: labels, mentioned: names, index: make(map[string]int32)},
 		line: 1, names: make(map[string]int32),
 	}
 	p.Items = make([]Item, 0, 64)
@@ -108,12 +111,12 @@ func (p *parser) run() *SyntaxError {
 		return &SyntaxError{Line: strings.Count(text, "\n") + 1, Text: clip(last), Reason: "the file ends in the middle of a line"}
 	}
 	for i := 0; i < len(text); {
-		if p.folded < len(p.Folds) && i == int(p.Folds[p.folded].Lo) {
-			if err := p.fold(&p.Folds[p.folded]); err != nil {
+		if p.taken < len(p.Folds) && i == int(p.Folds[p.taken].Lo) {
+			if err := p.fold(&p.Folds[p.taken]); err != nil {
 				return err
 			}
-			i = int(p.Folds[p.folded].Hi)
-			p.folded++
+			i = int(p.Folds[p.taken].Hi)
+			p.taken++
 			continue
 		}
 		if p.Sections[p.sec].Kind == Ignored && !p.inline {
@@ -140,9 +143,7 @@ func (p *parser) fold(f *Fold) *SyntaxError {
 	if err := p.add(Stmt{f.Lo, f.Hi, uint32(p.line), Folded}); err != nil {
 		return err
 	}
-	for _, name := range f.inner {
-		p.inner[name] = true
-	}
+	f.item = p.Sections[p.sec].open
 	p.line += f.lines
 	for _, e := range f.exits {
 		if e.lo < e.hi {
@@ -372,13 +373,7 @@ func (p *parser) finish() *SyntaxError {
 		p.place(s.labels, Loose, -1, 0)
 		s.labels = nil
 	}
-	for i := range p.Folds {
-		f := &p.Folds[i]
-		f.Symbols = make([]int32, len(f.Refs))
-		for k, name := range f.Refs {
-			f.Symbols[k] = p.Lookup(name)
-		}
-	}
+	p.foldedSymbols()
 	for i := range p.Symbols {
 		s := &p.Symbols[i]
 		if s.Where == Undefined && s.Set != "" && !s.WeakRef {
