@@ -29,12 +29,12 @@ func diff(in Input, whole bool) (*ChangeSet, error) {
 	keep := make(map[string]bool)
 	for round := 0; ; round++ {
 		a, b, err := pair.Parse(func(function string) bool { return whole || keep[function] || hasLambda(function) })
+		if !whole && (err != nil || a.Clash || b.Clash) {
+			whole = true // there may be an earlier error
+			continue
+		}
 		if err != nil {
 			return nil, err
-		}
-		if a.Clash || b.Clash {
-			whole = true // an error says more
-			continue
 		}
 		p := compare(in.Unit, a, b)
 		more := p.unfold(keep)

@@ -141,6 +141,9 @@ func (f *folder) fold() (fa, fb []Fold) {
 		f.b.lo = f.b.i
 		found := f.a.seek(name)
 		if !found || !f.alike(name) {
+			if f.a.labels.twice || f.b.labels.twice {
+				return nil, nil // the parser refuses it
+			}
 			if !f.b.leave(name) || found && !f.a.leave(name) {
 				return fa, fb
 			}

@@ -97,15 +97,17 @@ type foldLabels struct {
 	*families
 	numbered [][]place        // by family and number
 	named    map[string]place // others
+	twice    bool             // the last label was defined before
 }
 
 // define notes a label. It reports false if it is defined already, or if there
 // is no room for it.
 func (d *foldLabels) define(l label, name string, at place) bool {
 	if l.family == 0 {
-		_, twice := d.named[name]
-		d.named[name] = at
-		return !twice
+		if _, d.twice = d.named[name]; !d.twice {
+			d.named[name] = at
+		}
+		return !d.twice
 	}
 	if int(l.family) >= len(d.numbered) {
 		d.numbered = append(d.numbered, make([][]place, int(l.family)+1-len(d.numbered))...)
@@ -120,9 +122,10 @@ func (d *foldLabels) define(l label, name string, at place) bool {
 		in = slices.Concat(in, make([]place, size-len(in)))
 		d.numbered[l.family] = in
 	}
-	twice := in[l.number].body != 0
-	in[l.number] = at
-	return !twice
+	if d.twice = in[l.number].body != 0; !d.twice {
+		in[l.number] = at
+	}
+	return !d.twice
 }
 
 // find returns where a label was defined, or a place without a body.

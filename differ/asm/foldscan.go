@@ -109,7 +109,7 @@ func (s *scanner) scan(i int, function string, dst []mention) (scanned, []mentio
 	case c == '#':
 		return lineAt(lineNoise, i, i, lineEnd(text, i)+1), dst
 	case identStart[c]:
-		return s.label(i), dst
+		return s.label(i, function), dst
 	}
 	for i < len(text) && text[i] == '\t' {
 		i++
@@ -137,8 +137,9 @@ func (s *scanner) rest(i int) (next int, ok bool) {
 	return lineEnd(text, i) + 1, true
 }
 
-// label reads a line with a label and nothing else.
-func (s *scanner) label(i int) scanned {
+// label reads a line with a label and nothing else: a local one, or that of the
+// function's cold part.
+func (s *scanner) label(i int, function string) scanned {
 	text := s.text
 	hi := identEnd(text, i)
 	if text[hi] != ':' {
@@ -155,7 +156,11 @@ func (s *scanner) label(i int) scanned {
 	switch name := text[i:hi]; {
 	case strings.HasSuffix(name, ".kpatch"):
 		return other
-	case IsLocalLabel(name):
+	case !IsLocalLabel(name):
+		if parent, _ := strings.CutPrefix(name, function); !strings.HasPrefix(parent, ".cold") {
+			return other // a function of its own
+		}
+	default:
 		l.kind = lineLabel
 		if m, _ := s.symbol(i); m.hi > 0 {
 			l.label = m.label
@@ -211,7 +216,6 @@ func directiveLine(l, function string) line {
 		if rest, ok := strings.CutPrefix(l, ".size\t"+function); ok && rest != "" && rest[0] == ',' {
 			return lineEnded
 		}
-		return lineExact
 	case aLiteral:
 		return lineExact
 	case aType:

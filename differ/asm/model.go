@@ -171,7 +171,8 @@ type Unit struct {
 	// Folds are the functions' bodies that were left out, by rising offset.
 	Folds []Fold
 
-	// Clash is set if a symbol is defined both in a folded body and elsewhere.
+	// Clash is set if a symbol is defined both in a folded body and elsewhere, or
+	// if a folded body is not where code is: all statements tell more then.
 	Clash bool
 
 	index map[string]int32

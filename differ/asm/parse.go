@@ -60,8 +60,8 @@ func NewPair(fileA, a, fileB, b string, d *Dialect) (*Pair, error) {
 }
 
 // Parse reads both builds. The bodies of functions that both have alike become
-// one statement each, of kind [Folded], unless keep reports their names. Errors
-// are of type *SyntaxError.
+// one statement each, of kind [Folded], unless keep reports their names. There is
+// no b if a has a Clash. Errors are of type *SyntaxError.
 func (p *Pair) Parse(keep func(function string) bool) (a, b *Unit, err error) {
 	folds := func(all []Fold) []Fold {
 		some := slices.DeleteFunc(slices.Clone(all), func(f Fold) bool { return keep(f.name) })
@@ -71,6 +71,9 @@ func (p *Pair) Parse(keep func(function string) bool) (a, b *Unit, err error) {
 	names := p.folder.names.text
 	if a, err = parseText(p.fileA, p.textA, p.d, folds(p.foldsA), &p.folder.a.labels, names); err != nil {
 		return nil, nil, err
+	}
+	if a.Clash {
+		return a, nil, nil
 	}
 	b, err = parseText(p.fileB, p.textB, p.d, folds(p.foldsB), &p.folder.b.labels, names)
 	return a, b, err
@@ -144,6 +147,7 @@ func (p *parser) fold(f *Fold) *SyntaxError {
 		return err
 	}
 	f.item = p.Sections[p.sec].open
+	p.Clash = p.Clash || p.inline || p.Sections[p.sec].Kind != Text
 	p.line += f.lines
 	for _, e := range f.exits {
 		if e.lo < e.hi {
