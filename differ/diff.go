@@ -38,7 +38,7 @@ func diff(in Input, whole bool) (*ChangeSet, error) {
 		}
 		p := compare(in.Unit, a, b)
 		more := p.unfold(keep)
-		if p.a.lost || p.b.lost || more && round == maxRounds {
+		if p.a.lost || p.b.lost || more && round == maxRounds || !whole && !more && len(p.refusals) > 0 {
 			whole = true
 		} else if !more {
 			return p.result()

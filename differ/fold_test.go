@@ -101,7 +101,7 @@ func edit(text string, instructions []byte) string {
 
 // structure says where functions begin and end, which folding takes to be as
 // compilers write it.
-var structure = regexp.MustCompile(`^(\t\.(section|text|data|bss|size|type)\b|[A-Za-z_])`)
+var structure = regexp.MustCompile(`^(\t\.(section|text|data|bss|size|type)\b|\.LLSDA|[A-Za-z_])`)
 
 func label(line string) string {
 	at := strings.Index(line, ".L")

@@ -38,7 +38,7 @@ func judge(unit string, cor *correlation) *judgement {
 		reason: make(map[int32]string), changed: make(map[int32]bool)}
 	j.constants()
 	for j.functions() {
-		clear(j.memo)
+		j.forget()
 		j.constants()
 	}
 	j.objects()
@@ -63,7 +63,7 @@ func (j *judgement) constants() {
 			}
 			j.stale[y], again = true, true
 			j.first[y] = d
-			clear(j.memo)
+			j.forget()
 		}
 	}
 }

@@ -72,8 +72,14 @@ func noise(text string, i int) int {
 		return 0
 	}
 	n := strings.IndexByte(l, '\n')
-	if n < 0 || strings.IndexByte(l[:n], ';') >= 0 {
+	if n < 0 || !single(l[:n]) {
 		return 0
 	}
 	return i + n
+}
+
+// single reports whether a line with a directive holds nothing else: no second
+// statement, label or assignment.
+func single(l string) bool {
+	return strings.IndexByte(l, ';') < 0 && strings.IndexByte(l, '=') < 0 && strings.IndexByte(l, ':') < 0
 }

@@ -180,6 +180,10 @@ func (s *scanner) directive(i int, function string, dst []mention) (scanned, []m
 		return s.statement(kind, i, dst)
 	case lineOther:
 		return other, dst
+	case lineNoise:
+		if !single(l) {
+			return other, dst
+		}
 	}
 	stop, next, bad := end, end+1, false
 	for k := range len(l) {
