@@ -18,6 +18,9 @@ type Dialect struct {
 	Registers byte
 	// Immediate is the prefix of immediate operands, or 0.
 	Immediate byte
+	// never is a byte that no instruction has, but those of other architectures
+	// and syntaxes have.
+	never byte
 	// TypeMark comes before section and symbol types.
 	TypeMark byte
 	// AlignPower is set where .align takes a power of two, not bytes.

@@ -12,6 +12,7 @@ var aarch64 = Dialect{
 	Arch:        arch.AArch64,
 	Comment:     "//",
 	LineComment: "#",
+	never:       '%', // x86 registers
 	TypeMark:    '%',
 	AlignPower:  true,
 	SlotPair:    true,

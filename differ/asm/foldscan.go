@@ -73,6 +73,7 @@ func classes(d *Dialect) *[256]class {
 	if d.Registers != 0 {
 		t[d.Registers] = classRegister
 	}
+	t[d.never] = classOdd
 	return t
 }
 

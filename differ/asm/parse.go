@@ -3,10 +3,23 @@ package asm
 import (
 	"cmp"
 	"fmt"
-	"math"
 	"slices"
 	"strings"
 )
+
+// maxText bounds a unit's text, in bytes.
+const maxText = 1 << 30
+
+// limits bound the memory that a unit takes.
+type limits struct{ symbols, items, statements int }
+
+// most is more than compilers make of the largest sources.
+var most = limits{symbols: 1 << 22, items: 1 << 22, statements: 1 << 26}
+
+// exceed notes that the unit holds more than n of what there may be.
+func (p *parser) exceed(n int, what string) {
+	p.over = fmt.Sprintf("more than %d %s in one unit", n, what)
+}
 
 // maxStack bounds nested .pushsection directives.
 const maxStack = 64
@@ -20,8 +33,11 @@ type parser struct {
 	names    map[string]int32
 	inline   bool // between #APP and #NO_APP
 	mode     string
-	bytes    int // statements that make bytes
-	taken    int // of Folds
+	bytes    int    // statements that make bytes
+	count    int    // statements that were kept
+	max      limits // of what the unit may hold
+	over     string // which limit it is over
+	taken    int    // of Folds
 }
 
 // Parse reads the assembly text of one unit. The text is kept. Errors are of
@@ -81,8 +97,8 @@ func (p *Pair) Parse(keep func(function string) bool) (a, b *Unit, err error) {
 
 // prepare checks the text's size and blanks its comments.
 func prepare(file, text string, d *Dialect) (string, error) {
-	if uint64(len(text)) > math.MaxUint32 {
-		return "", &SyntaxError{File: file, Line: 1, Reason: "file of more than 4 GiB"}
+	if len(text) > maxText {
+		return "", &SyntaxError{File: file, Line: 1, Reason: fmt.Sprintf("file of more than %d bytes", maxText)}
 	}
 	text, bad := blankComments(text, d)
 	if bad != nil {
@@ -93,18 +109,24 @@ func prepare(file, text string, d *Dialect) (string, error) {
 }
 
 func parseText(file, text string, d *Dialect, folds []Fold, labels *foldLabels, names []string) (*Unit, error) {
-	p := &parser{
-		Unit: &Unit{File: file, Text: text, Dialect: d, Folds: folds, labels: labels, mentioned: names, index: make(map[string]int32)},
-		line: 1, names: make(map[string]int32),
-	}
-	p.Items = make([]Item, 0, 64)
-	p.sec = p.section(".text", "ax", "")
-	p.previous = p.sec
+	p := newParser(file, text, d)
+	p.Folds, p.labels, p.mentioned = folds, labels, names
 	if err := p.run(); err != nil {
 		err.File = file
 		return nil, err
 	}
 	return p.Unit, nil
+}
+
+func newParser(file, text string, d *Dialect) *parser {
+	p := &parser{
+		Unit: &Unit{File: file, Text: text, Dialect: d, index: make(map[string]int32)},
+		line: 1, names: make(map[string]int32), max: most,
+	}
+	p.Items = make([]Item, 0, 64)
+	p.sec = p.section(".text", "ax", "")
+	p.previous = p.sec
+	return p
 }
 
 func (p *parser) run() *SyntaxError {
@@ -129,7 +151,11 @@ func (p *parser) run() *SyntaxError {
 			}
 		}
 		end := lineEnd(text, i)
-		if err := p.oneLine(i, end); err != nil {
+		err := p.oneLine(i, end)
+		if p.over != "" {
+			return p.fail(i, end, "%s", p.over)
+		}
+		if err != nil {
 			return err
 		}
 		p.line++
@@ -307,6 +333,9 @@ func (p *parser) statement(lo, hi int) *SyntaxError {
 	if !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c == '{') {
 		return p.fail(lo, hi, "neither a label, an instruction nor a directive")
 	}
+	if strings.IndexByte(text, p.Dialect.never) >= 0 {
+		return p.fail(lo, hi, "no instruction of %s in the syntax that gcc and clang write by default", p.Dialect.Arch.Name)
+	}
 	return p.add(Stmt{uint32(lo), uint32(hi), uint32(p.line), Insn})
 }
 
@@ -357,6 +386,10 @@ func (p *parser) symbol(name string) int32 {
 		return i
 	}
 	i := int32(len(p.Symbols))
+	if len(p.Symbols) == p.max.symbols {
+		p.exceed(p.max.symbols, "symbols")
+		return 0
+	}
 	p.Symbols = append(p.Symbols, Symbol{Name: name, Item: -1, Line: uint32(p.line)})
 	p.index[name] = i
 	return i
