@@ -108,7 +108,7 @@ func label(line string) string {
 	if at < 0 {
 		return ""
 	}
-	return line[at : len(line)-len(strings.TrimLeft(line[at:], ".L_ABCDEFGHIJKLMNOPQRSTUVWXYZtmpfuncbegd0123456789"))]
+	return line[at : len(line)-len(strings.TrimLeft(line[at:], ".L_ABCDEFGHIJKMNOPQSTUVWXYZtmpfuncbegd0123456789R"))]
 }
 
 func digit(line string, n byte) string {
