@@ -20,6 +20,8 @@ type Patch struct {
 	// Imports are the pretend addresses of imported symbols: outside of target
 	// and patch, and different for each. The names are NAME or NAME@VERSION.
 	Imports map[specs.VAddr]string
+	// Threads are the patch's own GOT entries for thread-local storage.
+	Threads Threads
 }
 
 // Piece is a part of a patch's memory.
@@ -111,6 +113,7 @@ func patchImage(p Patch, target *image) (*image, error) {
 			return nil, fmt.Errorf("pieces of the patch's memory overlap at %#x", im.secs[i+1].lo)
 		}
 	}
+	im.patchThreads(p.Threads)
 	if err := im.patchSymbols(p.Symbols); err != nil {
 		return nil, err
 	}
