@@ -53,7 +53,9 @@ func (b *builder) function(um *unitMerge, f BuildFunction) error {
 	if err != nil {
 		return err
 	}
-	if _, _, err := b.machine.redirect(entry, specs.Addr(addr), specs.Addr(addr)); err != nil {
+	if _, _, err := b.machine.redirect(entry, specs.Addr(addr), specs.Addr(addr)); errors.Is(err, ErrTooShort) {
+		return hint("leave the function as it is and change its callers; in the next release, build with -fpatchable-function-entry=16", err)
+	} else if err != nil {
 		return err
 	}
 	for _, have := range b.patch.Functions {
