@@ -118,6 +118,9 @@ func (im *image) survey() {
 	for v := range im.labels {
 		im.marks = append(im.marks, v)
 	}
+	for _, table := range im.lsda {
+		im.marks = append(im.marks, table)
+	}
 	im.pointers()
 	slices.Sort(im.marks)
 	im.marks = slices.Compact(im.marks)
@@ -182,7 +185,7 @@ func (s *section) program() bool {
 
 // plausible reports whether a number in a fixed image may be an address.
 func (im *image) plausible(v uint64) bool {
-	if _, ok := im.imports[v]; ok {
+	if _, _, ok := im.imported(v); ok {
 		return true
 	}
 	if len(im.labels[v]) > 0 {

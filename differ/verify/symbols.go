@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"debug/elf"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -246,9 +247,28 @@ func unstable(name string) bool {
 	return changed
 }
 
-// family returns the name with the numbers after dots taken out, and whether
-// there were any.
+// family returns the name with the numbers after dots, and those of closures
+// and types without a name, taken out, and whether there were any.
 func family(name string) (string, bool) {
+	name, closure := closures(name)
+	base, changed := withoutNumbers(name)
+	return base, changed || closure
+}
+
+// closure is a type without a name in a mangled one: of a lambda with its
+// parameters, or of another. The number says only how many there are before it
+// in the function. Source: Itanium C++ ABI, 5.1.8.
+var closure = regexp.MustCompile(`(Ul.*?E|Ut)[0-9]*_`)
+
+// closures takes the numbers of closures out of a mangled name.
+func closures(name string) (string, bool) {
+	if !strings.HasPrefix(name, "_Z") || !closure.MatchString(name) {
+		return name, false
+	}
+	return closure.ReplaceAllString(name, "${1}#_"), true
+}
+
+func withoutNumbers(name string) (string, bool) {
 	var b strings.Builder
 	changed := false
 	for i := 0; i < len(name); i++ {

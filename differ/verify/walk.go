@@ -175,7 +175,7 @@ func (im *image) operand(in *insn, i int) operand {
 			o.place.kind, o.place.name = placeTLS, "a thread-local variable that is not defined"
 		} else if im.fixed && im.plausible(r.value) {
 			o.place = im.place(r.value)
-			if o.direct = in.via; in.via {
+			if o.direct = in.via && !o.place.odd(); o.direct {
 				o.use = useTake
 			}
 		}

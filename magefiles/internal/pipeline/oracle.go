@@ -97,7 +97,7 @@ func covered(p *kpack.Patch) verify.Covered {
 // linkedPatch links a patch right behind its target, as it would lie in
 // memory. Imports have addresses of their own, beyond it.
 func linkedPatch(p *kpack.Patch) (verify.Patch, error) {
-	const page, header, each = 4096, 4096, 16 // bytes
+	const page, header = 4096, 4096 // bytes
 	l, err := p.Layout(page, header)
 	if err != nil {
 		return verify.Patch{}, err
@@ -106,7 +106,7 @@ func linkedPatch(p *kpack.Patch) (verify.Patch, error) {
 	out := verify.Patch{Imports: map[specs.VAddr]string{}}
 	next := base + specs.Addr(l.Size) + page
 	image, err := p.Link(l, base, 0, func(s kpack.Symbol) (specs.Addr, bool, error) {
-		next += each
+		next += verify.ImportRoom
 		out.Imports[specs.VAddr(next)] = versioned(s)
 		return next, false, nil
 	}, threadPlaces(p, &out.Threads))
@@ -180,7 +180,7 @@ func pieces(p *kpack.Patch, l kpack.Layout, memory []byte, base specs.VAddr) []v
 	end := map[kpack.Kind]uint64{}
 	for i, s := range p.Sections {
 		at := l.Offset(i)
-		all = append(all, verify.Piece{Addr: base + specs.VAddr(at), Data: memory[at:][:s.Size], Exec: s.Kind == kpack.Text, Write: s.Kind >= kpack.Data})
+		all = append(all, verify.Piece{Name: s.Name, Addr: base + specs.VAddr(at), Data: memory[at:][:s.Size], Exec: s.Kind == kpack.Text, Write: s.Kind >= kpack.Data})
 		kind := min(s.Kind, kpack.Data)
 		end[kind] = max(end[kind], at+s.Size)
 	}
