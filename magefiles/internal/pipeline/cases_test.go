@@ -34,9 +34,10 @@ __attribute__((noinline)) static void scrub(void) {
 }
 int main(void) {
 	char line[256];
+	const char *(*volatile called)(const char *) = answer; // in main, which is always busy, it cannot be patched
 	while (fgets(line, sizeof line, stdin)) {
 		line[strcspn(line, "\n")] = 0;
-		printf("%s\n", answer(line));
+		printf("%s\n", called(line));
 		fflush(stdout);
 		scrub();
 	}
