@@ -15,6 +15,8 @@ type machine struct {
 	relocName func(typ uint32) string
 	// globDat and jumpSlot are the dynamic relocation types of GOT entries.
 	globDat, jumpSlot uint32
+	// irelative is that of a GOT entry for what a resolver of the file returns.
+	irelative uint32
 	tls               tlsMachine
 	// relaxed returns how many bytes before and after a relocated field the
 	// linker may have changed too.
