@@ -68,7 +68,7 @@ func (b *builder) bind(um *unitMerge, i int, h howto) (int, error) {
 		symbol := &b.patch.Symbols[at]
 		symbol.Func = symbol.Func || symbol.Binding == Imported && h.call
 		if _, own := b.original.dynamic[s.Name]; !own && symbol.Binding == Imported && !h.call && !h.got {
-			return 0, errIndirectAddress
+			return 0, hint(hintIndirect, errIndirectAddress)
 		}
 		return at, checkDirect(*symbol, h)
 	}
@@ -95,7 +95,8 @@ func (b *builder) bind(um *unitMerge, i int, h howto) (int, error) {
 // running program has no room.
 func checkDirect(s Symbol, h howto) error {
 	if s.Binding == Imported && !s.Func && !h.got && (h.value != valueAbs || h.size != 8) {
-		return errors.New("data of another object is referred to directly, which needs a copy relocation; build with -fPIC or -mno-direct-extern-access")
+		return hint("build with -fPIC or -mno-direct-extern-access",
+			errors.New("data of another object is referred to directly, which needs a copy relocation"))
 	}
 	return nil
 }
@@ -169,10 +170,12 @@ func (b *builder) indirect(name string, s elfobj.Symbol, h howto) (Symbol, error
 		return Symbol{}, hint("call another function, or build the fix into the next release",
 			errors.New("is an indirect function (ifunc) of the target that nothing in it calls by its global offset table"))
 	case !h.call && !h.got:
-		return Symbol{}, hint("build with -fPIC, or call the function instead of taking its address", errIndirectAddress)
+		return Symbol{}, hint(hintIndirect, errIndirectAddress)
 	}
 	return Symbol{Name: name, Binding: Imported, Func: true, Import: &Import{Slot: at}}, nil
 }
+
+const hintIndirect = "build with -fPIC, or call the function instead of taking its address"
 
 var errIndirectAddress = errors.New("is an indirect function (ifunc) of the target, whose address is taken")
 
@@ -218,7 +221,8 @@ func (b *builder) preemptible(name string) bool {
 func (b *builder) imported(x *symbolIndex, name string, h howto) (Symbol, error) {
 	s, ok := x.dynamic[name]
 	if !ok {
-		return Symbol{}, errors.New("is neither in the original nor an import of the patched build; does the fix add a file or a library?")
+		return Symbol{}, hint("use only what the original has or imports; --gc-sections leaves out what it did not use",
+			errors.New("is neither in the original nor an import of the patched build; does the fix add a file or a library?"))
 	}
 	if s.Type == elf.STT_TLS {
 		return Symbol{}, errThreadPlain

@@ -21,6 +21,8 @@ func (b *builder) functions(um *unitMerge) (reasons []error) {
 	return reasons
 }
 
+const hintFolded = "link without --icf, or give the function something of its own"
+
 func (b *builder) function(um *unitMerge, f BuildFunction) error {
 	symbol := -1
 	for i, s := range um.symbols {
@@ -63,11 +65,11 @@ func (b *builder) function(um *unitMerge, f BuildFunction) error {
 			return nil // an inline function that several units define
 		}
 		if have.Original.Lo < addr+specs.VAddr(room) && addr < have.Original.Lo+specs.VAddr(have.Room) {
-			return fmt.Errorf("shares its code with %s: identical code was folded", have.Name)
+			return hint(hintFolded, fmt.Errorf("shares its code with %s: identical code was folded", have.Name))
 		}
 	}
 	if other := b.folded(um, s, addr); other != "" {
-		return fmt.Errorf("shares its code with %s, which would change too: link without --icf", other)
+		return hint(hintFolded, fmt.Errorf("shares its code with %s, which would change too", other))
 	}
 	fn := Function{
 		Name: f.Original, File: um.unit.Name, Reason: f.Reason,

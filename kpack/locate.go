@@ -191,6 +191,9 @@ func (p *placement) findReferences() error {
 			if _, global := p.index.globals[to.Name]; global && to.Bind != elf.STB_LOCAL {
 				continue // a library may refer to it by its PLT, and it is found by its name
 			}
+			if to.Type == elf.STT_GNU_IFUNC {
+				continue // it goes to its PLT entry
+			}
 			if h, ok := p.machine.relocs[r.Type]; ok && !h.got && h.tls == tlsNone {
 				p.references[to.Section] = append(p.references[to.Section], reference{at + specs.VAddr(r.Offset), h, to.Value, r.Addend})
 			}

@@ -17,7 +17,7 @@ type machine struct {
 	globDat, jumpSlot uint32
 	// irelative is that of a GOT entry for what a resolver of the file returns.
 	irelative uint32
-	tls               tlsMachine
+	tls       tlsMachine
 	// relaxed returns how many bytes before and after a relocated field the
 	// linker may have changed too.
 	relaxed func(typ uint32) (before, after int)

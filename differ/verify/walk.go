@@ -217,6 +217,10 @@ func (w *walker) operand(x, y operand) bool {
 		if ax && ay && pa == pb && na == nb && ina == inb {
 			return true
 		}
+		// The address of a patched function is the original's.
+		if ax != ay && x.place.kind == placeCode && y.place.kind == placeCode && x.place.off == 0 && y.place.off == 0 && w.paired(x.place.ent, y.place.ent) {
+			return true
+		}
 		return w.sameNumber(x, y)
 	}
 	if w.same(x.place, y.place, max(x.size, y.size), w) {
