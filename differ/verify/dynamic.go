@@ -39,6 +39,9 @@ type isa struct {
 	decode func(code []byte, addr uint64, in *insn)
 	// track finds addresses that take more than one instruction, or is nil.
 	track func(code []insn, im *image)
+	// fuse joins instructions of a patch that stand for one of the build, or is
+	// nil.
+	fuse  func(code []insn, im *image) []insn
 	kinds map[uint32]relocKind
 	// tlsModule is the relocation for the number of an object's TLS block,
 	// which in the GOT comes before an offset in it.
@@ -65,6 +68,7 @@ var isas = []*isa{isaX86_64, isaAArch64}
 var isaX86_64 = &isa{
 	arch:   arch.X86_64,
 	decode: decodeX86_64,
+	fuse:   fuseX86_64,
 	kinds: map[uint32]relocKind{
 		uint32(elf.R_X86_64_RELATIVE): relocRelative, uint32(elf.R_X86_64_64): relocSymbol,
 		uint32(elf.R_X86_64_GLOB_DAT): relocSymbol, uint32(elf.R_X86_64_JMP_SLOT): relocSymbol,

@@ -43,6 +43,9 @@ func (im *image) decodePart(code []insn, e *entity) []insn {
 		in.pad = uint8(min(pad, 255))
 		pad = 0
 	}
+	if im.isa.fuse != nil && im.outer != nil {
+		code = im.isa.fuse(code, im)
+	}
 	if im.isa.track != nil {
 		im.isa.track(code, im)
 	}

@@ -296,7 +296,10 @@ type tlsBlock struct {
 	size  uint64 // rounded up to its alignment
 	align uint64
 	end   uint64 // link-time address where it ends
-	syms  []tlsSym
+	// addr is the link-time address of what the block begins with, which is
+	// filled bytes; the rest is zero.
+	addr, filled uint64
+	syms         []tlsSym
 }
 
 type tlsSym struct {
@@ -310,6 +313,7 @@ func (t *tlsBlock) read(f *elfobj.File, syms []elfobj.Symbol) {
 			t.align = max(p.Align, 1)
 			t.size = (p.Memsz + t.align - 1) / t.align * t.align
 			t.end = p.Vaddr + t.size
+			t.addr, t.filled = p.Vaddr, p.Filesz
 		}
 	}
 	for _, s := range syms {

@@ -3,6 +3,8 @@ package verify
 import (
 	"bytes"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/fother/fother/specs"
 )
@@ -85,4 +87,68 @@ func (im *image) threadEntry(blocks []ThreadBlock, at uint64, kind ThreadEntry) 
 		}
 	}
 	return r
+}
+
+// threadData compares what the thread-local variables of both builds begin
+// with. Of several with one name each is compared with the one at its place.
+func (r *Report) threadData() {
+	byName := func(t *tlsBlock) map[string][]tlsSym {
+		m := map[string][]tlsSym{}
+		for _, s := range t.syms {
+			name, _ := family(s.name)
+			m[name] = append(m[name], s)
+		}
+		return m
+	}
+	left, right := byName(&r.c.left.tls), byName(&r.c.right.tls)
+	for _, name := range slices.Sorted(maps.Keys(right)) {
+		if len(left[name]) != len(right[name]) {
+			continue // who uses those that came or went has changed
+		}
+		for i, b := range right[name] {
+			a := left[name][i]
+			d := Datum{Name: b.name, Original: a.name}
+			if d.First = r.c.threadVariable(a, b); d.First != nil {
+				d.Verdict = Changed
+			}
+			r.Data = append(r.Data, d)
+		}
+	}
+}
+
+// threadVariable compares two thread-local variables.
+func (c *comparison) threadVariable(a, b tlsSym) *Difference {
+	d := &Difference{Function: b.name}
+	if a.size != b.size {
+		d.Original, d.Patched = fmt.Sprintf("has %d bytes", a.size), fmt.Sprintf("has %d bytes", b.size)
+		return d
+	}
+	ta, tb := &c.left.tls, &c.right.tls
+	filled := func(t *tlsBlock, s tlsSym) bool { return s.offset < t.filled && s.size <= t.filled-s.offset }
+	x, y := place{img: c.left, addr: ta.addr + a.offset}, place{img: c.right, addr: tb.addr + b.offset}
+	fa, fb := filled(ta, a), filled(tb, b)
+	switch {
+	case fa && fb:
+		at := c.objectDifference(x, y, a.size, false)
+		if at < 0 {
+			return nil
+		}
+		d.OriginalOffset, d.PatchedOffset = uint64(at), uint64(at)
+		d.Original, d.Patched = c.describe(x, y, uint64(at))
+		return d
+	case fa && !x.zero(a.size), fb && !y.zero(b.size):
+		d.Original, d.Patched = fmt.Sprintf("begins as zero: %v", !fa), fmt.Sprintf("begins as zero: %v", !fb)
+		return d
+	}
+	return nil
+}
+
+// zero reports whether n bytes are zero and no relocation changes them.
+func (p place) zero(n uint64) bool {
+	for at := range n {
+		if _, ok := p.img.relocs[p.addr+at]; ok {
+			return false
+		}
+	}
+	return zeros(p.img.bytes(p.addr, n))
 }

@@ -59,7 +59,8 @@ int main(void) {
 //
 // "refused clang", "refused -O2", "functions gcc -O0" and the like are for the
 // runs that begin so. The comment may have lines "flags: A | B", one run for
-// each, instead of those of all cases; "not clang: REASON"; and "needs: COMMAND".
+// each, instead of those of all cases; "not clang: REASON"; "not FLAGS: REASON";
+// and "needs: COMMAND".
 // Each compiler builds each case with one of its flags, by turns, and with all
 // of them if FOTHER_LONG is 1.
 func TestCases(t *testing.T) {
@@ -79,6 +80,9 @@ func TestCases(t *testing.T) {
 			for i, flags := range flagsOf(ar) {
 				if cc == "clang" && strings.Contains(flags, "-flto") && !strings.HasPrefix(filepath.Base(file), "clang-") {
 					continue // the linker compiles
+				}
+				if strings.Contains(string(ar.Comment), "not "+flags+":") {
+					continue
 				}
 				if n := len(flagsOf(ar)); os.Getenv("FOTHER_LONG") != "1" && i != (turn+k)%n {
 					continue
