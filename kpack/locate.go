@@ -264,7 +264,7 @@ func (p *placement) locate(section elf.SectionIndex) (specs.VAddr, error) {
 	case len(found) > 1:
 		return 0, fmt.Errorf("could be at %d places of the linked file: file name, symbol names and bytes are the same", len(found))
 	case !certain:
-		return 0, fmt.Errorf("may belong to another of the %d files called %s: this one has nothing else in the linked file to tell it by", len(p.index.groups[p.source]), p.source)
+		return 0, hint("give static functions and variables of one name different names, or link with another linker", fmt.Errorf("may belong to another of the %d files called %s: this one has nothing else in the linked file to tell it by", len(p.index.groups[p.source]), p.source))
 	}
 	return found[0], nil
 }
