@@ -209,3 +209,8 @@ type SyntaxError struct {
 func (e *SyntaxError) Error() string {
 	return fmt.Sprintf("%s:%d: %s: %q", e.File, e.Line, e.Reason, e.Text)
 }
+
+// Hint says what the author can do.
+func (e *SyntaxError) Hint() string {
+	return "fother reads AT&T syntax as gcc and clang write it; leave hand-written files as they are, or write what they do without macros and in one file"
+}

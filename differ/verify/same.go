@@ -282,6 +282,9 @@ func (c *comparison) sameContent(x, y place, size uint8, w *walker) bool {
 		if table, same := w.table(x, y); table {
 			return same
 		}
+		if c.distances(x, y) {
+			return true
+		}
 	}
 	la, lb := min(x.img.extent(x.addr), maxContent), min(y.img.extent(y.addr), maxContent)
 	n := min(la, lb)
@@ -355,6 +358,33 @@ func (w *walker) table(x, y place) (isTable, same bool) {
 		}
 	}
 	return true, true
+}
+
+// distances reports whether two tables hold the distances, of 4 bytes each, from
+// the table's start to constants that are the same.
+func (c *comparison) distances(x, y place) bool {
+	n := x.img.extent(x.addr)
+	if n != y.img.extent(y.addr) || n == 0 || n%4 != 0 || n > maxContent || x.addr%4 != 0 || y.addr%4 != 0 {
+		return false
+	}
+	da, db := x.img.bytes(x.addr, n), y.img.bytes(y.addr, n)
+	for len(da) >= 4 && len(db) >= 4 {
+		to, other := x.img.place(x.addr+number(da[:4])), y.img.place(y.addr+number(db[:4]))
+		if !to.constant() || !other.constant() || !c.sameAnon(to, other, 0, nil) {
+			return false
+		}
+		da, db = da[4:], db[4:]
+	}
+	return len(da) == 0 && len(db) == 0
+}
+
+// constant reports whether p is a constant without a name.
+func (p place) constant() bool {
+	if p.kind != placeAnon {
+		return false
+	}
+	s := p.img.section(p.addr)
+	return s != nil && !s.exec && !s.write
 }
 
 // entries returns the addresses in the function that a table at p leads to.
