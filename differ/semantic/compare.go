@@ -111,6 +111,10 @@ type comparison struct {
 }
 
 func (in *Input) unit(x, y *unit, report *Report) error {
+	if in.Original.linesOnly(x) || in.Patched.linesOnly(y) {
+		report.Lines = append(report.Lines, x.source)
+		return nil
+	}
 	defer x.drop()
 	defer y.drop()
 	a, err := in.Original.load(x)
@@ -121,10 +125,6 @@ func (in *Input) unit(x, y *unit, report *Report) error {
 	if err != nil {
 		return err
 	}
-	if a.linesOnly() || b.linesOnly() {
-		report.Lines = append(report.Lines, x.source)
-		return nil
-	}
 	c := &comparison{in, a, b, report}
 	c.types()
 	c.enumerators()
@@ -133,29 +133,46 @@ func (in *Input) unit(x, y *unit, report *Report) error {
 	return nil
 }
 
-var (
-	fewDetails = regexp.MustCompile(`(^| )-(g|ggdb)1( |$)`)
-	assembler  = int64(0x8001) // DW_LANG_Mips_Assembler
-)
+// levels matches the options by which gcc was told how much debug data to write,
+// which it repeats in what it says of itself.
+var levels = regexp.MustCompile(` -g(?:gdb)?[0-3]?\b[^-]`)
 
-// linesOnly reports whether the unit was compiled with -g1 or
-// -gline-tables-only.
-func (t *tree) linesOnly() bool {
-	if t.u.lang == assembler {
+const assembler = 0x8001 // DW_LANG_Mips_Assembler
+
+// LinesOnly returns the source files of the units that were compiled with -g1 or
+// -gline-tables-only, so that nothing is said of their types.
+func (p *Program) LinesOnly() (sources []string) {
+	for _, u := range p.units {
+		if u.whole && p.linesOnly(u) {
+			sources = append(sources, u.source)
+		}
+	}
+	return sources
+}
+
+// linesOnly looks for a function with the place of its declaration, which clang
+// tells with types only; gcc tells how it was called.
+func (p *Program) linesOnly(u *unit) bool {
+	if u.lang == assembler {
 		return false
 	}
-	if fewDetails.MatchString(t.u.producer) {
-		return true
+	if all := levels.FindAllString(u.producer+" ", -1); len(all) > 0 {
+		return strings.Contains(all[len(all)-1], "1") // the last one counts
 	}
-	if !t.u.code || !strings.Contains(t.u.producer, "clang") {
+	if !u.code || !strings.Contains(u.producer, "clang") {
 		return false
 	}
-	for i := range t.nodes {
-		if t.nodes[i].tag == dwarf.TagSubprogram && t.nodes[i].line > 0 && !t.nodes[i].abstract {
+	r := p.data.Reader()
+	r.Seek(u.off)
+	for {
+		e, err := r.Next()
+		if err != nil || e == nil || e.Offset >= u.end {
+			return true
+		}
+		if e.Tag == dwarf.TagSubprogram && e.Val(dwarf.AttrDeclLine) != nil && e.Val(dwarf.AttrInline) == nil {
 			return false
 		}
 	}
-	return true
 }
 
 // where tells the place of a declaration.

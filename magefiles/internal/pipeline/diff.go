@@ -23,6 +23,8 @@ type Target struct {
 	BuildID           specs.BuildID
 	Original, Patched *compiler.Link
 	Units             []Unit
+	// Unchecked says what could not be compared for lack of debug data.
+	Unchecked []string
 }
 
 // Unit is one unit of a target that the fix changes.
@@ -59,9 +61,18 @@ func DiffAt(ctx context.Context, s specs.Spec, l Layout, o Options) ([]Target, e
 	for _, path := range compiler.Added(original, patched) {
 		o.say("%s: only the patched build links %s: no patch is needed for it", s.Name, path)
 	}
-	targets, err := diffPairs(ctx, l, pairs)
+	sem, err := newSemantics(s, l)
 	if err != nil {
 		return nil, err
+	}
+	targets, err := diffPairs(ctx, l, pairs, sem)
+	if err != nil {
+		return nil, err
+	}
+	for _, t := range targets {
+		for _, u := range t.Unchecked {
+			o.say("%s: warning: %s: %s", s.Name, t.Name, u)
+		}
 	}
 	return targets, writeAssembly(l, targets)
 }
@@ -77,14 +88,15 @@ func (l Layout) name(output string) string {
 }
 
 // diffPairs compares the units of all pairs and returns the deliverables in
-// which one changes.
-func diffPairs(ctx context.Context, l Layout, pairs []compiler.Pair) ([]Target, error) {
+// which one changes. Of these the debug data is compared too.
+func diffPairs(ctx context.Context, l Layout, pairs []compiler.Pair, sem *semantics) ([]Target, error) {
 	d := &diffs{done: map[[2]specs.Digest]*diffResult{}}
 	d.run(ctx, l.Tree, pairs)
 	var targets []Target
 	var reasons []error
 	for _, p := range pairs {
 		t := Target{Name: l.name(p.Original.Output), BuildID: p.Original.BuildID, Original: p.Original, Patched: p.Patched}
+		refused := len(reasons)
 		for _, u := range p.Units {
 			r := d.result(u)
 			if r == nil {
@@ -96,12 +108,21 @@ func diffPairs(ctx context.Context, l Layout, pairs []compiler.Pair) ([]Target, 
 				t.Units = append(t.Units, newUnit(u, r.changes))
 			}
 		}
-		if len(t.Units) > 0 {
-			targets = append(targets, t)
+		if len(t.Units) == 0 && len(reasons) == refused {
+			continue
 		}
+		unchecked, err := sem.compare(ctx, t.Name, p, d)
+		if err != nil {
+			reasons = append(reasons, err)
+		}
+		t.Unchecked = unchecked
+		targets = append(targets, t)
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, err
+	}
+	if len(targets) > 0 {
+		reasons = append(reasons, sem.unused()...)
 	}
 	if len(reasons) > 0 {
 		return nil, errors.Join(reasons...)

@@ -14,6 +14,9 @@ import (
 func Report(w io.Writer, targets []Target) {
 	for _, t := range targets {
 		fmt.Fprintf(w, "%s  build-id %s\n", t.Name, t.BuildID)
+		for _, u := range t.Unchecked {
+			fmt.Fprintf(w, "  warning: %s\n", u)
+		}
 		for _, u := range t.Units {
 			fmt.Fprintf(w, "  %s\n", u.Changes.Unit)
 			for _, f := range u.Changes.Functions {
