@@ -135,7 +135,7 @@ func (in *Input) unit(x, y *unit, report *Report) error {
 
 // levels matches the options by which gcc was told how much debug data to write,
 // which it repeats in what it says of itself.
-var levels = regexp.MustCompile(` -g(?:gdb)?[0-3]?\b[^-]`)
+var levels = regexp.MustCompile(`^-g(gdb)?[0-3]?$`)
 
 const assembler = 0x8001 // DW_LANG_Mips_Assembler
 
@@ -156,8 +156,14 @@ func (p *Program) linesOnly(u *unit) bool {
 	if u.lang == assembler {
 		return false
 	}
-	if all := levels.FindAllString(u.producer+" ", -1); len(all) > 0 {
-		return strings.Contains(all[len(all)-1], "1") // the last one counts
+	few := false
+	for option := range strings.FieldsSeq(u.producer) {
+		if levels.MatchString(option) {
+			few = strings.HasSuffix(option, "1") // the last one counts
+		}
+	}
+	if few {
+		return true
 	}
 	if !u.code || !strings.Contains(u.producer, "clang") {
 		return false

@@ -74,8 +74,8 @@ func TestChanged(t *testing.T) {
 		"field removed": {conn, strings.Replace(conn, "char kind;", "", 1), useConn, []string{"field kind: removed"}},
 		"bit-field widened": {conn, strings.Replace(conn, "a : 3", "a : 4", 1), useConn, []string{
 			"field a: 3 bits became 4 bits, field b: byte 8, bit 3 became byte 8, bit 4"}},
-		"type of a field": {conn, strings.Replace(conn, "int fd", "unsigned fd", 1), useConn, []string{"field fd: int became unsigned int"}},
-		"function pointer":  {conn, strings.Replace(conn, "(*done)(int)", "(*done)(long)", 1), useConn, []string{"field done: void(int) * became void(long"}},
+		"type of a field":  {conn, strings.Replace(conn, "int fd", "unsigned fd", 1), useConn, []string{"field fd: int became unsigned int"}},
+		"function pointer": {conn, strings.Replace(conn, "(*done)(int)", "(*done)(long)", 1), useConn, []string{"field done: void(int) * became void(long"}},
 		"inside what has no name": {conn, strings.Replace(conn, "short x, y;", "short x, y, z;", 1), useConn, []string{
 			"unit.c:4): field u.z: new, at offset 4; used"}},
 		"by a typedef": {"typedef int fd_t; struct conn { fd_t fd; };", "typedef long fd_t; struct conn { fd_t fd; };", useConn, []string{
@@ -94,9 +94,9 @@ func TestChanged(t *testing.T) {
 		"variable without a type name": {"struct { int a, b; } state;", "struct { int a, x, b; } state;", "", []string{
 			"variable state (unit.c:4): field x: new, at offset 4, size 8 became 12 bytes, field b: offset 4 became 8"}},
 		"thread-local": {"__thread int mine;", "__thread unsigned mine;", "", []string{"variable mine (unit.c:4): type int became unsigned int"}},
-		"parameter": {"int f(int n) { return n; }", "int f(long n) { return n; }", "", []string{"function f (unit.c:4): int(int) became int(long"}},
-		"result":    {"int f(int n) { return n; }", "void f(int n) { keep(&n); }", "", []string{"function f (unit.c:4): int(int) became void(int)"}},
-		"variadic":  {"int f(int n) { return n; }", "int f(int n, ...) { return n; }", "", []string{"function f (unit.c:4): int(int) became int(int, ...)"}},
+		"parameter":    {"int f(int n) { return n; }", "int f(long n) { return n; }", "", []string{"function f (unit.c:4): int(int) became int(long"}},
+		"result":       {"int f(int n) { return n; }", "void f(int n) { keep(&n); }", "", []string{"function f (unit.c:4): int(int) became void(int)"}},
+		"variadic":     {"int f(int n) { return n; }", "int f(int n, ...) { return n; }", "", []string{"function f (unit.c:4): int(int) became int(int, ...)"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			each(t, sample(compilers), func(t *testing.T, command []string) {
