@@ -41,7 +41,7 @@ var compilers = [][]string{
 	{"clang", "-gdwarf-4", "-O0", "-gz"},
 }
 
-var compilersCXX = [][]string{{"g++", "-g", "-O2"}, {"clang++", "-g", "-O2"}, {"g++", "-gdwarf-4", "-O0"}}
+var compilersCXX = [][]string{{"g++", "-g", "-O2"}, {"clang++", "-g", "-O2", "-fstandalone-debug"}, {"g++", "-gdwarf-4", "-O0"}}
 
 func each(t *testing.T, compilers [][]string, check func(t *testing.T, command []string)) {
 	for _, command := range compilers {

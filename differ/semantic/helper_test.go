@@ -23,9 +23,9 @@ func need(t testing.TB, program string) {
 	}
 }
 
-// build compiles the text as unit.c or unit.cc at one path for both builds, and
-// returns the shared library.
-func build(t testing.TB, text string, command ...string) *elfobj.File {
+// buildPath compiles the text as unit.c or unit.cc, at one path for both builds as
+// far as the debug data tells, and returns the path of the shared library.
+func buildPath(t testing.TB, text string, command ...string) string {
 	t.Helper()
 	need(t, command[0])
 	dir := t.TempDir()
@@ -37,12 +37,17 @@ func build(t testing.TB, text string, command ...string) *elfobj.File {
 		t.Fatal(err)
 	}
 	args := append([]string{"-fPIC", "-shared", "-o", out, source, "-fdebug-prefix-map=" + dir + "=/build"}, command[1:]...)
-	cmd := exec.CommandContext(t.Context(), command[0], args...)
+	cmd := exec.Command(command[0], args...)
 	cmd.Dir = dir
 	if msg, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%s: %v\n%s", cmd, err, msg)
 	}
-	f, err := elfobj.Open(out)
+	return out
+}
+
+func build(t testing.TB, text string, command ...string) *elfobj.File {
+	t.Helper()
+	f, err := elfobj.Open(buildPath(t, text, command...))
 	if err != nil {
 		t.Fatal(err)
 	}
