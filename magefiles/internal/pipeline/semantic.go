@@ -132,7 +132,7 @@ func (e *SemanticError) Error() string { return fmt.Sprintf("%s: %s", e.Target, 
 
 // Hint says what the author can do.
 func (e *SemanticError) Hint() string {
-	allow := fmt.Sprintf("if it is right nevertheless, name it in the spec: allow: [{change: %q, reason: why}]", e.Change.Name)
+	allow := fmt.Sprintf("if it is right nevertheless, make the patch from a spec and name it there: allow: [{change: %q, reason: why}]", e.Change.Name)
 	switch e.Change.Kind {
 	case semantic.Function:
 		return "who is outside the patch goes on to call it in the old way: leave it as it is, and let changed functions call a new one; " + allow
@@ -285,8 +285,8 @@ func usesOf(p compiler.Pair, changes []semantic.Change, patch *patchContents) (m
 		}
 		for i, o := range todo {
 			uses, err := differ.Uses(u.Original.Source, u.Original.Arch, text, changes[i].Symbols)
-			if err != nil {
-				return nil, err
+			if err != nil { // the differ reads no text that is the same in both builds
+				o.add(&o.callers, fmt.Sprintf("code that is not understood (%v)", err))
 			}
 			for _, use := range uses {
 				switch {

@@ -102,7 +102,7 @@ func TestSemanticRefused(t *testing.T) {
 						t.Errorf("error %v\nwant %s in it", err, want)
 					}
 				}
-				if hints := strings.Join(Hints(err), "\n"); !strings.Contains(hints, "name it in the spec: allow:") {
+				if hints := strings.Join(Hints(err), "\n"); !strings.Contains(hints, "from a spec and name it there: allow:") {
 					t.Errorf("hints %q do not say how to allow it", hints)
 				}
 			})
