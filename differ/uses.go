@@ -43,7 +43,7 @@ func Uses(unit string, a *arch.Arch, text []byte, symbols []string) ([]Use, erro
 			line := s.TextOf(st)
 			refs = d.Refs(refs[:0], st.Kind, line)
 			for _, r := range refs {
-				if named(r.Name(line), symbols) && !(st.Kind == asm.Mark || st.Kind == asm.CFI) {
+				if isNamed(r.Name(line), symbols) && !(st.Kind == asm.Mark || st.Kind == asm.CFI) {
 					by.Call = r.Branch
 					uses = append(uses, by)
 				}
@@ -63,8 +63,8 @@ func mentions(text string, symbols []string) bool {
 	return false
 }
 
-// named reports whether a name is one of the symbols or was made of it.
-func named(name string, symbols []string) bool {
+// isNamed reports whether a name is one of the symbols or was made of it.
+func isNamed(name string, symbols []string) bool {
 	for _, s := range symbols {
 		if rest, ok := strings.CutPrefix(name, s); ok && (rest == "" || rest[0] == '.') {
 			return true

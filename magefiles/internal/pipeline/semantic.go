@@ -2,7 +2,6 @@ package pipeline
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -29,12 +28,12 @@ func newSemantics(s specs.Spec, l Layout) (*semantics, error) {
 }
 
 // compare compares the builds of one deliverable that gets a patch. Unchecked
-// says what was not compared, and why; the error has every refusal.
-func (s *semantics) compare(ctx context.Context, name string, p compiler.Pair, d *diffs) (unchecked []string, err error) {
+// says what was not compared, and why.
+func (s *semantics) compare(ctx context.Context, name string, p compiler.Pair, d *diffs) (unchecked []string, refused []error, err error) {
 	in, pair, unchecked := s.open(p)
 	if in == nil {
 		s.partial = true
-		return unchecked, nil
+		return unchecked, nil, nil
 	}
 	s.partial = s.partial || len(unchecked) > 0
 	patch := newContents(p, d, s.spec.Consistency.NextCall)
@@ -49,13 +48,12 @@ func (s *semantics) compare(ctx context.Context, name string, p compiler.Pair, d
 	in.Replaced = patch.replaces
 	report, err := semantic.Compare(ctx, *in)
 	if err != nil {
-		return nil, err
+		return unchecked, nil, err
 	}
 	uses, err := usesOf(p, report.Changes, patch)
 	if err != nil {
-		return nil, err
+		return unchecked, nil, err
 	}
-	var reasons []error
 	for i, c := range report.Changes {
 		s.found = append(s.found, c.Name)
 		if c.Harmless || s.allows(c.Name) {
@@ -67,9 +65,9 @@ func (s *semantics) compare(ctx context.Context, name string, p compiler.Pair, d
 			}
 			c.Details = append(slices.Clip(c.Details), uses[i].String())
 		}
-		reasons = append(reasons, &SemanticError{Target: name, Change: c})
+		refused = append(refused, &SemanticError{Target: name, Change: c})
 	}
-	return unchecked, errors.Join(reasons...)
+	return unchecked, refused, nil
 }
 
 // notCompared is what is not known of a deliverable without debug data.
@@ -128,7 +126,7 @@ type SemanticError struct {
 	Change semantic.Change
 }
 
-func (e *SemanticError) Error() string { return fmt.Sprintf("%s: %s", e.Target, e.Change.String()) }
+func (e *SemanticError) Error() string { return e.Change.String() }
 
 // Hint says what the author can do.
 func (e *SemanticError) Hint() string {

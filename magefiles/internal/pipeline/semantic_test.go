@@ -186,10 +186,13 @@ func TestSemanticUnchecked(t *testing.T) {
 	if !strings.Contains(said.String(), "warning: "+want) {
 		t.Errorf("said %q, want %q", said.String(), want)
 	}
-	targets, err := Targets(s, o)
-	var report strings.Builder
-	if Report(&report, targets); err != nil || !strings.Contains(report.String(), "warning: no debug data") {
-		t.Errorf("report %q, %v", report.String(), err)
+	report, err := ReadReport(s, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var text strings.Builder
+	if report.Text(&text, false); !strings.Contains(text.String(), "warning: no debug data") {
+		t.Errorf("report %q", text.String())
 	}
 }
 
