@@ -152,8 +152,10 @@ func with(ctx context.Context, spec string, do func(specs.Spec, pipeline.Options
 // exit gives a target's error its hints and its exit status.
 func exit(ctx context.Context, err error) error {
 	var (
-		bad     *specError
-		refused *differ.RefusalError
+		bad      *specError
+		allow    *pipeline.AllowError
+		refused  *differ.RefusalError
+		semantic *pipeline.SemanticError
 	)
 	switch {
 	case err == nil:
@@ -163,8 +165,10 @@ func exit(ctx context.Context, err error) error {
 		return mg.Fatal(exitError, "interrupted")
 	case errors.As(err, &bad):
 		return mg.Fatal(exitUsage, pipeline.Explain(err))
-	case errors.As(err, &refused):
+	case errors.As(err, &refused), errors.As(err, &semantic):
 		return mg.Fatal(exitRefused, pipeline.Explain(err))
+	case errors.As(err, &allow):
+		return mg.Fatal(exitUsage, pipeline.Explain(err))
 	}
 	return mg.Fatal(exitError, pipeline.Explain(err))
 }

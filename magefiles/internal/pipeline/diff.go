@@ -23,6 +23,8 @@ type Target struct {
 	BuildID           specs.BuildID
 	Original, Patched *compiler.Link
 	Units             []Unit
+	// Unchecked says what could not be compared for lack of debug data.
+	Unchecked []string
 }
 
 // Unit is one unit of a target that the fix changes.
@@ -102,8 +104,17 @@ func compareBuilds(ctx context.Context, s specs.Spec, l Layout, o Options) (*com
 	for _, path := range compiler.Added(original, patched) {
 		o.say("%s: only the patched build links %s: no patch is needed for it", s.Name, path)
 	}
-	if err := c.compare(ctx, l, fixOf(s, l), pairs); err != nil {
+	sem, err := newSemantics(s, l)
+	if err != nil {
 		return nil, err
+	}
+	if err := c.compare(ctx, l, fixOf(s, l), pairs, sem); err != nil {
+		return nil, err
+	}
+	for _, t := range c.report.Targets {
+		for _, u := range t.Unchecked {
+			o.say("%s: warning: %s: %s", s.Name, t.Name, u)
+		}
 	}
 	if len(c.reasons) > 0 {
 		return c, nil
@@ -125,14 +136,14 @@ func (l Layout) name(output string) string {
 }
 
 // compare compares the units of all pairs.
-func (c *comparison) compare(ctx context.Context, l Layout, fix *differ.Fix, pairs []compiler.Pair) error {
+func (c *comparison) compare(ctx context.Context, l Layout, fix *differ.Fix, pairs []compiler.Pair, sem *semantics) error {
 	d := &diffs{done: map[[2]specs.Digest]*diffResult{}, layout: l, fix: fix}
 	if d.run(ctx, pairs); ctx.Err() != nil {
 		return ctx.Err()
 	}
 	for _, p := range pairs {
 		t := Target{Name: l.name(p.Original.Output), BuildID: p.Original.BuildID, Original: p.Original, Patched: p.Patched}
-		compared := false
+		compared, refused := false, len(c.reasons)
 		for _, u := range p.Units {
 			r := d.result(u)
 			if r == nil {
@@ -151,13 +162,39 @@ func (c *comparison) compare(ctx context.Context, l Layout, fix *differ.Fix, pai
 				c.report.add(t.Name, r.changes, assembly)
 			}
 		}
+		if len(t.Units) > 0 || len(c.reasons) > refused {
+			if err := c.semantics(ctx, &t, p, d, sem); err != nil {
+				return err
+			}
+		}
 		if compared {
-			c.report.Targets = append(c.report.Targets, ReportTarget{t.Name, t.BuildID})
+			c.report.Targets = append(c.report.Targets, ReportTarget{Name: t.Name, BuildID: t.BuildID, Unchecked: t.Unchecked})
 		}
 		if len(t.Units) > 0 {
 			c.targets = append(c.targets, t)
 		}
 	}
+	if len(c.targets) > 0 || len(c.reasons) > 0 {
+		for _, err := range sem.unused() {
+			c.refuse("", err)
+		}
+	}
+	return nil
+}
+
+// semantics compares the debug data of a target that gets a patch.
+func (c *comparison) semantics(ctx context.Context, t *Target, p compiler.Pair, d *diffs, sem *semantics) error {
+	unchecked, refused, err := sem.compare(ctx, t.Name, p, d)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err != nil {
+		refused = append(refused, fmt.Errorf("debug data: %w", err))
+	}
+	for _, e := range refused {
+		c.refuse(t.Name, e)
+	}
+	t.Unchecked = unchecked
 	return nil
 }
 

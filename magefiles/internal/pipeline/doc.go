@@ -5,9 +5,12 @@
 // folder:
 //
 //   - [Build] copies or fetches the source tree, builds it under capture,
-//     replaces it by a patched copy at the same path and builds that.
+//     replaces it by a patched copy at the same path and builds that. Where the
+//     debug data of what changed says nothing of types, both are built once
+//     more with it.
 //   - [Diff] pairs the deliverables of the two builds and their units, and
-//     compares the units that differ. [Compare] does so and returns the
+//     compares the units that differ, and what their debug data says of types,
+//     variables and signatures. [Compare] does so and returns the
 //     [Report], which a fix that is refused has too.
 //   - [Pack] assembles what changed, binds it to each target, writes one
 //     .kpatch file for each, named by its build-id, and the bundle of all.

@@ -69,13 +69,14 @@ type Layout struct {
 	Source, SourceAt string
 
 	Store   string // the capture
+	Debug   string // that of the same builds with debug data, or ""; it need not exist
 	Diff    string // patch assembly, for people
 	Patches string // the .kpatch files
 }
 
 // Layout returns where things are in f.
 func (f Folder) Layout() Layout {
-	return Layout{Tree: f.Tree(), Installed: f.destdir(), Source: f.Original(), SourceAt: f.Tree(), Store: f.store(), Diff: f.diff(), Patches: f.Patches()}
+	return Layout{Tree: f.Tree(), Installed: f.destdir(), Source: f.Original(), SourceAt: f.Tree(), Store: f.store(), Debug: f.debug(), Diff: f.diff(), Patches: f.Patches()}
 }
 
 func (f Folder) path(name string) string { return filepath.Join(string(f), name) }
@@ -118,8 +119,12 @@ const reportName = "report.json"
 func (f Folder) destdir() string { return filepath.Join(f.site(), "installed") }
 
 func (f Folder) store() string            { return f.path("store") }
+func (f Folder) debug() string            { return f.path("store-debug") }
 func (f Folder) diff() string             { return f.path("diff") }
 func (f Folder) fetched() string          { return f.path("source") }
 func (f Folder) fresh() Folder            { return Folder(f.path("new")) }
 func (f Folder) stamp(step string) string { return f.path(step + ".stamp.json") }
 func (f Folder) log(s specs.Stage) string { return f.path("build-" + string(s) + ".log") }
+
+// debugLog is what a build with debug data prints.
+func (f Folder) debugLog(s specs.Stage) string { return f.path("build-" + string(s) + "-debug.log") }

@@ -58,6 +58,8 @@ const (
 type ReportTarget struct {
 	Name    string        `json:"name"` // path in the tree or below DESTDIR
 	BuildID specs.BuildID `json:"build_id"`
+	// Unchecked says what was not compared for lack of debug data.
+	Unchecked []string `json:"unchecked,omitempty"`
 }
 
 // ReportUnit is a unit whose text differs.

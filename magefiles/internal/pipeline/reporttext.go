@@ -15,6 +15,9 @@ func (r *Report) Text(w io.Writer, verbose bool) {
 	p.line(0, "%s, level %d: %s", r.Name, r.Level, r.headline())
 	for _, t := range r.Targets {
 		p.line(0, "%s  build-id %s", t.Name, t.BuildID)
+		for _, u := range t.Unchecked {
+			p.line(1, "warning: %s", u)
+		}
 	}
 	for _, u := range r.Units {
 		if verbose || len(u.Functions)+len(u.Data) > 0 {

@@ -27,6 +27,8 @@ type (
 		Original savedLink     `json:"original"`
 		Patched  savedLink     `json:"patched"`
 		Units    []savedUnit   `json:"units"`
+		// Unchecked is that of Target.
+		Unchecked []string `json:"unchecked,omitempty"`
 	}
 	savedLink struct {
 		File   string       `json:"file"`
@@ -57,6 +59,9 @@ const savedName = "targets.json"
 func (r *run) diffDepends() (depends, error) {
 	d := depends{}
 	if err := d.addJSON("the spec's list of targets", r.spec.Targets); err != nil {
+		return nil, err
+	}
+	if err := d.addJSON("what the spec allows", struct{ Allow, NextCall any }{r.spec.Allow, r.spec.Consistency.NextCall}); err != nil {
 		return nil, err
 	}
 	return d, d.addVersion()
@@ -201,7 +206,7 @@ func saveTargets(f Folder, targets []Target) ([]byte, error) {
 		st := savedTarget{
 			Name: t.Name, BuildID: t.BuildID,
 			Original: savedLink{rel(t.Original.File), t.Original.Digest},
-			Patched:  savedLink{rel(t.Patched.File), t.Patched.Digest},
+			Patched:  savedLink{rel(t.Patched.File), t.Patched.Digest}, Unchecked: t.Unchecked,
 		}
 		for i, u := range t.Units {
 			su := savedUnit{
@@ -239,7 +244,7 @@ func Targets(s specs.Spec, o Options) ([]Target, error) {
 	var targets []Target
 	for _, st := range saved {
 		t := Target{
-			Name: st.Name, BuildID: st.BuildID,
+			Name: st.Name, BuildID: st.BuildID, Unchecked: st.Unchecked,
 			Original: &compiler.Link{BuildID: st.BuildID, File: f.path(st.Original.File), Digest: st.Original.Digest},
 			Patched:  &compiler.Link{File: f.path(st.Patched.File), Digest: st.Patched.Digest},
 		}
