@@ -92,6 +92,9 @@ func Build(in BuildInput) (*Patch, error) {
 	if len(b.patch.Functions) == 0 {
 		return nil, fmt.Errorf("%s: no function of the original changes", in.Name)
 	}
+	if err := b.gates(); err != nil {
+		return nil, fmt.Errorf("%s: %w", in.Name, err)
+	}
 	b.prune()
 	return b.patch, nil
 }
@@ -327,7 +330,11 @@ func (b *builder) prune() {
 		}
 	}
 	for i := range p.Functions {
-		p.Functions[i].Symbol = renumber[p.Functions[i].Symbol]
+		f := &p.Functions[i]
+		f.Symbol = renumber[f.Symbol]
+		if f.Copy != nil {
+			f.Copy.Symbol = renumber[f.Copy.Symbol]
+		}
 	}
 	slices.SortFunc(p.Functions, func(x, y Function) int {
 		return cmp.Or(strings.Compare(x.Name, y.Name), strings.Compare(x.File, y.File), cmp.Compare(x.Original.Lo, y.Original.Lo))

@@ -142,4 +142,10 @@ type Function struct {
 	Entry []byte `json:"-"`
 	// Symbol is the index in Patch.Symbols of the new body.
 	Symbol int `json:"-"`
+	// Copy is where the original goes on while its entry leads to a gate, nil if
+	// it cannot; see [GateCode].
+	Copy *Copy `json:"-"`
+	// Alone says why there is no Copy. The function can then change only
+	// together with those whose entries are in the same page.
+	Alone string `json:"alone,omitempty"`
 }

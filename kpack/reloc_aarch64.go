@@ -45,6 +45,11 @@ var machineAArch64 = &machine{
 	redirect:  redirectAArch64,
 	jumpsTo:   jumpsToAArch64,
 	indirect:  indirectAArch64,
+	gateSize:  gateSizeAArch64,
+	gate:      gateAArch64,
+	move:      moveAArch64,
+	prologue:  prologueAArch64,
+	address:   uint32(elf.R_AARCH64_ABS64),
 	maxEntry:  8,
 }
 

@@ -46,6 +46,10 @@ var machineX86_64 = &machine{
 	padding:    paddingX86_64,
 	redirect:   redirectX86_64,
 	jumpsTo:    jumpsToX86_64,
+	gateSize:   gateSizeX86_64,
+	gate:       gateX86_64,
+	move:       moveX86_64,
+	address:    uint32(elf.R_X86_64_64),
 	maxEntry:   9,
 }
 
