@@ -332,12 +332,17 @@ var compiled sync.Map
 // compile builds programC, once for each name and flags.
 func compile(t testing.TB, name string, flags ...string) string {
 	t.Helper()
+	return compileC(t, name, programC, flags...)
+}
+
+func compileC(t testing.TB, name, program string, flags ...string) string {
+	t.Helper()
 	bin := filepath.Join(workdir, name)
 	if _, done := compiled.LoadOrStore(name, true); done {
 		return bin
 	}
 	src := bin + ".c"
-	if err := os.WriteFile(src, []byte(programC), 0o644); err != nil {
+	if err := os.WriteFile(src, []byte(program), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	args := append([]string{"-O1", "-g0", "-pthread", "-Wl,--build-id", "-falign-functions=16"}, flags...)
