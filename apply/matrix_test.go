@@ -90,12 +90,14 @@ func (m *matrix) begin() {
 	m.r.expect("all", matrixAnswers[m.op.from])
 }
 
-// full kills at the first call, at the second, and so on until a run ends by
-// itself.
+// full kills at the first call of each phase, at the second, and so on until a
+// run ends by itself.
 func (m *matrix) full() {
 	var last *toolTrace
-	for n := 1; last == nil || last.killed; n++ {
-		last = m.kill(moment{n: n})
+	for _, phase := range m.op.phases {
+		for n := 1; n == 1 || last.killed; n++ {
+			last = m.kill(moment{phase, n})
+		}
 	}
 	m.report(last)
 }

@@ -25,12 +25,17 @@ const matrixC = `
 #include <unistd.h>
 
 #define API __attribute__((noinline, noclone, noipa, aligned(4096)))
-static volatile int one = 1, two = 2;
+static volatile int one __attribute__((used)) = 1, two __attribute__((used)) = 2;
 API int ten(void) { return 10; }
 API int answer(int x) { return x + one; }
 API int other(int x) { return x + ten(); }
-API int first(int x) { return one; }
-API int second(int x) { return x > 100 ? one : two; }
+/* begins in one page and goes on in the next */
+#define SPLIT(name, value) int name(int); __asm__( \
+	".text\n\t.balign 4096\n\t.skip 4094\n\t.globl " #name "\n\t.type " #name ", @function\n" #name ":\n\t.cfi_startproc\n\t" \
+	"pushq %rbp\n\t.cfi_def_cfa_offset 16\n\t.cfi_offset 6, -16\n\tmovq %rsp, %rbp\n\tmovl " #value "(%rip), %eax\n\t" \
+	"popq %rbp\n\t.cfi_def_cfa_offset 8\n\tret\n\t.cfi_endproc\n\t.size " #name ", .-" #name "\n")
+SPLIT(first, one);
+SPLIT(second, two);
 API int last(void) { return 0; }
 #ifdef PATCHED
 API unsigned long more(const char *s) { return strlen(s); }

@@ -292,11 +292,11 @@ func (s *step) link(p *Process, base specs.Addr) error {
 // redirect works out the bytes that lead from function f, the patch's i-th, to
 // its new body and to its gate.
 func (s *step) redirect(p *Process, f kpack.Function, image *kpack.Image, i int) (recordedFunction, error) {
-	bias, entry := s.object.image.Bias, image.Entries[i]
+	bias := s.object.image.Bias
 	r := recordedFunction{
 		Name: f.Name, File: f.File, Lo: bias.Addr(f.Original.Lo), Hi: bias.Addr(f.Original.Hi),
-		Entry: entry, Size: s.patch.Symbols[f.Symbol].Size, NextCall: f.NextCall,
-		Gate: image.Gates[i], Copy: image.Copies[i], Alone: f.Alone,
+		Entry: image.Entries[i], Size: s.patch.Symbols[f.Symbol].Size, NextCall: f.NextCall,
+		Through: image.Jumps[i], Gate: image.Gates[i], Copy: image.Copies[i], Alone: f.Alone,
 	}
 	if f.Copy != nil && f.Copy.Calls && ptrace.ShadowStacks(p.PID) {
 		r.Copy, r.Alone = 0, "it begins with a call, and the process has shadow stacks"
@@ -305,10 +305,14 @@ func (s *step) redirect(p *Process, f kpack.Function, image *kpack.Image, i int)
 	if err != nil {
 		return r, err
 	}
-	if _, r.Gated, err = kpack.Redirect(s.patch.Arch, old, r.Lo, r.Gate); err != nil {
+	skip := 0
+	if f.Through != nil {
+		skip = f.Through.Skip
+	}
+	if _, r.Gated, err = kpack.Redirect(s.patch.Arch, old, skip, r.Lo, r.Gate); err != nil {
 		return r, err
 	}
-	if r.Site, r.New, err = kpack.Redirect(s.patch.Arch, old, r.Lo, entry); err != nil {
+	if r.Site, r.New, err = kpack.Redirect(s.patch.Arch, old, skip, r.Lo, r.Through); err != nil {
 		return r, err
 	}
 	at := uint64(r.Site - r.Lo)

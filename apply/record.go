@@ -110,6 +110,8 @@ type recordedFunction struct {
 	Site specs.Addr `json:"site"`
 	Old  []byte     `json:"old"`
 	New  []byte     `json:"new"`
+	// Through is where New leads: to Entry, or to code that goes on there.
+	Through specs.Addr `json:"through"`
 	// Gated leads to the function's gate, and Copy is where the original goes on
 	// then: 0 if it cannot, for which Alone is the reason.
 	Gated []byte     `json:"gated"`

@@ -130,9 +130,9 @@ func (plan *Plan) transaction() *transaction {
 		t.zones = append(t.zones, s.zones()...)
 		for _, f := range s.record.Functions {
 			c := change{function: f.Name, object: s.record.Object, addr: f.Site, before: f.Old, after: f.New}
-			c.gate = gate{at: f.Gate, jump: f.Gated, shut: f.Copy, open: f.Entry, alone: f.Alone}
+			c.gate = gate{at: f.Gate, jump: f.Gated, shut: f.Copy, open: f.Through, alone: f.Alone}
 			if out := current[f.Site]; out != nil && len(out.New) == len(f.New) {
-				c.before, c.gate.shut = out.New, out.Entry
+				c.before, c.gate.shut = out.New, out.Through
 				delete(current, f.Site)
 			}
 			t.changes = append(t.changes, c)
@@ -163,7 +163,7 @@ func restores(r *record, sites map[specs.Addr]*recordedFunction) []change {
 			continue
 		}
 		all = append(all, change{function: f.Name, object: r.Object, addr: f.Site, before: f.New, after: f.Old,
-			gate: gate{at: f.Gate, jump: f.Gated, shut: f.Entry, open: f.Copy, alone: f.Alone}})
+			gate: gate{at: f.Gate, jump: f.Gated, shut: f.Through, open: f.Copy, alone: f.Alone}})
 	}
 	return all
 }

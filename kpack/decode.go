@@ -397,6 +397,15 @@ func (d *decoder) function(f *Function, b []byte) error {
 			return err
 		}
 	}
+	if symbol, skip := binary.LittleEndian.Uint32(b[8:]), binary.LittleEndian.Uint32(b[12:]); symbol != 0 {
+		f.Through = &Through{Symbol: int(symbol) - 1, Skip: int(skip)}
+		if skip == 0 || uint64(skip) >= uint64(len(f.Entry)) || skip%uint32(d.patch.Arch.MinInsn) != 0 {
+			return fmt.Errorf("jump after %d bytes", skip)
+		}
+		if err := d.code(f.Through.Symbol, SectionGate); err != nil {
+			return err
+		}
+	}
 	return d.code(f.Symbol, "")
 }
 

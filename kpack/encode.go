@@ -34,7 +34,7 @@ const (
 )
 
 const (
-	functionSize = 40 + sha256.Size + 8 + maxEntryBytes + 8
+	functionSize = 40 + sha256.Size + 8 + maxEntryBytes + 16
 	importSize   = 24
 	// maxEntryBytes bounds Function.Entry.
 	maxEntryBytes = 32
@@ -160,6 +160,12 @@ func (p *Patch) functionTable() []byte {
 		}
 		b = binary.LittleEndian.AppendUint32(b, symbol)
 		b = binary.LittleEndian.AppendUint32(b, flags)
+		through := uint32(0)
+		if f.Through != nil {
+			through = uint32(f.Through.Symbol + 1)
+		}
+		b = binary.LittleEndian.AppendUint32(b, through)
+		b = binary.LittleEndian.AppendUint32(b, uint32(f.skip()))
 	}
 	return b
 }

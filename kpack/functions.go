@@ -53,7 +53,8 @@ func (b *builder) function(um *unitMerge, f BuildFunction) error {
 	if err != nil {
 		return err
 	}
-	if _, _, err := b.machine.redirect(entry, specs.Addr(addr), specs.Addr(addr)); err != nil {
+	skip, undo, err := b.machine.around(entry, addr)
+	if err != nil {
 		return err
 	}
 	for _, have := range b.patch.Functions {
@@ -72,6 +73,10 @@ func (b *builder) function(um *unitMerge, f BuildFunction) error {
 		Original: specs.Range[specs.VAddr]{Lo: addr, Hi: addr + specs.VAddr(s.Size)},
 		Cold:     b.cold(um, f.Original), Room: room, Digest: specs.DigestOf(body), Entry: entry, Symbol: symbol,
 		NextCall: slices.Contains(b.in.Meta.Consistency.NextCall, f.Original),
+	}
+	if skip > 0 {
+		fn.Through = &Through{Skip: skip}
+		b.undos[addr] = undo
 	}
 	if fn.NextCall {
 		if err := b.reentry(fn); err != nil {

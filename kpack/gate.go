@@ -95,11 +95,13 @@ func (b *builder) gates() error {
 	s := Section{Name: SectionGate, Kind: Text, Align: 16}
 	taken := make([]specs.Range[specs.VAddr], len(b.patch.Functions))
 	for i, f := range b.patch.Functions {
-		site, jump, err := b.machine.redirect(f.Entry, specs.Addr(f.Original.Lo), specs.Addr(f.Original.Lo))
-		if err != nil {
+		var err error
+		if taken[i], err = b.taken(f); err != nil {
 			return err
 		}
-		taken[i] = specs.Range[specs.VAddr]{Lo: specs.VAddr(site), Hi: specs.VAddr(site) + specs.VAddr(len(jump))}
+		if f.Through != nil {
+			b.placeThrough(&s, &b.patch.Functions[i])
+		}
 	}
 	pointed, err := b.pointedInto(taken)
 	if err != nil {
@@ -121,6 +123,13 @@ func (b *builder) gates() error {
 		b.patch.Sections = append(b.patch.Sections, s)
 	}
 	return nil
+}
+
+// taken returns where the jump of f is.
+func (b *builder) taken(f Function) (specs.Range[specs.VAddr], error) {
+	lo := specs.Addr(f.Original.Lo)
+	site, jump, err := b.machine.jumpFrom(f.Entry, f.skip(), lo, lo)
+	return specs.Range[specs.VAddr]{Lo: specs.VAddr(site), Hi: specs.VAddr(site) + specs.VAddr(len(jump))}, err
 }
 
 // moveEntry copies the instructions in taken, and what belongs to the last one.

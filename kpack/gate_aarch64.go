@@ -122,3 +122,17 @@ func prologueAArch64(code []byte) bool {
 	sub := w&0xff8003ff == 0xd10003ff    // sub sp, sp, #n
 	return pair || single || sub
 }
+
+// undoAArch64 knows paciasp and pacibsp, behind which the jump is one instruction.
+func undoAArch64(_, code []byte) (int, []byte, bool) {
+	if len(code) < 4 {
+		return 0, nil, false
+	}
+	switch binary.LittleEndian.Uint32(code) {
+	case paciasp:
+		return 4, binary.LittleEndian.AppendUint32(nil, 0xd50323bf), true // autiasp
+	case pacibsp:
+		return 4, binary.LittleEndian.AppendUint32(nil, 0xd50323ff), true // autibsp
+	}
+	return 0, nil, false
+}

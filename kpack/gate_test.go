@@ -54,11 +54,28 @@ var unmovable = map[string]string{
 	".byte 6\n ret":                                     "not understood",
 }
 
+// split are bodies of which the first bytes, as many as the digit says, are in
+// one page and the rest in the next.
+var split = []string{
+	"1push %rbp\n mov %rsp, %rbp\n push %rbx\n lea 4(%rdi), %eax\n pop %rbx\n pop %rbp\n ret",
+	"2push %rbp\n mov %rsp, %rbp\n push %rbx\n lea 4(%rdi), %eax\n pop %rbx\n pop %rbp\n ret",
+	"4push %rbp\n mov %rsp, %rbp\n call g\n pop %rbp\n ret",
+	"3sub $8, %rsp\n call g\n add $8, %rsp\n ret",
+	"2sub $0x1234, %rsp\n call g\n add $0x1234, %rsp\n ret",
+	"3push %r12\n push %rbx\n lea table(%rip), %rax\n movl (%rax), %eax\n pop %rbx\n pop %r12\n ret",
+	"6endbr64\n push %r15\n sub $24, %rsp\n call g\n add $24, %rsp\n pop %r15\n ret",
+	"5xor %eax, %eax\n xor %edx, %edx\n mov %edi, %eax\n ret", // the jump just fits
+}
+
 func gateProgram(bodies []string) string {
 	var s strings.Builder
 	s.WriteString(".text\n.globl g\n.type g, @function\ng: lea 1000(%rdi), %eax\n ret\n.size g, .-g\n")
 	for i, body := range bodies {
-		fmt.Fprintf(&s, ".balign 16\n.globl f%d\n.type f%[1]d, @function\nf%[1]d: %s\n.size f%[1]d, .-f%[1]d\n.skip 16, 0x90\n", i, body)
+		align := ".balign 16"
+		if body[0] >= '1' && body[0] <= '9' && body[1] != ':' {
+			align, body = ".balign 4096\n.skip 4096-"+body[:1], body[1:]
+		}
+		fmt.Fprintf(&s, align+"\n.globl f%d\n.type f%[1]d, @function\nf%[1]d: %s\n.size f%[1]d, .-f%[1]d\n.skip 16, 0x90\n", i, body)
 	}
 	s.WriteString(".data\n.balign 8\npointer: .quad g\nword: .long 0x11223344\ntable: .long 3, 5, 7, 9\n")
 	// The place where the patch will be, and its gates' word.
@@ -121,21 +138,29 @@ func gated(t *testing.T, bodies []string) (bin string, p *Patch) {
 // TestGates runs a program of which all entries lead to gates: shut, it gives
 // the original's answers by way of the copies; open, those of the patch.
 func TestGates(t *testing.T) {
-	bin, p := gated(t, movable)
+	bodies := slices.Concat(movable, split)
+	bin, p := gated(t, bodies)
+	through := 0
 	for _, f := range p.Functions {
 		if f.Alone != "" {
-			t.Errorf("function %s (%s): %s", f.Name, movable[must(strconv.Atoi(f.Name[1:]))], f.Alone)
+			t.Errorf("function %s (%s): %s", f.Name, bodies[must(strconv.Atoi(f.Name[1:]))], f.Alone)
+		}
+		if f.Through != nil {
+			through++
 		}
 	}
+	if through != len(split)-1 {
+		t.Errorf("%d functions have their jump later, want %d", through, len(split)-1)
+	}
 	want := tool(t, bin)
-	for _, open := range []bool{false, true} {
-		out, err := exec.Command(throughGates(t, bin, p, open)).CombinedOutput()
+	for _, mode := range []string{"shut", "open", "direct"} {
+		out, err := exec.Command(throughGates(t, bin, p, mode)).CombinedOutput()
 		if err != nil {
-			t.Fatalf("open %v: %v\n%s", open, err, out)
+			t.Fatalf("%s: %v\n%s", mode, err, out)
 		}
-		if open {
+		if mode == "open" {
 			var b strings.Builder
-			for i := range movable {
+			for i := range bodies {
 				for x := range 3 {
 					fmt.Fprintln(&b, i, 5000+i+x)
 				}
@@ -143,7 +168,7 @@ func TestGates(t *testing.T) {
 			want = b.String()
 		}
 		if string(out) != want {
-			t.Errorf("open %v:\n%s\nwant\n%s", open, out, want)
+			t.Errorf("%s:\n%s\nwant\n%s", mode, out, want)
 		}
 	}
 }
@@ -156,8 +181,8 @@ func must(n int, err error) int {
 }
 
 // throughGates returns a copy of the program bin with the patch in its room, and
-// gates at all entries.
-func throughGates(t *testing.T, bin string, p *Patch, opened bool) string {
+// gates at all entries, which are shut or open, or direct jumps.
+func throughGates(t *testing.T, bin string, p *Patch, mode string) string {
 	t.Helper()
 	f := open(t, bin)
 	file, err := os.ReadFile(bin)
@@ -184,21 +209,28 @@ func throughGates(t *testing.T, bin string, p *Patch, opened bool) string {
 	}
 	put(room+specs.Addr(l.Text.Offset), im.Text)
 	for i, fn := range p.Functions {
-		site, jump, err := Redirect(p.Arch, fn.Entry, specs.Addr(fn.Original.Lo), im.Gates[i])
+		to := im.Gates[i]
+		if mode == "direct" {
+			to = im.Jumps[i]
+		}
+		site, jump, err := Redirect(p.Arch, fn.Entry, fn.skip(), specs.Addr(fn.Original.Lo), to)
 		if err != nil {
 			t.Fatal(err)
 		}
-		gate, err := GateCode(p.Arch, cell, im.Copies[i], im.Entries[i])
+		if site/4096 != (site+specs.Addr(len(jump))-1)/4096 {
+			t.Errorf("the jump of %s at %v is in two pages", fn.Name, site)
+		}
+		gate, err := GateCode(p.Arch, cell, im.Copies[i], im.Jumps[i])
 		if err != nil {
 			t.Fatal(err)
 		}
 		put(site, jump)
 		put(im.Gates[i], gate)
 	}
-	if opened {
+	if mode == "open" {
 		put(cell, []byte{1})
 	}
-	out := bin + fmt.Sprint("-", opened)
+	out := bin + "-" + mode
 	if err := os.WriteFile(out, file, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -229,6 +261,30 @@ func TestAlone(t *testing.T) {
 	_, p := gated(t, []string{"jmp *inner(%rip)\n nop\n .data\n .balign 8\n inner: .quad f0+2\n .text"})
 	if f := p.Functions[0]; f.Copy != nil || !strings.Contains(f.Alone, "address of one of its first") {
 		t.Errorf("%+v, %q", f.Copy, f.Alone)
+	}
+}
+
+// TestSplitRefused: what cannot be taken back is told by name.
+func TestSplitRefused(t *testing.T) {
+	for _, a := range arch.All {
+		m, err := machineOf(a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		entry := unhex(t, "31c0 89f8 83c001 c3 9090909090909090")
+		if a == arch.AArch64 { // paciasp is the only one that lies across
+			entry = unhex(t, "3f2303d5 fd7bbfa9")
+		}
+		skip, undo, err := m.around(entry, 0x1ffc)
+		if a == arch.AArch64 {
+			if err != nil || skip != 4 || hex.EncodeToString(undo) != "bf2303d5" {
+				t.Errorf("%d, % x, %v", skip, undo, err)
+			}
+			continue
+		}
+		if err == nil || !strings.Contains(err.Error(), "across two pages") {
+			t.Errorf("%d, %v", skip, err)
+		}
 	}
 }
 

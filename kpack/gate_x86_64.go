@@ -214,3 +214,31 @@ func vectorX86_64(code []byte) (size, field int) {
 	}
 	return size, field
 }
+
+// undoX86_64 knows what functions begin with: endbr64, pushes, sub from the
+// stack pointer, and mov %rsp, %rbp right after push %rbp. Flags are nobody's at
+// an entry.
+func undoX86_64(before, code []byte) (int, []byte, bool) {
+	has := func(prefix ...byte) bool { return bytes.HasPrefix(code, prefix) }
+	pop := []byte{0x48, 0x8d, 0x64, 0x24, 0x08} // lea 8(%rsp), %rsp
+	switch {
+	case has(endbr64...):
+		return len(endbr64), nil, true
+	case len(code) > 0 && code[0]&0xf8 == 0x50:
+		return 1, pop, true
+	case len(code) > 1 && code[0] == 0x41 && code[1]&0xf8 == 0x50:
+		return 2, pop, true
+	case has(0x48, 0x89, 0xe5) && bytes.HasSuffix(before, []byte{0x55}):
+		return 3, []byte{0x48, 0x8b, 0x2c, 0x24}, true // mov (%rsp), %rbp
+	case has(0x48, 0x83, 0xec) && len(code) > 3:
+		return 4, addRSP(int32(int8(code[3]))), true
+	case has(0x48, 0x81, 0xec) && len(code) > 6:
+		return 7, addRSP(int32(binary.LittleEndian.Uint32(code[3:]))), true
+	}
+	return 0, nil, false
+}
+
+// addRSP returns lea n(%rsp), %rsp.
+func addRSP(n int32) []byte {
+	return binary.LittleEndian.AppendUint32([]byte{0x48, 0x8d, 0xa4, 0x24}, uint32(n))
+}

@@ -15,6 +15,9 @@ type Image struct {
 	// Entries are the run-time addresses of the new bodies, in the order of
 	// Patch.Functions.
 	Entries []specs.Addr
+	// Jumps is where the jumps at the old entries lead: to the new bodies, or to
+	// Function.Through.
+	Jumps []specs.Addr
 	// Copies are those of the copies of their first instructions, 0 for none,
 	// and Gates where there is room for their gates, in the same order.
 	Copies, Gates []specs.Addr
@@ -67,6 +70,11 @@ func (p *Patch) Link(l Layout, base specs.Addr, bias specs.Bias, resolve Resolve
 			before = k.carried(p.Symbols[f.Copy.Symbol])
 		}
 		im.Copies = append(im.Copies, before)
+		to := f.Symbol
+		if f.Through != nil {
+			to = f.Through.Symbol
+		}
+		im.Jumps = append(im.Jumps, k.carried(p.Symbols[to]))
 		im.Gates = append(im.Gates, base+specs.Addr(l.gates+uint64(i)*l.gateSize))
 	}
 	return im, nil

@@ -53,6 +53,11 @@ type machine struct {
 	// move appends to m the first instructions of code at at, so many that n
 	// bytes are covered, and a jump to what follows them.
 	move func(m *moved, code []byte, at specs.VAddr, n int) error
+	// undo returns the length of the instruction at the start of code, which runs
+	// after those in before, and code that takes it back; false if it cannot be.
+	undo func(before, code []byte) (int, []byte, bool)
+	// onward returns a jump, and the relocation for it at field.
+	onward func() (jump []byte, field int, r Reloc)
 	// prologue reports whether code begins with what no table of jumps leads to;
 	// nil where indirect is.
 	prologue func(code []byte) bool
