@@ -43,13 +43,15 @@ API unsigned long more(const char *s) { return strlen(s); }
 
 static void die(const char *what, long n) { printf("BAD %s %ld\n", what, n); fflush(stdout); _exit(3); }
 static double now(void) { struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return t.tv_sec + t.tv_nsec / 1e9; }
-static volatile unsigned long rounds;
+static volatile unsigned long rounds, asked;
 
-/* all functions are of one version, unless the version changed meanwhile */
+/* all functions are of one version, unless the version changed meanwhile: once,
+   which a and b tell, or there and back, for someone asks in between */
 static void together(void)
 {
+	unsigned long before = asked;
 	int a = answer(1), o = other(1), f = first(1), s = second(1), b = answer(1);
-	if (a != b) return;
+	if (a != b || asked != before) return;
 	if (!(a == 2 && o == 11 && f == 1 && s == 2 || a == 43 && o == 9 && f == 7 && s == 2 || a == 44 && o == 12 && f == 1 && s == 8))
 		die("mixed", a * 1000000 + o * 10000 + f * 100 + s);
 	rounds++;
@@ -142,7 +144,7 @@ int main(int argc, char **argv)
 		struct pollfd p = {0, POLLIN, 0};
 		while (alone && poll(&p, 1, 0) == 0) { for (int i = 0; i < 1000; i++) together(); vectors(10000); }
 		if (!fgets(line, sizeof line, stdin)) return 0;
-		if (!strcmp(line, "all\n")) printf("%d %d %d %d\n", answer(1), other(1), first(1), second(1));
+		if (!strcmp(line, "all\n")) { asked++; printf("%d %d %d %d\n", answer(1), other(1), first(1), second(1)); }
 		if (!strcmp(line, "rounds\n")) printf("%lu\n", rounds);
 		if (!strcmp(line, "wipe\n")) { wipe(); printf("wiped\n"); }
 		fflush(stdout);
