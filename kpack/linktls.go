@@ -77,3 +77,12 @@ func (k *linker) threadTarget(h howto, s Symbol, x extras) (specs.Addr, error) {
 	}
 	return k.bias.Addr(has), nil
 }
+
+// ThreadEntries returns where the entries of the patch's own GOT for the
+// thread-local symbol i are, in bytes from the base of the patch's memory, 0
+// for those that it does not have: a word for the offset from the thread
+// pointer, a pair for __tls_get_addr, a descriptor.
+func (l Layout) ThreadEntries(i int) (offset, pair, descriptor uint64) {
+	x := l.symbols[i]
+	return x.offset, x.pair, x.descriptor
+}

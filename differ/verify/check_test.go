@@ -20,7 +20,7 @@ func patchOf(t *testing.T, n int, flags string) *made {
 	if err != nil {
 		t.Fatal(err)
 	}
-	k := &kitchen{t, t.TempDir(), strings.Fields(flags)}
+	k := &kitchen{TB: t, dir: t.TempDir(), flags: strings.Fields(flags)}
 	patched := filepath.Join(k.dir, "patched.c")
 	text := fmt.Sprintf("#define PLANT %d\n#line 1 \"%s\"\n#include \"%s\"\n", n, source, source)
 	if err := os.WriteFile(patched, []byte(text), 0o600); err != nil {

@@ -35,6 +35,7 @@ func Compare(original, patched *elfobj.File) (*Report, error) {
 	c.numbered()
 	r.unsupported()
 	r.data()
+	r.threadData()
 	r.tables()
 	r.reach()
 	return r, nil

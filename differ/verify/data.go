@@ -36,7 +36,15 @@ func (r *Report) data() {
 
 func (e *entity) writable() bool {
 	s := e.img.section(e.addr)
-	return s != nil && s.write
+	return s != nil && s.write && !e.indirection()
+}
+
+// indirection reports whether e is a word that only exception tables refer to:
+// it holds the address of a type or personality routine for their encoding
+// DW_EH_PE_indirect. Nothing writes to it but the dynamic linker, so that it
+// does not matter which copy is used, nor where that is.
+func (e *entity) indirection() bool {
+	return !e.fn && e.size == 8 && strings.HasPrefix(e.name(), "DW.ref.") && len(e.usersOf()) == 0
 }
 
 func names(list []*entity) (all []string) {
@@ -53,7 +61,7 @@ func (c *comparison) object(a, b *entity) *Difference {
 		return &Difference{Function: b.name(), Original: fmt.Sprintf("has %d bytes", a.size), Patched: fmt.Sprintf("has %d bytes", b.size)}
 	}
 	sa, sb := a.img.section(a.addr), b.img.section(b.addr)
-	if sa.write != sb.write {
+	if a.writable() != b.writable() {
 		return &Difference{Function: b.name(), Original: "is in " + sa.name, Patched: "is in " + sb.name}
 	}
 	if sa.data == nil && sb.data == nil && len(c.left.relocs)+len(c.right.relocs) == 0 {

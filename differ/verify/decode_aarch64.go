@@ -17,11 +17,14 @@ var isaAArch64 = &isa{
 		uint32(elf.R_AARCH64_TLS_TPREL64): relocTLS, uint32(elf.R_AARCH64_TLS_DTPMOD64): relocTLS,
 		uint32(elf.R_AARCH64_TLS_DTPREL64): relocTLS, uint32(elf.R_AARCH64_TLSDESC): relocTLS,
 	},
-	tlsModule: uint32(elf.R_AARCH64_TLS_DTPMOD64),
-	stub:      stubAArch64,
-	tpOffset:  func(t *tlsBlock, v uint64) uint64 { return v - (16+t.align-1)/t.align*t.align },
-	direct:    directAArch64,
-	text:      textAArch64,
+	tlsModule:     uint32(elf.R_AARCH64_TLS_DTPMOD64),
+	tlsOffset:     uint32(elf.R_AARCH64_TLS_TPREL64),
+	tlsDescriptor: uint32(elf.R_AARCH64_TLSDESC),
+	tlsStatic:     []byte("\x5f\x24\x03\xd5\x00\x04\x40\xf9\xc0\x03\x5f\xd6"), // bti c; ldr x0, [x0, #8]; ret
+	stub:          stubAArch64,
+	tpOffset:      func(t *tlsBlock, v uint64) uint64 { return v - (16+t.align-1)/t.align*t.align },
+	direct:        directAArch64,
+	text:          textAArch64,
 }
 
 // word is the encoding of an AArch64 instruction.

@@ -20,6 +20,10 @@ const (
 	relocTLS                       // something of thread-local storage
 )
 
+// relocNone is R_X86_64_NONE and R_AARCH64_NONE, which does nothing: linkers
+// leave it where they set aside more room than they needed.
+const relocNone = 0
+
 // dynReloc is a dynamic relocation.
 type dynReloc struct {
 	kind   relocKind
@@ -35,10 +39,19 @@ type isa struct {
 	decode func(code []byte, addr uint64, in *insn)
 	// track finds addresses that take more than one instruction, or is nil.
 	track func(code []insn, im *image)
+	// fuse joins instructions of a patch that stand for one of the build, or is
+	// nil.
+	fuse  func(code []insn, im *image) []insn
 	kinds map[uint32]relocKind
 	// tlsModule is the relocation for the number of an object's TLS block,
 	// which in the GOT comes before an offset in it.
 	tlsModule uint32
+	// tlsOffset is the relocation for an offset from the thread pointer,
+	// tlsDescriptor that for a descriptor.
+	tlsOffset, tlsDescriptor uint32
+	// tlsStatic is the code of descriptors whose second word is an offset from
+	// the thread pointer: it returns that word.
+	tlsStatic []byte
 	// stub returns the GOT slot through which the code at addr jumps at once.
 	stub func(code []byte, addr uint64) (slot uint64, ok bool)
 	// tpOffset is the offset in the TLS block of what lies at offset v from
@@ -55,6 +68,7 @@ var isas = []*isa{isaX86_64, isaAArch64}
 var isaX86_64 = &isa{
 	arch:   arch.X86_64,
 	decode: decodeX86_64,
+	fuse:   fuseX86_64,
 	kinds: map[uint32]relocKind{
 		uint32(elf.R_X86_64_RELATIVE): relocRelative, uint32(elf.R_X86_64_64): relocSymbol,
 		uint32(elf.R_X86_64_GLOB_DAT): relocSymbol, uint32(elf.R_X86_64_JMP_SLOT): relocSymbol,
@@ -62,11 +76,14 @@ var isaX86_64 = &isa{
 		uint32(elf.R_X86_64_TPOFF64): relocTLS, uint32(elf.R_X86_64_DTPMOD64): relocTLS,
 		uint32(elf.R_X86_64_DTPOFF64): relocTLS, uint32(elf.R_X86_64_TLSDESC): relocTLS,
 	},
-	tlsModule: uint32(elf.R_X86_64_DTPMOD64),
-	stub:      stubX86_64,
-	tpOffset:  func(t *tlsBlock, v uint64) uint64 { return v + t.size },
-	direct:    directX86_64,
-	text:      textX86_64,
+	tlsModule:     uint32(elf.R_X86_64_DTPMOD64),
+	tlsOffset:     uint32(elf.R_X86_64_TPOFF64),
+	tlsDescriptor: uint32(elf.R_X86_64_TLSDESC),
+	tlsStatic:     []byte("\xf3\x0f\x1e\xfa\x48\x8b\x40\x08\xc3"), // endbr64; mov 8(%rax), %rax; ret
+	stub:          stubX86_64,
+	tpOffset:      func(t *tlsBlock, v uint64) uint64 { return v + t.size },
+	direct:        directX86_64,
+	text:          textX86_64,
 }
 
 // readRelocs reads all relocation sections that are loaded.
@@ -104,6 +121,9 @@ func (im *image) readRelocs(f *elfobj.File) error {
 func (im *image) reloc(b []byte, syms []elfobj.Symbol) error {
 	info := le.Uint64(b[8:])
 	r := dynReloc{typ: uint32(info), addend: le.Uint64(b[16:])}
+	if r.typ == relocNone {
+		return nil
+	}
 	kind, ok := im.isa.kinds[r.typ]
 	if !ok {
 		return fmt.Errorf("relocation type %d is not known", r.typ)

@@ -71,10 +71,11 @@ type cie struct {
 	code, lsda byte // encodings
 }
 
-// readLSDA notes where the exception table of each function is. Source: LSB
-// core, "Exception Frames".
-func (im *image) readLSDA() {
-	im.lsda = map[uint64]uint64{}
+// readFrames notes which functions have call frame information, without which
+// no exception goes through them, and where the exception table of each is.
+// Source: LSB core, "Exception Frames".
+func (im *image) readFrames() {
+	im.lsda, im.frames = map[uint64]uint64{}, map[uint64]bool{}
 	for i := range im.secs {
 		s := &im.secs[i]
 		if s.name != ".eh_frame" || s.data == nil {
@@ -91,7 +92,7 @@ func (im *image) readLSDA() {
 			e := &cursor{data: c.data[:c.at+size], at: c.at + 4, addr: c.addr}
 			if id := int(le.Uint32(c.data[from:])); id == 0 {
 				cies[from-4] = e.cie()
-			} else if info, ok := cies[from-id]; ok && info.hasLSDA {
+			} else if info, ok := cies[from-id]; ok {
 				im.fde(e, info)
 			}
 			c.at += size
@@ -135,6 +136,10 @@ func (c *cursor) cie() (info cie) {
 func (im *image) fde(c *cursor, info cie) {
 	start := c.encoded(info.code)
 	c.encoded(info.code & 0x0f)
+	im.frames[start] = im.frames[start] || !c.bad
+	if !info.hasLSDA {
+		return
+	}
 	c.leb(false)
 	if table := c.encoded(info.lsda); !c.bad && table != 0 {
 		im.lsda[start] = table
@@ -151,6 +156,8 @@ type site struct {
 type caught struct {
 	filter int64 // 0 cleanup, positive a type, negative a specification
 	typ    uint64
+	// indirect is set if typ is the address of a word with the type's.
+	indirect bool
 }
 
 // maxSites bounds an exception table.
@@ -187,7 +194,7 @@ func (im *image) sites(table, start, base uint64) (list []site, ok bool) {
 			a := &cursor{data: c.data, at: actions + next - 1, addr: c.addr, bad: actions+next-1 > len(c.data)}
 			k := caught{filter: int64(a.leb(true))}
 			if k.filter > 0 {
-				k.typ = im.caughtType(c, types, enc, k.filter)
+				k.typ, k.indirect = im.caughtType(c, types, enc, k.filter), enc&0x80 != 0
 			}
 			e.caught = append(e.caught, k)
 			from := a.at
@@ -216,6 +223,15 @@ func (im *image) caughtType(c *cursor, types int, enc byte, filter int64) uint64
 	return t.encoded(enc & 0x7f)
 }
 
+// typeInfo is the type that is caught.
+func (im *image) typeInfo(k caught) place {
+	to := im.place(k.typ)
+	if k.indirect {
+		to, _ = to.img.loaded(k.typ)
+	}
+	return to
+}
+
 // exceptions compares the exception tables of two functions.
 func (w *walker) exceptions() *Difference {
 	for i := range w.a.parts {
@@ -228,9 +244,12 @@ func (w *walker) exceptions() *Difference {
 }
 
 func (w *walker) exceptionTable(a, b *entity) string {
+	if a.img.frames[a.addr] != b.img.frames[b.addr] {
+		return "only one of the two has call frame information"
+	}
 	ta, oka := a.img.lsda[a.addr]
 	tb, okb := b.img.lsda[b.addr]
-	if a.img.lsda == nil || b.img.lsda == nil || !oka && !okb {
+	if !oka && !okb {
 		return ""
 	}
 	if oka != okb {
@@ -253,10 +272,10 @@ func (w *walker) exceptionTable(a, b *entity) string {
 			l := y.caught[j]
 			same := (k.filter > 0) == (l.filter > 0) && (k.filter > 0 || k.filter == l.filter) && (k.typ == 0) == (l.typ == 0)
 			if same && k.typ != 0 {
-				same = w.same(a.img.place(k.typ), b.img.place(l.typ), 8, nil)
+				same = w.same(a.img.typeInfo(k), b.img.typeInfo(l), 0, nil)
 			}
 			if !same {
-				return fmt.Sprintf("catches %v in entry %d, not %v", b.img.place(l.typ), i, a.img.place(k.typ))
+				return fmt.Sprintf("catches %v in entry %d, not %v", b.img.typeInfo(l), i, a.img.typeInfo(k))
 			}
 		}
 	}

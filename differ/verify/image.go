@@ -36,8 +36,8 @@ type image struct {
 	labels map[uint64][]string
 	// relocs are the dynamic relocations by place.
 	relocs map[uint64]dynReloc
-	// imports are pretend addresses of imported symbols, for patches.
-	imports map[uint64]string
+	// imports are pretend addresses of imported symbols, for patches, sorted.
+	imports []pretend
 	tls     tlsBlock
 	// marks are addresses outside code at which something begins or ends,
 	// sorted.
@@ -46,11 +46,31 @@ type image struct {
 	users map[uint64][]*entity
 	// lsda has the exception table of each function, by addresses.
 	lsda map[uint64]uint64
+	// frames has the functions with call frame information, by addresses.
+	frames map[uint64]bool
 	// outer is what addresses that are not in this image mean: the target of
 	// a patch.
 	outer *image
 	// bodies are decoded functions that were asked for more than once.
 	bodies map[*entity]*body
+}
+
+// pretend is the place that an import of a patch is said to have.
+type pretend struct {
+	addr uint64
+	name string
+}
+
+// imported returns the import that v is in, and how far.
+func (im *image) imported(v uint64) (name string, off uint64, ok bool) {
+	i, found := slices.BinarySearchFunc(im.imports, v, func(p pretend, v uint64) int { return cmp.Compare(p.addr, v) })
+	if !found {
+		i--
+	}
+	if i < 0 || v-im.imports[i].addr >= ImportRoom {
+		return "", 0, false
+	}
+	return im.imports[i].name, v - im.imports[i].addr, true
 }
 
 // entity is a function or a named object: something at one address, with one
@@ -104,8 +124,8 @@ func newImage(f *elfobj.File, name string) (*image, error) {
 	if err := im.readSymbols(f); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
+	im.readFrames()
 	im.survey()
-	im.readLSDA()
 	return im, nil
 }
 

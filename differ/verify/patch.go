@@ -18,12 +18,21 @@ type Patch struct {
 	// Functions are the new bodies of functions that are redirected.
 	Functions []PatchFunction
 	// Imports are the pretend addresses of imported symbols: outside of target
-	// and patch, and different for each. The names are NAME or NAME@VERSION.
+	// and patch, with ImportRoom bytes for each. The names are NAME or
+	// NAME@VERSION.
 	Imports map[specs.VAddr]string
+	// Threads are the patch's own GOT entries for thread-local storage.
+	Threads Threads
 }
+
+// ImportRoom is how far apart the pretend addresses of imports are at least, in
+// bytes: what lies less behind one is a place in that symbol.
+const ImportRoom = 1 << 16
 
 // Piece is a part of a patch's memory.
 type Piece struct {
+	// Name is that of the section in the patch, "" for what is in none.
+	Name  string
 	Addr  specs.VAddr
 	Data  []byte
 	Exec  bool
@@ -87,11 +96,12 @@ func CheckPatch(r *Report, p Patch) ([]Finding, error) {
 func patchImage(p Patch, target *image) (*image, error) {
 	im := &image{
 		name: "patch", isa: target.isa, fixed: true, outer: target, tls: target.tls,
-		labels: map[uint64][]string{}, bodies: map[*entity]*body{}, relocs: map[uint64]dynReloc{}, imports: map[uint64]string{},
+		labels: map[uint64][]string{}, bodies: map[*entity]*body{}, relocs: map[uint64]dynReloc{},
 	}
 	for v, name := range p.Imports {
-		im.imports[uint64(v)] = name
+		im.imports = append(im.imports, pretend{uint64(v), name})
 	}
+	slices.SortFunc(im.imports, func(a, b pretend) int { return cmp.Compare(a.addr, b.addr) })
 	for _, m := range p.Memory {
 		if len(m.Data) == 0 {
 			continue
@@ -99,6 +109,9 @@ func patchImage(p Patch, target *image) (*image, error) {
 		s := section{
 			name: "the patch's memory", lo: uint64(m.Addr), hi: uint64(m.Addr) + uint64(len(m.Data)), data: m.Data,
 			exec: m.Exec, write: m.Write, got: m.Linker && !m.Exec, plt: m.Linker && m.Exec,
+		}
+		if tables := (section{name: m.Name}); m.Name != "" && !tables.program() {
+			s.name = m.Name
 		}
 		if target.section(s.lo) != nil || target.section(s.hi-1) != nil {
 			return nil, fmt.Errorf("the patch's memory at %v is in its target", m.Addr)
@@ -111,11 +124,13 @@ func patchImage(p Patch, target *image) (*image, error) {
 			return nil, fmt.Errorf("pieces of the patch's memory overlap at %#x", im.secs[i+1].lo)
 		}
 	}
+	im.patchThreads(p.Threads)
 	if err := im.patchSymbols(p.Symbols); err != nil {
 		return nil, err
 	}
 	im.order()
 	im.attachCold()
+	im.readFrames()
 	im.survey()
 	return im, nil
 }

@@ -21,25 +21,20 @@ func linked(t testing.TB, p *kpack.Patch) verify.Patch {
 	out := verify.Patch{Imports: map[specs.VAddr]string{}}
 	pretend := base + specs.Addr(l.Size) + page
 	im, err := p.Link(l, base, 0, func(s kpack.Symbol) (specs.Addr, bool, error) {
-		pretend += 16
-		name := s.Name
-		if s.Import.Version != "" {
-			name += "@" + s.Import.Version
-		}
-		out.Imports[specs.VAddr(pretend)] = name
+		pretend += verify.ImportRoom
+		out.Imports[specs.VAddr(pretend)] = versioned(s)
 		return pretend, false, nil
-	}, func(s kpack.Symbol) (kpack.ThreadPlace, error) {
-		return kpack.ThreadPlace{Module: 1, Offset: s.Value}, nil
-	})
+	}, threadPlaces(p, &out.Threads))
 	if err != nil {
 		t.Fatal(err)
 	}
+	out.Threads.Entries = threadEntries(p, l, specs.VAddr(base))
 	memory := append(append(append([]byte(nil), im.ROData...), im.Text...), im.Data...)
 	end := map[kpack.Kind]uint64{}
 	for i, s := range p.Sections {
 		at := l.Offset(i)
 		out.Memory = append(out.Memory, verify.Piece{
-			Addr: specs.VAddr(base) + specs.VAddr(at), Data: memory[at:][:s.Size], Exec: s.Kind == kpack.Text, Write: s.Kind >= kpack.Data,
+			Name: s.Name, Addr: specs.VAddr(base) + specs.VAddr(at), Data: memory[at:][:s.Size], Exec: s.Kind == kpack.Text, Write: s.Kind >= kpack.Data,
 		})
 		kind := min(s.Kind, kpack.Data)
 		end[kind] = max(end[kind], at+s.Size)
@@ -61,4 +56,43 @@ func linked(t testing.TB, p *kpack.Patch) verify.Patch {
 		out.Functions = append(out.Functions, verify.PatchFunction{Name: f.Name, Original: f.Original, Entry: specs.VAddr(im.Entries[i])})
 	}
 	return out
+}
+
+func versioned(s kpack.Symbol) string {
+	if s.Import.Version == "" {
+		return s.Name
+	}
+	return s.Name + "@" + s.Import.Version
+}
+
+// threadPlaces gives the target and each imported variable a pretend block of
+// thread-local storage.
+func threadPlaces(p *kpack.Patch, threads *verify.Threads) kpack.ThreadResolver {
+	add := func(name string, size uint64) verify.ThreadBlock {
+		n := len(threads.Blocks) + 1
+		b := verify.ThreadBlock{Name: name, Module: uint64(n), TP: int64(n) << 28, Size: size}
+		threads.Blocks = append(threads.Blocks, b)
+		return b
+	}
+	own := add("", p.Target.Threads)
+	return func(s kpack.Symbol) (kpack.ThreadPlace, error) {
+		b, offset := own, s.Value
+		if s.Binding == kpack.Imported {
+			b, offset = add(versioned(s), s.Size), 0
+		}
+		return kpack.ThreadPlace{Module: b.Module, Offset: offset, Static: true, TP: b.TP + int64(offset)}, nil
+	}
+}
+
+func threadEntries(p *kpack.Patch, l kpack.Layout, base specs.VAddr) map[specs.VAddr]verify.ThreadEntry {
+	all := map[specs.VAddr]verify.ThreadEntry{}
+	for i := range p.Symbols {
+		offset, pair, descriptor := l.ThreadEntries(i)
+		for kind, at := range []uint64{offset, pair, descriptor} {
+			if at != 0 {
+				all[base+specs.VAddr(at)] = verify.ThreadEntry(kind)
+			}
+		}
+	}
+	return all
 }

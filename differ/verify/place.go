@@ -33,8 +33,8 @@ type place struct {
 // place says what address v means.
 func (im *image) place(v uint64) place {
 	p := place{img: im, addr: v}
-	if name, ok := im.imports[v]; ok {
-		p.kind, p.name = placeImport, name
+	if name, off, ok := im.imported(v); ok {
+		p.kind, p.name, p.off = placeImport, name, off
 		return p
 	}
 	s := im.section(v)

@@ -31,6 +31,8 @@ func (d *x86) references(form byte, immAt, immLen int) {
 		in.add(ref{use: useMaybe, value: number(d.code[immAt:][:immLen])})
 		clear(in.shape[immAt : immAt+immLen])
 		d.immediateAddress()
+	case d.opcode&0xfe == 0xc0 && d.code[immAt] == 1:
+		d.shiftOnce(immAt)
 	case d.opcode == 0xff:
 		d.indirect()
 	case d.opcode == 0xc3, d.opcode == 0xc2, d.opcode == 0xf4, d.opcode == 0xcc:
@@ -127,15 +129,24 @@ func (d *x86) indirect() {
 	}
 }
 
-// immediateAddress gives "mov $address, register", which the linker makes of a
-// load from the GOT, the shape of lea.
+// shiftOnce gives a shift whose count is the immediate byte 1 the shape of the
+// form without a count. The count is the only thing in which the two differ:
+// flags are those of a shift by one. Compilers that write objects themselves
+// choose one form, assemblers the other. Source: Intel SDM volume 2,
+// "SAL/SAR/SHL/SHR" and "RCL/RCR/ROL/ROR", operation and flags affected.
+func (d *x86) shiftOnce(immAt int) {
+	d.in.shape[d.opAt] |= 0x10
+	d.in.shape[immAt] = 0
+}
+
+// immediateAddress marks the moves of an immediate to a register that are as
+// good as lea if it is an address: the linker makes them of a load from the
+// GOT, and compilers write the one with 4 bytes, which clears the upper half,
+// in executables that are not position independent.
 func (d *x86) immediateAddress() {
-	in := d.in
-	if d.opcode != 0xc7 || d.modrm&0xf8 != 0xc0 || d.rex&8 == 0 || d.at != 7 {
-		return
-	}
-	in.ref[0].use = useMaybe
-	in.via = true
+	long := d.opcode == 0xc7 && d.modrm&0xf8 == 0xc0 && d.rex&8 != 0 && d.at == 7
+	short := d.opcode&0xf8 == 0xb8 && d.rex&8 == 0 && d.at == 5+int(d.rex>>6&1)
+	d.in.via = d.in.via || long || short
 }
 
 // directX86_64 makes lea of mov, and a direct call or jump of one through
@@ -143,7 +154,7 @@ func (d *x86) immediateAddress() {
 func directX86_64(in *insn) [maxInsn + 1]byte {
 	s := in.shape
 	n := 0
-	for n < len(s) && s[n]&0xf0 != 0x40 && s[n] != 0xff && s[n] != 0x8b && s[n] != 0xc7 {
+	for n < len(s) && s[n]&0xf0 != 0x40 && s[n] != 0xff && s[n] != 0x8b && s[n] != 0xc7 && s[n]&0xf8 != 0xb8 {
 		n++
 	}
 	rex := byte(0)
@@ -158,6 +169,8 @@ func directX86_64(in *insn) [maxInsn + 1]byte {
 		out[0] = 0xe8
 	case op == 0xff:
 		out[0] = 0xe9
+	case op&0xf8 == 0xb8:
+		out = [maxInsn + 1]byte{0x48 | rex&1<<2, 0x8d, op&7<<3 | 5}
 	case op == 0xc7:
 		out = [maxInsn + 1]byte{0x48 | rex&1<<2, 0x8d, modrm&7<<3 | 5}
 	default:

@@ -43,6 +43,9 @@ func (im *image) decodePart(code []insn, e *entity) []insn {
 		in.pad = uint8(min(pad, 255))
 		pad = 0
 	}
+	if im.isa.fuse != nil && im.outer != nil {
+		code = im.isa.fuse(code, im)
+	}
 	if im.isa.track != nil {
 		im.isa.track(code, im)
 	}
@@ -118,6 +121,9 @@ func (im *image) survey() {
 	for v := range im.labels {
 		im.marks = append(im.marks, v)
 	}
+	for _, table := range im.lsda {
+		im.marks = append(im.marks, table)
+	}
 	im.pointers()
 	slices.Sort(im.marks)
 	im.marks = slices.Compact(im.marks)
@@ -182,7 +188,7 @@ func (s *section) program() bool {
 
 // plausible reports whether a number in a fixed image may be an address.
 func (im *image) plausible(v uint64) bool {
-	if _, ok := im.imports[v]; ok {
+	if _, _, ok := im.imported(v); ok {
 		return true
 	}
 	if len(im.labels[v]) > 0 {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"debug/elf"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -246,9 +247,28 @@ func unstable(name string) bool {
 	return changed
 }
 
-// family returns the name with the numbers after dots taken out, and whether
-// there were any.
+// family returns the name with the numbers after dots, and those of closures
+// and types without a name, taken out, and whether there were any.
 func family(name string) (string, bool) {
+	name, closure := closures(name)
+	base, changed := withoutNumbers(name)
+	return base, changed || closure
+}
+
+// closure is a type without a name in a mangled one: of a lambda with its
+// parameters, or of another. The number says only how many there are before it
+// in the function. Source: Itanium C++ ABI, 5.1.8.
+var closure = regexp.MustCompile(`(Ul.*?E|Ut)[0-9]*_`)
+
+// closures takes the numbers of closures out of a mangled name.
+func closures(name string) (string, bool) {
+	if !strings.HasPrefix(name, "_Z") || !closure.MatchString(name) {
+		return name, false
+	}
+	return closure.ReplaceAllString(name, "${1}#_"), true
+}
+
+func withoutNumbers(name string) (string, bool) {
 	var b strings.Builder
 	changed := false
 	for i := 0; i < len(name); i++ {
@@ -276,7 +296,10 @@ type tlsBlock struct {
 	size  uint64 // rounded up to its alignment
 	align uint64
 	end   uint64 // link-time address where it ends
-	syms  []tlsSym
+	// addr is the link-time address of what the block begins with, which is
+	// filled bytes; the rest is zero.
+	addr, filled uint64
+	syms         []tlsSym
 }
 
 type tlsSym struct {
@@ -290,6 +313,7 @@ func (t *tlsBlock) read(f *elfobj.File, syms []elfobj.Symbol) {
 			t.align = max(p.Align, 1)
 			t.size = (p.Memsz + t.align - 1) / t.align * t.align
 			t.end = p.Vaddr + t.size
+			t.addr, t.filled = p.Vaddr, p.Filesz
 		}
 	}
 	for _, s := range syms {

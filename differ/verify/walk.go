@@ -175,7 +175,7 @@ func (im *image) operand(in *insn, i int) operand {
 			o.place.kind, o.place.name = placeTLS, "a thread-local variable that is not defined"
 		} else if im.fixed && im.plausible(r.value) {
 			o.place = im.place(r.value)
-			if o.direct = in.via; in.via {
+			if o.direct = in.via && !o.place.odd(); o.direct {
 				o.use = useTake
 			}
 		}
@@ -249,13 +249,19 @@ func (b *body) threads() bool {
 	for _, p := range b.parts {
 		for i := range p.code {
 			for _, r := range p.code[i].ref[:p.code[i].refs] {
-				if r.use == useTLS && int64(r.value) <= 0 || r.use != useMaybe && p.ent.img.relocs[r.value].kind == relocTLS {
+				if r.use == useTLS && int64(r.value) <= 0 || r.use != useMaybe && p.ent.img.threadSlot(r.value) {
 					b.tls = 1
 				}
 			}
 		}
 	}
 	return b.tls > 0
+}
+
+// threadSlot reports whether v is the address of a GOT entry for thread-local
+// storage.
+func (im *image) threadSlot(v uint64) bool {
+	return im.relocs[v].kind == relocTLS || im.outer != nil && im.outer.threadSlot(v)
 }
 
 // sameNumber: what may be an address, but points into the middle of code, is a

@@ -51,21 +51,32 @@ int main(void) {
 // must be those of the two builds, and differ. "state", if present, are the
 // answers of the process with the patch when they depend on what came before;
 // "functions" are all that may be in the patch. "kept" says why the memory of
-// the patch is kept after it is taken out. Both compilers build each case,
-// unless the comment says "not clang: REASON", or it has C++ sources.
+// the patch is kept after it is taken out. gcc builds each case with all
+// flags, clang with those whose turn it is, or with all if FOTHER_LONG is set;
+// a compiler or flags are left out if the comment says "not clang: REASON" or
+// "not FLAGS: REASON", clang with C++ sources.
 func TestCases(t *testing.T) {
 	files, err := filepath.Glob("testdata/cases/*.txtar")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no cases: %v", err)
 	}
+	all := []string{"-O0", "-O2 -g -fcf-protection", "-O3 -fno-pie -no-pie"}
+	turn := 0
 	for _, file := range files {
 		ar, err := txtar.ParseFile(file)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, flags := range []string{"-O0", "-O2 -g -fcf-protection", "-O3 -fno-pie -no-pie"} {
+		clang := !cxx(ar) && !strings.Contains(string(ar.Comment), "not clang:")
+		if clang {
+			turn++
+		}
+		for i, flags := range all {
+			if strings.Contains(string(ar.Comment), "not "+flags+":") {
+				continue
+			}
 			for _, cc := range []string{"gcc", "clang"} {
-				if strings.Contains(string(ar.Comment), "not "+cc+":") || cc == "clang" && cxx(ar) {
+				if strings.Contains(string(ar.Comment), "not "+cc+":") || cc == "clang" && (!clang || i != turn%len(all) && os.Getenv("FOTHER_LONG") == "") {
 					continue
 				}
 				t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar")+" "+cc+" "+flags, func(t *testing.T) {

@@ -97,7 +97,7 @@ func covered(p *kpack.Patch) verify.Covered {
 // linkedPatch links a patch right behind its target, as it would lie in
 // memory. Imports have addresses of their own, beyond it.
 func linkedPatch(p *kpack.Patch) (verify.Patch, error) {
-	const page, header, each = 4096, 4096, 16 // bytes
+	const page, header = 4096, 4096 // bytes
 	l, err := p.Layout(page, header)
 	if err != nil {
 		return verify.Patch{}, err
@@ -106,19 +106,14 @@ func linkedPatch(p *kpack.Patch) (verify.Patch, error) {
 	out := verify.Patch{Imports: map[specs.VAddr]string{}}
 	next := base + specs.Addr(l.Size) + page
 	image, err := p.Link(l, base, 0, func(s kpack.Symbol) (specs.Addr, bool, error) {
-		next += each
-		name := s.Name
-		if s.Import != nil && s.Import.Version != "" {
-			name += "@" + s.Import.Version
-		}
-		out.Imports[specs.VAddr(next)] = name
+		next += verify.ImportRoom
+		out.Imports[specs.VAddr(next)] = versioned(s)
 		return next, false, nil
-	}, func(s kpack.Symbol) (kpack.ThreadPlace, error) {
-		return kpack.ThreadPlace{Module: 1, Offset: s.Value}, nil
-	})
+	}, threadPlaces(p, &out.Threads))
 	if err != nil {
 		return verify.Patch{}, err
 	}
+	out.Threads.Entries = threadEntries(p, l, specs.VAddr(base))
 	out.Memory = pieces(p, l, slices.Concat(image.ROData, image.Text, image.Data), specs.VAddr(base))
 	for _, s := range p.Symbols {
 		if s.Binding == kpack.Carried && s.Size > 0 {
@@ -132,6 +127,52 @@ func linkedPatch(p *kpack.Patch) (verify.Patch, error) {
 	return out, nil
 }
 
+// versioned is the name of an imported symbol.
+func versioned(s kpack.Symbol) string {
+	if s.Import == nil || s.Import.Version == "" {
+		return s.Name
+	}
+	return s.Name + "@" + s.Import.Version
+}
+
+// threadPlaces gives the target and each imported variable a pretend block of
+// thread-local storage, all of them in t.
+func threadPlaces(p *kpack.Patch, t *verify.Threads) kpack.ThreadResolver {
+	const gap = 4096 // bytes, so that a wrong place is in no block
+	next := int64(gap)
+	add := func(name string, size uint64) verify.ThreadBlock {
+		b := verify.ThreadBlock{Name: name, Module: uint64(len(t.Blocks) + 1), TP: next, Size: size}
+		next += int64(size) + gap
+		t.Blocks = append(t.Blocks, b)
+		return b
+	}
+	own := add("", p.Target.Threads)
+	return func(s kpack.Symbol) (kpack.ThreadPlace, error) {
+		b, offset := own, s.Value
+		if s.Binding == kpack.Imported {
+			b, offset = add(versioned(s), s.Size), 0
+		}
+		return kpack.ThreadPlace{Module: b.Module, Offset: offset, Static: true, TP: b.TP + int64(offset)}, nil
+	}
+}
+
+// threadEntries are the patch's own GOT entries for thread-local storage.
+func threadEntries(p *kpack.Patch, l kpack.Layout, base specs.VAddr) map[specs.VAddr]verify.ThreadEntry {
+	all := map[specs.VAddr]verify.ThreadEntry{}
+	note := func(at uint64, kind verify.ThreadEntry) {
+		if at != 0 {
+			all[base+specs.VAddr(at)] = kind
+		}
+	}
+	for i := range p.Symbols {
+		offset, pair, descriptor := l.ThreadEntries(i)
+		note(offset, verify.ThreadOffset)
+		note(pair, verify.ThreadPair)
+		note(descriptor, verify.ThreadDescriptor)
+	}
+	return all
+}
+
 // pieces are the sections of a patch in its memory, and what the linker put
 // behind those of each kind.
 func pieces(p *kpack.Patch, l kpack.Layout, memory []byte, base specs.VAddr) []verify.Piece {
@@ -142,7 +183,7 @@ func pieces(p *kpack.Patch, l kpack.Layout, memory []byte, base specs.VAddr) []v
 		if s.Name == kpack.SectionGate {
 			continue // code of the original, to which nothing of the patch refers
 		}
-		all = append(all, verify.Piece{Addr: base + specs.VAddr(at), Data: memory[at:][:s.Size], Exec: s.Kind == kpack.Text, Write: s.Kind >= kpack.Data})
+		all = append(all, verify.Piece{Name: s.Name, Addr: base + specs.VAddr(at), Data: memory[at:][:s.Size], Exec: s.Kind == kpack.Text, Write: s.Kind >= kpack.Data})
 		kind := min(s.Kind, kpack.Data)
 		end[kind] = max(end[kind], at+s.Size)
 	}
