@@ -118,18 +118,19 @@ func steps(p *Process, t *transaction) (all []func()) {
 	for _, r := range t.outs {
 		do(func() error { return p.setState(r, leaving, lead.Base) })
 	}
+	gated, deciding := t.parts(p.page)
 	each := func(side func(*change) []byte) {
-		for i := range t.changes {
-			do(func() error { return p.mem.Write(t.changes[i].addr, side(&t.changes[i])) })
+		for i := range gated {
+			do(func() error { return p.mem.Write(gated[i].addr, side(&gated[i])) })
 		}
 	}
-	if t.gated(p.page) {
-		each(jump)
-		do(func() error { return p.openGates(lead) })
-		each(after)
+	each(jump)
+	if len(deciding) > 0 {
+		do(func() error { return p.store(deciding, after) })
 	} else {
-		do(func() error { return p.store(t.changes, after) })
+		do(func() error { return p.openGates(lead) })
 	}
+	each(after)
 	for _, r := range slices.DeleteFunc(slices.Concat(t.ins, t.outs), func(r *record) bool { return r == lead }) {
 		do(func() error { return p.setState(r, t.final(r), lead.Base) })
 	}
@@ -183,52 +184,45 @@ func leave(t *testing.T, pid, n int, patches ...*kpack.Patch) (writes int, decid
 // commit, which is too short to be killed at random there. Whatever is left, the
 // functions are all old or all new, and the next run brings it to its end.
 func TestHalfDone(t *testing.T) {
-	for _, apart := range []bool{false, true} {
-		bin := pie(t)
-		if apart {
-			bin = compile(t, "apart", "-fPIE", "-pie", "-DAPART")
-		}
-		one := patchFor(t, bin, "default", 1, "answer", "other")
-		two := patchFor(t, bin, "default", 2, "answer2", "text")
-		const oneAnswer, twoAnswer = newAnswer, "2 11 new"
-		for _, c := range []struct {
-			name             string
-			before           []*kpack.Patch
-			change           []*kpack.Patch
-			oldWant, newWant string
+	apart := compile(t, "apart", "-fPIE", "-pie", "-DAPART")
+	for _, c := range []struct {
+		name, bin string
+		one, two  []string
+		ask       string
+		answers   [3]string
+	}{
+		{"one page", pie(t), []string{"answer", "other"}, []string{"answer2", "text"}, "ask", [3]string{oldAnswer, newAnswer, "2 11 new"}},
+		{"apart", apart, []string{"answer", "other"}, []string{"answer2", "text"}, "ask", [3]string{oldAnswer, newAnswer, "2 11 new"}},
+		{"one without a gate", matrixProgram(t), []string{"answer", "looping"}, []string{"answer3", "looping2", "second"}, "loops",
+			[3]string{"2 5 5", "43 6 5", "44 7 5"}},
+	} {
+		one, two := patchFor(t, c.bin, "default", 1, c.one...), patchFor(t, c.bin, "default", 2, c.two...)
+		for _, way := range []struct {
+			name     string
+			from, to int
+			before   []*kpack.Patch
+			change   []*kpack.Patch
 		}{
-			{"apply", nil, []*kpack.Patch{one}, oldAnswer, oneAnswer},
-			{"replace", []*kpack.Patch{one}, []*kpack.Patch{two}, oneAnswer, twoAnswer},
-			{"revert", []*kpack.Patch{one}, nil, oneAnswer, oldAnswer},
+			{"apply", 0, 1, nil, []*kpack.Patch{one}},
+			{"replace", 1, 2, []*kpack.Patch{one}, []*kpack.Patch{two}},
+			{"revert", 1, 0, []*kpack.Patch{one}, nil},
 		} {
-			t.Run(fmt.Sprint(c.name, " apart ", apart), func(t *testing.T) {
-				r := start(t, bin, "sleep") // nobody runs what is written without a stop
+			t.Run(way.name+", "+c.name, func(t *testing.T) {
+				r := start(t, c.bin, "sleep") // nobody runs what is written without a stop
 				before := r.snapshot()
 				seen := map[bool]int{}
 				for n, writes := 0, 1; n <= writes; n++ {
-					for _, p := range c.before {
+					for _, p := range way.before {
 						applyTo(t, r.pid, p)
 					}
 					var decided bool
-					writes, decided = leave(t, r.pid, n, c.change...)
-					want := c.oldWant
+					writes, decided = leave(t, r.pid, n, way.change...)
+					want := c.answers[way.from]
 					if decided {
-						want = c.newWant
+						want = c.answers[way.to]
 					}
 					seen[decided]++
-					r.expect("ask", want)
-					// A run that reverts nothing finishes or undoes.
-					if _, err := Revert(context.Background(), r.pid, []Selector{{Series: "none"}}, Options{}); err != nil && !errors.Is(err, ErrNotApplied) {
-						t.Fatalf("after %d writes: %v", n, err)
-					}
-					r.expect("ask", want)
-					inForce(t, r.pid)
-					r.ask("wipe")
-					if _, err := Revert(context.Background(), r.pid, nil, Options{}); err != nil && !errors.Is(err, ErrNotApplied) {
-						t.Fatalf("after %d writes: %v", n, err)
-					}
-					r.expect("ask", oldAnswer)
-					freeKept(t, r, "wipe")
+					bringToEnd(t, r, c.ask, want, c.answers[0])
 					before.same(t, r.snapshot())
 					if t.Failed() {
 						t.Fatalf("after %d of %d writes", n, writes)
@@ -240,4 +234,23 @@ func TestHalfDone(t *testing.T) {
 			})
 		}
 	}
+}
+
+// bringToEnd checks that a run finishes or undoes what was left, that the answer
+// stays, and that a revert then leaves nothing.
+func bringToEnd(t *testing.T, r *running, ask, want, old string) {
+	t.Helper()
+	r.expect(ask, want)
+	for _, s := range [][]Selector{{{Series: "none"}}, nil} {
+		if _, err := Revert(context.Background(), r.pid, s, Options{}); err != nil && !errors.Is(err, ErrNotApplied) {
+			t.Fatal(err)
+		}
+		if s == nil {
+			want = old
+		}
+		r.expect(ask, want)
+		inForce(t, r.pid)
+		r.ask("wipe")
+	}
+	freeKept(t, r, "wipe")
 }

@@ -70,6 +70,13 @@ func makePlan(p *Process, patches []*kpack.Patch) (*Plan, error) {
 	if err := plan.place(p); err != nil {
 		return nil, err
 	}
+	for _, s := range plan.steps { // what goes in must be able to go out
+		out := &transaction{}
+		out.remove(s.record)
+		if err := out.check(p.page); err != nil {
+			return nil, err
+		}
+	}
 	return plan, plan.transaction().check(p.page)
 }
 

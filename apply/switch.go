@@ -2,6 +2,7 @@ package apply
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -17,9 +18,18 @@ func (p *Process) prepareGates(t *transaction) error {
 	if err := t.check(p.page); err != nil || !t.gated(p.page) {
 		return err
 	}
-	lead := t.leader()
-	for _, c := range t.changes {
-		code, err := kpack.GateCode(p.objects[0].image.Arch, lead.Base+openOffset, c.gate.shut, c.gate.open)
+	cell, want := t.leader().Base+openOffset, uint32(1)
+	gated, deciding := t.parts(p.page)
+	if len(deciding) > 0 {
+		c := &deciding[0]
+		if m := mappingAt(p.maps, c.addr); m == nil || !m.readable() { // by the gates
+			return &AloneError{Object: c.object, Function: c.function, Why: c.gate.alone}
+		}
+		cell = c.addr + specs.Addr(len(c.after)-len(lastWord(c.after)))
+		want = binary.LittleEndian.Uint32(lastWord(c.after))
+	}
+	for _, c := range gated {
+		code, err := kpack.GateCode(p.objects[0].image.Arch, cell, want, c.gate.shut, c.gate.open)
 		if err == nil {
 			err = p.mem.Write(c.gate.at, code)
 		}
@@ -48,10 +58,9 @@ func (p *Process) switchEntries(t *transaction) error {
 	if err != nil {
 		return p.undo(t, finders, err)
 	}
-	if t.gated(p.page) {
-		if err = p.store(t.changes, after); err == nil {
-			err = p.compare(t.changes, after)
-		}
+	gated, _ := t.parts(p.page)
+	if err = p.store(gated, after); err == nil {
+		err = p.compare(gated, after)
 	}
 	if err == nil {
 		err = p.settle(t)
@@ -81,17 +90,20 @@ func (p *Process) lead(t *transaction, lead *record) (*chain, error) {
 	if err := finders.add(t.staying()...); err != nil {
 		return finders, err
 	}
-	gated, side := t.gated(p.page), after
-	if gated {
-		side = jump
-	}
-	if err := p.store(t.changes, side); err != nil {
+	gated, deciding := t.parts(p.page)
+	if err := p.store(gated, jump); err != nil {
 		return finders, err
 	}
-	if err := p.compare(t.changes, side); err != nil || !gated {
+	if err := p.compare(gated, jump); err != nil {
 		return finders, err
 	}
-	return finders, p.openGates(lead)
+	if len(deciding) == 0 {
+		return finders, p.openGates(lead)
+	}
+	if err := p.store(deciding, after); err != nil {
+		return finders, err
+	}
+	return finders, p.compare(deciding, after)
 }
 
 // settle gives all records their final states, the leader's last: it tells what

@@ -1,6 +1,7 @@
 package apply
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -95,20 +96,45 @@ func (t *transaction) gated(page uint64) bool {
 	})
 }
 
-// check refuses a transaction of which one change cannot be made together with
-// the others.
+// parts returns the changes that go through gates, and those that decide: all if
+// they are in one page, else those that cannot have a gate. If there are none,
+// the leader decides.
+func (t *transaction) parts(page uint64) (gated, deciding []change) {
+	if !t.gated(page) {
+		return nil, t.changes
+	}
+	for _, c := range t.changes {
+		if c.gate.shut == 0 || c.gate.open == 0 {
+			deciding = append(deciding, c)
+		} else {
+			gated = append(gated, c)
+		}
+	}
+	return gated, deciding
+}
+
+// check refuses a transaction in which more changes have to decide than one
+// write can make.
 func (t *transaction) check(page uint64) error {
 	if !t.gated(page) {
 		return nil
 	}
+	_, deciding := t.parts(page)
+	refuse := (&transaction{changes: deciding}).gated(page)
 	var errs []error
-	for _, c := range t.changes {
-		if c.gate.shut == 0 || c.gate.open == 0 {
-			errs = append(errs, &AloneError{Object: c.object, Function: c.function, Why: c.gate.alone})
-		}
+	for _, c := range deciding {
+		errs = append(errs, &AloneError{Object: c.object, Function: c.function, Why: c.gate.alone})
+		// The gates tell by these bytes whether the change was made.
+		refuse = refuse || bytes.Equal(lastWord(c.before), lastWord(c.after))
+	}
+	if !refuse {
+		return nil
 	}
 	return errors.Join(errs...)
 }
+
+// lastWord is what differs between two jumps: the distance, or the instruction.
+func lastWord(code []byte) []byte { return code[max(0, len(code)-4):] }
 
 // transaction returns the commit of a plan.
 func (plan *Plan) transaction() *transaction {
@@ -168,12 +194,12 @@ func restores(r *record, sites map[specs.Addr]*recordedFunction) []change {
 	return all
 }
 
-// AloneError means that a function cannot change in one step together with
-// others whose entries are in other pages.
+// AloneError means that a function can have no gate, and cannot change in one
+// step together with others of which that is so too, in other pages.
 type AloneError struct{ Object, Function, Why string }
 
 func (e *AloneError) Error() string {
-	return fmt.Sprintf("%s: function %s cannot change together with others: %s", e.Object, e.Function, e.Why)
+	return fmt.Sprintf("%s: function %s cannot change together with others like it: %s", e.Object, e.Function, e.Why)
 }
 
 // Hint says what the user can do.

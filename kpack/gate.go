@@ -15,8 +15,8 @@ import (
 
 // Several functions change at once in two steps. First each entry gets a jump
 // to a gate, which looks at one word of memory that is the same for all: as long
-// as it is 0, the gate leads where the entry led before. One store to that word
-// switches all of them. Then the jumps go to the
+// as it is not what is waited for, the gate leads where the entry led before. One
+// store to that word switches all of them. Then the jumps go to the
 // new bodies directly. PROTOCOL.md of package apply has the order of writes.
 //
 // Where an entry led before may be the original function itself, whose first
@@ -37,15 +37,15 @@ type Copy struct {
 }
 
 // GateCode returns the code of a gate, for an address that is a multiple of 16.
-// It goes to shut as long as the 32-bit word at cell is 0, and else to open. It
+// It goes to open if the 32-bit word at cell is want, and else to shut. It
 // changes nothing but what a linker's veneers may, too: the flags on x86-64, x16
 // and x17 on aarch64.
-func GateCode(a *arch.Arch, cell, shut, open specs.Addr) ([]byte, error) {
+func GateCode(a *arch.Arch, cell specs.Addr, want uint32, shut, open specs.Addr) ([]byte, error) {
 	m, err := machineOf(a)
 	if err != nil {
 		return nil, err
 	}
-	b := m.gate()
+	b := m.gate(want)
 	for _, v := range []specs.Addr{cell, shut, open} {
 		b = binary.LittleEndian.AppendUint64(b, uint64(v))
 	}
@@ -89,8 +89,8 @@ func errMoved(at specs.VAddr, what string) error {
 	return fmt.Errorf("its instruction at %v %s", at, what)
 }
 
-// gates makes the copies for all functions of the patch. A function that cannot
-// have one can only change alone, which is its Alone.
+// gates makes the copies for all functions of the patch. Why one cannot have any
+// is its Alone.
 func (b *builder) gates() error {
 	s := Section{Name: SectionGate, Kind: Text, Align: 16}
 	taken := make([]specs.Range[specs.VAddr], len(b.patch.Functions))
@@ -122,7 +122,24 @@ func (b *builder) gates() error {
 	if s.Size = uint64(len(s.Data)); s.Size > 0 {
 		b.patch.Sections = append(b.patch.Sections, s)
 	}
-	return nil
+	return alone(b.patch.Functions, taken)
+}
+
+// alone refuses a patch with functions that have no copy in several pages: they
+// can never change together.
+func alone(functions []Function, taken []specs.Range[specs.VAddr]) error {
+	var errs []error
+	pages := map[specs.VAddr]bool{}
+	for i, f := range functions {
+		if f.Alone != "" {
+			pages[taken[i].Lo/smallestPage] = true
+			errs = append(errs, fmt.Errorf("%s: function %s cannot change together with others like it: %s: make patches of their own for them", f.File, f.Name, f.Alone))
+		}
+	}
+	if len(pages) < 2 {
+		return nil
+	}
+	return errors.Join(errs...)
 }
 
 // taken returns where the jump of f is.

@@ -13,16 +13,18 @@ const gateSizeAArch64 = 64
 // gateAArch64 uses x16 and x17, which any call may lose to a veneer (AAPCS64,
 // 6.1.1). A branch to a register other than these would need "bti j" where it
 // leads.
-func gateAArch64() []byte {
+func gateAArch64(want uint32) []byte {
 	words := []uint32{
-		0x58000110, // ldr x16, cell
+		0x58000150, // ldr x16, cell
 		0xb9400210, // ldr w16, [x16]
-		0x35000070, // cbnz w16, 1f
+		0x180000f1, // ldr w17, want
+		0x4a110210, // eor w16, w16, w17
+		0x34000070, // cbz w16, 1f
 		0x580000f1, // ldr x17, shut
 		0xd61f0220, // br x17
 		0x580000f1, // 1: ldr x17, open
 		0xd61f0220, // br x17
-		insnNop,
+		want,
 	}
 	b := make([]byte, 4*len(words))
 	putWords(b, words...)

@@ -220,7 +220,7 @@ func throughGates(t *testing.T, bin string, p *Patch, mode string) string {
 		if site/4096 != (site+specs.Addr(len(jump))-1)/4096 {
 			t.Errorf("the jump of %s at %v is in two pages", fn.Name, site)
 		}
-		gate, err := GateCode(p.Arch, cell, im.Copies[i], im.Jumps[i])
+		gate, err := GateCode(p.Arch, cell, 0x12345678, im.Copies[i], im.Jumps[i])
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -228,7 +228,7 @@ func throughGates(t *testing.T, bin string, p *Patch, mode string) string {
 		put(im.Gates[i], gate)
 	}
 	if mode == "open" {
-		put(cell, []byte{1})
+		put(cell, []byte{0x78, 0x56, 0x34, 0x12})
 	}
 	out := bin + "-" + mode
 	if err := os.WriteFile(out, file, 0o755); err != nil {
@@ -257,6 +257,14 @@ func TestAlone(t *testing.T) {
 		if f := p.Functions[0]; f.Copy != nil || !strings.Contains(f.Alone, want) {
 			t.Errorf("%s: %+v, %q, want %q", body, f.Copy, f.Alone, want)
 		}
+	}
+	two := []Function{{Name: "f", File: "a.c", Alone: "why"}, {Name: "g", File: "a.c", Alone: "why"}, {Name: "h"}}
+	at := func(lo specs.VAddr) specs.Range[specs.VAddr] { return specs.Range[specs.VAddr]{Lo: lo, Hi: lo + 5} }
+	if err := alone(two, []specs.Range[specs.VAddr]{at(0x1000), at(0x1800), at(0x3000)}); err != nil {
+		t.Errorf("in one page: %v", err)
+	}
+	if err := alone(two, []specs.Range[specs.VAddr]{at(0x1000), at(0x2800), at(0x3000)}); err == nil || !strings.Contains(err.Error(), "function g cannot change together") || strings.Contains(err.Error(), "function h") {
+		t.Errorf("in two pages: %v", err)
 	}
 	_, p := gated(t, []string{"jmp *inner(%rip)\n nop\n .data\n .balign 8\n inner: .quad f0+2\n .text"})
 	if f := p.Functions[0]; f.Copy != nil || !strings.Contains(f.Alone, "address of one of its first") {

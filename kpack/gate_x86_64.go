@@ -16,18 +16,18 @@ const gateSizeX86_64 = 80
 // gateX86_64 leaves the red zone alone, for an entry to which its own function
 // jumps back, and needs no register: callers of a function that is local to its
 // unit may know which ones it does not touch (gcc's -fipa-ra).
-func gateX86_64() []byte {
+func gateX86_64(want uint32) []byte {
 	const words = gateSizeX86_64 - 8 - gateWords // where the addresses are
 	b := []byte{
 		0x48, 0x8d, 0x64, 0x24, 0x80, // lea -128(%rsp), %rsp
 		0x50,                                  // push %rax
 		0x48, 0x8b, 0x05, words - 13, 0, 0, 0, // mov cell(%rip), %rax
-		0x83, 0x38, 0, // cmpl $0, (%rax)
+		0x81, 0x38, byte(want), byte(want >> 8), byte(want >> 16), byte(want >> 24), // cmpl $want, (%rax)
 		0x58,                                           // pop %rax
 		0x48, 0x8d, 0xa4, 0x24, 0x80, 0x00, 0x00, 0x00, // lea 128(%rsp), %rsp
-		0x75, 0x07, // jne 1f
-		0x3e, 0xff, 0x25, words + 8 - 34, 0, 0, 0, // notrack jmp *shut(%rip)
-		0x3e, 0xff, 0x25, words + 16 - 41, 0, 0, 0, // 1: notrack jmp *open(%rip)
+		0x74, 0x07, // je 1f
+		0x3e, 0xff, 0x25, words + 8 - 37, 0, 0, 0, // notrack jmp *shut(%rip)
+		0x3e, 0xff, 0x25, words + 16 - 44, 0, 0, 0, // 1: notrack jmp *open(%rip)
 	}
 	return append(b, bytes.Repeat([]byte{0xcc}, words-len(b))...)
 }

@@ -49,7 +49,7 @@ type machine struct {
 	// gateSize is the length in bytes of a gate with its addresses, gate its code
 	// without them.
 	gateSize int
-	gate     func() []byte
+	gate     func(want uint32) []byte
 	// move appends to m the first instructions of code at at, so many that n
 	// bytes are covered, and a jump to what follows them.
 	move func(m *moved, code []byte, at specs.VAddr, n int) error

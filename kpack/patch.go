@@ -148,7 +148,7 @@ type Function struct {
 	// Copy is where the original goes on while its entry leads to a gate, nil if
 	// it cannot; see [GateCode].
 	Copy *Copy `json:"-"`
-	// Alone says why there is no Copy. The function can then change only
-	// together with those whose entries are in the same page.
+	// Alone says why there is no Copy. The function cannot change together with
+	// others like it whose entries are in other pages.
 	Alone string `json:"alone,omitempty"`
 }

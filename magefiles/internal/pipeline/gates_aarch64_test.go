@@ -149,13 +149,13 @@ func throughGates(t *testing.T, dir string, p *kpack.Patch, mode string) {
 		}
 		site, jump, err := kpack.Redirect(p.Arch, fn.Entry, skip, specs.Addr(fn.Original.Lo), to)
 		check(err)
-		gate, err := kpack.GateCode(p.Arch, symbols["cell"], im.Copies[i], im.Jumps[i])
+		gate, err := kpack.GateCode(p.Arch, symbols["cell"], 0x12345678, im.Copies[i], im.Jumps[i])
 		check(err)
 		put(site, jump)
 		put(im.Gates[i], gate)
 	}
 	if mode == "open" {
-		put(symbols["cell"], []byte{1})
+		put(symbols["cell"], []byte{0x78, 0x56, 0x34, 0x12})
 	}
 	check(os.WriteFile(bin+"-"+mode, file, 0o755))
 }
