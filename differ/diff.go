@@ -29,12 +29,16 @@ func diff(in Input, whole bool) (*ChangeSet, error) {
 	keep := make(map[string]bool)
 	for round := 0; ; round++ {
 		a, b, err := pair.Parse(func(function string) bool { return whole || keep[function] || hasLambda(function) })
+		if !whole && (err != nil || a.Clash || b.Clash) {
+			whole = true // there may be an earlier error
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
 		p := compare(in.Unit, a, b)
 		more := p.unfold(keep)
-		if p.a.lost || p.b.lost || more && round == maxRounds {
+		if p.a.lost || p.b.lost || more && round == maxRounds || !whole && !more && len(p.refusals) > 0 {
 			whole = true
 		} else if !more {
 			return p.result(in.Fix)

@@ -37,7 +37,7 @@ func judge(unit string, cor *correlation) *judgement {
 		changed: make(map[int32]bool)}
 	j.constants()
 	for j.functions() {
-		clear(j.memo)
+		j.forget()
 		j.constants()
 	}
 	j.objects()
@@ -62,7 +62,7 @@ func (j *judgement) constants() {
 			}
 			j.stale[y], again = true, true
 			j.first[y] = d
-			clear(j.memo)
+			j.forget()
 		}
 	}
 }

@@ -29,7 +29,10 @@ type image struct {
 	// fixed is set if addresses are written as they are, without dynamic
 	// relocations: executables that are not position independent, patches.
 	fixed bool
-	secs  []section // by address, not overlapping
+	// absolute is set if code has addresses as they are. That of a patch has
+	// them as its target does.
+	absolute bool
+	secs     []section // by address, not overlapping
 
 	funcs, objs []*entity // by address
 	// labels are the symbols that are neither, by address.
@@ -110,7 +113,7 @@ func newImage(f *elfobj.File, name string) (*image, error) {
 	if f.Type != elf.ET_EXEC && f.Type != elf.ET_DYN {
 		return nil, fmt.Errorf("%s: %v is not a linked file", name, f.Type)
 	}
-	im := &image{name: name, fixed: f.Type == elf.ET_EXEC, labels: map[uint64][]string{}, bodies: map[*entity]*body{}}
+	im := &image{name: name, fixed: f.Type == elf.ET_EXEC, absolute: f.Type == elf.ET_EXEC, labels: map[uint64][]string{}, bodies: map[*entity]*body{}}
 	var err error
 	if im.isa, err = isaOf(f.Arch); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)

@@ -95,7 +95,7 @@ func CheckPatch(r *Report, p Patch) ([]Finding, error) {
 // patchImage makes an image of a patch.
 func patchImage(p Patch, target *image) (*image, error) {
 	im := &image{
-		name: "patch", isa: target.isa, fixed: true, outer: target, tls: target.tls,
+		name: "patch", isa: target.isa, fixed: true, absolute: target.absolute, outer: target, tls: target.tls,
 		labels: map[uint64][]string{}, bodies: map[*entity]*body{}, relocs: map[uint64]dynReloc{},
 	}
 	for v, name := range p.Imports {

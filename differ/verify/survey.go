@@ -131,7 +131,7 @@ func (im *image) survey() {
 
 // use notes that owner's code refers to something outside code.
 func (im *image) use(r ref, owner *entity) {
-	if r.use == useTLS || r.use == useMaybe && !im.fixed {
+	if r.use == useTLS || r.use == useMaybe && !im.absolute {
 		return
 	}
 	s := im.section(r.value)

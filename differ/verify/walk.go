@@ -173,7 +173,7 @@ func (im *image) operand(in *insn, i int) operand {
 		o.place = place{kind: placeNumber, img: im, addr: r.value}
 		if im.tls.end != 0 && r.value == -im.tls.end {
 			o.place.kind, o.place.name = placeTLS, "a thread-local variable that is not defined"
-		} else if im.fixed && im.plausible(r.value) {
+		} else if im.absolute && im.plausible(r.value) {
 			o.place = im.place(r.value)
 			if o.direct = in.via && !o.place.odd(); o.direct {
 				o.use = useTake

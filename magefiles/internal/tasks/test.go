@@ -65,7 +65,9 @@ func Long(ctx context.Context, out io.Writer, fother string, o pipeline.Options)
 		{"the tool is killed at each of its calls", command([]string{"FOTHER_LONG=1"}, "go", "test", "-count", "1", "-v", "-timeout", "120m",
 			"-run", "^TestKillMatrix$", "./apply")},
 		{"nginx under load", func(ctx context.Context) error { return Real(ctx, out, fother, o) }},
-		{"corpus", func(ctx context.Context) error { return Corpus(ctx, out, o, "cjson", "nginx") }},
+		{"corpus", func(ctx context.Context) error {
+			return Corpus(ctx, out, fother, o, "cjson", "nginx", "debian/giflib", "debian/yajl", "debian/libebml")
+		}},
 	})
 }
 
