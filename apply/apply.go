@@ -143,7 +143,7 @@ func (p *Process) carryOut(ctx context.Context, plan *Plan, res *Result, o Optio
 	var stacks stackUses
 	res.Stop, err = p.commit(ctx, t, commitOptions{wait: o.wait(), stacks: &stacks})
 	if err != nil {
-		if _, e := p.unstage(plan.steps); ignoreGone(e) != nil {
+		if _, e := p.unstage(plan.unused()); ignoreGone(e) != nil {
 			err = fmt.Errorf("%w; memory that was mapped for it is left: %w", err, e)
 		}
 		return err
@@ -159,48 +159,9 @@ func (p *Process) carryOut(ctx context.Context, plan *Plan, res *Result, o Optio
 	return err
 }
 
-// transaction returns the commit of a plan.
-func (plan *Plan) transaction() *transaction {
-	t := &transaction{}
-	// What goes may make room for what comes of another series.
-	current := map[specs.Addr][]byte{}
-	for _, s := range plan.steps {
-		if s.replaced == nil {
-			continue
-		}
-		t.outs = append(t.outs, s.replaced)
-		t.zones = append(t.zones, goingZones(s.replaced, plan.nextCall)...)
-		for _, f := range s.replaced.Functions {
-			current[f.Site] = f.New
-		}
-	}
-	for _, s := range plan.steps {
-		t.ins = append(t.ins, s.record)
-		t.zones = append(t.zones, s.zones()...)
-		for _, f := range s.record.Functions {
-			c := change{function: f.Name, object: s.record.Object, addr: f.Site, before: f.Old, after: f.New}
-			if b, ok := current[f.Site]; ok && len(b) == len(f.New) {
-				c.before = b
-				delete(current, f.Site)
-			}
-			t.changes = append(t.changes, c)
-		}
-	}
-	for _, r := range t.outs {
-		t.changes = append(t.changes, restores(r, current)...)
-	}
-	return t
-}
-
-// restores are the changes that take r's entries away at the given sites.
-func restores(r *record, sites map[specs.Addr][]byte) []change {
-	var all []change
-	for _, f := range r.Functions {
-		if _, ok := sites[f.Site]; ok {
-			all = append(all, change{function: f.Name, object: r.Object, addr: f.Site, before: f.New, after: f.Old})
-		}
-	}
-	return all
+// unused are the steps to whose memory no entry leads.
+func (plan *Plan) unused() []*step {
+	return slices.DeleteFunc(slices.Clone(plan.steps), func(s *step) bool { return s.record.state != staged })
 }
 
 // Selector names patches to revert. The zero value names all.
@@ -276,17 +237,6 @@ func (p *Process) freeRetired(ctx context.Context, res *Result, o Options) error
 		res.Freed = append(res.Freed, r.describe())
 	}
 	return err
-}
-
-// remove adds the reverting of r to t.
-func (t *transaction) remove(r *record) {
-	t.outs = append(t.outs, r)
-	t.zones = append(t.zones, goingZones(r, nextCall)...)
-	sites := make(map[specs.Addr][]byte)
-	for _, f := range r.Functions {
-		sites[f.Site] = f.New
-	}
-	t.changes = append(t.changes, restores(r, sites)...)
 }
 
 func (p *Process) revert(ctx context.Context, t *transaction, res *Result, o Options) error {

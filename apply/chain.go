@@ -32,7 +32,7 @@ type cell struct{ addr, was specs.Addr }
 // its object, or be somebody else's: that one is left alone.
 func (p *Process) readChain(u *unwinders, t *transaction) *chain {
 	c := &chain{p: p, u: u, finders: make(map[specs.Addr]finder), tail: u.real}
-	for _, list := range [][]*record{p.records, t.ins, t.keeps, t.unhook} {
+	for _, list := range [][]*record{p.records, t.ins, t.unhook} {
 		for _, r := range list {
 			if r.Finder.Entry != 0 {
 				c.finders[r.Finder.Entry] = r.Finder

@@ -34,6 +34,11 @@ func childMain() int {
 		if errors.Is(err, ErrPermission) {
 			return 10
 		}
+	case "quiet": // apply, and nothing is said but errors; without a patch revert
+		if err := quiet(pid, os.Getenv("APPLY_TEST_PATCH")); err != nil {
+			fmt.Println(err)
+			return 1
+		}
 	case "loop": // applies one patch after the other, and reverts
 		var patches []*kpack.Patch
 		for _, name := range filepath.SplitList(os.Getenv("APPLY_TEST_PATCH")) {
@@ -78,4 +83,29 @@ func childMain() int {
 		fmt.Println(err)
 	}
 	return 0
+}
+
+func quiet(pid int, path string) error {
+	if path == "" {
+		_, err := Revert(context.Background(), pid, nil, Options{Wait: time.Minute})
+		return done(err)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	patch, err := kpack.Decode(data)
+	if err != nil {
+		return err
+	}
+	_, err = Apply(context.Background(), pid, []*kpack.Patch{patch}, Options{Wait: time.Minute})
+	return done(err)
+}
+
+// done leaves out errors that say that there was nothing to do.
+func done(err error) error {
+	if errors.Is(err, ErrAlreadyApplied) || errors.Is(err, ErrNotApplied) {
+		return nil
+	}
+	return err
 }

@@ -1,7 +1,6 @@
 package apply
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,37 +8,7 @@ import (
 	"time"
 
 	"github.com/fother/fother/apply/internal/ptrace"
-	"github.com/fother/fother/specs"
 )
-
-// change is one entry that is switched. Before and after are as long as each
-// other.
-type change struct {
-	function, object string
-	addr             specs.Addr
-	before, after    []byte
-}
-
-// transaction is what one commit does: all of it, or nothing.
-type transaction struct {
-	// ins become applied, outs retired, and keeps, which a run that was killed
-	// was about to retire, become applied again.
-	ins, outs, keeps []*record
-	changes          []change
-	zones            []zone
-	// unwinders are told of the frames of ins, and not any more of those of
-	// unhook, which is what a transaction of its own does.
-	unwinders *unwinders
-	unhook    []*record
-}
-
-// leader returns the record whose state decides for all, nil if there is none.
-func (t *transaction) leader() *record {
-	for _, r := range slices.Concat(t.ins, t.outs, t.keeps) {
-		return r
-	}
-	return nil
-}
 
 // Stop is what a commit cost. All times are in nanoseconds.
 type Stop struct {
@@ -72,6 +41,9 @@ type commitOptions struct {
 func (p *Process) commit(ctx context.Context, t *transaction, o commitOptions) (Stop, error) {
 	var stop Stop
 	if err := p.watchUnwinders(t); err != nil {
+		return stop, err
+	}
+	if err := p.prepareGates(t); err != nil {
 		return stop, err
 	}
 	err := ptrace.Do(func() error {
@@ -221,7 +193,7 @@ func (p *Process) stopOnce(g *ptrace.Group, in *inspector, t *transaction, o com
 	err = p.switchEntries(t)
 	lap(&stop.Write)
 	if o.stacks != nil {
-		o.stacks.note(in, threads, slices.DeleteFunc(slices.Clone(t.outs), func(r *record) bool { return slices.Contains(in.left, r) }))
+		o.stacks.note(in, threads, slices.DeleteFunc(slices.Clone(t.going()), func(r *record) bool { return slices.Contains(in.left, r) }))
 	}
 	return nil, err
 }
@@ -231,118 +203,4 @@ func ignoreGone(err error) error {
 		return nil
 	}
 	return err
-}
-
-// switchEntries is the commit itself; PROTOCOL.md explains the order.
-//
-// Preconditions: all threads are stopped and none is inside a zone.
-func (p *Process) switchEntries(t *transaction) error {
-	if err := p.compare(t.changes, before); err != nil {
-		return err // nothing was written
-	}
-	lead := t.leader()
-	if lead == nil { // it was only to be known that no thread is inside
-		return p.readChain(t.unwinders, t).remove(t.unhook...)
-	}
-	for _, r := range t.ins {
-		if err := p.setState(r, committing, lead.Base); err != nil {
-			return err
-		}
-	}
-	for _, r := range t.outs {
-		if err := p.setState(r, leaving, lead.Base); err != nil {
-			return err
-		}
-	}
-	finders := p.readChain(t.unwinders, t)
-	err := finders.add(slices.Concat(t.ins, t.keeps)...)
-	if err == nil {
-		err = p.writeAll(t.changes)
-	}
-	if err == nil {
-		err = p.compare(t.changes, after)
-	}
-	if err != nil {
-		return p.undo(t, finders, err)
-	}
-	return p.settle(t, lead)
-}
-
-// settle records that the entries are switched, the leader's first.
-func (p *Process) settle(t *transaction, lead *record) error {
-	final := func(r *record) state {
-		if slices.Contains(t.outs, r) {
-			return retired
-		}
-		return applied
-	}
-	if err := p.setState(lead, final(lead), lead.Base); err != nil {
-		return fmt.Errorf("the patch is in place, but not recorded as such: %w", err)
-	}
-	for _, r := range slices.Concat(t.ins, t.outs, t.keeps) {
-		if r == lead {
-			continue
-		}
-		if err := p.setState(r, final(r), lead.Base); err != nil {
-			return fmt.Errorf("the patch is in place, but not recorded as such: %w", err)
-		}
-	}
-	return nil
-}
-
-func before(c *change) []byte { return c.before }
-func after(c *change) []byte  { return c.after }
-
-// compare checks that memory holds one side of all changes.
-func (p *Process) compare(changes []change, side func(*change) []byte) error {
-	spans := make([]ptrace.Span, len(changes))
-	for i, c := range changes {
-		spans[i] = ptrace.Span{Addr: c.addr, Buf: make([]byte, len(c.before))}
-	}
-	if err := p.mem.ReadSpans(spans); err != nil {
-		return err
-	}
-	for i := range changes {
-		c := &changes[i]
-		if spans[i].N != len(c.before) || !bytes.Equal(spans[i].Buf, side(c)) {
-			return &MismatchError{Object: c.object, Function: c.function, Addr: c.addr,
-				Why: fmt.Sprintf("it begins with % x: want % x", spans[i].Buf[:spans[i].N], side(c))}
-		}
-	}
-	return nil
-}
-
-func (p *Process) writeAll(changes []change) error {
-	for _, c := range changes {
-		if err := p.mem.Write(c.addr, c.after); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// undo puts everything back after a write that failed, and says how the
-// process was left.
-func (p *Process) undo(t *transaction, finders *chain, cause error) error {
-	var errs []error
-	if err := finders.restore(); err != nil {
-		errs = append(errs, err)
-	}
-	for _, c := range slices.Backward(t.changes) {
-		if err := p.mem.Write(c.addr, c.before); err != nil {
-			errs = append(errs, err)
-		}
-	}
-	if len(errs) == 0 {
-		for _, r := range t.ins {
-			errs = append(errs, p.setState(r, staged, r.Base))
-		}
-		for _, r := range t.outs {
-			errs = append(errs, p.setState(r, applied, r.Base))
-		}
-	}
-	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("%w; the process may be left half patched, run the same command again: %w", cause, err)
-	}
-	return fmt.Errorf("%w; all functions are as they were", cause)
 }

@@ -69,6 +69,14 @@ func (e *MismatchError) Error() string {
 	return fmt.Sprintf("%s: function %s at %v: %s", e.Object, e.Function, e.Addr, e.Why)
 }
 
+// SplitError means that a function's entry lies across two pages, which cannot be
+// written at once.
+type SplitError struct{ Site specs.Addr }
+
+func (e *SplitError) Error() string {
+	return fmt.Sprintf("its first instructions at %v lie across two pages: a tool that is killed between them would leave half a jump", e.Site)
+}
+
 // NoUnwinderError means that exceptions could not go through new code: no object
 // of the process asks the dynamic linker in the way that can be extended.
 type NoUnwinderError struct{ Object string }

@@ -148,7 +148,7 @@ const unhookWait = 100 * time.Millisecond
 // entry was called from the entry's object.
 func (p *Process) watchUnwinders(t *transaction) error {
 	t.unwinders = &unwinders{}
-	if !slices.ContainsFunc(slices.Concat(t.ins, t.keeps, t.unhook), func(r *record) bool { return r.Finder.Entry != 0 }) {
+	if !slices.ContainsFunc(slices.Concat(t.staying(), t.unhook), func(r *record) bool { return r.Finder.Entry != 0 }) {
 		return nil
 	}
 	u, err := p.findUnwinders()

@@ -85,9 +85,9 @@ const fakeBase = specs.Addr(0x7000_0000_0000)
 func goodRecord(tb testing.TB) []byte {
 	r := &record{state: applied, leader: fakeBase, recordBody: recordBody{
 		ID:   specs.PatchID{BuildID: "abcd", Series: "default", Level: 3},
-		Base: fakeBase, Size: 0x3000, Regions: [3]region{{0, 0x1000}, {0x1000, 0x1000}, {0x2000, 0x1000}},
+		Base: fakeBase, Size: 0x3000, Regions: [3]region{{0, 0x1000}, {0x1000, 0x1000}, {0x2000, 0x1000}}, Gates: region{0x1800, 0x100},
 		Functions: []recordedFunction{{Name: "f", Lo: 0x400000, Hi: 0x400100, Site: 0x400004, Entry: fakeBase + 0x1000,
-			Old: []byte{1, 2, 3, 4, 5}, New: []byte{0xe9, 0, 0, 0, 0}}},
+			Old: []byte{1, 2, 3, 4, 5}, New: []byte{0xe9, 0, 0, 0, 0}, Gated: []byte{0xe9, 1, 0, 0, 0}, Gate: fakeBase + 0x1840}},
 	}}
 	b, err := r.encode(2048)
 	if err != nil {

@@ -1,12 +1,14 @@
 package apply
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -99,112 +101,156 @@ func killAtRandom(t *testing.T, r *running, rounds int, patches ...*kpack.Patch)
 	t.Logf("of %d times a patch was there %d times, and half done %d times", rounds, removed, cleared)
 }
 
-// TestHalfDone makes by hand what a tool that is killed inside a commit leaves,
-// which is too short to be hit at random.
-func TestHalfDone(t *testing.T) {
-	bin := pie(t)
-	one := patchFor(t, bin, "default", 1, "answer", "other")
-	two := patchFor(t, bin, "default", 2, "answer2")
-	for _, c := range []struct {
-		name string
-		left func(p *Process) // of level 1 in p
-	}{
-		{"comes, nothing written", func(p *Process) { half(p, 0, committing, 0) }},
-		{"comes, half written", func(p *Process) { half(p, 0, committing, 1) }},
-		{"comes, all written", func(p *Process) { half(p, 0, committing, 2) }},
-		{"goes, nothing written", func(p *Process) { half(p, 0, leaving, 2) }},
-		{"goes, half written", func(p *Process) { half(p, 0, leaving, 1) }},
-		{"goes, all written", func(p *Process) { half(p, 0, retired, 0) }},
-		{"staged", func(p *Process) { half(p, 0, staged, 0) }},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			r := start(t, bin, "sleep") // nobody runs what is written without a stop
-			before := r.snapshot()
-			applyTo(t, r.pid, one)
-			p, err := open(r.pid, true)
-			if err != nil {
-				t.Fatal(err)
+// steps are the writes of a commit, in order. A tool that is killed leaves the
+// first n of them.
+func steps(p *Process, t *transaction) (all []func()) {
+	do := func(f func() error) {
+		all = append(all, func() {
+			if err := f(); err != nil {
+				panic(err)
 			}
-			c.left(p)
-			p.Close()
-			if _, err := Revert(context.Background(), r.pid, nil, Options{}); err != nil && !errors.Is(err, ErrNotApplied) {
-				t.Fatal(err)
-			}
-			r.expect("ask", oldAnswer)
-			before.same(t, r.snapshot())
-			applyTo(t, r.pid, one)
-			r.expect("ask", newAnswer)
-			p, err = open(r.pid, true)
-			if err != nil {
-				t.Fatal(err)
-			}
-			c.left(p)
-			p.Close()
-			applyTo(t, r.pid, two) // goes on from there
-			r.expect("ask", oldAnswer)
-			revertAll(t, r.pid)
-			before.same(t, r.snapshot())
 		})
 	}
-}
-
-// half puts record i into state s, with its first n entries leading to it.
-func half(p *Process, i int, s state, n int) {
-	r := p.records[i]
-	for j, f := range r.Functions {
-		if j < n {
-			p.mem.Write(f.Site, f.New)
-		} else {
-			p.mem.Write(f.Site, f.Old)
+	lead := t.leader()
+	for _, r := range t.ins {
+		do(func() error { return p.setState(r, committing, lead.Base) })
+	}
+	for _, r := range t.outs {
+		do(func() error { return p.setState(r, leaving, lead.Base) })
+	}
+	gated, deciding := t.parts(p.page)
+	each := func(side func(*change) []byte) {
+		for i := range gated {
+			do(func() error { return p.mem.Write(gated[i].addr, side(&gated[i])) })
 		}
 	}
-	if err := p.setState(r, s, r.Base); err != nil {
-		panic(err)
+	each(jump)
+	if len(deciding) > 0 {
+		do(func() error { return p.store(deciding, after) })
+	} else {
+		do(func() error { return p.openGates(lead) })
 	}
+	each(after)
+	for _, r := range slices.DeleteFunc(slices.Concat(t.ins, t.outs), func(r *record) bool { return r == lead }) {
+		do(func() error { return p.setState(r, t.final(r), lead.Base) })
+	}
+	do(func() error { return p.setState(lead, t.final(lead), lead.Base) })
+	return all
 }
 
-// TestHalfReplaced is the same for a newer level that replaces an older one.
-func TestHalfReplaced(t *testing.T) {
-	bin := pie(t)
-	one := patchFor(t, bin, "default", 1, "answer", "other")
-	two := patchFor(t, bin, "next", 2, "text") // to have a second record
-	for _, decided := range []bool{false, true} {
-		r := start(t, bin, "sleep")
-		before := r.snapshot()
-		applyTo(t, r.pid, one)
-		applyTo(t, r.pid, two)
-		p, err := open(r.pid, true)
+// leave stages patches, or with none reverts all, and does the first n writes
+// of the commit. It returns how many there are, and whether the last one that was
+// done decides.
+func leave(t *testing.T, pid, n int, patches ...*kpack.Patch) (writes int, decided bool) {
+	t.Helper()
+	p, err := open(pid, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	tr := &transaction{}
+	if len(patches) > 0 {
+		plan, err := makePlan(p, patches)
 		if err != nil {
 			t.Fatal(err)
 		}
-		a, b := p.records[0], p.records[1]
-		// b was to replace a, and a's first entry is away already.
-		p.setState(b, committing, b.Base)
-		if decided {
-			p.setState(b, applied, b.Base)
+		if _, err := p.stageAll(plan.steps); err != nil {
+			t.Fatal(err)
 		}
-		p.setState(a, leaving, b.Base)
-		p.mem.Write(a.Functions[0].Site, a.Functions[0].Old)
-		p.Close()
-		res, err := Revert(context.Background(), r.pid, []Selector{{Series: "none"}}, Options{})
+		tr = plan.transaction()
+	} else {
+		for _, r := range p.records {
+			tr.remove(r)
+		}
+	}
+	if err := p.prepareGates(tr); err != nil {
+		t.Fatal(err)
+	}
+	all := steps(p, tr)
+	for _, f := range all[:min(n, len(all))] {
+		f()
+	}
+	for _, c := range tr.changes {
+		b, err := p.mem.Read(c.addr, len(c.after))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(res.Recovered) == 0 {
-			t.Error("nothing was recovered")
+		decided = decided || bytes.Equal(b, c.after)
+	}
+	return len(all), decided || tr.leader().open
+}
+
+// TestHalfDone does by hand each number of the writes that a tool does inside a
+// commit, which is too short to be killed at random there. Whatever is left, the
+// functions are all old or all new, and the next run brings it to its end.
+func TestHalfDone(t *testing.T) {
+	apart := compile(t, "apart", "-fPIE", "-pie", "-DAPART")
+	for _, c := range []struct {
+		name, bin string
+		one, two  []string
+		ask       string
+		answers   [3]string
+	}{
+		{"one page", pie(t), []string{"answer", "other"}, []string{"answer2", "text"}, "ask", [3]string{oldAnswer, newAnswer, "2 11 new"}},
+		{"apart", apart, []string{"answer", "other"}, []string{"answer2", "text"}, "ask", [3]string{oldAnswer, newAnswer, "2 11 new"}},
+		{"one without a gate", matrixProgram(t), []string{"answer", "looping"}, []string{"answer3", "looping2", "second"}, "loops",
+			[3]string{"2 5 5", "43 6 5", "44 7 5"}},
+	} {
+		one, two := patchFor(t, c.bin, "default", 1, c.one...), patchFor(t, c.bin, "default", 2, c.two...)
+		for _, way := range []struct {
+			name     string
+			from, to int
+			before   []*kpack.Patch
+			change   []*kpack.Patch
+		}{
+			{"apply", 0, 1, nil, []*kpack.Patch{one}},
+			{"replace", 1, 2, []*kpack.Patch{one}, []*kpack.Patch{two}},
+			{"revert", 1, 0, []*kpack.Patch{one}, nil},
+		} {
+			t.Run(way.name+", "+c.name, func(t *testing.T) {
+				r := start(t, c.bin, "sleep") // nobody runs what is written without a stop
+				before := r.snapshot()
+				seen := map[bool]int{}
+				for n, writes := 0, 1; n <= writes; n++ {
+					for _, p := range way.before {
+						applyTo(t, r.pid, p)
+					}
+					var decided bool
+					writes, decided = leave(t, r.pid, n, way.change...)
+					want := c.answers[way.from]
+					if decided {
+						want = c.answers[way.to]
+					}
+					seen[decided]++
+					bringToEnd(t, r, c.ask, want, c.answers[0])
+					before.same(t, r.snapshot())
+					if t.Failed() {
+						t.Fatalf("after %d of %d writes", n, writes)
+					}
+				}
+				if seen[false] < 2 || seen[true] < 2 {
+					t.Errorf("old %d times, new %d times", seen[false], seen[true])
+				}
+			})
 		}
-		if decided {
-			r.expect("ask", "2 11 new")
-		} else {
-			r.expect("ask", newAnswer)
+	}
+}
+
+// bringToEnd checks that a run finishes or undoes what was left, that the answer
+// stays, and that a revert then leaves nothing.
+func bringToEnd(t *testing.T, r *running, ask, want, old string) {
+	t.Helper()
+	r.expect(ask, want)
+	for _, s := range [][]Selector{{{Series: "none"}}, nil} {
+		if _, err := Revert(context.Background(), r.pid, s, Options{}); err != nil && !errors.Is(err, ErrNotApplied) {
+			t.Fatal(err)
 		}
+		if s == nil {
+			want = old
+		}
+		r.expect(ask, want)
+		inForce(t, r.pid)
 		r.ask("wipe")
-		revertAll(t, r.pid)
-		for range 20 { // stale pointers to "new" go away in time
-			r.expect("ask", oldAnswer)
-			r.ask("wipe")
-			Revert(context.Background(), r.pid, nil, Options{})
-		}
-		before.same(t, r.snapshot())
 	}
+	freeKept(t, r, "wipe")
 }

@@ -67,7 +67,17 @@ func makePlan(p *Process, patches []*kpack.Patch) (*Plan, error) {
 	if err := plan.conflicts(p); err != nil {
 		return nil, err
 	}
-	return plan, plan.place(p)
+	if err := plan.place(p); err != nil {
+		return nil, err
+	}
+	for _, s := range plan.steps { // what goes in must be able to go out
+		out := &transaction{}
+		out.remove(s.record)
+		if err := out.check(p.page); err != nil {
+			return nil, err
+		}
+	}
+	return plan, plan.transaction().check(p.page)
 }
 
 func patchID(p *kpack.Patch) specs.PatchID {
@@ -141,7 +151,7 @@ func (p *Process) original(a specs.Addr, n uint64) ([]byte, error) {
 			for i := range f.New {
 				// Not where a run that was killed had not yet written, or had
 				// already restored.
-				if at := uint64(f.Site-a) + uint64(i); at < n && b[at] == f.New[i] {
+				if at := uint64(f.Site-a) + uint64(i); at < n && (b[at] == f.New[i] || b[at] == f.Gated[i]) {
 					b[at] = f.Old[i]
 				}
 			}
@@ -236,13 +246,13 @@ func (plan *Plan) place(p *Process) error {
 // headerSize bounds the size of the step's record before its addresses are
 // known.
 func headerSize(patch *kpack.Patch, o *object) uint64 {
-	const fixed, each, escaped = 1152, 512, 6 // JSON may write 6 bytes for one
+	const fixed, each, escaped = 1152, 768, 6 // JSON may write 6 bytes for one
 	n := len(patch.Meta.Name) + len(patch.Meta.Description) + len(o.Path) + len(patch.Meta.Series)
 	for _, c := range patch.Meta.CVEs {
 		n += len(c) + 4
 	}
 	for _, f := range patch.Functions {
-		n += len(f.Name) + len(f.File)
+		n += len(f.Name) + len(f.File) + len(f.Alone)
 	}
 	return uint64(recordFixed+fixed+each*len(patch.Functions)+escaped*n+len(memoryName)+15) &^ 15
 }
@@ -262,6 +272,7 @@ func (s *step) link(p *Process, base specs.Addr) error {
 		ID: patchID(s.patch), Name: s.patch.Meta.Name, Description: s.patch.Meta.Description, CVEs: s.patch.Meta.CVEs,
 		Time: time.Now().UTC(), Object: s.object.Path, Bias: s.object.image.Bias, Base: base, Size: l.Size,
 		Finder:  told,
+		Gates:   region{l.Gates.Offset, l.Gates.Size},
 		Regions: [3]region{{l.ROData.Offset, l.ROData.Size}, {l.Text.Offset, l.Text.Size}, {l.Data.Offset, l.Data.Size}},
 	}}
 	for i, sec := range s.patch.Sections {
@@ -270,7 +281,7 @@ func (s *step) link(p *Process, base specs.Addr) error {
 		}
 	}
 	for i, f := range s.patch.Functions {
-		rf, err := s.redirect(p, f, image.Entries[i])
+		rf, err := s.redirect(p, f, image, i)
 		if err != nil {
 			return fmt.Errorf("function %s: %w", f.Name, err)
 		}
@@ -285,19 +296,30 @@ func (s *step) link(p *Process, base specs.Addr) error {
 	return nil
 }
 
-// redirect works out the bytes that lead from function f to entry.
-func (s *step) redirect(p *Process, f kpack.Function, entry specs.Addr) (recordedFunction, error) {
+// redirect works out the bytes that lead from function f, the patch's i-th, to
+// its new body and to its gate.
+func (s *step) redirect(p *Process, f kpack.Function, image *kpack.Image, i int) (recordedFunction, error) {
 	bias := s.object.image.Bias
 	r := recordedFunction{
 		Name: f.Name, File: f.File, Lo: bias.Addr(f.Original.Lo), Hi: bias.Addr(f.Original.Hi),
-		Entry: entry, Size: s.patch.Symbols[f.Symbol].Size, NextCall: f.NextCall,
+		Entry: image.Entries[i], Size: s.patch.Symbols[f.Symbol].Size, NextCall: f.NextCall,
+		Through: image.Jumps[i], Gate: image.Gates[i], Copy: image.Copies[i], Alone: f.Alone,
+	}
+	if f.Copy != nil && f.Copy.Calls && ptrace.ShadowStacks(p.PID) {
+		r.Copy, r.Alone = 0, "it begins with a call, and the process has shadow stacks"
 	}
 	old, err := p.original(r.Lo, min(f.Room, maxEntry))
 	if err != nil {
 		return r, err
 	}
-	r.Site, r.New, err = kpack.Redirect(s.patch.Arch, old, r.Lo, entry)
-	if err != nil {
+	skip := 0
+	if f.Through != nil {
+		skip = f.Through.Skip
+	}
+	if _, r.Gated, err = kpack.Redirect(s.patch.Arch, old, skip, r.Lo, r.Gate); err != nil {
+		return r, err
+	}
+	if r.Site, r.New, err = kpack.Redirect(s.patch.Arch, old, skip, r.Lo, r.Through); err != nil {
 		return r, err
 	}
 	at := uint64(r.Site - r.Lo)
@@ -305,6 +327,9 @@ func (s *step) redirect(p *Process, f kpack.Function, entry specs.Addr) (recorde
 		return r, fmt.Errorf("%w: room for %d bytes", kpack.ErrTooShort, len(old))
 	}
 	r.Old = old[at : at+uint64(len(r.New))]
+	if end := uint64(r.Site) + uint64(len(r.New)) - 1; end/p.page != uint64(r.Site)/p.page {
+		return r, &SplitError{Site: r.Site}
+	}
 	return r, nil
 }
 

@@ -46,12 +46,23 @@ const programC = `
 
 #define API __attribute__((noinline, noclone, noipa))
 
-API int answer(int x) { return x + 1; }
-API int other(int x) { return x + 10; }
+/* with APART each is in a page of its own */
+#ifdef APART
+#define PAGE __attribute__((aligned(4096)))
+static volatile int one = 1;
+API int ten(void) { return 10; }
+#else
+#define PAGE
+#define one 1
+#define ten() 10
+#endif
+API PAGE int answer(int x) { return x + one; }
+API PAGE int other(int x) { return x + ten(); }
 #ifdef PATCHED
 API unsigned long more(const char *s) { return strlen(s); }
 #endif
-API const char *text(void) { return "old"; }
+API PAGE const char *text(void) { return "old"; }
+API PAGE int last(int x) { return x; }
 API void pause_a_little(long ns) { struct timespec t = {0, ns}; nanosleep(&t, 0); }
 /* inside nine tenths of the time */
 API int busy(int x) { pause_a_little(900000); return x + 1; }
@@ -321,12 +332,17 @@ var compiled sync.Map
 // compile builds programC, once for each name and flags.
 func compile(t testing.TB, name string, flags ...string) string {
 	t.Helper()
+	return compileC(t, name, programC, flags...)
+}
+
+func compileC(t testing.TB, name, program string, flags ...string) string {
+	t.Helper()
 	bin := filepath.Join(workdir, name)
 	if _, done := compiled.LoadOrStore(name, true); done {
 		return bin
 	}
 	src := bin + ".c"
-	if err := os.WriteFile(src, []byte(programC), 0o644); err != nil {
+	if err := os.WriteFile(src, []byte(program), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	args := append([]string{"-O1", "-g0", "-pthread", "-Wl,--build-id", "-falign-functions=16"}, flags...)

@@ -39,13 +39,15 @@ func (s state) String() string {
 //	8  version        u32, little endian as all
 //	12 size of JSON   u32
 //	16 state          u32
+//	20 open           u32, of a leader: 1 from its commit's decision on, to its end
 //	24 leader         u64, address of the record that decides for all of a commit
 //	32 SHA-256 of the JSON
 const (
 	recordMagic   = "\x7fFOTHER\x00"
-	recordVersion = 1
+	recordVersion = 2
 	recordFixed   = 64
 	stateOffset   = 16
+	openOffset    = 20
 	maxRecord     = 16 << 20
 	maxRecords    = 4096
 )
@@ -54,6 +56,7 @@ const (
 type record struct {
 	recordBody
 	state  state
+	open   bool
 	leader specs.Addr
 }
 
@@ -76,6 +79,10 @@ type recordBody struct {
 	// Frames is the call frame information of the new code, in the first
 	// region; its size is 0 if there is none.
 	Frames region `json:"frames,omitzero"`
+
+	// Gates are, in the second region, the copies of first instructions and the
+	// gates.
+	Gates region `json:"gates,omitzero"`
 
 	// Finder tells the process's unwinder of the frames.
 	Finder finder `json:"finder,omitzero"`
@@ -103,6 +110,14 @@ type recordedFunction struct {
 	Site specs.Addr `json:"site"`
 	Old  []byte     `json:"old"`
 	New  []byte     `json:"new"`
+	// Through is where New leads: to Entry, or to code that goes on there.
+	Through specs.Addr `json:"through"`
+	// Gated leads to the function's gate, and Copy is where the original goes on
+	// then: 0 if it cannot, for which Alone is the reason.
+	Gated []byte     `json:"gated"`
+	Gate  specs.Addr `json:"gate"`
+	Copy  specs.Addr `json:"copy,omitempty"`
+	Alone string     `json:"alone,omitempty"`
 }
 
 func (r *record) memory() specs.Range[specs.Addr] {
@@ -112,6 +127,12 @@ func (r *record) memory() specs.Range[specs.Addr] {
 func (r *record) part(i int) specs.Range[specs.Addr] {
 	lo := r.Base + specs.Addr(r.Regions[i].Offset)
 	return specs.Range[specs.Addr]{Lo: lo, Hi: lo + specs.Addr(r.Regions[i].Size)}
+}
+
+// gates is the memory of the copies and gates.
+func (r *record) gates() specs.Range[specs.Addr] {
+	lo := r.Base + specs.Addr(r.Gates.Offset)
+	return specs.Range[specs.Addr]{Lo: lo, Hi: lo + specs.Addr(r.Gates.Size)}
 }
 
 // text is the memory of the new code.
@@ -140,6 +161,9 @@ func (r *record) encode(size uint64) ([]byte, error) {
 func (r *record) stateBytes() []byte {
 	var b [16]byte
 	binary.LittleEndian.PutUint32(b[:], uint32(r.state))
+	if r.open {
+		b[openOffset-stateOffset] = 1
+	}
 	binary.LittleEndian.PutUint64(b[8:], uint64(r.leader))
 	return b[:]
 }
@@ -170,6 +194,7 @@ func readRecord(mem memory, base specs.Addr) (*record, error) {
 	}
 	r := &record{
 		state:  state(binary.LittleEndian.Uint32(fixed[stateOffset:])),
+		open:   binary.LittleEndian.Uint32(fixed[openOffset:]) != 0,
 		leader: specs.Addr(binary.LittleEndian.Uint64(fixed[stateOffset+8:])),
 	}
 	if err := json.Unmarshal(body, &r.recordBody); err != nil {
@@ -189,7 +214,7 @@ func (r *record) check(base specs.Addr) error {
 	if r.state < staged || r.state > retired {
 		return fmt.Errorf("%v is not known", r.state)
 	}
-	for _, p := range append(r.Regions[:], r.Frames) {
+	for _, p := range append(r.Regions[:], r.Frames, r.Gates) {
 		if p.Offset > r.Size || p.Size > r.Size-p.Offset {
 			return errors.New("a region is outside its memory")
 		}
@@ -201,6 +226,9 @@ func (r *record) check(base specs.Addr) error {
 		if len(f.Old) != len(f.New) || len(f.Old) == 0 || len(f.Old) > maxEntry ||
 			f.Site < f.Lo || f.Site-f.Lo > maxEntry || f.Hi < f.Lo || f.Site+specs.Addr(len(f.Old)) < f.Site {
 			return fmt.Errorf("function %q: its entry is not one", f.Name)
+		}
+		if g := r.gates(); len(f.Gated) != len(f.New) || !g.Contains(f.Gate) || f.Copy != 0 && !g.Contains(f.Copy) {
+			return fmt.Errorf("function %q: its gate is not one", f.Name)
 		}
 	}
 	return nil
@@ -250,11 +278,22 @@ func findRecords(mem memory, maps []Mapping, page uint64) (records []*record, da
 // setState writes a record's state and leader.
 func (p *Process) setState(r *record, s state, leader specs.Addr) error {
 	next := *r
-	next.state, next.leader = s, leader
+	next.state, next.leader, next.open = s, leader, false
+	return p.writeState(r, &next)
+}
+
+// openGates is the write by which all gates of a commit that r leads open.
+func (p *Process) openGates(r *record) error {
+	next := *r
+	next.open = true
+	return p.writeState(r, &next)
+}
+
+func (p *Process) writeState(r, next *record) error {
 	if err := p.mem.Write(r.Base+stateOffset, next.stateBytes()); err != nil {
 		return fmt.Errorf("record at %v: %w", r.Base, err)
 	}
-	r.state, r.leader = s, leader
+	r.state, r.leader, r.open = next.state, next.leader, next.open
 	return nil
 }
 

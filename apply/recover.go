@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"maps"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -15,49 +16,90 @@ import (
 // recover finishes or undoes what runs that were killed left, and frees what
 // nothing refers to any more.
 func (p *Process) recover(ctx context.Context, res *Result, o Options) error {
-	t, free := p.unfinished()
-	stubs := ptrace.Leftovers(p.mem, codeRanges(p.maps))
-	for _, s := range stubs {
-		t.zones = append(t.zones, zone{Range: s.Range, function: "a system call for an earlier run", going: true})
-	}
-	records := slices.Concat(t.outs, t.keeps)
-	var halfDone []Applied
-	for _, r := range records {
-		if r.state != applied { // else its library was closed, which is no one's fault
-			halfDone = append(halfDone, r.describe())
-		}
-	}
 	var stacks stackUses
-	if len(records)+len(stubs) > 0 {
+	touched := false
+	commit := func(t *transaction) error {
+		touched = true
 		stop, err := p.commit(ctx, t, commitOptions{wait: o.wait(), stacks: &stacks})
-		busy := (*BusyError)(nil)
-		switch {
-		case len(records) == 0 && errors.As(err, &busy):
-			stubs = nil // they do no harm
-		case err != nil:
+		if err == nil {
+			o.logger().Warn("cleared up", "pid", p.PID, "patches", len(t.ins)+len(t.outs), "stop", stop.Total)
+		}
+		return err
+	}
+	waiting := p.waiting()
+	free := slices.Clone(waiting)
+	for _, t := range p.unfinished() {
+		for _, r := range slices.Concat(t.ins, t.outs) {
+			if r.state == committing || r.state == leaving {
+				res.Recovered = append(res.Recovered, r.describe())
+			}
+		}
+		if err := commit(t); err != nil {
 			return err
 		}
-		o.logger().Warn("cleared up", "pid", p.PID, "patches", len(records), "calls", len(stubs), "stop", stop.Total)
-		res.Recovered = append(res.Recovered, halfDone...)
+		free = append(free, t.going()...)
+	}
+	if t := p.closed(); len(t.outs) > 0 {
+		if err := commit(t); err != nil {
+			return err
+		}
+		free = append(free, t.outs...)
+	}
+	stubs := ptrace.Leftovers(p.mem, codeRanges(p.maps))
+	if len(stubs) > 0 {
+		busy := (*BusyError)(nil)
+		if err := commit(stubTransaction(stubs)); errors.As(err, &busy) {
+			stubs = nil // they do no harm
+		} else if err != nil {
+			return err
+		}
 	}
 	if err := p.clear(stubs); err != nil {
 		return err
 	}
-	if free = append(free, t.outs...); len(free) > 0 {
+	if len(free) > 0 {
+		touched = true
 		freed, err := p.free(ctx, free, &stacks, res)
 		if err != nil {
 			return err
 		}
 		for _, r := range freed {
-			if !slices.Contains(t.outs, r) && r.state == retired {
+			if slices.Contains(waiting, r) && r.state == retired {
 				res.Freed = append(res.Freed, r.describe())
 			}
 		}
 	}
-	if len(free)+len(records)+len(stubs) == 0 {
+	if !touched {
 		return nil
 	}
 	return p.refresh()
+}
+
+// stubTransaction changes nothing: its stop shows that no thread is in code for
+// system calls of earlier runs.
+func stubTransaction(stubs []ptrace.Leftover) *transaction {
+	t := &transaction{}
+	for _, s := range stubs {
+		t.zones = append(t.zones, zone{Range: s.Range, function: "a system call for an earlier run", going: true})
+	}
+	return t
+}
+
+// waiting are the records whose memory waits to be freed.
+func (p *Process) waiting() []*record {
+	return slices.DeleteFunc(slices.Clone(p.records), func(r *record) bool { return r.state != staged && r.state != retired })
+}
+
+// closed retires the records whose library was closed.
+func (p *Process) closed() *transaction {
+	t := &transaction{}
+	for _, r := range p.records {
+		if r.state == applied && !p.inForce(r) {
+			t.outs = append(t.outs, r)
+			t.zones = append(t.zones, goingZones(r, nextCall)...)
+		}
+	}
+	return t
 }
 
 // clear removes stubs in which no thread is, and memory that was mapped but
@@ -92,93 +134,105 @@ func (p *Process) unmapIntent(intent specs.Range[specs.Addr]) error {
 	return err
 }
 
-// unfinished returns the transaction that brings all records to a final state,
-// and those whose memory waits to be freed. What a killed run had decided is
-// done; what it had not is undone.
-func (p *Process) unfinished() (*transaction, []*record) {
-	t := &transaction{}
-	var free []*record
-	states := make(map[specs.Addr]state)
+// unfinished returns the transactions that bring all records to a final state.
+// What a killed run had decided is done; what it had not is undone.
+func (p *Process) unfinished() []*transaction {
+	byLeader := make(map[specs.Addr]*transaction)
 	for _, r := range p.records {
-		states[r.Base] = r.state
-	}
-	for _, r := range p.records {
-		decided, known := states[r.leader]
-		switch r.state {
-		case staged, retired:
-			free = append(free, r)
-		case applied:
-			if !p.inForce(r) {
-				t.outs = append(t.outs, r)
-			}
-		case committing:
-			if known && r.leader != r.Base && decided == applied {
-				t.keeps = append(t.keeps, r)
-			} else {
-				t.outs = append(t.outs, r)
-			}
-		case leaving:
-			if known && decided == committing {
-				t.keeps = append(t.keeps, r)
-			} else {
-				t.outs = append(t.outs, r)
-			}
-		}
-	}
-	p.settleChanges(t)
-	return t, free
-}
-
-// settleChanges works out, from what is in memory, how each entry of the
-// records in t has to change.
-func (p *Process) settleChanges(t *transaction) {
-	type site struct {
-		r          *record
-		f          *recordedFunction
-		candidates [][]byte
-		want       []byte
-	}
-	sites := make(map[specs.Addr]*site)
-	note := func(r *record, stays bool) {
-		if !p.inForce(r) {
-			return
-		}
-		for i := range r.Functions {
-			f := &r.Functions[i]
-			s := sites[f.Site]
-			if s == nil {
-				s = &site{r: r, f: f, want: f.Old, candidates: [][]byte{f.Old}}
-				sites[f.Site] = s
-			}
-			s.candidates = append(s.candidates, f.New)
-			if stays {
-				s.want = f.New
-			}
-		}
-	}
-	for _, r := range t.outs {
-		note(r, false)
-		t.zones = append(t.zones, goingZones(r, nextCall)...)
-	}
-	for _, r := range t.keeps {
-		note(r, true)
-	}
-	if len(t.outs)+len(t.keeps) == 0 {
-		return
-	}
-	for _, r := range p.records { // a newer patch may have the same entries already
-		if r.state == applied && slices.ContainsFunc(t.outs, func(o *record) bool { return o.leader == r.Base }) {
-			note(r, true)
-		}
-	}
-	for addr, s := range sites {
-		now := make([]byte, len(s.want))
-		if readFull(p.mem, addr, now) != nil {
+		if r.state != committing && r.state != leaving {
 			continue
 		}
-		if slices.ContainsFunc(s.candidates, func(c []byte) bool { return string(c) == string(now) }) && string(now) != string(s.want) {
-			t.changes = append(t.changes, change{function: s.f.Name, object: s.r.Object, addr: addr, before: now, after: s.want})
+		t := byLeader[r.leader]
+		if t == nil {
+			t = &transaction{resumed: true}
+			byLeader[r.leader] = t
+		}
+		if r.state == committing {
+			t.ins = append(t.ins, r)
+		} else {
+			t.outs = append(t.outs, r)
 		}
 	}
-	slices.SortFunc(t.changes, func(a, b change) int { return compareAddr(a.addr, b.addr) })
+	var all []*transaction
+	for _, at := range slices.Sorted(maps.Keys(byLeader)) {
+		t := byLeader[at]
+		p.resumeFrom(t, at)
+		all = append(all, t)
+	}
+	return all
+}
+
+// resumeFrom completes a transaction, whose leader is at an address: what was
+// decided, and what is still to be changed.
+func (p *Process) resumeFrom(t *transaction, leader specs.Addr) {
+	for _, r := range slices.Concat(t.ins, t.outs) {
+		if r.Base == leader {
+			t.lead, t.decided = r, r.open
+		}
+	}
+	sites := p.halfSites(t)
+	// Entries in one page change at once, and so decide by themselves.
+	t.decided = t.decided || slices.ContainsFunc(sites, func(s halfSite) bool { return bytes.Equal(s.now, s.after) })
+	for _, s := range sites {
+		c := change{function: s.function.Name, object: s.object, addr: s.function.Site, before: s.now, after: s.before}
+		if t.decided {
+			c.after = s.after
+		}
+		if bytes.Equal(s.now, s.function.Gated) {
+			t.changes = append(t.changes, c)
+			t.zones = append(t.zones, siteZone(&c))
+		}
+	}
+	for _, r := range t.staying() {
+		t.zones = append(t.zones, gateZone(r))
+	}
+	for _, r := range t.going() {
+		may := nextCall
+		if !t.decided { // nothing has ever run there but the gates
+			may = func(*recordedFunction) bool { return false }
+		}
+		t.zones = append(t.zones, goingZones(r, may)...)
+	}
+}
+
+// halfSite is an entry that was being switched. The function is that of the
+// record whose gate it uses.
+type halfSite struct {
+	function           *recordedFunction
+	object             string
+	now, before, after []byte
+}
+
+// halfSites reads the entries of a transaction by rising address.
+func (p *Process) halfSites(t *transaction) []halfSite {
+	sites := make(map[specs.Addr]*halfSite)
+	for _, r := range t.outs {
+		for i := range r.Functions {
+			f := &r.Functions[i]
+			sites[f.Site] = &halfSite{function: f, object: r.Object, before: f.New, after: f.Old}
+		}
+	}
+	for _, r := range t.ins {
+		for i := range r.Functions {
+			f := &r.Functions[i]
+			s := &halfSite{function: f, object: r.Object, before: f.Old, after: f.New}
+			if out := sites[f.Site]; out != nil {
+				s.before = out.before
+			}
+			sites[f.Site] = s
+		}
+	}
+	var all []halfSite
+	records := slices.Concat(t.ins, t.outs)
+	for _, at := range slices.Sorted(maps.Keys(sites)) {
+		s := sites[at]
+		there := slices.ContainsFunc(records, func(r *record) bool {
+			return p.inForce(r) && slices.ContainsFunc(r.Functions, func(f recordedFunction) bool { return f.Site == at })
+		})
+		s.now = make([]byte, len(s.after))
+		if there && readFull(p.mem, at, s.now) == nil {
+			all = append(all, *s)
+		}
+	}
+	return all
 }

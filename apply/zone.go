@@ -100,6 +100,20 @@ func goingZones(r *record, mayStay func(*recordedFunction) bool) []zone {
 	return all
 }
 
+// gateZone is the code of a patch's gates, which no thread may be in before they
+// are used anew.
+func gateZone(r *record) zone {
+	return zone{Range: r.gates(), object: r.Object, going: true, function: "a gate of patch " + r.Name}
+}
+
+// siteZone is what a change overwrites.
+func siteZone(c *change) zone {
+	return zone{
+		Range:    specs.Range[specs.Addr]{Lo: c.addr, Hi: c.addr + specs.Addr(len(c.before))},
+		function: c.function, object: c.object, entries: []specs.Addr{c.addr}, overwritten: true,
+	}
+}
+
 // mayBeLeft reports whether a thread may be inside the code of r though it is
 // out of use.
 func (r *record) mayBeLeft() bool {

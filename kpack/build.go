@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/fother/fother/kpack/elfobj"
+	"github.com/fother/fother/specs"
 	"github.com/fother/fother/specs/arch"
 )
 
@@ -56,7 +57,7 @@ func Build(in BuildInput) (*Patch, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", in.Name, err)
 	}
-	b := &builder{in: in, machine: m, carried: map[string]int{}, weak: map[string]bool{}, labels: map[string]bool{}, outside: map[outsideKey]int{}}
+	b := &builder{in: in, machine: m, carried: map[string]int{}, weak: map[string]bool{}, labels: map[string]bool{}, outside: map[outsideKey]int{}, undos: map[specs.VAddr][]byte{}}
 	b.patch = &Patch{Arch: in.Arch, Target: Target{BuildID: id, Name: in.Name, Image: in.Original.Image()}, Meta: in.Meta}
 	if b.original, err = newSymbolIndex(in.Original, m); err != nil {
 		return nil, fmt.Errorf("%s: %w", in.Name, err)
@@ -92,6 +93,9 @@ func Build(in BuildInput) (*Patch, error) {
 	if len(b.patch.Functions) == 0 {
 		return nil, fmt.Errorf("%s: no function of the original changes", in.Name)
 	}
+	if err := b.gates(); err != nil {
+		return nil, fmt.Errorf("%s: %w", in.Name, err)
+	}
 	b.prune()
 	return b.patch, nil
 }
@@ -108,6 +112,9 @@ type builder struct {
 	weak    map[string]bool
 	// labels are the new bodies of functions that are redirected.
 	labels map[string]bool
+	// undos is the code of Function.Through, but for the jump, by the function's
+	// address.
+	undos map[specs.VAddr][]byte
 	// outside finds bound symbols, so that each stands once in the patch.
 	outside map[outsideKey]int
 }
@@ -333,7 +340,14 @@ func (b *builder) prune() {
 		}
 	}
 	for i := range p.Functions {
-		p.Functions[i].Symbol = renumber[p.Functions[i].Symbol]
+		f := &p.Functions[i]
+		f.Symbol = renumber[f.Symbol]
+		if f.Copy != nil {
+			f.Copy.Symbol = renumber[f.Copy.Symbol]
+		}
+		if f.Through != nil {
+			f.Through.Symbol = renumber[f.Through.Symbol]
+		}
 	}
 	slices.SortFunc(p.Functions, func(x, y Function) int {
 		return cmp.Or(strings.Compare(x.Name, y.Name), strings.Compare(x.File, y.File), cmp.Compare(x.Original.Lo, y.Original.Lo))

@@ -174,6 +174,9 @@ func (d *decoder) sections() error {
 		if kind == Text && writable || s.Flags&elf.SHF_TLS != 0 || s.Align > maxAlign || s.Size > maxMemory || total > maxMemory || kind != BSS && uint64(len(data)) != s.Size {
 			return fmt.Errorf("section %s: flags %v, alignment %d or size %d is not allowed", s.Name, s.Flags, s.Align, s.Size)
 		}
+		if s.Name == SectionGate && kind != Text {
+			return fmt.Errorf("section %s: is not code", s.Name)
+		}
 		if slices.ContainsFunc(d.patch.Sections, func(have Section) bool { return have.Name == s.Name }) {
 			return fmt.Errorf("section %s: there are two", s.Name)
 		}
@@ -353,7 +356,7 @@ func (m *metadata) check() error {
 		if f.NextCall != slices.Contains(c.NextCall, f.Name) {
 			return fmt.Errorf("consistency of function %q: the spec's is not that of the function", f.Name)
 		}
-		texts = append(texts, f.Name, f.File)
+		texts = append(texts, f.Name, f.File, f.Alone)
 		lines = append(lines, strings.Split(f.Reason, "\n")...)
 	}
 	control := func(r rune) bool { return r != '\t' && unicode.IsControl(r) }
@@ -387,11 +390,37 @@ func (d *decoder) function(f *Function, b []byte) error {
 		return fmt.Errorf("entry of %d bytes", n)
 	}
 	f.Entry = b[8 : 8+n : 8+n]
-	if f.Symbol < 0 || f.Symbol >= len(d.patch.Symbols) {
-		return fmt.Errorf("symbol %d of %d", f.Symbol, len(d.patch.Symbols))
+	b = b[8+maxEntryBytes:]
+	if symbol := binary.LittleEndian.Uint32(b); symbol != 0 {
+		f.Copy = &Copy{Symbol: int(symbol) - 1, Calls: binary.LittleEndian.Uint32(b[4:])&copyCalls != 0}
+		if err := d.code(f.Copy.Symbol, SectionGate); err != nil {
+			return err
+		}
 	}
-	s := d.patch.Symbols[f.Symbol]
-	if s.Binding != Carried || d.patch.Sections[s.Section].Kind != Text || s.Value >= d.patch.Sections[s.Section].Size || s.Value%uint64(d.patch.Arch.MinInsn) != 0 {
+	if symbol, skip := binary.LittleEndian.Uint32(b[8:]), binary.LittleEndian.Uint32(b[12:]); symbol != 0 {
+		f.Through = &Through{Symbol: int(symbol) - 1, Skip: int(skip)}
+		if skip == 0 || uint64(skip) >= uint64(len(f.Entry)) || skip%uint32(d.patch.Arch.MinInsn) != 0 {
+			return fmt.Errorf("jump after %d bytes", skip)
+		}
+		if err := d.code(f.Through.Symbol, SectionGate); err != nil {
+			return err
+		}
+	}
+	return d.code(f.Symbol, "")
+}
+
+// code checks that a symbol is that of an instruction in the named section, or
+// in any other than that of the copies.
+func (d *decoder) code(symbol int, section string) error {
+	if symbol < 0 || symbol >= len(d.patch.Symbols) {
+		return fmt.Errorf("symbol %d of %d", symbol, len(d.patch.Symbols))
+	}
+	s := d.patch.Symbols[symbol]
+	if s.Binding != Carried || s.Value%uint64(d.patch.Arch.MinInsn) != 0 {
+		return fmt.Errorf("symbol %q is not code of the patch", s.Name)
+	}
+	in := d.patch.Sections[s.Section]
+	if in.Kind != Text || s.Value >= in.Size || (in.Name == SectionGate) != (section == SectionGate) {
 		return fmt.Errorf("symbol %q is not code of the patch", s.Name)
 	}
 	return nil

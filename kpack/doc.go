@@ -11,7 +11,8 @@
 //     back. readelf and objdump open the file; Decode believes nothing in it.
 //   - [Patch.Layout] says how much memory of which kind the patch needs, and
 //     [Patch.Link] relocates it for one place in one process.
-//   - [Redirect] makes the jump that leads from an old entry to the new body.
+//   - [Redirect] makes the jump that leads from an old entry to the new body, and
+//     [GateCode] what several entries lead to while they are switched together.
 //
 // Everything is a pure function of its arguments; no process is touched and
 // nothing depends on the host. FORMAT.md describes the file; package bundle

@@ -22,7 +22,7 @@ const (
 )
 
 // Version is the format version that this package writes and reads.
-const Version = 1
+const Version = 2
 
 // Notes of .note.kpatch, all with the owner noteOwner.
 const (
@@ -34,11 +34,12 @@ const (
 )
 
 const (
-	functionSize = 40 + sha256.Size + 8 + maxEntryBytes
+	functionSize = 40 + sha256.Size + 8 + maxEntryBytes + 16
 	importSize   = 24
 	// maxEntryBytes bounds Function.Entry.
 	maxEntryBytes = 32
 	importLazy    = 1
+	copyCalls     = 1
 )
 
 // metadata is the content of .kpatch.meta. Functions are in the order of the
@@ -150,6 +151,21 @@ func (p *Patch) functionTable() []byte {
 		b = binary.LittleEndian.AppendUint32(b, uint32(len(f.Entry)))
 		b = append(b, f.Entry...)
 		b = append(b, make([]byte, maxEntryBytes-len(f.Entry))...)
+		symbol, flags := uint32(0), uint32(0)
+		if f.Copy != nil {
+			symbol = uint32(f.Copy.Symbol + 1)
+			if f.Copy.Calls {
+				flags = copyCalls
+			}
+		}
+		b = binary.LittleEndian.AppendUint32(b, symbol)
+		b = binary.LittleEndian.AppendUint32(b, flags)
+		through := uint32(0)
+		if f.Through != nil {
+			through = uint32(f.Through.Symbol + 1)
+		}
+		b = binary.LittleEndian.AppendUint32(b, through)
+		b = binary.LittleEndian.AppendUint32(b, uint32(f.skip()))
 	}
 	return b
 }

@@ -55,7 +55,8 @@ func (b *builder) function(um *unitMerge, f BuildFunction) error {
 	if err != nil {
 		return err
 	}
-	if _, _, err := b.machine.redirect(entry, specs.Addr(addr), specs.Addr(addr)); errors.Is(err, ErrTooShort) {
+	skip, undo, err := b.machine.around(entry, addr)
+	if errors.Is(err, ErrTooShort) {
 		return hint("leave the function as it is and change its callers; in the next release, build with -fpatchable-function-entry=16", err)
 	} else if err != nil {
 		return err
@@ -76,6 +77,10 @@ func (b *builder) function(um *unitMerge, f BuildFunction) error {
 		Original: specs.Range[specs.VAddr]{Lo: addr, Hi: addr + specs.VAddr(s.Size)},
 		Cold:     b.cold(um, f.Original), Room: room, Digest: specs.DigestOf(body), Entry: entry, Symbol: symbol,
 		NextCall: slices.Contains(b.in.Meta.Consistency.NextCall, f.Original),
+	}
+	if skip > 0 {
+		fn.Through = &Through{Skip: skip}
+		b.undos[addr] = undo
 	}
 	if fn.NextCall {
 		if err := b.reentry(fn); err != nil {

@@ -31,6 +31,11 @@ type Layout struct {
 	resolver uint64
 	sections []uint64 // offset of each section from the base
 	symbols  []extras
+	// Gates, at the end of Text, are the copies of first instructions, and from
+	// gates on a gate for each function.
+	Gates    Region
+	gates    uint64
+	gateSize uint64
 	// finder is in Text, frameHeader in ROData: offsets from the base, 0 for
 	// none.
 	finder, frameHeader uint64
@@ -74,7 +79,7 @@ func (p *Patch) Layout(page, header uint64) (Layout, error) {
 		start := r.Offset
 		for _, kind := range kinds {
 			for i, s := range p.Sections {
-				if s.Kind == kind {
+				if s.Kind == kind && s.Name != SectionGate {
 					at = alignUp(at, s.Align)
 					l.sections[i] = at
 					at += s.Size
@@ -126,6 +131,7 @@ func (p *Patch) Layout(page, header uint64) (Layout, error) {
 			l.finder = alignUp(at, 16)
 			at = l.finder + uint64(m.finderSize)
 		}
+		at = p.placeGates(&l, m, at)
 	})
 	if err != nil {
 		return Layout{}, err
@@ -139,6 +145,24 @@ func (p *Patch) Layout(page, header uint64) (Layout, error) {
 		l.Limit = 1 << 31
 	}
 	return l, err
+}
+
+// placeGates gives copies and gates their places from at on and returns where
+// they end.
+func (p *Patch) placeGates(l *Layout, m *machine, at uint64) uint64 {
+	const align = 16
+	at = alignUp(at, align)
+	l.Gates.Offset = at
+	for i, s := range p.Sections {
+		if s.Name == SectionGate {
+			l.sections[i] = alignUp(at, s.Align)
+			at = alignUp(l.sections[i]+s.Size, align)
+		}
+	}
+	l.gates, l.gateSize = at, uint64(m.gateSize)
+	at += uint64(len(p.Functions)) * l.gateSize
+	l.Gates.Size = at - l.Gates.Offset
+	return at
 }
 
 // want says which extras a symbol needs.

@@ -15,7 +15,13 @@ type Image struct {
 	// Entries are the run-time addresses of the new bodies, in the order of
 	// Patch.Functions.
 	Entries []specs.Addr
-	Finder  Finder
+	// Jumps is where the jumps at the old entries lead: to the new bodies, or to
+	// Function.Through.
+	Jumps []specs.Addr
+	// Copies are those of the copies of their first instructions, 0 for none,
+	// and Gates where there is room for their gates, in the same order.
+	Copies, Gates []specs.Addr
+	Finder        Finder
 }
 
 // Resolver finds the run-time address of an imported symbol in the process, in
@@ -57,8 +63,19 @@ func (p *Patch) Link(l Layout, base specs.Addr, bias specs.Bias, resolve Resolve
 		return nil, fmt.Errorf("call frame information: %w", err)
 	}
 	im := &Image{Base: base, Finder: finder, ROData: k.region(l.ROData), Text: k.region(l.Text), Data: k.region(l.Data)}
-	for _, f := range p.Functions {
+	for i, f := range p.Functions {
 		im.Entries = append(im.Entries, k.carried(p.Symbols[f.Symbol]))
+		var before specs.Addr
+		if f.Copy != nil {
+			before = k.carried(p.Symbols[f.Copy.Symbol])
+		}
+		im.Copies = append(im.Copies, before)
+		to := f.Symbol
+		if f.Through != nil {
+			to = f.Through.Symbol
+		}
+		im.Jumps = append(im.Jumps, k.carried(p.Symbols[to]))
+		im.Gates = append(im.Gates, base+specs.Addr(l.gates+uint64(i)*l.gateSize))
 	}
 	return im, nil
 }

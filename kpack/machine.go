@@ -48,6 +48,23 @@ type machine struct {
 	// indirect returns the address of a jump in code at at that may lead to
 	// where comesBack does not look; nil if it looks at all that compilers make.
 	indirect func(code []byte, at specs.VAddr) (specs.VAddr, bool)
+	// gateSize is the length in bytes of a gate with its addresses, gate its code
+	// without them.
+	gateSize int
+	gate     func(want uint32) []byte
+	// move appends to m the first instructions of code at at, so many that n
+	// bytes are covered, and a jump to what follows them.
+	move func(m *moved, code []byte, at specs.VAddr, n int) error
+	// undo returns the length of the instruction at the start of code, which runs
+	// after those in before, and code that takes it back; false if it cannot be.
+	undo func(before, code []byte) (int, []byte, bool)
+	// onward returns a jump, and the relocation for it at field.
+	onward func() (jump []byte, field int, r Reloc)
+	// prologue reports whether code begins with what no table of jumps leads to;
+	// nil where indirect is.
+	prologue func(code []byte) bool
+	// address is the relocation type of an address of 8 bytes.
+	address uint32
 	// maxEntry is the most bytes that a redirection overwrites.
 	maxEntry int
 }

@@ -142,4 +142,13 @@ type Function struct {
 	Entry []byte `json:"-"`
 	// Symbol is the index in Patch.Symbols of the new body.
 	Symbol int `json:"-"`
+	// Through is where the jump at the entry leads, nil if it leads to the new
+	// body.
+	Through *Through `json:"-"`
+	// Copy is where the original goes on while its entry leads to a gate, nil if
+	// it cannot; see [GateCode].
+	Copy *Copy `json:"-"`
+	// Alone says why there is no Copy. The function cannot change together with
+	// others like it whose entries are in other pages.
+	Alone string `json:"alone,omitempty"`
 }

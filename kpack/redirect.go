@@ -18,12 +18,23 @@ func tooShort(need, have int) error {
 // Redirect returns the bytes that make the function at run-time address from
 // go to the address to, and the address where they have to be written. entry
 // are the bytes at from that may be overwritten, as they are before any
-// redirection. A landing pad at the entry stays one. It fails with ErrTooShort,
-// or if to is out of the jump's reach.
-func Redirect(a *arch.Arch, entry []byte, from, to specs.Addr) (site specs.Addr, code []byte, err error) {
+// redirection. A landing pad at the entry stays one, and so do the first skip
+// bytes. It fails with ErrTooShort, or if to is out of the jump's reach.
+func Redirect(a *arch.Arch, entry []byte, skip int, from, to specs.Addr) (site specs.Addr, code []byte, err error) {
 	m, err := machineOf(a)
 	if err != nil {
 		return 0, nil, err
 	}
-	return m.redirect(entry, from, to)
+	return m.jumpFrom(entry, skip, from, to)
+}
+
+func (m *machine) jumpFrom(entry []byte, skip int, from, to specs.Addr) (specs.Addr, []byte, error) {
+	if skip == 0 {
+		return m.redirect(entry, from, to)
+	}
+	if len(entry) < skip+m.arch.JumpSize {
+		return 0, nil, tooShort(skip+m.arch.JumpSize, len(entry))
+	}
+	// No landing pad is behind the first instruction.
+	return m.redirect(entry[skip:], from+specs.Addr(skip), to)
 }

@@ -45,7 +45,7 @@ func TestRedirect(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.arch.Name+" "+tt.entry, func(t *testing.T) {
-			site, code, err := Redirect(tt.arch, unhex(t, tt.entry), from, tt.to)
+			site, code, err := Redirect(tt.arch, unhex(t, tt.entry), 0, from, tt.to)
 			if tt.err != "" {
 				if err == nil || !strings.Contains(err.Error(), tt.err) || strings.Contains(tt.err, "room") != errors.Is(err, ErrTooShort) {
 					t.Errorf("error %v, want %q", err, tt.err)

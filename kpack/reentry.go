@@ -15,14 +15,12 @@ import (
 // where a loop begins with the function itself, or with the bytes that the jump
 // takes.
 func (b *builder) reentry(f Function) error {
-	site, jump, err := b.machine.redirect(f.Entry, specs.Addr(f.Original.Lo), specs.Addr(f.Original.Lo))
+	taken, err := b.taken(f)
 	if err != nil {
 		return err
 	}
-	c := &comesBack{
-		file: b.in.Original, bodies: []specs.Range[specs.VAddr]{f.Original},
-		taken: specs.Range[specs.VAddr]{Lo: f.Original.Lo, Hi: specs.VAddr(site) + specs.VAddr(len(jump))},
-	}
+	taken.Lo = f.Original.Lo
+	c := &comesBack{file: b.in.Original, bodies: []specs.Range[specs.VAddr]{f.Original}, taken: taken}
 	if f.Cold.Size() > 0 {
 		c.bodies = append(c.bodies, f.Cold)
 	}

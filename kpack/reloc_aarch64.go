@@ -46,7 +46,16 @@ var machineAArch64 = &machine{
 	redirect:  redirectAArch64,
 	jumpsTo:   jumpsToAArch64,
 	indirect:  indirectAArch64,
-	maxEntry:  8,
+	gateSize:  gateSizeAArch64,
+	gate:      gateAArch64,
+	move:      moveAArch64,
+	undo:      undoAArch64,
+	onward: func() ([]byte, int, Reloc) {
+		return binary.LittleEndian.AppendUint32(nil, insnB), 0, Reloc{Type: uint32(elf.R_AARCH64_JUMP26)}
+	},
+	prologue: prologueAArch64,
+	address:  uint32(elf.R_AARCH64_ABS64),
+	maxEntry: 8,
 }
 
 // imm returns a put that stores v>>scale in bits bits from bit lsb on.

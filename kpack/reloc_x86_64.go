@@ -47,7 +47,15 @@ var machineX86_64 = &machine{
 	padding:    paddingX86_64,
 	redirect:   redirectX86_64,
 	jumpsTo:    jumpsToX86_64,
-	maxEntry:   9,
+	gateSize:   gateSizeX86_64,
+	gate:       gateX86_64,
+	move:       moveX86_64,
+	undo:       undoX86_64,
+	onward: func() ([]byte, int, Reloc) {
+		return []byte{0xe9, 0, 0, 0, 0}, 1, Reloc{Type: uint32(elf.R_X86_64_PC32), Addend: -4}
+	},
+	address:  uint32(elf.R_X86_64_64),
+	maxEntry: 9,
 }
 
 func put64(b []byte, v int64) error {

@@ -20,6 +20,8 @@ func exitCode(err error) int {
 		conflict *apply.ConflictError
 		busy     *apply.BusyError
 		unwinder *apply.NoUnwinderError
+		alone    *apply.AloneError
+		split    *apply.SplitError
 	)
 	var own interface{ ExitCode() int }
 	switch {
@@ -32,7 +34,7 @@ func exitCode(err error) int {
 	case errors.Is(err, apply.ErrAlreadyApplied), errors.Is(err, apply.ErrNotApplied):
 		return exitNothing
 	case errors.As(err, &noFit), errors.As(err, &mismatch), errors.As(err, &conflict), errors.As(err, &busy), errors.As(err, &unwinder),
-		errors.Is(err, apply.ErrNoMemory), errors.Is(err, apply.ErrSeccomp), errors.Is(err, kpack.ErrTooShort):
+		errors.As(err, &alone), errors.As(err, &split), errors.Is(err, apply.ErrNoMemory), errors.Is(err, apply.ErrSeccomp), errors.Is(err, kpack.ErrTooShort):
 		return exitRefused
 	}
 	return exitError

@@ -203,6 +203,9 @@ func contentsOf(p *kpack.Patch, size int) contents {
 		Size: int64(size), Producer: p.Meta.Producer, Functions: []shownFunction{},
 	}
 	for _, s := range p.Sections {
+		if s.Name == kpack.SectionGate {
+			continue // code of the original
+		}
 		switch s.Kind {
 		case kpack.Text:
 			c.Memory.Code += s.Size

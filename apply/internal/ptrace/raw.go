@@ -93,6 +93,17 @@ func statusField(pid, tid int, name string) (int, bool) {
 	return 0, false
 }
 
+// ShadowStacks reports whether a process keeps its return addresses on shadow
+// stacks as well, where they can only come by call instructions.
+func ShadowStacks(pid int) bool {
+	for line := range bytes.Lines(taskFile(pid, pid, "status")) {
+		if rest, ok := bytes.CutPrefix(line, []byte("x86_Thread_features:")); ok {
+			return bytes.Contains(rest, []byte("shstk"))
+		}
+	}
+	return false
+}
+
 // dead reports whether thread tid has ended or is ending.
 func dead(pid, tid int) bool {
 	switch State(pid, tid) {

@@ -180,6 +180,9 @@ func pieces(p *kpack.Patch, l kpack.Layout, memory []byte, base specs.VAddr) []v
 	end := map[kpack.Kind]uint64{}
 	for i, s := range p.Sections {
 		at := l.Offset(i)
+		if s.Name == kpack.SectionGate {
+			continue // code of the original, to which nothing of the patch refers
+		}
 		all = append(all, verify.Piece{Name: s.Name, Addr: base + specs.VAddr(at), Data: memory[at:][:s.Size], Exec: s.Kind == kpack.Text, Write: s.Kind >= kpack.Data})
 		kind := min(s.Kind, kpack.Data)
 		end[kind] = max(end[kind], at+s.Size)
@@ -187,8 +190,11 @@ func pieces(p *kpack.Patch, l kpack.Layout, memory []byte, base specs.VAddr) []v
 	regions := map[kpack.Kind]kpack.Region{kpack.ROData: l.ROData, kpack.Text: l.Text, kpack.Data: l.Data}
 	for _, kind := range []kpack.Kind{kpack.ROData, kpack.Text, kpack.Data} {
 		r := regions[kind]
-		at := max(end[kind], r.Offset)
-		all = append(all, verify.Piece{Addr: base + specs.VAddr(at), Data: memory[at : r.Offset+r.Size], Exec: kind == kpack.Text, Linker: true})
+		at, hi := max(end[kind], r.Offset), r.Offset+r.Size
+		if kind == kpack.Text {
+			hi = l.Gates.Offset
+		}
+		all = append(all, verify.Piece{Addr: base + specs.VAddr(at), Data: memory[at:hi], Exec: kind == kpack.Text, Linker: true})
 	}
 	return all
 }

@@ -54,13 +54,16 @@ func present() error {
 }
 
 // Long runs what is slow: nginx under load, the patches of real security
-// fixes, and all cases with all flags of both compilers.
+// fixes, all cases with all flags of both compilers, and the tool that is killed
+// at each of its calls.
 func Long(ctx context.Context, out io.Writer, fother string, o pipeline.Options) error {
 	return runAll(ctx, []check{
 		{"go test, what is slow", command([]string{"FOTHER_LONG=1"}, "go", "test", "-count", "1", "-timeout", "60m",
 			"./magefiles/internal/corpus", "./magefiles/internal/nginx")},
 		{"go test, all flags with both compilers", command([]string{"FOTHER_LONG=1"}, "go", "test", "-count", "1", "-timeout", "60m",
 			"-run", "^TestCases$", "./differ", "./magefiles/internal/pipeline")},
+		{"the tool is killed at each of its calls", command([]string{"FOTHER_LONG=1"}, "go", "test", "-count", "1", "-v", "-timeout", "120m",
+			"-run", "^TestKillMatrix$", "./apply")},
 		{"nginx under load", func(ctx context.Context) error { return Real(ctx, out, fother, o) }},
 		{"corpus", func(ctx context.Context) error {
 			return Corpus(ctx, out, fother, o, "cjson", "nginx", "debian/giflib", "debian/yajl", "debian/libebml")

@@ -1,0 +1,219 @@
+package apply
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/fother/fother/kpack"
+	"github.com/fother/fother/specs"
+)
+
+// matrixC is the target of the kill matrix. Its functions are in pages of their
+// own, and their first instructions depend on where they are. Each kind of thread
+// checks something all the while, and ends the program if it is not so.
+const matrixC = `
+#define _GNU_SOURCE
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define API __attribute__((noinline, noclone, noipa, aligned(4096)))
+static volatile int one __attribute__((used)) = 1, two __attribute__((used)) = 2;
+API int ten(void) { return 10; }
+API int answer(int x) { return x + one; }
+API int other(int x) { return x + ten(); }
+/* begins in one page and goes on in the next */
+#define SPLIT(name, value) int name(int); __asm__( \
+	".text\n\t.balign 4096\n\t.skip 4094\n\t.globl " #name "\n\t.type " #name ", @function\n" #name ":\n\t.cfi_startproc\n\t" \
+	"pushq %rbp\n\t.cfi_def_cfa_offset 16\n\t.cfi_offset 6, -16\n\tmovq %rsp, %rbp\n\tmovl " #value "(%rip), %eax\n\t" \
+	"popq %rbp\n\t.cfi_def_cfa_offset 8\n\tret\n\t.cfi_endproc\n\t.size " #name ", .-" #name "\n")
+SPLIT(first, one);
+SPLIT(second, two);
+/* its loop begins inside of what a jump at the entry takes */
+#define LOOPING(name) int name(int x); __asm__( \
+	".text\n\t.balign 4096\n\t.globl " #name "\n\t.type " #name ", @function\n" #name ":\n\t.cfi_startproc\n\t" \
+	"pushq $5\n1:\tdecl %edi\n\tjns 1b\n\tpopq %rax\n\tret\n\t.cfi_endproc\n\t.size " #name ", .-" #name "\n");
+LOOPING(looping)
+LOOPING(circling)
+API int last(void) { return 0; }
+#ifdef PATCHED
+API unsigned long more(const char *s) { return strlen(s); }
+#endif
+
+static void die(const char *what, long n) { printf("BAD %s %ld\n", what, n); fflush(stdout); _exit(3); }
+static double now(void) { struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return t.tv_sec + t.tv_nsec / 1e9; }
+static volatile unsigned long rounds, asked;
+
+/* all functions are of one version, unless the version changed meanwhile: once,
+   which a and b tell, or there and back, for someone asks in between */
+static void together(void)
+{
+	unsigned long before = asked;
+	int a = answer(1), o = other(1), f = first(1), s = second(1), b = answer(1);
+	if (a != b || asked != before) return;
+	if (!(a == 2 && o == 11 && f == 1 && s == 2 || a == 43 && o == 9 && f == 7 && s == 2 || a == 44 && o == 12 && f == 1 && s == 8))
+		die("mixed", a * 1000000 + o * 10000 + f * 100 + s);
+	rounds++;
+}
+
+/* no register of a thread that computes is lost */
+static void vectors(long turns)
+{
+	static const unsigned char pattern[16] = "0123456789abcde";
+	unsigned char out[16 * 16];
+	unsigned long r[6];
+	__asm__ volatile(
+		"movdqu (%[p]), %%xmm0\n\tmovdqa %%xmm0, %%xmm1\n\tmovdqa %%xmm0, %%xmm2\n\tmovdqa %%xmm0, %%xmm3\n\t"
+		"movdqa %%xmm0, %%xmm4\n\tmovdqa %%xmm0, %%xmm5\n\tmovdqa %%xmm0, %%xmm6\n\tmovdqa %%xmm0, %%xmm7\n\t"
+		"movdqa %%xmm0, %%xmm8\n\tmovdqa %%xmm0, %%xmm9\n\tmovdqa %%xmm0, %%xmm10\n\tmovdqa %%xmm0, %%xmm11\n\t"
+		"movdqa %%xmm0, %%xmm12\n\tmovdqa %%xmm0, %%xmm13\n\tmovdqa %%xmm0, %%xmm14\n\tmovdqa %%xmm0, %%xmm15\n\t"
+		"movq $11, %%r10\n\tmovq $12, %%r11\n\tmovq $13, %%r12\n\tmovq $14, %%r13\n\tmovq $15, %%r14\n\tmovq $16, %%r15\n\t"
+		"1: subq $1, %[n]\n\tjnz 1b\n\t"
+		"movdqu %%xmm0, (%[o])\n\tmovdqu %%xmm1, 16(%[o])\n\tmovdqu %%xmm2, 32(%[o])\n\tmovdqu %%xmm3, 48(%[o])\n\t"
+		"movdqu %%xmm4, 64(%[o])\n\tmovdqu %%xmm5, 80(%[o])\n\tmovdqu %%xmm6, 96(%[o])\n\tmovdqu %%xmm7, 112(%[o])\n\t"
+		"movdqu %%xmm8, 128(%[o])\n\tmovdqu %%xmm9, 144(%[o])\n\tmovdqu %%xmm10, 160(%[o])\n\tmovdqu %%xmm11, 176(%[o])\n\t"
+		"movdqu %%xmm12, 192(%[o])\n\tmovdqu %%xmm13, 208(%[o])\n\tmovdqu %%xmm14, 224(%[o])\n\tmovdqu %%xmm15, 240(%[o])\n\t"
+		"movq %%r10, (%[r])\n\tmovq %%r11, 8(%[r])\n\tmovq %%r12, 16(%[r])\n\tmovq %%r13, 24(%[r])\n\tmovq %%r14, 32(%[r])\n\tmovq %%r15, 40(%[r])\n\t"
+		: [n] "+r"(turns) : [p] "r"(pattern), [o] "r"(out), [r] "r"(r)
+		: "memory", "cc", "r10", "r11", "r12", "r13", "r14", "r15", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7",
+		  "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15");
+	for (int i = 0; i < 16; i++) if (memcmp(out + 16 * i, pattern, 16)) die("vector register", i);
+	for (int i = 0; i < 6; i++) if (r[i] != 11 + i) die("register", 10 + i);
+}
+
+/* what sleeps for a while does so, and is not told that it was interrupted */
+static void slept(const char *what, double since, double wanted)
+{
+	double d = now() - since;
+	if (d < wanted || d > wanted + 20) die(what, d * 1e3);
+}
+
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t never = PTHREAD_COND_INITIALIZER;
+static pthread_mutex_t timed = PTHREAD_MUTEX_INITIALIZER;
+
+static void *run(void *arg)
+{
+	const char *kind = arg;
+	pthread_setname_np(pthread_self(), kind);
+	if (!strcmp(kind, "together")) for (;;) together();
+	if (!strcmp(kind, "vectors")) for (;;) vectors(300000);
+	if (!strcmp(kind, "sleep")) for (;;) {
+		double a = now();
+		struct timespec t = {0, 30000000};
+		if (nanosleep(&t, 0)) die("nanosleep", errno);
+		slept("nanosleep, ms", a, 0.03);
+	}
+	if (!strcmp(kind, "poll")) for (;;) {
+		double a = now();
+		int n = poll(0, 0, 40);
+		if (n) die("poll", errno);
+		slept("poll, ms", a, 0.04);
+	}
+	if (!strcmp(kind, "futex")) for (;;) {
+		double a = now();
+		struct timespec t;
+		clock_gettime(CLOCK_REALTIME, &t);
+		if ((t.tv_nsec += 50000000) >= 1000000000) { t.tv_nsec -= 1000000000; t.tv_sec++; }
+		int e = pthread_mutex_timedlock(&timed, &t);
+		if (e != ETIMEDOUT) die("futex", e);
+		slept("futex, ms", a, 0.049);
+	}
+	if (!strcmp(kind, "wait")) { pthread_mutex_lock(&mutex); for (;;) pthread_cond_wait(&never, &mutex); }
+	if (!strcmp(kind, "read")) for (;;) { char c; int p[2]; if (pipe(p)) die("pipe", errno); if (read(p[0], &c, 1) < 0) die("read", errno); }
+	die(kind, 0);
+	return 0;
+}
+
+static void wipe(void) { char b[4000]; memset(b, 0, sizeof b); __asm__ volatile("" : : "r"(b) : "memory"); }
+
+int main(int argc, char **argv)
+{
+	char line[100];
+	int alone = argc == 2 && !strcmp(argv[1], "alone");
+	pthread_mutex_lock(&timed);
+	for (int i = 1; i < argc && !alone; i++) {
+		pthread_t t;
+		if (pthread_create(&t, 0, run, argv[i])) die("create", errno);
+	}
+	setvbuf(stdin, malloc(4096), _IOFBF, 4096);
+	usleep(1000);
+	printf("ready\n"); fflush(stdout);
+	for (;;) {
+		struct pollfd p = {0, POLLIN, 0};
+		while (alone && poll(&p, 1, 0) == 0) { for (int i = 0; i < 1000; i++) together(); vectors(10000); }
+		if (!fgets(line, sizeof line, stdin)) return 0;
+		if (!strcmp(line, "all\n")) { asked++; printf("%d %d %d %d\n", answer(1), other(1), first(1), second(1)); }
+		if (!strcmp(line, "loops\n")) printf("%d %d %d\n", answer(1), looping(3), circling(3));
+		if (!strcmp(line, "rounds\n")) printf("%lu\n", rounds);
+		if (!strcmp(line, "wipe\n")) { wipe(); printf("wiped\n"); }
+		fflush(stdout);
+	}
+}
+`
+
+// matrixAnswers are those to "all", by level, 0 being the original.
+var matrixAnswers = []string{"2 11 1 2", "43 9 7 2", "44 12 1 8"}
+
+// constant is a body of a function that returns a number.
+func constant(name string, n int) string {
+	return fmt.Sprintf(`
+	.section .kpatch.text,"ax",@progbits
+	.globl %[1]s.kpatch
+	.type %[1]s.kpatch, @function
+%[1]s.kpatch:
+	.cfi_startproc
+	movl $%[2]d, %%eax
+	ret
+	.cfi_endproc
+	.size %[1]s.kpatch, .-%[1]s.kpatch
+`, name, n)
+}
+
+func init() {
+	fixes["first"], fixes["second"] = constant("first", 7), constant("second", 8)
+	// Not that of the other tests, whose argument to strlen stays below the stack
+	// pointers of threads that do nothing else.
+	fixes["other2"] = constant("other", 9)
+	fixes["looping"], fixes["looping2"], fixes["circling"] = constant("looping", 6), constant("looping", 7), constant("circling", 8)
+	fixes["answer3"], fixes["other3"] = constant("answer", 44), constant("other", 12)
+}
+
+func matrixProgram(t testing.TB) string {
+	t.Helper()
+	return compileC(t, "matrix", matrixC, "-fPIE", "-pie")
+}
+
+// matrixPatch returns the patch of a level. The second has new bodies for two
+// functions of the first, not any more the third, and another one.
+func matrixPatch(t testing.TB, level specs.Level) *kpack.Patch {
+	t.Helper()
+	functions := map[specs.Level][]string{1: {"answer", "other2", "first"}, 2: {"answer3", "other3", "second"}}
+	return patchFor(t, matrixProgram(t), "default", level, functions[level]...)
+}
+
+// encoded writes a patch to a file.
+func encoded(t testing.TB, p *kpack.Patch) string {
+	t.Helper()
+	data, err := p.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), fmt.Sprintf("%d.kpatch", p.Meta.Level))
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// toolEnv makes the test binary a tool that works on process pid.
+func toolEnv(what string, pid int, patch string) []string {
+	return []string{"APPLY_TEST_CHILD=" + what, fmt.Sprint("APPLY_TEST_PID=", pid), "APPLY_TEST_PATCH=" + patch}
+}
