@@ -361,7 +361,9 @@ func (w *walker) table(x, y place) (isTable, same bool) {
 }
 
 // distances reports whether two tables hold the distances, of 4 bytes each, from
-// the table's start to constants that are the same.
+// the table's start to strings elsewhere that are the same: what clang makes of
+// a switch that returns strings. Small numbers, such as the characters of a wide
+// string, are no distances: they lead into the table.
 func (c *comparison) distances(x, y place) bool {
 	n := x.img.extent(x.addr)
 	if n != y.img.extent(y.addr) || n == 0 || n%4 != 0 || n > maxContent || x.addr%4 != 0 || y.addr%4 != 0 {
@@ -370,7 +372,7 @@ func (c *comparison) distances(x, y place) bool {
 	da, db := x.img.bytes(x.addr, n), y.img.bytes(y.addr, n)
 	for len(da) >= 4 && len(db) >= 4 {
 		to, other := x.img.place(x.addr+number(da[:4])), y.img.place(y.addr+number(db[:4]))
-		if !to.constant() || !other.constant() || !c.sameAnon(to, other, 0, nil) {
+		if to.addr-x.addr < n || other.addr-y.addr < n || !to.beginsText() || !other.beginsText() || !c.sameAnon(to, other, 0, nil) {
 			return false
 		}
 		da, db = da[4:], db[4:]
@@ -378,13 +380,21 @@ func (c *comparison) distances(x, y place) bool {
 	return len(da) == 0 && len(db) == 0
 }
 
-// constant reports whether p is a constant without a name.
-func (p place) constant() bool {
+// beginsText reports whether a string without a name begins at p.
+func (p place) beginsText() bool {
 	if p.kind != placeAnon {
 		return false
 	}
 	s := p.img.section(p.addr)
-	return s != nil && !s.exec && !s.write
+	if s == nil || s.exec || s.write {
+		return false
+	}
+	if before := p.img.bytes(p.addr-1, 1); p.addr > s.lo && (len(before) == 0 || before[0] != 0) {
+		return false
+	}
+	b := p.img.bytes(p.addr, maxContent)
+	end := bytes.IndexByte(b, 0)
+	return end > 0 && text(b[:end])
 }
 
 // entries returns the addresses in the function that a table at p leads to.
