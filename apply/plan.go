@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/fother/fother/apply/internal/ptrace"
@@ -308,31 +307,21 @@ func (s *step) redirect(p *Process, f kpack.Function, entry specs.Addr) (recorde
 	return r, nil
 }
 
-// resolver looks imports up as the dynamic linker would: in the executable and
-// what was loaded with it, in link order; the patched object itself comes last
-// if it is not among them.
+// resolver looks imports up as the dynamic linker would.
 func (p *Process) resolver(self *object) kpack.Resolver {
 	return func(sym kpack.Symbol) (specs.Addr, bool, error) {
 		version := ""
 		if sym.Import != nil {
 			version = sym.Import.Version
 		}
-		for _, o := range p.objects {
-			if strings.HasPrefix(o.Path, "[") { // ld.so does not search the vDSO
-				continue
-			}
-			found, ok, err := o.image.Lookup(sym.Name, version)
-			if err != nil {
-				return 0, false, fmt.Errorf("%s: %w", o.Path, err)
-			}
-			if ok && found.Type == elf.STT_TLS {
-				return 0, false, fmt.Errorf("%s: is a thread-local variable", o.Path)
-			}
-			if ok {
-				return specs.Addr(found.Value), found.Type == elf.STT_GNU_IFUNC, nil
-			}
+		owner, found, err := p.lookup(self, sym.Name, version)
+		if err != nil {
+			return 0, false, err
 		}
-		return 0, false, fmt.Errorf("no object of the process defines it (needed by %s)", self.Path)
+		if found.Type == elf.STT_TLS {
+			return 0, false, fmt.Errorf("%s: is a thread-local variable", owner.Path)
+		}
+		return specs.Addr(found.Value), found.Type == elf.STT_GNU_IFUNC, nil
 	}
 }
 

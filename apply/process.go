@@ -31,6 +31,8 @@ type Process struct {
 	damaged []string
 	// unwinders are kept once they were looked for.
 	unwinders *unwinders
+	// scopes are those that were asked for.
+	scopes map[*object][][]*object
 }
 
 // object is one ELF object that is loaded in the process.
@@ -97,7 +99,7 @@ func (p *Process) refresh() error {
 		return fmt.Errorf("process %d: read its memory: %w", p.PID, procError(err))
 	}
 	p.order()
-	p.unwinders = nil
+	p.unwinders, p.scopes = nil, nil
 	p.records, p.damaged, err = findRecords(p.mem, p.maps, p.page)
 	return err
 }
