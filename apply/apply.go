@@ -138,6 +138,11 @@ func (p *Process) carryOut(ctx context.Context, plan *Plan, res *Result, o Optio
 	if err != nil {
 		return err
 	}
+	if p.unwinders != nil {
+		for _, e := range p.unwinders.unread {
+			o.logger().Warn("not searched for an unwinder", "pid", p.PID, "error", e)
+		}
+	}
 	o.logger().Debug("staged", "pid", p.PID, "patches", len(plan.steps), "held", held)
 	t := plan.transaction()
 	var stacks stackUses

@@ -28,11 +28,7 @@ func (p *Process) referred(records []*record, stacks *stackUses) ([]bool, error)
 	}
 	s := &sweep{p: p, records: records, found: found, proven: stacks.proven, slots: make(map[specs.Addr]bool)}
 	if slices.ContainsFunc(records, func(r *record) bool { return r.Finder.Entry != 0 }) {
-		u, err := p.findUnwinders()
-		if err != nil {
-			return nil, err
-		}
-		for _, slot := range u.slots {
+		for _, slot := range p.findUnwinders().slots {
 			s.slots[slot.addr] = true
 		}
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/fother/fother/kpack/elfobj"
 	"github.com/fother/fother/specs"
+	"github.com/fother/fother/specs/arch"
 )
 
 // FindObject is the function that an unwinder asks where the call frame
@@ -26,15 +27,25 @@ type Finder struct {
 	Entry, Next specs.Addr // 0 if the patch has none
 }
 
-// FinderSlots returns the addresses in a process of an object's GOT entries for
-// [FindObject]: none if it has no unwinder in it.
-func FinderSlots(im *elfobj.Image) ([]specs.Addr, error) {
+// HasFinder reports whether patches for an architecture bring one, if they have
+// call frame information.
+func HasFinder(a *arch.Arch) bool {
+	m, err := machineOf(a)
+	return err == nil && m.finderSize > 0
+}
+
+// Slots returns the addresses in a process of an object's GOT entries for a
+// symbol that it imports.
+func Slots(im *elfobj.Image, name string) ([]specs.Addr, error) {
 	m, err := machineOf(im.Arch)
-	if err != nil || m.finderSize == 0 {
+	if err != nil {
 		return nil, err
 	}
-	return im.Slots(FindObject, m.globDat, m.jumpSlot)
+	return im.Slots(name, m.globDat, m.jumpSlot)
 }
+
+// Throwing are the symbols that tell that a file has to do with exceptions.
+var Throwing = []string{"__cxa_throw", "__gxx_personality_v0", "_Unwind_Resume"}
 
 // Exceptions reports whether the new code has exception tables.
 func (p *Patch) Exceptions() bool {
@@ -52,13 +63,20 @@ func personality(name string) bool {
 	return strings.HasPrefix(name, "__") && strings.Contains(name, "_personality_v")
 }
 
-// unwinder refuses exception tables of a target that has its unwinder in it,
-// where nothing leads the unwinder to the new code.
+// unwinder refuses a patch for a target that throws, if nothing leads the
+// unwinder to the new code: that exceptions go through it is not seen in its
+// tables alone.
 func (b *builder) unwinder() error {
-	if _, throws := b.original.globals["__cxa_throw"]; !throws && !b.patch.Exceptions() {
+	throws := b.patch.Exceptions()
+	for _, name := range Throwing {
+		_, linked := b.original.globals[name]
+		_, dynamic := b.original.dynamic[name]
+		throws = throws || linked || dynamic
+	}
+	if !throws {
 		return nil
 	}
-	if b.machine.finderSize == 0 && b.patch.Exceptions() {
+	if b.machine.finderSize == 0 {
 		return errors.New("exceptions on " + b.patch.Arch.Name + " are not supported yet")
 	}
 	_, own := b.original.globals["_Unwind_RaiseException"]

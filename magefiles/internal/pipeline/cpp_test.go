@@ -108,15 +108,21 @@ func TestExceptions(t *testing.T) {
 
 // TestExceptionsLinked: the unwinder is a library's, or linked into the program.
 func TestExceptionsLinked(t *testing.T) {
-	for name, c := range map[string]struct{ build, refused string }{
+	for name, c := range map[string]struct{ build, refused, left string }{
 		"library":    {build: "c++ -O1 -fPIC -shared -Wl,--build-id -o liba.so a.cc && c++ -Wl,--build-id -o throwing main.cc -L. -la -Wl,-rpath,$(pwd) -Wl,-rpath,'$ORIGIN' -pthread"},
 		"static gcc": {build: "c++ -O1 -static-libgcc -static-libstdc++ -Wl,--build-id -o throwing a.cc main.cc -pthread"},
-		"static":     {build: "c++ -O1 -static -Wl,--build-id -o throwing a.cc main.cc -pthread", refused: "the unwinder is linked in statically"},
+		// It stands in for a second unwinder, which does not ask the dynamic linker.
+		"another unwinder": {
+			build: "cc -O1 -fPIC -shared -o libother.so other.c && c++ -O1 -Wl,--build-id -o throwing a.cc main.cc -pthread -Wl,--no-as-needed -L. -lother -Wl,-rpath,'$ORIGIN'",
+			left:  "libother.so, which does not ask _dl_find_object",
+		},
+		"static": {build: "c++ -O1 -static -Wl,--build-id -o throwing a.cc main.cc -pthread", refused: "the unwinder is linked in statically"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := newProject(t)
 			p.write("src/a.cc", strings.ReplaceAll(throwing, "for (int i = 0; i < 3; i++)", "for (;false;)"))
 			p.write("src/main.cc", askMain)
+			p.write("src/other.c", "#define _GNU_SOURCE\n#include <dlfcn.h>\nint _Unwind_RaiseException(void *e) { return ((int (*)(void *))dlsym(RTLD_NEXT, \"_Unwind_RaiseException\"))(e); }\n")
 			p.write("two.patch", "--- a/a.cc\n+++ b/a.cc\n@@ -26,3 +26,3 @@\n {\n-\treturn one(n) + 1;\n+\treturn one(n ? n + 100 : 0) + 101;\n }\n")
 			s := p.spec
 			s.Name, s.Patches, s.Build = "linked", []string{filepath.Join(p.dir, "two.patch")}, []string{c.build}
@@ -132,6 +138,12 @@ func TestExceptionsLinked(t *testing.T) {
 			}
 			f := FolderOf(s, p.o)
 			a := ask(t, filepath.Join(f.Original(), "throwing"))
+			if c.left != "" {
+				if out := fother(t, 4, "patch", "-p", a.pid(), f.Patches()); !strings.Contains(out, c.left) || a.answer("") != "2 -5" {
+					t.Errorf("answers %q after %s", a.answer(""), out)
+				}
+				return
+			}
 			for _, step := range []struct{ command, want string }{{"", "2 -5"}, {"patch", "102 -105"}, {"unpatch", "2 -5"}} {
 				switch step.command {
 				case "patch":
