@@ -174,7 +174,7 @@ func (p *Process) free(ctx context.Context, records []*record, stacks *stackUses
 	}
 	for i, r := range records {
 		inside := r.mayBeLeft() && !slices.Contains(stacks.proven, r)
-		if (referred[i] || inside) && r.state != staged {
+		if (referred[i] || inside || r.stays()) && r.state != staged {
 			res.Kept = append(res.Kept, r.describe())
 		} else {
 			freed = append(freed, r)

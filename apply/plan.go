@@ -243,6 +243,9 @@ func headerSize(patch *kpack.Patch, o *object) uint64 {
 	for _, f := range patch.Functions {
 		n += len(f.Name) + len(f.File)
 	}
+	if t := patch.Meta.AddressTaken; len(t) > 0 {
+		n += len(t[0])
+	}
 	return uint64(recordFixed+fixed+each*len(patch.Functions)+escaped*n+len(memoryName)+15) &^ 15
 }
 
@@ -263,6 +266,9 @@ func (s *step) link(p *Process, base specs.Addr) error {
 		Finder:  told,
 		Regions: [3]region{{l.ROData.Offset, l.ROData.Size}, {l.Text.Offset, l.Text.Size}, {l.Data.Offset, l.Data.Size}},
 	}}
+	if t := s.patch.Meta.AddressTaken; len(t) > 0 {
+		r.Taken = t[0]
+	}
 	for i, sec := range s.patch.Sections {
 		if sec.Name == ".eh_frame" {
 			r.Frames = region{l.Offset(i), sec.Size}

@@ -106,7 +106,9 @@ func (p *Process) unfinished() (*transaction, []*record) {
 		decided, known := states[r.leader]
 		switch r.state {
 		case staged, retired:
-			free = append(free, r)
+			if r.state == staged || !r.stays() {
+				free = append(free, r)
+			}
 		case applied:
 			if !p.inForce(r) {
 				t.outs = append(t.outs, r)

@@ -93,6 +93,7 @@ func Build(in BuildInput) (*Patch, error) {
 		return nil, fmt.Errorf("%s: no function of the original changes", in.Name)
 	}
 	b.prune()
+	b.patch.Meta.AddressTaken = b.patch.addressesTaken(m)
 	return b.patch, nil
 }
 

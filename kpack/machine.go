@@ -46,6 +46,11 @@ type machine struct {
 	// indirect returns the address of a jump in code at at that may lead to
 	// where comesBack does not look; nil if it looks at all that compilers make.
 	indirect func(code []byte, at specs.VAddr) (specs.VAddr, bool)
+	// addresses returns the offsets in code that its instructions may take the
+	// address of; pcBias is by how much the addend of a relative field in code
+	// is less than the distance from its target.
+	addresses func(code []byte) []uint64
+	pcBias    uint64
 	// maxEntry is the most bytes that a redirection overwrites.
 	maxEntry int
 }

@@ -45,6 +45,7 @@ var machineAArch64 = &machine{
 	redirect:  redirectAArch64,
 	jumpsTo:   jumpsToAArch64,
 	indirect:  indirectAArch64,
+	addresses: addressesAArch64,
 	maxEntry:  8,
 }
 

@@ -46,6 +46,8 @@ var machineX86_64 = &machine{
 	padding:    paddingX86_64,
 	redirect:   redirectX86_64,
 	jumpsTo:    jumpsToX86_64,
+	addresses:  addressesX86_64,
+	pcBias:     pcBiasX86_64,
 	maxEntry:   9,
 }
 
