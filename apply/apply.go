@@ -148,7 +148,7 @@ func (p *Process) carryOut(ctx context.Context, plan *Plan, res *Result, o Optio
 	var stacks stackUses
 	res.Stop, err = p.commit(ctx, t, commitOptions{wait: o.wait(), stacks: &stacks})
 	if err != nil {
-		if _, e := p.unstage(plan.steps); ignoreGone(e) != nil {
+		if _, e := p.unstage(plan.unused()); ignoreGone(e) != nil {
 			err = fmt.Errorf("%w; memory that was mapped for it is left: %w", err, e)
 		}
 		return err
@@ -162,6 +162,11 @@ func (p *Process) carryOut(ctx context.Context, plan *Plan, res *Result, o Optio
 	}
 	_, err = p.free(ctx, t.outs, &stacks, res)
 	return err
+}
+
+// unused are the steps to whose memory no entry leads.
+func (plan *Plan) unused() []*step {
+	return slices.DeleteFunc(slices.Clone(plan.steps), func(s *step) bool { return s.record.state != staged })
 }
 
 // transaction returns the commit of a plan.

@@ -148,7 +148,7 @@ func (s *step) finderOf(p *Process, f kpack.Finder) (finder, error) {
 		}
 		u := p.findUnwinders()
 		if why, slots = p.unwinding(u), len(u.slots); why == nil {
-			return finder(f), nil
+			return finder{f.Entry, f.Next}, nil
 		}
 	}
 	throws, err := s.throws()
@@ -160,7 +160,7 @@ func (s *step) finderOf(p *Process, f kpack.Finder) (finder, error) {
 	case slots == 0:
 		return finder{}, nil
 	}
-	return finder(f), nil
+	return finder{f.Entry, f.Next}, nil
 }
 
 // throws reports whether the patch or its object has to do with exceptions.

@@ -2,6 +2,7 @@ package apply
 
 import (
 	"debug/elf"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -258,6 +259,9 @@ func (s *step) link(p *Process, base specs.Addr) error {
 	told, err := s.finderOf(p, image.Finder)
 	if err != nil {
 		return err
+	}
+	if at := image.Finder.Map; at != 0 {
+		binary.LittleEndian.PutUint64(image.ROData[at-base:], uint64(p.linkMapOf(s.object)))
 	}
 	l := s.layout
 	r := &record{state: staged, leader: base, recordBody: recordBody{

@@ -225,8 +225,19 @@ func (p *Process) linkMapNodes() []linkMapNode {
 	return nil
 }
 
-// linkMap returns the dynamic linker's list of all objects, in its order: DT_DEBUG leads to struct r_debug, that to the list of
-// struct link_map. Source: link.h.
+// linkMapOf returns the address of an object's entry in the list, or 0.
+func (p *Process) linkMapOf(o *object) specs.Addr {
+	for _, node := range p.linkMapNodes() {
+		if p.objectAt(node.dynamic) == o {
+			return node.addr
+		}
+	}
+	return 0
+}
+
+// linkMap returns the dynamic linker's list of all objects, in its order:
+// DT_DEBUG leads to struct r_debug, that to the list of struct link_map.
+// Source: link.h.
 func (p *Process) linkMap(exe *object) []linkMapNode {
 	const bound = 4096
 	var debug specs.Addr

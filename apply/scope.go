@@ -123,16 +123,11 @@ func (p *Process) scopesOf(self *object) [][]*object {
 		return s
 	}
 	nodes := make(map[specs.Addr]*object)
-	var own specs.Addr
 	for _, n := range p.linkMapNodes() {
-		o := p.objectAt(n.dynamic)
-		nodes[n.addr] = o
-		if o == self {
-			own = n.addr
-		}
+		nodes[n.addr] = p.objectAt(n.dynamic)
 	}
 	var found [][]*object
-	if own != 0 {
+	if own := p.linkMapOf(self); own != 0 {
 		for _, w := range p.wordsAt(own, maxLinkMap) {
 			if s := p.scopeList(specs.Addr(w), nodes); s != nil {
 				found = s

@@ -23,8 +23,12 @@ const (
 // [FindObject]. It answers for the patch's code, and leaves all else to the
 // function whose address is at Next. It calls nothing and keeps no state, so
 // any thread may run it at any time.
+//
+// The word at Map is the address of the target's struct link_map, by which a
+// profiler that asks the same function may learn what the code belongs to. The
+// caller of Link writes it.
 type Finder struct {
-	Entry, Next specs.Addr // 0 if the patch has none
+	Entry, Next, Map specs.Addr // 0 if the patch has none
 }
 
 // HasFinder reports whether patches for an architecture bring one, if they have
@@ -98,10 +102,10 @@ func (p *Patch) frames() int {
 }
 
 // finderHeader is the size of the .eh_frame_hdr that the finder answers with,
-// finderCell that of the cell behind it with the next finder.
+// finderCells that of the cells behind it: the next finder, the link map.
 const (
 	finderHeader = 8
-	finderCell   = 8
+	finderCells  = 16
 )
 
 // finder fills in what makes the process's unwinder find the frames.
@@ -116,7 +120,7 @@ func (k *linker) finder() (Finder, error) {
 	// .eh_frame_hdr section").
 	copy(header, []byte{1, 0x1b, 0xff, 0xff})
 	binary.LittleEndian.PutUint32(header[4:], uint32(l.sections[k.patch.frames()]-(l.frameHeader+4)))
-	f := Finder{Entry: at(l.finder), Next: at(l.frameHeader + finderHeader)}
+	f := Finder{Entry: at(l.finder), Next: at(l.frameHeader + finderHeader), Map: at(l.frameHeader + finderHeader + 8)}
 	text := specs.Range[specs.Addr]{Lo: at(l.Text.Offset), Hi: at(l.Text.Offset + l.Text.Size)}
-	return f, k.machine.finder(k.memory[l.finder:], f.Entry, text, at(l.frameHeader), f.Next)
+	return f, k.machine.finder(k.memory[l.finder:], f.Entry, text, at(l.frameHeader), f.Next, f.Map)
 }

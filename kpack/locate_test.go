@@ -71,6 +71,7 @@ func TestFind(t *testing.T) {
 		"hidden":                       {files: map[string]string{"a/unit.c": strings.Replace(unitA, "int a(", "__attribute__((visibility(\"hidden\"))) int a(", 1), "b/unit.c": unitB, "main.c": mainC}, flags: []string{"-shared", "-fPIC"}, unit: "a-unit.c.o", symbol: "a", address: "0"},
 		"version script":               {files: map[string]string{"a/unit.c": unitA, "b/unit.c": unitB, "main.c": mainC, "script": "V1 { global: main; local: *; };"}, flags: []string{"-shared", "-fPIC"}, unit: "b-unit.c.o", symbol: "b", address: "0"},
 		"calls by way of the PLT":      {files: map[string]string{"a/unit.c": unitA + "int twice(int n) { return a(a(n)); }\n", "b/unit.c": unitB, "main.c": mainC}, flags: []string{"-shared", "-fPIC"}, unit: "a-unit.c.o", symbol: "helper", address: "0"},
+		"beside an overridden weak":    {files: map[string]string{"a/unit.c": "__attribute__((weak)) int hook(void) { return 1; }\n" + unitA, "b/unit.c": "int hook(void) { return 2222; }\n" + unitB, "main.c": mainC}, unit: "a-unit.c.o", symbol: "helper", address: "0"},
 		"overridden weak":              {files: map[string]string{"a/unit.c": "__attribute__((weak)) int hook(void) { return 1; }\n" + unitA, "b/unit.c": "int hook(void) { return 2222; }\n" + unitB, "main.c": mainC}, flags: []string{"-ffunction-sections"}, unit: "a-unit.c.o", symbol: "hook", err: ErrNotLinked.Error()},
 	}
 	for name, tt := range tests {

@@ -30,10 +30,10 @@ type machine struct {
 	thunk     func(dst []byte, at, slot, resolver specs.Addr) error
 
 	// finderSize and finder: code that answers where the frames of text are,
-	// whose .eh_frame_hdr is at header, and else goes where next says; 0 if
-	// that is not known.
+	// whose .eh_frame_hdr is at header, in the object that linkMap says, and
+	// else goes where next says; 0 if that is not known.
 	finderSize int
-	finder     func(dst []byte, at specs.Addr, text specs.Range[specs.Addr], header, next specs.Addr) error
+	finder     func(dst []byte, at specs.Addr, text specs.Range[specs.Addr], header, next, linkMap specs.Addr) error
 
 	// padding returns how many bytes at the start of b are what assemblers and
 	// linkers put between functions.
