@@ -200,3 +200,15 @@ func TestNoFinder(t *testing.T) {
 		t.Errorf("finder %v of a patch without call frame information: %v", f, err)
 	}
 }
+
+// TestUnused: of a commit that failed halfway only memory to which no entry
+// leads is freed at once; the next run sees to the rest.
+func TestUnused(t *testing.T) {
+	plan := &Plan{}
+	for s := staged; s <= retired; s++ {
+		plan.steps = append(plan.steps, &step{record: &record{state: s}})
+	}
+	if free := plan.unused(); len(free) != 1 || free[0].record.state != staged || len(plan.steps) != int(retired) {
+		t.Errorf("%d of %d are unused", len(free), len(plan.steps))
+	}
+}

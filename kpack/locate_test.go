@@ -272,3 +272,30 @@ func TestFolded(t *testing.T) {
 		t.Errorf("folded with %q, want two", got)
 	}
 }
+
+// TestColdOfCopy: the cold part of a function that was copied from another unit
+// is the only one of its name, else there is no telling. A unit's own function
+// has none but the unit's.
+func TestColdOfCopy(t *testing.T) {
+	part := func(at uint64) localSymbol {
+		return localSymbol{Symbol: elfobj.Symbol{Name: "f.cold", Value: at, Size: 16}}
+	}
+	um := &unitMerge{place: &placement{byName: map[string]int{}}}
+	for name, c := range map[string]struct {
+		parts  []localSymbol
+		copied bool
+		lo     specs.VAddr
+		err    string
+	}{
+		"none":    {copied: true},
+		"one":     {[]localSymbol{part(0x1000)}, true, 0x1000, ""},
+		"two":     {[]localSymbol{part(0x1000), part(0x2000)}, true, 0, "one of 2"},
+		"another": {[]localSymbol{part(0x1000), part(0x2000)}, false, 0, ""},
+	} {
+		b := &builder{original: &symbolIndex{locals: map[string][]localSymbol{"f.cold": c.parts}}}
+		cold, err := b.cold(um, "f", c.copied)
+		if cold.Lo != c.lo || (cold.Size() != 0) != (c.lo != 0) || (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
+			t.Errorf("%s: %v, %v", name, cold, err)
+		}
+	}
+}

@@ -13,9 +13,13 @@ import (
 // original's.
 //
 // Labels inside a function, of jump tables and exception tables, do not count,
-// nor does call frame information.
+// nor do call frame information and virtual tables: while there is an object of
+// the class it has the table's address in a plain word.
 func (p *Patch) addressesTaken(m *machine) []string {
 	entries := p.newFunctions()
+	tables := slices.DeleteFunc(slices.Clone(p.Symbols), func(s Symbol) bool {
+		return s.Binding != Carried || !strings.HasPrefix(s.Name, "_ZTV") && !strings.HasPrefix(s.Name, "_ZTC")
+	})
 	taken := map[string]bool{}
 	for i, s := range p.Sections {
 		if s.Name == ehFrame {
@@ -23,7 +27,7 @@ func (p *Patch) addressesTaken(m *machine) []string {
 		}
 		for _, r := range s.Relocs {
 			h, sym := m.relocs[r.Type], p.Symbols[r.Symbol]
-			if h.call || sym.Binding != Carried || sym.Thread != nil {
+			if h.call || sym.Binding != Carried || sym.Thread != nil || inTable(tables, place{i, r.Offset}) {
 				continue
 			}
 			at := sym.Value
@@ -55,6 +59,14 @@ func (p *Patch) addressesTaken(m *machine) []string {
 type place struct {
 	section int
 	offset  uint64
+}
+
+// inTable reports whether a place is in one of the virtual tables, which have
+// names of their own. Source: Itanium C++ ABI, "Virtual Tables and RTTI".
+func inTable(tables []Symbol, at place) bool {
+	return slices.ContainsFunc(tables, func(s Symbol) bool {
+		return s.Section == at.section && at.offset >= s.Value && at.offset-s.Value < s.Size
+	})
 }
 
 // newFunctions are the names of the carried functions that replace none of the

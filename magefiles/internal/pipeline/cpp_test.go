@@ -197,3 +197,49 @@ extern "C" const char *answer(const char *)
 		}
 	}
 }
+
+// TestFinderAnswers: who asks the dynamic linker what new code belongs to is
+// told the object that was patched, as of its old code.
+func TestFinderAnswers(t *testing.T) {
+	p := newProject(t)
+	p.write("src/a.c", `#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <link.h>
+#include <stdio.h>
+#ifndef DLFO_STRUCT_HAS_EH_DBASE
+#error no _dl_find_object
+#endif
+__attribute__((noinline)) int mine(void)
+{
+	struct dl_find_object found;
+	void *caller = __builtin_return_address(0);
+	return _dl_find_object(caller, &found) == 0 && found.dlfo_link_map->l_ld == _DYNAMIC && found.dlfo_map_start <= caller && found.dlfo_map_end > caller;
+}
+const char *answer(const char *request)
+{
+	static char out[40];
+	snprintf(out, sizeof out, "%d", mine() + 10);
+	return out;
+}
+`)
+	p.write("src/main.c", askMain)
+	p.write("fix.patch", "--- a/a.c\n+++ b/a.c\n@@ -15,4 +15,4 @@\n {\n \tstatic char out[40];\n-\tsnprintf(out, sizeof out, \"%d\", mine() + 10);\n+\tsnprintf(out, sizeof out, \"%d\", mine() + 20);\n \treturn out;\n")
+	s := p.spec
+	s.Name, s.Patches, s.Build = "asks", []string{filepath.Join(p.dir, "fix.patch")}, []string{"cc -O1 -Wl,--build-id -o asks a.c main.c"}
+	if _, err := Make(t.Context(), s, p.o); err != nil {
+		t.Fatal(err)
+	}
+	f := FolderOf(s, p.o)
+	a := ask(t, filepath.Join(f.Original(), "asks"))
+	for _, step := range []struct{ command, want string }{{"", "11"}, {"patch", "21"}, {"unpatch", "11"}} {
+		switch step.command {
+		case "patch":
+			fother(t, 0, "patch", "-p", a.pid(), f.Patches())
+		case "unpatch":
+			fother(t, 0, "unpatch", "-p", a.pid())
+		}
+		if got := a.answer(""); got != step.want {
+			t.Errorf("%s: answer %q, want %q", step.command, got, step.want)
+		}
+	}
+}
