@@ -85,14 +85,18 @@ func Run(ctx context.Context, o Options) error {
 		return storeHint(err)
 	}
 	start := time.Now()
+	earlier, err := o.linkedSince(s, start)
+	if err != nil {
+		return err
+	}
 	if err := o.commands(ctx, captureEnviron(env, s, o.Stage)); err != nil {
 		return err
 	}
 	o.Logger.Info("build captured", "stage", o.Stage, "wall", time.Since(start))
 	if o.Base != "" {
-		start = time.Time{}
+		start, earlier = time.Time{}, nil
 	}
-	return finish(s, o, start)
+	return finish(s, o, start, earlier)
 }
 
 // begin makes the records of the stage those that the build begins with.

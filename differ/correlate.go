@@ -173,8 +173,8 @@ func (s *side) weakHash(seed maphash.Seed, i int32) uint64 {
 		if st.Kind == asm.Folded {
 			f := &s.Folds[s.FoldOf(st)]
 			h.WriteString(f.Name())
-			for _, name := range f.Refs {
-				if !asm.IsLocalLabel(name) {
+			for _, ref := range f.Refs {
+				if name, _ := s.Mentioned(ref); !asm.IsLocalLabel(name) {
 					h.WriteString(stem(name))
 				}
 				h.WriteByte(0)

@@ -29,7 +29,7 @@ type image struct {
 	// fixed is set if addresses are written as they are, without dynamic
 	// relocations: executables that are not position independent, patches.
 	fixed bool
-	secs  []section // by address, not overlapping
+	secs     []section // by address, not overlapping
 
 	funcs, objs []*entity // by address
 	// labels are the symbols that are neither, by address.

@@ -64,6 +64,9 @@ type Layout struct {
 	// Installed is the folder that both builds installed to, or "". What was
 	// linked there is named by its path in it.
 	Installed string
+	// Source is the source tree as it was before the fix, and SourceAt where it
+	// was when it was built; "" if it is not there. Reasons come from it.
+	Source, SourceAt string
 
 	Store   string // the capture
 	Diff    string // patch assembly, for people
@@ -72,7 +75,7 @@ type Layout struct {
 
 // Layout returns where things are in f.
 func (f Folder) Layout() Layout {
-	return Layout{Tree: f.Tree(), Installed: f.destdir(), Store: f.store(), Diff: f.diff(), Patches: f.Patches()}
+	return Layout{Tree: f.Tree(), Installed: f.destdir(), Source: f.Original(), SourceAt: f.Tree(), Store: f.store(), Diff: f.diff(), Patches: f.Patches()}
 }
 
 func (f Folder) path(name string) string { return filepath.Join(string(f), name) }
@@ -103,6 +106,12 @@ func (f Folder) Installed(stage specs.Stage) string { return f.path("installed-"
 
 // Patches is the folder of the .kpatch files.
 func (f Folder) Patches() string { return f.path("patches") }
+
+// Report is the file that tells what the comparison found; see [Report].
+func (f Folder) Report() string { return f.path(reportName) }
+
+// reportName is the file in the work folder.
+const reportName = "report.json"
 
 // destdir is where the install commands of both builds install to: like the
 // tree, it has to have one path for both.
