@@ -73,9 +73,11 @@ func personality(name string) bool {
 func (b *builder) unwinder() error {
 	throws := b.patch.Exceptions()
 	for _, name := range Throwing {
+		// Programs that are linked statically have parts of the unwinder from the
+		// C library, which uses them for threads that are cancelled.
 		_, linked := b.original.globals[name]
 		_, dynamic := b.original.dynamic[name]
-		throws = throws || linked || dynamic
+		throws = throws || dynamic || linked && name != "_Unwind_Resume"
 	}
 	if !throws {
 		return nil

@@ -94,16 +94,19 @@ func TestBuildUnwinder(t *testing.T) {
 		m       *machine
 		imports string
 		refused bool
+		defines string
 	}{
-		{machineAArch64, "_Unwind_Resume", true},
-		{machineAArch64, "__cxa_throw", true},
-		{machineAArch64, "printf", false},
-		{machineX86_64, "_Unwind_Resume", false},
+		{m: machineAArch64, defines: "_Unwind_Resume"},
+		{m: machineAArch64, defines: "__cxa_throw", refused: true},
+		{m: machineAArch64, imports: "_Unwind_Resume", refused: true},
+		{m: machineAArch64, imports: "__cxa_throw", refused: true},
+		{m: machineAArch64, imports: "printf"},
+		{m: machineX86_64, imports: "_Unwind_Resume"},
 	} {
-		x := &symbolIndex{dynamic: map[string]elfobj.Symbol{c.imports: {Name: c.imports}}}
+		x := &symbolIndex{dynamic: map[string]elfobj.Symbol{c.imports: {Name: c.imports}}, globals: map[string]elfobj.Symbol{c.defines: {Name: c.defines}}}
 		b := &builder{machine: c.m, original: x, patch: &Patch{Arch: c.m.arch}}
 		if err := b.unwinder(); (err != nil) != c.refused {
-			t.Errorf("%s with %s: %v", c.m.arch.Name, c.imports, err)
+			t.Errorf("%s that imports %q, defines %q: %v", c.m.arch.Name, c.imports, c.defines, err)
 		}
 	}
 }
