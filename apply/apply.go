@@ -47,7 +47,7 @@ type Result struct {
 	// Present are given patches that were there already.
 	Present []specs.PatchID `json:"present,omitempty"`
 	// Kept are patches that are out of use, but whose memory something may
-	// still refer to. A later run frees it.
+	// still refer to. A later run frees it, unless Stays says why not.
 	Kept []Applied `json:"kept,omitempty"`
 	// Freed are patches that an earlier run had kept.
 	Freed []Applied `json:"freed,omitempty"`
@@ -138,6 +138,11 @@ func (p *Process) carryOut(ctx context.Context, plan *Plan, res *Result, o Optio
 	if err != nil {
 		return err
 	}
+	if p.unwinders != nil {
+		for _, e := range p.unwinders.unread {
+			o.logger().Warn("not searched for an unwinder", "pid", p.PID, "error", e)
+		}
+	}
 	o.logger().Debug("staged", "pid", p.PID, "patches", len(plan.steps), "held", held)
 	t := plan.transaction()
 	var stacks stackUses
@@ -216,7 +221,7 @@ func Revert(ctx context.Context, pid int, which []Selector, o Options) (_ *Resul
 func (p *Process) freeRetired(ctx context.Context, res *Result, o Options) error {
 	t := &transaction{}
 	for _, r := range p.records {
-		if r.state == retired {
+		if r.state == retired && !r.stays() {
 			t.outs = append(t.outs, r)
 			t.zones = append(t.zones, goingZones(r, nextCall)...)
 		}

@@ -27,10 +27,8 @@ type chain struct {
 // cell is a word of the chain, with what was in it.
 type cell struct{ addr, was specs.Addr }
 
-// readChain reads the finders of the process; nil if there is no unwinder, or no
-// record that has a finder. A GOT entry may still be lazy, then it leads back to
-// its object, or be somebody else's: that one is left alone.
-func (p *Process) readChain(u *unwinders, t *transaction) *chain {
+// newChain knows all finders that there may be, and none of the process yet.
+func (p *Process) newChain(u *unwinders, t *transaction) *chain {
 	c := &chain{p: p, u: u, finders: make(map[specs.Addr]finder), tail: u.real}
 	for _, list := range [][]*record{p.records, t.ins, t.unhook} {
 		for _, r := range list {
@@ -39,22 +37,37 @@ func (p *Process) readChain(u *unwinders, t *transaction) *chain {
 			}
 		}
 	}
+	return c
+}
+
+// readChain reads the finders of the process; nil if there is no unwinder, or no
+// record that has a finder. A GOT entry may still be lazy, then it leads back to
+// its object, or be somebody else's: that one is left alone.
+func (p *Process) readChain(u *unwinders, t *transaction) *chain {
+	c := p.newChain(u, t)
 	if len(u.slots) == 0 || len(c.finders) == 0 {
 		return nil
 	}
 	for _, s := range u.slots {
-		head, err := c.read(s.addr)
-		_, ours := c.finders[head]
-		if err != nil || !ours && head != u.real && !s.object.image.Range.Contains(head) {
+		head, ok := c.understood(s)
+		if !ok {
 			c.foreign = true
 			continue
 		}
 		c.slots = append(c.slots, s.addr)
-		if ours {
+		if _, ours := c.finders[head]; ours {
 			c.follow(head)
 		}
 	}
 	return c
+}
+
+// understood returns what is in a GOT entry, and whether it is a finder, the
+// dynamic linker's function, or not bound yet.
+func (c *chain) understood(s slotOf) (specs.Addr, bool) {
+	head, err := c.read(s.addr)
+	_, ours := c.finders[head]
+	return head, err == nil && (ours || head == c.u.real || s.object.image.Range.Contains(head))
 }
 
 // follow goes along the finders from at on.
@@ -78,9 +91,13 @@ func (c *chain) follow(at specs.Addr) {
 }
 
 func (c *chain) read(a specs.Addr) (specs.Addr, error) {
-	var b [8]byte
-	err := readFull(c.p.mem, a, b[:])
-	return specs.Addr(binary.LittleEndian.Uint64(b[:])), err
+	v, err := c.p.word(a)
+	return specs.Addr(v), err
+}
+
+// put writes a word.
+func (c *chain) put(a, v specs.Addr) error {
+	return c.p.mem.Write(a, binary.LittleEndian.AppendUint64(nil, uint64(v)))
 }
 
 // write writes a word, unless it is there.
@@ -89,10 +106,8 @@ func (c *chain) write(a, v specs.Addr) error {
 	if err != nil || was == v {
 		return err
 	}
-	var b [8]byte
-	binary.LittleEndian.PutUint64(b[:], uint64(v))
 	c.undo = append(c.undo, cell{a, was})
-	return c.p.mem.Write(a, b[:])
+	return c.put(a, v)
 }
 
 // add puts the finders of records in front.
@@ -147,9 +162,7 @@ func (c *chain) restore() error {
 		return nil
 	}
 	for _, w := range slices.Backward(c.undo) {
-		var b [8]byte
-		binary.LittleEndian.PutUint64(b[:], uint64(w.was))
-		if err := c.p.mem.Write(w.addr, b[:]); err != nil {
+		if err := c.put(w.addr, w.was); err != nil {
 			return err
 		}
 	}

@@ -40,9 +40,7 @@ type commitOptions struct {
 // before, unless the error is about the writing itself, and says so.
 func (p *Process) commit(ctx context.Context, t *transaction, o commitOptions) (Stop, error) {
 	var stop Stop
-	if err := p.watchUnwinders(t); err != nil {
-		return stop, err
-	}
+	p.watchUnwinders(t)
 	if err := p.prepareGates(t); err != nil {
 		return stop, err
 	}

@@ -77,13 +77,19 @@ func (e *SplitError) Error() string {
 	return fmt.Sprintf("its first instructions at %v lie across two pages: a tool that is killed between them would leave half a jump", e.Site)
 }
 
-// NoUnwinderError means that exceptions could not go through new code: no object
-// of the process asks the dynamic linker in the way that can be extended.
-type NoUnwinderError struct{ Object string }
+// NoUnwinderError means that exceptions could not go through new code: not all
+// that throws in the process asks the dynamic linker in the way that can be
+// extended.
+type NoUnwinderError struct {
+	Object string
+	Why    error
+}
 
 func (e *NoUnwinderError) Error() string {
-	return e.Object + ": exceptions could not go through the new code: the process has no unwinder that asks _dl_find_object (glibc 2.35, libgcc of GCC 12)"
+	return fmt.Sprintf("%s: exceptions could not go through the new code: %v", e.Object, e.Why)
 }
+
+func (e *NoUnwinderError) Unwrap() error { return e.Why }
 
 // ConflictError means that a patch of another series has changed the function.
 type ConflictError struct {

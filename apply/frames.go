@@ -30,6 +30,8 @@ type unwinders struct {
 	real  specs.Addr
 	// linker is the object that the function is in.
 	linker *object
+	// unread says which objects could not be searched.
+	unread []error
 }
 
 // slotOf is the GOT entry of one object.
@@ -39,64 +41,138 @@ type slotOf struct {
 }
 
 // findUnwinders looks for them, once in a snapshot; there are none in most
-// programs in C.
-func (p *Process) findUnwinders() (*unwinders, error) {
-	if p.unwinders != nil {
-		return p.unwinders, nil
+// programs in C. It is not asked for patches without a finder, for it reads the
+// names of all objects.
+func (p *Process) findUnwinders() *unwinders {
+	if p.unwinders == nil {
+		p.unwinders = p.lookForUnwinders()
 	}
-	u, err := p.lookForUnwinders()
-	p.unwinders = u
-	return u, err
+	return p.unwinders
 }
 
-func (p *Process) lookForUnwinders() (*unwinders, error) {
+func (p *Process) lookForUnwinders() *unwinders {
 	u := &unwinders{}
-	for _, o := range p.objects {
-		slots, err := kpack.FinderSlots(o.image)
+	note := func(o *object, err error) {
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", o.Path, err)
+			u.unread = append(u.unread, fmt.Errorf("%s: %w", o.Path, err))
 		}
+	}
+	for _, o := range p.objects {
+		slots, err := kpack.Slots(o.image, kpack.FindObject)
+		note(o, err)
 		for _, s := range slots {
 			u.slots = append(u.slots, slotOf{s, o})
 		}
 	}
 	if len(u.slots) == 0 {
-		return u, nil
+		return u
 	}
 	for _, o := range p.objects {
 		s, ok, err := o.image.Lookup(kpack.FindObject, kpack.FindObjectVersion)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", o.Path, err)
-		}
 		if ok {
 			u.real, u.linker = specs.Addr(s.Value), o
-			return u, nil
+			return u
+		}
+		note(o, err)
+	}
+	u.slots = nil
+	return u
+}
+
+// unwinding returns why exceptions might not find new code, or nil. What throws
+// calls an unwinder by way of a GOT entry, if it is not part of it.
+func (p *Process) unwinding(u *unwinders) error {
+	if len(u.slots) == 0 {
+		return errors.Join(append(u.unread, errors.New("the process has no unwinder that asks "+kpack.FindObject+" (glibc 2.35, libgcc of GCC 12)"))...)
+	}
+	if len(u.unread) > 0 {
+		return fmt.Errorf("what could not be read may be an unwinder: %w", errors.Join(u.unread...))
+	}
+	asking := make(map[*object]bool)
+	c := p.newChain(u, &transaction{})
+	for _, s := range u.slots {
+		if _, ok := c.understood(s); !ok {
+			return fmt.Errorf("somebody else answers the unwinder in %s", s.object.Path)
+		}
+		asking[s.object] = true
+	}
+	for _, o := range p.objects {
+		for _, name := range []string{"_Unwind_RaiseException", "_Unwind_Resume"} {
+			used, err := p.unwindersOf(o, name)
+			if err != nil {
+				return err
+			}
+			for _, by := range used {
+				if !asking[by] {
+					return fmt.Errorf("%s uses the unwinder in %s, which does not ask %s", o.Path, by.Path, kpack.FindObject)
+				}
+			}
 		}
 	}
-	return &unwinders{}, nil
+	return nil
+}
+
+// unwindersOf returns the objects to which o's GOT entries for a function of
+// the unwinder lead, or will once they are bound.
+func (p *Process) unwindersOf(o *object, name string) (used []*object, err error) {
+	slots, err := kpack.Slots(o.image, name)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", o.Path, err)
+	}
+	for _, s := range slots {
+		v, err := p.word(s)
+		if err != nil {
+			return nil, err
+		}
+		to := p.objectAt(specs.Addr(v))
+		if to == nil || to == o { // it is still lazy
+			if to, _, err = p.lookup(o, name, ""); errors.Is(err, errNoDefinition) {
+				continue // a weak reference, or one that is never called
+			} else if err != nil {
+				return nil, err
+			}
+		}
+		used = append(used, to)
+	}
+	return used, nil
 }
 
 // finderOf returns the finder that a step's patch needs in the process: none if
 // there is no unwinder to be told. It refuses a patch with exception tables, and
 // any patch of an object that throws, if exceptions would not find the new code.
 func (s *step) finderOf(p *Process, f kpack.Finder) (finder, error) {
-	u, err := p.findUnwinders()
-	if err != nil || len(u.slots) > 0 || f.Entry == 0 {
-		return finder(f), err
+	why, slots := errors.New("that is not supported on "+s.patch.Arch.Name+" yet"), 0
+	if kpack.HasFinder(s.patch.Arch) {
+		if f.Entry == 0 {
+			return finder{}, nil
+		}
+		u := p.findUnwinders()
+		if why, slots = p.unwinding(u), len(u.slots); why == nil {
+			return finder{f.Entry, f.Next}, nil
+		}
 	}
-	throws := s.patch.Exceptions()
-	for _, name := range []string{"__cxa_throw", "__gxx_personality_v0", "_Unwind_Resume"} {
-		if throws {
+	throws, err := s.throws()
+	switch {
+	case err != nil:
+		return finder{}, fmt.Errorf("%s: %w", s.object.Path, err)
+	case throws:
+		return finder{}, &NoUnwinderError{Object: s.object.Path, Why: why}
+	case slots == 0:
+		return finder{}, nil
+	}
+	return finder{f.Entry, f.Next}, nil
+}
+
+// throws reports whether the patch or its object has to do with exceptions.
+func (s *step) throws() (throws bool, err error) {
+	throws = s.patch.Exceptions()
+	for _, name := range kpack.Throwing {
+		if throws || err != nil {
 			break
 		}
-		if throws, err = s.object.image.Names(name); err != nil {
-			return finder{}, fmt.Errorf("%s: %w", s.object.Path, err)
-		}
+		throws, err = s.object.image.Names(name)
 	}
-	if throws {
-		return finder{}, &NoUnwinderError{Object: s.object.Path}
-	}
-	return finder{}, nil
+	return throws, err
 }
 
 // unhook takes the finders of records out of the chain, in a stop of its own,
@@ -106,24 +182,23 @@ func (p *Process) unhook(ctx context.Context, records []*record, res *Result) ([
 	if !slices.ContainsFunc(records, func(r *record) bool { return r.Finder.Entry != 0 }) {
 		return records, nil
 	}
-	u, err := p.findUnwinders()
-	if err != nil {
-		return nil, err
-	}
 	t := &transaction{}
-	if c := p.readChain(u, &transaction{unhook: records}); c != nil {
-		for _, r := range records {
-			if c.foreign && r.Finder.Entry != 0 { // it may be in use in a way that is not seen
-				res.Kept = append(res.Kept, r.describe())
-				records = slices.DeleteFunc(slices.Clone(records), func(o *record) bool { return o == r })
-				continue
-			}
-			if slices.Contains(c.order, r.Finder.Entry) {
-				t.unhook = append(t.unhook, r)
-				t.zones = append(t.zones, goingZones(r, func(*recordedFunction) bool { return false })...)
-			}
+	c := p.readChain(p.findUnwinders(), &transaction{unhook: records})
+	var free []*record
+	for _, r := range records {
+		linked := c != nil && slices.Contains(c.order, r.Finder.Entry)
+		switch {
+		case r.Finder.Entry == 0 || r.state == staged && !linked:
+		case c == nil || c.foreign: // it may be in use in a way that is not seen
+			res.Kept = append(res.Kept, r.describe())
+			continue
+		case linked:
+			t.unhook = append(t.unhook, r)
+			t.zones = append(t.zones, goingZones(r, func(*recordedFunction) bool { return false })...)
 		}
+		free = append(free, r)
 	}
+	records = free
 	if len(t.unhook) == 0 {
 		return records, nil
 	}
@@ -146,20 +221,16 @@ const unhookWait = 100 * time.Millisecond
 // watchUnwinders finds the unwinders, if t changes any finder, and adds the
 // code in which no thread may be meanwhile: who is about to fill in a lazy GOT
 // entry was called from the entry's object.
-func (p *Process) watchUnwinders(t *transaction) error {
+func (p *Process) watchUnwinders(t *transaction) {
 	t.unwinders = &unwinders{}
 	if !slices.ContainsFunc(slices.Concat(t.staying(), t.unhook), func(r *record) bool { return r.Finder.Entry != 0 }) {
-		return nil
+		return
 	}
-	u, err := p.findUnwinders()
-	if err != nil {
-		return err
-	}
+	u := p.findUnwinders()
 	t.unwinders = u
-	c := chain{p: p}
 	for _, s := range u.slots {
-		head, err := c.read(s.addr)
-		if err != nil || !s.object.image.Range.Contains(head) {
+		head, err := p.word(s.addr)
+		if err != nil || !s.object.image.Range.Contains(specs.Addr(head)) {
 			continue
 		}
 		z := zone{Range: s.object.image.Range, function: "the unwinder, which has not been used before", object: s.object.Path}
@@ -169,5 +240,4 @@ func (p *Process) watchUnwinders(t *transaction) error {
 		}
 		t.zones = append(t.zones, z)
 	}
-	return nil
 }

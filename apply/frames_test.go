@@ -2,12 +2,18 @@ package apply
 
 import (
 	"context"
+	"debug/elf"
+	"encoding/binary"
 	"errors"
+	"io"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/fother/fother/kpack"
+	"github.com/fother/fother/kpack/elfobj"
 	"github.com/fother/fother/specs"
+	"github.com/fother/fother/specs/arch"
 )
 
 // unwinding is the test program with an unwinder in its process.
@@ -23,10 +29,7 @@ func chainOf(t testing.TB, pid int) *chain {
 		t.Fatal(err)
 	}
 	defer p.Close()
-	u, err := p.findUnwinders()
-	if err != nil {
-		t.Fatal(err)
-	}
+	u := p.findUnwinders()
 	if len(u.slots) == 0 {
 		need(t, "an unwinder that asks "+kpack.FindObject)
 	}
@@ -95,9 +98,9 @@ func TestNoUnwinder(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer p.Close()
-	u, err := p.findUnwinders()
-	if err != nil || len(u.slots) != 0 || len(p.records) != 1 || p.records[0].Finder != (finder{}) {
-		t.Errorf("%+v, %v", u, err)
+	u := p.findUnwinders()
+	if len(u.slots) != 0 || len(u.unread) != 0 || len(p.records) != 1 || p.records[0].Finder != (finder{}) {
+		t.Errorf("%+v", u)
 	}
 }
 
@@ -112,4 +115,100 @@ func TestUnwinderIsMissing(t *testing.T) {
 		t.Errorf("error: %v", err)
 	}
 	before.same(t, r.snapshot())
+}
+
+// TestUnhookKeeps: what a chain that cannot be read may lead to is not freed,
+// but what never was in one.
+func TestUnhookKeeps(t *testing.T) {
+	r := start(t, pie(t))
+	p, err := Open(r.pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	told := &record{state: retired, recordBody: recordBody{Finder: finder{Entry: 16, Next: 8}}}
+	plain := &record{state: retired}
+	unused := &record{state: staged, recordBody: told.recordBody}
+	res := &Result{}
+	free, err := p.unhook(context.Background(), []*record{told, plain, unused}, res)
+	if err != nil || !slices.Equal(free, []*record{plain, unused}) || len(res.Kept) != 1 {
+		t.Errorf("frees %d of 3, keeps %d: %v", len(free), len(res.Kept), err)
+	}
+}
+
+// TestUnreadable: an object whose names cannot be read does no harm to patches
+// of others, unless they throw.
+func TestUnreadable(t *testing.T) {
+	bin := unwinding(t)
+	p, err := Open(start(t, bin).pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	if u := p.findUnwinders(); len(u.slots) == 0 {
+		need(t, "an unwinder that asks "+kpack.FindObject)
+	}
+	odd := *p.executable()
+	odd.Path = "/odd"
+	odd.image, err = elfobj.OpenImage(brokenNames{p.mem}, odd.Base)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.objects = append(p.objects, &odd)
+	p.unwinders = nil
+	f := kpack.Finder{Entry: 16, Next: 8}
+	s := &step{patch: patchFor(t, bin, "default", 1, "answer"), object: p.executable()}
+	if got, err := s.finderOf(p, f); err != nil || got != (finder{16, 8}) || len(p.unwinders.unread) == 0 {
+		t.Errorf("finder %v, error %v", got, err)
+	}
+	s.patch.Symbols = append(s.patch.Symbols, kpack.Symbol{Name: "__gxx_personality_v0"})
+	missing := (*NoUnwinderError)(nil)
+	if _, err := s.finderOf(p, f); !errors.As(err, &missing) || !strings.Contains(err.Error(), "/odd") {
+		t.Errorf("error %v", err)
+	}
+}
+
+// brokenNames is memory in which all strings of dynamic symbols lie outside.
+type brokenNames struct{ io.ReaderAt }
+
+func (b brokenNames) ReadAt(to []byte, at int64) (int, error) {
+	n, err := b.ReaderAt.ReadAt(to, at)
+	for i := 0; i+16 <= n; i += 8 {
+		if binary.LittleEndian.Uint64(to[i:]) == uint64(elf.DT_STRSZ) && binary.LittleEndian.Uint64(to[i+8:]) < 1<<20 {
+			binary.LittleEndian.PutUint64(to[i+8:], 1<<40)
+		}
+	}
+	return n, err
+}
+
+// TestNoFinder: where the architecture has no finder, what throws is refused
+// whatever its patch brings.
+func TestNoFinder(t *testing.T) {
+	bin := compile(t, "throws", "-fPIE", "-pie", "-Wl,-rpath,__cxa_throw")
+	p, err := Open(start(t, bin).pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	s := &step{patch: &kpack.Patch{Arch: arch.AArch64}, object: p.executable()}
+	missing := (*NoUnwinderError)(nil)
+	if _, err := s.finderOf(p, kpack.Finder{}); !errors.As(err, &missing) {
+		t.Errorf("error %v", err)
+	}
+	s.patch.Arch = arch.X86_64
+	if f, err := s.finderOf(p, kpack.Finder{}); err != nil || f != (finder{}) {
+		t.Errorf("finder %v of a patch without call frame information: %v", f, err)
+	}
+}
+
+// TestUnused: of a commit that failed halfway only memory to which no entry
+// leads is freed at once; the next run sees to the rest.
+func TestUnused(t *testing.T) {
+	plan := &Plan{}
+	for s := staged; s <= retired; s++ {
+		plan.steps = append(plan.steps, &step{record: &record{state: s}})
+	}
+	if free := plan.unused(); len(free) != 1 || free[0].record.state != staged || len(plan.steps) != int(retired) {
+		t.Errorf("%d of %d are unused", len(free), len(plan.steps))
+	}
 }

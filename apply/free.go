@@ -28,11 +28,7 @@ func (p *Process) referred(records []*record, stacks *stackUses) ([]bool, error)
 	}
 	s := &sweep{p: p, records: records, found: found, proven: stacks.proven, slots: make(map[specs.Addr]bool)}
 	if slices.ContainsFunc(records, func(r *record) bool { return r.Finder.Entry != 0 }) {
-		u, err := p.findUnwinders()
-		if err != nil {
-			return nil, err
-		}
-		for _, slot := range u.slots {
+		for _, slot := range p.findUnwinders().slots {
 			s.slots[slot.addr] = true
 		}
 	}
@@ -178,7 +174,7 @@ func (p *Process) free(ctx context.Context, records []*record, stacks *stackUses
 	}
 	for i, r := range records {
 		inside := r.mayBeLeft() && !slices.Contains(stacks.proven, r)
-		if (referred[i] || inside) && r.state != staged {
+		if (referred[i] || inside || r.stays()) && r.state != staged {
 			res.Kept = append(res.Kept, r.describe())
 		} else {
 			freed = append(freed, r)

@@ -2,10 +2,10 @@ package apply
 
 import (
 	"debug/elf"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/fother/fother/apply/internal/ptrace"
@@ -254,6 +254,9 @@ func headerSize(patch *kpack.Patch, o *object) uint64 {
 	for _, f := range patch.Functions {
 		n += len(f.Name) + len(f.File) + len(f.Alone)
 	}
+	if t := patch.Meta.AddressTaken; len(t) > 0 {
+		n += len(t[0])
+	}
 	return uint64(recordFixed+fixed+each*len(patch.Functions)+escaped*n+len(memoryName)+15) &^ 15
 }
 
@@ -267,6 +270,9 @@ func (s *step) link(p *Process, base specs.Addr) error {
 	if err != nil {
 		return err
 	}
+	if at := image.Finder.Map; at != 0 {
+		binary.LittleEndian.PutUint64(image.ROData[at-base:], uint64(p.linkMapOf(s.object)))
+	}
 	l := s.layout
 	r := &record{state: staged, leader: base, recordBody: recordBody{
 		ID: patchID(s.patch), Name: s.patch.Meta.Name, Description: s.patch.Meta.Description, CVEs: s.patch.Meta.CVEs,
@@ -275,6 +281,9 @@ func (s *step) link(p *Process, base specs.Addr) error {
 		Gates:   region{l.Gates.Offset, l.Gates.Size},
 		Regions: [3]region{{l.ROData.Offset, l.ROData.Size}, {l.Text.Offset, l.Text.Size}, {l.Data.Offset, l.Data.Size}},
 	}}
+	if t := s.patch.Meta.AddressTaken; len(t) > 0 {
+		r.Taken = t[0]
+	}
 	for i, sec := range s.patch.Sections {
 		if sec.Name == ".eh_frame" {
 			r.Frames = region{l.Offset(i), sec.Size}
@@ -333,31 +342,21 @@ func (s *step) redirect(p *Process, f kpack.Function, image *kpack.Image, i int)
 	return r, nil
 }
 
-// resolver looks imports up as the dynamic linker would: in the executable and
-// what was loaded with it, in link order; the patched object itself comes last
-// if it is not among them.
+// resolver looks imports up as the dynamic linker would.
 func (p *Process) resolver(self *object) kpack.Resolver {
 	return func(sym kpack.Symbol) (specs.Addr, bool, error) {
 		version := ""
 		if sym.Import != nil {
 			version = sym.Import.Version
 		}
-		for _, o := range p.objects {
-			if strings.HasPrefix(o.Path, "[") { // ld.so does not search the vDSO
-				continue
-			}
-			found, ok, err := o.image.Lookup(sym.Name, version)
-			if err != nil {
-				return 0, false, fmt.Errorf("%s: %w", o.Path, err)
-			}
-			if ok && found.Type == elf.STT_TLS {
-				return 0, false, fmt.Errorf("%s: is a thread-local variable", o.Path)
-			}
-			if ok {
-				return specs.Addr(found.Value), found.Type == elf.STT_GNU_IFUNC, nil
-			}
+		owner, found, err := p.lookup(self, sym.Name, version)
+		if err != nil {
+			return 0, false, err
 		}
-		return 0, false, fmt.Errorf("no object of the process defines it (needed by %s)", self.Path)
+		if found.Type == elf.STT_TLS {
+			return 0, false, fmt.Errorf("%s: is a thread-local variable", owner.Path)
+		}
+		return specs.Addr(found.Value), found.Type == elf.STT_GNU_IFUNC, nil
 	}
 }
 

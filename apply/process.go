@@ -31,6 +31,8 @@ type Process struct {
 	damaged []string
 	// unwinders are kept once they were looked for.
 	unwinders *unwinders
+	// scopes are those that were asked for.
+	scopes map[*object][][]*object
 }
 
 // object is one ELF object that is loaded in the process.
@@ -97,7 +99,7 @@ func (p *Process) refresh() error {
 		return fmt.Errorf("process %d: read its memory: %w", p.PID, procError(err))
 	}
 	p.order()
-	p.unwinders = nil
+	p.unwinders, p.scopes = nil, nil
 	p.records, p.damaged, err = findRecords(p.mem, p.maps, p.page)
 	return err
 }
@@ -223,8 +225,19 @@ func (p *Process) linkMapNodes() []linkMapNode {
 	return nil
 }
 
-// linkMap returns the dynamic linker's list of all objects, in its order: DT_DEBUG leads to struct r_debug, that to the list of
-// struct link_map. Source: link.h.
+// linkMapOf returns the address of an object's entry in the list, or 0.
+func (p *Process) linkMapOf(o *object) specs.Addr {
+	for _, node := range p.linkMapNodes() {
+		if p.objectAt(node.dynamic) == o {
+			return node.addr
+		}
+	}
+	return 0
+}
+
+// linkMap returns the dynamic linker's list of all objects, in its order:
+// DT_DEBUG leads to struct r_debug, that to the list of struct link_map.
+// Source: link.h.
 func (p *Process) linkMap(exe *object) []linkMapNode {
 	const bound = 4096
 	var debug specs.Addr

@@ -84,6 +84,9 @@ type recordBody struct {
 	// gates.
 	Gates region `json:"gates,omitzero"`
 
+	// Taken is a new function whose address somebody may have, or empty.
+	Taken string `json:"taken,omitempty"`
+
 	// Finder tells the process's unwinder of the frames.
 	Finder finder `json:"finder,omitzero"`
 
@@ -137,6 +140,9 @@ func (r *record) gates() specs.Range[specs.Addr] {
 
 // text is the memory of the new code.
 func (r *record) text() specs.Range[specs.Addr] { return r.part(1) }
+
+// stays reports whether the memory is never freed once an entry has led to it.
+func (r *record) stays() bool { return r.Taken != "" }
 
 // encode returns the record's bytes, padded with zeros to size.
 func (r *record) encode(size uint64) ([]byte, error) {
@@ -312,6 +318,8 @@ type Applied struct {
 	State       string     `json:"state"`
 	Base        specs.Addr `json:"base"`
 	Size        uint64     `json:"size"` // bytes
+	// Stays is why the memory is never freed, or empty.
+	Stays string `json:"stays,omitempty"`
 }
 
 func (r *record) describe() Applied {
@@ -321,6 +329,9 @@ func (r *record) describe() Applied {
 	}
 	for _, f := range r.Functions {
 		a.Functions = append(a.Functions, f.Name)
+	}
+	if r.stays() {
+		a.Stays = "the program may have given the address of " + r.Taken + ", which is new, to the kernel or the C library"
 	}
 	return a
 }

@@ -87,7 +87,9 @@ func stubTransaction(stubs []ptrace.Leftover) *transaction {
 
 // waiting are the records whose memory waits to be freed.
 func (p *Process) waiting() []*record {
-	return slices.DeleteFunc(slices.Clone(p.records), func(r *record) bool { return r.state != staged && r.state != retired })
+	return slices.DeleteFunc(slices.Clone(p.records), func(r *record) bool {
+		return r.state != staged && (r.state != retired || r.stays())
+	})
 }
 
 // closed retires the records whose library was closed.

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/fother/fother/kpack"
 	"github.com/fother/fother/specs"
@@ -66,22 +65,14 @@ func (p *Process) threadResolver(self *object) kpack.ThreadResolver {
 // findThreadLocal returns the object that defines an imported thread-local
 // symbol, and the symbol's offset in its block.
 func (p *Process) findThreadLocal(self *object, sym kpack.Symbol) (*object, uint64, error) {
-	for _, o := range p.objects {
-		if strings.HasPrefix(o.Path, "[") {
-			continue
-		}
-		found, ok, err := o.image.Lookup(sym.Name, sym.Import.Version)
-		if err != nil {
-			return nil, 0, fmt.Errorf("%s: %w", o.Path, err)
-		}
-		if ok && found.Type != elf.STT_TLS {
-			return nil, 0, fmt.Errorf("%s: is no thread-local variable", o.Path)
-		}
-		if ok {
-			return o, found.Value, nil
-		}
+	owner, found, err := p.lookup(self, sym.Name, sym.Import.Version)
+	if err != nil {
+		return nil, 0, err
 	}
-	return nil, 0, fmt.Errorf("no object of the process defines it (needed by %s)", self.Path)
+	if found.Type != elf.STT_TLS {
+		return nil, 0, fmt.Errorf("%s: is no thread-local variable", owner.Path)
+	}
+	return owner, found.Value, nil
 }
 
 // blockOffset returns the distance in bytes of an executable's TLS block from

@@ -97,6 +97,7 @@ func Build(in BuildInput) (*Patch, error) {
 		return nil, fmt.Errorf("%s: %w", in.Name, err)
 	}
 	b.prune()
+	b.patch.Meta.AddressTaken = b.patch.addressesTaken(m)
 	return b.patch, nil
 }
 

@@ -7,6 +7,7 @@ import (
 
 	"github.com/fother/fother/kpack/elfobj"
 	"github.com/fother/fother/specs"
+	"github.com/fother/fother/specs/arch"
 )
 
 // FindObject is the function that an unwinder asks where the call frame
@@ -22,19 +23,33 @@ const (
 // [FindObject]. It answers for the patch's code, and leaves all else to the
 // function whose address is at Next. It calls nothing and keeps no state, so
 // any thread may run it at any time.
+//
+// The word at Map is the address of the target's struct link_map, by which a
+// profiler that asks the same function may learn what the code belongs to. The
+// caller of Link writes it.
 type Finder struct {
-	Entry, Next specs.Addr // 0 if the patch has none
+	Entry, Next, Map specs.Addr // 0 if the patch has none
 }
 
-// FinderSlots returns the addresses in a process of an object's GOT entries for
-// [FindObject]: none if it has no unwinder in it.
-func FinderSlots(im *elfobj.Image) ([]specs.Addr, error) {
+// HasFinder reports whether patches for an architecture bring one, if they have
+// call frame information.
+func HasFinder(a *arch.Arch) bool {
+	m, err := machineOf(a)
+	return err == nil && m.finderSize > 0
+}
+
+// Slots returns the addresses in a process of an object's GOT entries for a
+// symbol that it imports.
+func Slots(im *elfobj.Image, name string) ([]specs.Addr, error) {
 	m, err := machineOf(im.Arch)
-	if err != nil || m.finderSize == 0 {
+	if err != nil {
 		return nil, err
 	}
-	return im.Slots(FindObject, m.globDat, m.jumpSlot)
+	return im.Slots(name, m.globDat, m.jumpSlot)
 }
+
+// Throwing are the symbols that tell that a file has to do with exceptions.
+var Throwing = []string{"__cxa_throw", "__gxx_personality_v0", "_Unwind_Resume"}
 
 // Exceptions reports whether the new code has exception tables.
 func (p *Patch) Exceptions() bool {
@@ -52,13 +67,22 @@ func personality(name string) bool {
 	return strings.HasPrefix(name, "__") && strings.Contains(name, "_personality_v")
 }
 
-// unwinder refuses exception tables of a target that has its unwinder in it,
-// where nothing leads the unwinder to the new code.
+// unwinder refuses a patch for a target that throws, if nothing leads the
+// unwinder to the new code: that exceptions go through it is not seen in its
+// tables alone.
 func (b *builder) unwinder() error {
-	if _, throws := b.original.globals["__cxa_throw"]; !throws && !b.patch.Exceptions() {
+	throws := b.patch.Exceptions()
+	for _, name := range Throwing {
+		// Programs that are linked statically have parts of the unwinder from the
+		// C library, which uses them for threads that are cancelled.
+		_, linked := b.original.globals[name]
+		_, dynamic := b.original.dynamic[name]
+		throws = throws || dynamic || linked && name != "_Unwind_Resume"
+	}
+	if !throws {
 		return nil
 	}
-	if b.machine.finderSize == 0 && b.patch.Exceptions() {
+	if b.machine.finderSize == 0 {
 		return errors.New("exceptions on " + b.patch.Arch.Name + " are not supported yet")
 	}
 	_, own := b.original.globals["_Unwind_RaiseException"]
@@ -80,10 +104,10 @@ func (p *Patch) frames() int {
 }
 
 // finderHeader is the size of the .eh_frame_hdr that the finder answers with,
-// finderCell that of the cell behind it with the next finder.
+// finderCells that of the cells behind it: the next finder, the link map.
 const (
 	finderHeader = 8
-	finderCell   = 8
+	finderCells  = 16
 )
 
 // finder fills in what makes the process's unwinder find the frames.
@@ -98,7 +122,7 @@ func (k *linker) finder() (Finder, error) {
 	// .eh_frame_hdr section").
 	copy(header, []byte{1, 0x1b, 0xff, 0xff})
 	binary.LittleEndian.PutUint32(header[4:], uint32(l.sections[k.patch.frames()]-(l.frameHeader+4)))
-	f := Finder{Entry: at(l.finder), Next: at(l.frameHeader + finderHeader)}
+	f := Finder{Entry: at(l.finder), Next: at(l.frameHeader + finderHeader), Map: at(l.frameHeader + finderHeader + 8)}
 	text := specs.Range[specs.Addr]{Lo: at(l.Text.Offset), Hi: at(l.Text.Offset + l.Text.Size)}
-	return f, k.machine.finder(k.memory[l.finder:], f.Entry, text, at(l.frameHeader), f.Next)
+	return f, k.machine.finder(k.memory[l.finder:], f.Entry, text, at(l.frameHeader), f.Next, f.Map)
 }

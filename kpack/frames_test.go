@@ -6,16 +6,17 @@ import (
 
 	"golang.org/x/arch/x86/x86asm"
 
+	"github.com/fother/fother/kpack/elfobj"
 	"github.com/fother/fother/specs"
 )
 
 // TestFinderX86_64: the gaps of the finder are where its instructions have
 // their displacements, and its jumps lead to its last instruction.
 func TestFinderX86_64(t *testing.T) {
-	const at, header, next = specs.Addr(0x7000_0000), specs.Addr(0x6fff_0010), specs.Addr(0x6fff_0018)
+	const at, header, next, linkMap = specs.Addr(0x7000_0000), specs.Addr(0x6fff_0010), specs.Addr(0x6fff_0018), specs.Addr(0x6fff_0020)
 	text := specs.Range[specs.Addr]{Lo: 0x6fff_1000, Hi: 0x7000_1000}
 	code := make([]byte, len(finderX86_64))
-	if err := putFinderX86_64(code, at, text, header, next); err != nil {
+	if err := putFinderX86_64(code, at, text, header, next, linkMap); err != nil {
 		t.Fatal(err)
 	}
 	var addresses, jumps []specs.Addr
@@ -38,7 +39,7 @@ func TestFinderX86_64(t *testing.T) {
 			}
 		}
 	}
-	if want := []specs.Addr{text.Lo, text.Hi, header, next}; len(addresses) != 4 || [4]specs.Addr(addresses) != [4]specs.Addr(want) {
+	if want := []specs.Addr{text.Lo, text.Hi, linkMap, header, next}; len(addresses) != 5 || [5]specs.Addr(addresses) != [5]specs.Addr(want) {
 		t.Errorf("refers to %v, want %v", addresses, want)
 	}
 	for _, to := range jumps {
@@ -46,7 +47,7 @@ func TestFinderX86_64(t *testing.T) {
 			t.Errorf("jumps to %v, want %v", to, last)
 		}
 	}
-	if len(jumps) != 2 || putFinderX86_64(code, at, text, header, at<<16) == nil {
+	if len(jumps) != 2 || putFinderX86_64(code, at, text, header, at<<16, linkMap) == nil {
 		t.Errorf("%d jumps, or a cell out of reach is accepted", len(jumps))
 	}
 }
@@ -83,5 +84,29 @@ func TestFinderLayout(t *testing.T) {
 	}
 	if e := uint64(im.Finder.Entry) - base - l.Text.Offset; e < 3 || e+uint64(len(finderX86_64)) > l.Text.Size {
 		t.Errorf("finder at %#x of %#x bytes of code", e, l.Text.Size)
+	}
+}
+
+// TestBuildUnwinder: without a finder nothing of a target that throws is
+// patched, whatever its tables say. The target may only import what throws.
+func TestBuildUnwinder(t *testing.T) {
+	for _, c := range []struct {
+		m       *machine
+		imports string
+		refused bool
+		defines string
+	}{
+		{m: machineAArch64, defines: "_Unwind_Resume"},
+		{m: machineAArch64, defines: "__cxa_throw", refused: true},
+		{m: machineAArch64, imports: "_Unwind_Resume", refused: true},
+		{m: machineAArch64, imports: "__cxa_throw", refused: true},
+		{m: machineAArch64, imports: "printf"},
+		{m: machineX86_64, imports: "_Unwind_Resume"},
+	} {
+		x := &symbolIndex{dynamic: map[string]elfobj.Symbol{c.imports: {Name: c.imports}}, globals: map[string]elfobj.Symbol{c.defines: {Name: c.defines}}}
+		b := &builder{machine: c.m, original: x, patch: &Patch{Arch: c.m.arch}}
+		if err := b.unwinder(); (err != nil) != c.refused {
+			t.Errorf("%s that imports %q, defines %q: %v", c.m.arch.Name, c.imports, c.defines, err)
+		}
 	}
 }

@@ -34,7 +34,8 @@ func (b *builder) function(um *unitMerge, f BuildFunction) error {
 		return fmt.Errorf("the patch's assembly does not define %s", f.Label)
 	}
 	s, addr, err := um.place.find(f.Original)
-	if errors.Is(err, ErrNotLinked) {
+	copied := errors.Is(err, ErrNotLinked)
+	if copied {
 		s, addr, err = b.linkedCopy(um, s)
 	}
 	if err != nil {
@@ -72,10 +73,14 @@ func (b *builder) function(um *unitMerge, f BuildFunction) error {
 	if other := b.folded(um, s, addr); other != "" {
 		return hint(hintFolded, fmt.Errorf("shares its code with %s, which would change too", other))
 	}
+	cold, err := b.cold(um, f.Original, copied)
+	if err != nil {
+		return err
+	}
 	fn := Function{
 		Name: f.Original, File: um.unit.Name, Reason: f.Reason,
 		Original: specs.Range[specs.VAddr]{Lo: addr, Hi: addr + specs.VAddr(s.Size)},
-		Cold:     b.cold(um, f.Original), Room: room, Digest: specs.DigestOf(body), Entry: entry, Symbol: symbol,
+		Cold:     cold, Room: room, Digest: specs.DigestOf(body), Entry: entry, Symbol: symbol,
 		NextCall: slices.Contains(b.in.Meta.Consistency.NextCall, f.Original),
 	}
 	if skip > 0 {
@@ -104,13 +109,26 @@ func (b *builder) linkedCopy(um *unitMerge, s elfobj.Symbol) (elfobj.Symbol, spe
 }
 
 // cold returns where the cold part of a function of the unit lies, which gcc
-// calls NAME.cold, or an empty range.
-func (b *builder) cold(um *unitMerge, name string) specs.Range[specs.VAddr] {
-	s, addr, err := um.place.find(name + ".cold")
-	if err != nil {
-		return specs.Range[specs.VAddr]{}
+// calls NAME.cold, or an empty range. That of a function that was copied from
+// another unit is found by its name: the linker keeps the group of one unit
+// only, so that no other has it, but for static functions.
+func (b *builder) cold(um *unitMerge, name string, copied bool) (specs.Range[specs.VAddr], error) {
+	name += ".cold"
+	if _, own := um.place.byName[name]; !own && !copied {
+		return specs.Range[specs.VAddr]{}, nil
 	}
-	return specs.Range[specs.VAddr]{Lo: addr, Hi: addr + specs.VAddr(s.Size)}
+	if s, addr, err := um.place.find(name); err == nil && !copied {
+		return specs.Range[specs.VAddr]{Lo: addr, Hi: addr + specs.VAddr(s.Size)}, nil
+	}
+	switch parts := b.original.locals[name]; len(parts) {
+	case 0:
+		return specs.Range[specs.VAddr]{}, nil
+	case 1:
+		at := specs.VAddr(parts[0].Value)
+		return specs.Range[specs.VAddr]{Lo: at, Hi: at + specs.VAddr(parts[0].Size)}, nil
+	default:
+		return specs.Range[specs.VAddr]{}, fmt.Errorf("its cold part is one of %d that the target has under the name %s; compile it with -fno-reorder-blocks-and-partition", len(parts), name)
+	}
 }
 
 // folded returns the name of a function that the linker put at the address of

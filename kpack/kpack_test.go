@@ -200,13 +200,39 @@ func TestDecodeDamaged(t *testing.T) {
 	}
 }
 
+// FuzzDecode changes good files, and seals them again: else it would get no
+// further than the digest. What is accepted can be laid out and linked.
 func FuzzDecode(f *testing.F) {
 	f.Add([]byte("KPATCH1"))
 	f.Add([]byte(elf.ELFMAG))
+	for _, a := range arch.All {
+		for _, p := range []*Patch{fixture(f, a), threadPatch(f, a)} {
+			good, err := p.Encode()
+			if err != nil {
+				f.Fatal(err)
+			}
+			f.Add(good)
+		}
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
+		b = bytes.Clone(b)
+		seal(b)
 		p, err := Decode(b)
 		if (p == nil) == (err == nil) {
 			t.Fatalf("patch %v, error %v", p, err)
+		}
+		if err != nil {
+			return
+		}
+		const most = 1 << 20 // for speed
+		l, err := p.Layout(4096, 64)
+		if err != nil || l.Size > most {
+			return
+		}
+		resolve := func(Symbol) (specs.Addr, bool, error) { return 0x7f0000001000, false, nil }
+		threads := func(Symbol) (ThreadPlace, error) { return ThreadPlace{Module: 1, Static: true}, nil }
+		if im, err := p.Link(l, 0x7f0000800000, 0x7f0000000000, resolve, threads); err == nil && len(im.Entries) != len(p.Functions) {
+			t.Errorf("%d entries for %d functions", len(im.Entries), len(p.Functions))
 		}
 	})
 }

@@ -113,7 +113,7 @@ func (p *Patch) Layout(page, header uint64) (Layout, error) {
 		place(func(w want) bool { return w.descriptor }, func(e *extras) *uint64 { return &e.descriptor }, 16)
 		if m.finderSize > 0 && p.frames() >= 0 {
 			l.frameHeader = alignUp(at, 8)
-			at = l.frameHeader + finderHeader + finderCell
+			at = l.frameHeader + finderHeader + finderCells
 		}
 	})
 	if err != nil {

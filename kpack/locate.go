@@ -310,6 +310,9 @@ func (p *placement) votes(s elfobj.Symbol) map[specs.VAddr]bool {
 	v := map[specs.VAddr]bool{}
 	if s.Bind != elf.STB_LOCAL {
 		if g, ok := p.index.globals[s.Name]; ok {
+			if s.Bind == elf.STB_WEAK && g.Bind == elf.STB_GLOBAL {
+				return v // another unit's, which the linker took instead
+			}
 			v[specs.VAddr(g.Value-s.Value)] = true
 			return v
 		}

@@ -72,6 +72,7 @@ func TestFind(t *testing.T) {
 		"hidden":                       {files: map[string]string{"a/unit.c": strings.Replace(unitA, "int a(", "__attribute__((visibility(\"hidden\"))) int a(", 1), "b/unit.c": unitB, "main.c": mainC}, flags: []string{"-shared", "-fPIC"}, unit: "a-unit.c.o", symbol: "a", address: "0"},
 		"version script":               {files: map[string]string{"a/unit.c": unitA, "b/unit.c": unitB, "main.c": mainC, "script": "V1 { global: main; local: *; };"}, flags: []string{"-shared", "-fPIC"}, unit: "b-unit.c.o", symbol: "b", address: "0"},
 		"calls by way of the PLT":      {files: map[string]string{"a/unit.c": unitA + "int twice(int n) { return a(a(n)); }\n", "b/unit.c": unitB, "main.c": mainC}, flags: []string{"-shared", "-fPIC"}, unit: "a-unit.c.o", symbol: "helper", address: "0"},
+		"beside an overridden weak":    {files: map[string]string{"a/unit.c": "__attribute__((weak)) int hook(void) { return 1; }\n" + unitA, "b/unit.c": "int hook(void) { return 2222; }\n" + unitB, "main.c": mainC}, unit: "a-unit.c.o", symbol: "helper", address: "0"},
 		"overridden weak":              {files: map[string]string{"a/unit.c": "__attribute__((weak)) int hook(void) { return 1; }\n" + unitA, "b/unit.c": "int hook(void) { return 2222; }\n" + unitB, "main.c": mainC}, flags: []string{"-ffunction-sections"}, unit: "a-unit.c.o", symbol: "hook", err: ErrNotLinked.Error()},
 	}
 	for name, tt := range tests {
@@ -278,5 +279,32 @@ func TestFolded(t *testing.T) {
 	}
 	if got := b.folded(um, s, at); got != "two" {
 		t.Errorf("folded with %q, want two", got)
+	}
+}
+
+// TestColdOfCopy: the cold part of a function that was copied from another unit
+// is the only one of its name, else there is no telling. A unit's own function
+// has none but the unit's.
+func TestColdOfCopy(t *testing.T) {
+	part := func(at uint64) localSymbol {
+		return localSymbol{Symbol: elfobj.Symbol{Name: "f.cold", Value: at, Size: 16}}
+	}
+	um := &unitMerge{place: &placement{byName: map[string]int{}}}
+	for name, c := range map[string]struct {
+		parts  []localSymbol
+		copied bool
+		lo     specs.VAddr
+		err    string
+	}{
+		"none":    {copied: true},
+		"one":     {[]localSymbol{part(0x1000)}, true, 0x1000, ""},
+		"two":     {[]localSymbol{part(0x1000), part(0x2000)}, true, 0, "one of 2"},
+		"another": {[]localSymbol{part(0x1000), part(0x2000)}, false, 0, ""},
+	} {
+		b := &builder{original: &symbolIndex{locals: map[string][]localSymbol{"f.cold": c.parts}}}
+		cold, err := b.cold(um, "f", c.copied)
+		if cold.Lo != c.lo || (cold.Size() != 0) != (c.lo != 0) || (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
+			t.Errorf("%s: %v, %v", name, cold, err)
+		}
 	}
 }

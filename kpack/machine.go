@@ -32,10 +32,10 @@ type machine struct {
 	thunk     func(dst []byte, at, slot, resolver specs.Addr) error
 
 	// finderSize and finder: code that answers where the frames of text are,
-	// whose .eh_frame_hdr is at header, and else goes where next says; 0 if
-	// that is not known.
+	// whose .eh_frame_hdr is at header, in the object that linkMap says, and
+	// else goes where next says; 0 if that is not known.
 	finderSize int
-	finder     func(dst []byte, at specs.Addr, text specs.Range[specs.Addr], header, next specs.Addr) error
+	finder     func(dst []byte, at specs.Addr, text specs.Range[specs.Addr], header, next, linkMap specs.Addr) error
 
 	// padding returns how many bytes at the start of b are what assemblers and
 	// linkers put between functions.
@@ -65,6 +65,11 @@ type machine struct {
 	prologue func(code []byte) bool
 	// address is the relocation type of an address of 8 bytes.
 	address uint32
+	// addresses returns the offsets in code that its instructions may take the
+	// address of; pcBias is by how much the addend of a relative field in code
+	// is less than the distance from its target.
+	addresses func(code []byte) []uint64
+	pcBias    uint64
 	// maxEntry is the most bytes that a redirection overwrites.
 	maxEntry int
 }

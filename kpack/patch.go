@@ -31,8 +31,8 @@ type Target struct {
 }
 
 // Meta is what a patch says about itself. Nothing in it changes how the patch
-// is applied, but Series and Level, which say what it replaces, and
-// Consistency.
+// is applied, but Series and Level, which say what it replaces, Consistency,
+// and AddressTaken.
 type Meta struct {
 	Name        string       `json:"name"`
 	Series      specs.Series `json:"series"`
@@ -44,6 +44,10 @@ type Meta struct {
 	// Consistency is that of the spec, whose functions may be in other targets
 	// of the release. Function.NextCall says it of each function of this one.
 	Consistency specs.Consistency `json:"consistency,omitzero"`
+	// AddressTaken are new functions whose address the new code may hand to
+	// somebody who keeps it where it cannot be found. The memory of such a patch
+	// is never freed.
+	AddressTaken []string `json:"address_taken,omitempty"`
 }
 
 // Kind says what memory a section goes to.

@@ -53,9 +53,10 @@ var machineAArch64 = &machine{
 	onward: func() ([]byte, int, Reloc) {
 		return binary.LittleEndian.AppendUint32(nil, insnB), 0, Reloc{Type: uint32(elf.R_AARCH64_JUMP26)}
 	},
-	prologue: prologueAArch64,
-	address:  uint32(elf.R_AARCH64_ABS64),
-	maxEntry: 8,
+	prologue:  prologueAArch64,
+	address:   uint32(elf.R_AARCH64_ABS64),
+	addresses: addressesAArch64,
+	maxEntry:  8,
 }
 
 // imm returns a put that stores v>>scale in bits bits from bit lsb on.

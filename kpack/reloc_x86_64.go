@@ -54,8 +54,10 @@ var machineX86_64 = &machine{
 	onward: func() ([]byte, int, Reloc) {
 		return []byte{0xe9, 0, 0, 0, 0}, 1, Reloc{Type: uint32(elf.R_X86_64_PC32), Addend: -4}
 	},
-	address:  uint32(elf.R_X86_64_64),
-	maxEntry: 9,
+	address:   uint32(elf.R_X86_64_64),
+	addresses: addressesX86_64,
+	pcBias:    pcBiasX86_64,
+	maxEntry:  9,
 }
 
 func put64(b []byte, v int64) error {

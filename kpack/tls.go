@@ -67,8 +67,8 @@ const maxThreadAlign = 1 << 16
 // tlsMachine is what the package knows of an architecture's thread-local
 // storage.
 type tlsMachine struct {
-	// offset, module, inModule and descriptor are the dynamic relocation types
-	// of GOT entries.
+	// offset, module and descriptor are the dynamic relocation types of GOT
+	// entries.
 	offset, module, descriptor uint32
 	// block is the distance from the thread pointer to an executable's block.
 	block func(size, align uint64) int64
@@ -254,10 +254,11 @@ func (b *builder) ownThread(name string, offset, size uint64) (Symbol, error) {
 	if t.Slot = own.ownSlots[offset]; t.Slot != 0 {
 		return s, nil
 	}
-	var nearest uint64
+	// Any of the block's entries serves; which one must not depend on chance.
+	var lowest uint64
 	for other, slot := range own.ownSlots {
-		if t.Slot == 0 || other < nearest {
-			nearest, t.Slot, t.Offset = other, slot, int64(other)-int64(offset)
+		if t.Slot == 0 || other < lowest {
+			lowest, t.Slot, t.Offset = other, slot, int64(other)-int64(offset)
 		}
 	}
 	return s, nil

@@ -71,6 +71,10 @@ func (t *tool) print(o *outcome) {
 		fmt.Fprintf(t.stdout, "%s: freed %d KiB that %s had left\n", who, a.Size>>10, title(a))
 	}
 	for _, a := range r.Kept {
+		if a.Stays != "" {
+			fmt.Fprintf(t.stdout, "%s: %d KiB of %s stay for good: %s\n", who, a.Size>>10, title(a), clean(a.Stays))
+			continue
+		}
 		fmt.Fprintf(t.stdout, "%s: %d KiB of %s stay, since something may still refer to them; a later run frees them\n", who, a.Size>>10, title(a))
 	}
 	if s := r.Stop; s.Tries > 0 {

@@ -108,15 +108,21 @@ func TestExceptions(t *testing.T) {
 
 // TestExceptionsLinked: the unwinder is a library's, or linked into the program.
 func TestExceptionsLinked(t *testing.T) {
-	for name, c := range map[string]struct{ build, refused string }{
+	for name, c := range map[string]struct{ build, refused, left string }{
 		"library":    {build: "c++ -O1 -fPIC -shared -Wl,--build-id -o liba.so a.cc && c++ -Wl,--build-id -o throwing main.cc -L. -la -Wl,-rpath,$(pwd) -Wl,-rpath,'$ORIGIN' -pthread"},
 		"static gcc": {build: "c++ -O1 -static-libgcc -static-libstdc++ -Wl,--build-id -o throwing a.cc main.cc -pthread"},
-		"static":     {build: "c++ -O1 -static -Wl,--build-id -o throwing a.cc main.cc -pthread", refused: "the unwinder is linked in statically"},
+		// It stands in for a second unwinder, which does not ask the dynamic linker.
+		"another unwinder": {
+			build: "cc -O1 -fPIC -shared -o libother.so other.c && c++ -O1 -Wl,--build-id -o throwing a.cc main.cc -pthread -Wl,--no-as-needed -L. -lother -Wl,-rpath,'$ORIGIN'",
+			left:  "libother.so, which does not ask _dl_find_object",
+		},
+		"static": {build: "c++ -O1 -static -Wl,--build-id -o throwing a.cc main.cc -pthread", refused: "the unwinder is linked in statically"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := newProject(t)
 			p.write("src/a.cc", strings.ReplaceAll(throwing, "for (int i = 0; i < 3; i++)", "for (;false;)"))
 			p.write("src/main.cc", askMain)
+			p.write("src/other.c", "#define _GNU_SOURCE\n#include <dlfcn.h>\nint _Unwind_RaiseException(void *e) { return ((int (*)(void *))dlsym(RTLD_NEXT, \"_Unwind_RaiseException\"))(e); }\n")
 			p.write("two.patch", "--- a/a.cc\n+++ b/a.cc\n@@ -26,3 +26,3 @@\n {\n-\treturn one(n) + 1;\n+\treturn one(n ? n + 100 : 0) + 101;\n }\n")
 			s := p.spec
 			s.Name, s.Patches, s.Build = "linked", []string{filepath.Join(p.dir, "two.patch")}, []string{c.build}
@@ -132,6 +138,12 @@ func TestExceptionsLinked(t *testing.T) {
 			}
 			f := FolderOf(s, p.o)
 			a := ask(t, filepath.Join(f.Original(), "throwing"))
+			if c.left != "" {
+				if out := fother(t, 4, "patch", "-p", a.pid(), f.Patches()); !strings.Contains(out, c.left) || a.answer("") != "2 -5" {
+					t.Errorf("answers %q after %s", a.answer(""), out)
+				}
+				return
+			}
 			for _, step := range []struct{ command, want string }{{"", "2 -5"}, {"patch", "102 -105"}, {"unpatch", "2 -5"}} {
 				switch step.command {
 				case "patch":
@@ -174,6 +186,52 @@ extern "C" const char *answer(const char *)
 	f := FolderOf(s, p.o)
 	a := ask(t, filepath.Join(f.Original(), "comdat"))
 	for _, step := range []struct{ command, want string }{{"", "21 12 0"}, {"patch", "42 34 0"}, {"unpatch", "61 52 0"}} {
+		switch step.command {
+		case "patch":
+			fother(t, 0, "patch", "-p", a.pid(), f.Patches())
+		case "unpatch":
+			fother(t, 0, "unpatch", "-p", a.pid())
+		}
+		if got := a.answer(""); got != step.want {
+			t.Errorf("%s: answer %q, want %q", step.command, got, step.want)
+		}
+	}
+}
+
+// TestFinderAnswers: who asks the dynamic linker what new code belongs to is
+// told the object that was patched, as of its old code.
+func TestFinderAnswers(t *testing.T) {
+	p := newProject(t)
+	p.write("src/a.c", `#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <link.h>
+#include <stdio.h>
+#ifndef DLFO_STRUCT_HAS_EH_DBASE
+#error no _dl_find_object
+#endif
+__attribute__((noinline)) int mine(void)
+{
+	struct dl_find_object found;
+	void *caller = __builtin_return_address(0);
+	return _dl_find_object(caller, &found) == 0 && found.dlfo_link_map->l_ld == _DYNAMIC && found.dlfo_map_start <= caller && found.dlfo_map_end > caller;
+}
+const char *answer(const char *request)
+{
+	static char out[40];
+	snprintf(out, sizeof out, "%d", mine() + 10);
+	return out;
+}
+`)
+	p.write("src/main.c", askMain)
+	p.write("fix.patch", "--- a/a.c\n+++ b/a.c\n@@ -15,4 +15,4 @@\n {\n \tstatic char out[40];\n-\tsnprintf(out, sizeof out, \"%d\", mine() + 10);\n+\tsnprintf(out, sizeof out, \"%d\", mine() + 20);\n \treturn out;\n")
+	s := p.spec
+	s.Name, s.Patches, s.Build = "asks", []string{filepath.Join(p.dir, "fix.patch")}, []string{"cc -O1 -Wl,--build-id -o asks a.c main.c"}
+	if _, err := Make(t.Context(), s, p.o); err != nil {
+		t.Fatal(err)
+	}
+	f := FolderOf(s, p.o)
+	a := ask(t, filepath.Join(f.Original(), "asks"))
+	for _, step := range []struct{ command, want string }{{"", "11"}, {"patch", "21"}, {"unpatch", "11"}} {
 		switch step.command {
 		case "patch":
 			fother(t, 0, "patch", "-p", a.pid(), f.Patches())
