@@ -16,7 +16,6 @@ type correlation struct {
 	// byOrder has the items of b that were paired by their order alone: those
 	// that functions reach by their distance from a section anchor.
 	byOrder map[int32]bool
-	paired  int // how many pairs there are
 	seed    maphash.Seed
 }
 
@@ -108,7 +107,6 @@ func (c *correlation) stable(g *group) bool {
 
 func (c *correlation) join(a, b int32) {
 	c.a.pair[a], c.b.pair[b] = b, a
-	c.paired++
 }
 
 // byContent pairs items whose content is equal and occurs once on both sides,
@@ -135,11 +133,19 @@ func (c *correlation) byContent(as, bs []int32, hash func(s *side, i int32) uint
 }
 
 // plainHash is weakHash for names as they are.
-func (c *correlation) plainHash(s *side, i int32) uint64 { return s.weakHash(c.seed, i, stem) }
+func (c *correlation) plainHash(s *side, i int32) uint64 { return s.weakHash(c.seed, i, plainName) }
 
-// weakHash is a hash of item i's statements in which symbols count by their
-// stems, or what else known says, and labels by nothing: equal items have equal
-// hashes.
+// plainName is the stem of a name, and nothing for a label, whose number says
+// nothing.
+func plainName(name string) string {
+	if asm.IsLocalLabel(name) {
+		return ""
+	}
+	return stem(name)
+}
+
+// weakHash is a hash of item i's statements in which symbols and labels count
+// by what known says of them. With plainName, equal items have equal hashes.
 func (s *side) weakHash(seed maphash.Seed, i int32, known func(name string) string) uint64 {
 	var h maphash.Hash
 	h.SetSeed(seed)
@@ -152,9 +158,7 @@ func (s *side) weakHash(seed maphash.Seed, i int32, known func(name string) stri
 			f := &s.Folds[s.FoldOf(st)]
 			h.WriteString(f.Name())
 			for _, name := range f.Refs {
-				if !asm.IsLocalLabel(name) {
-					h.WriteString(known(name))
-				}
+				h.WriteString(known(name))
 				h.WriteByte(0)
 			}
 			continue
@@ -168,9 +172,7 @@ func (s *side) weakHash(seed maphash.Seed, i int32, known func(name string) stri
 		for _, r := range refs {
 			h.WriteString(text[at:r.Lo])
 			at = r.Hi
-			if name := r.Name(text); !asm.IsLocalLabel(name) {
-				h.WriteString(known(name))
-			}
+			h.WriteString(known(r.Name(text)))
 			h.WriteByte(0)
 		}
 		h.WriteString(text[at:])

@@ -2,8 +2,8 @@ package differ
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/fother/fother/differ/asm"
@@ -23,20 +23,18 @@ func (c *correlation) functions(groups []*group) {
 			several = append(several, g)
 		}
 	}
-	for range maxDepth {
-		before := c.paired
+	for again := true; again; {
+		again = false
 		for _, g := range several {
-			if as, bs := c.rest(g); len(as) > 0 && len(bs) > 0 {
-				as, bs = c.byContent(as, bs, func(s *side, i int32) uint64 { h, _ := c.settledHash(s, i); return h })
-				c.alike(as, bs)
-			}
-		}
-		if c.paired == before {
-			break
+			again = c.settled(g) || again
 		}
 	}
 	for _, g := range several {
-		if as, bs := c.rest(g); len(as) == 1 && len(bs) == 1 && (!hasLambda(c.b.names[bs[0]]) || c.sameTurn(g, as[0], bs[0])) {
+		as, bs := c.rest(g)
+		if len(as) > 0 && len(bs) > 0 && !hasLambda(c.b.names[bs[0]]) {
+			as, bs = c.byContent(as, bs, c.plainHash)
+		}
+		if len(as) == 1 && len(bs) == 1 && (!hasLambda(c.b.names[bs[0]]) || c.sameTurn(g, as[0], bs[0])) {
 			c.join(as[0], bs[0])
 		}
 	}
@@ -47,37 +45,61 @@ func (c *correlation) rest(g *group) (as, bs []int32) {
 	return c.a.free(slices.Clone(g.a)), c.b.free(slices.Clone(g.b))
 }
 
-// alike pairs functions of one content that have the same name too, if all
-// that they refer to is paired: any of them would do.
-func (c *correlation) alike(as, bs []int32) {
-	byName := make(map[string]int32)
-	for _, i := range as {
-		byName[c.a.names[i]] = i
-	}
-	for _, j := range bs {
-		i, ok := byName[c.b.names[j]]
-		if !ok || c.a.pair[i] != none {
-			continue
+// settled pairs functions of a group whose content is the same if all that they
+// refer to is paired: if no others have that content, or else those of one
+// name, as any would do. It reports whether there were any.
+func (c *correlation) settled(g *group) (found bool) {
+	byHash := make(map[uint64]*[2][]int32)
+	as, bs := c.rest(g)
+	for k, list := range [...][]int32{as, bs} {
+		for _, i := range list {
+			h, ok := c.settledHash([...]*side{c.a, c.b}[k], i)
+			if !ok {
+				continue
+			}
+			if byHash[h] == nil {
+				byHash[h] = &[2][]int32{}
+			}
+			byHash[h][k] = append(byHash[h][k], i)
 		}
-		x, okx := c.settledHash(c.a, i)
-		y, oky := c.settledHash(c.b, j)
-		if okx && oky && x == y {
-			c.join(i, j)
+	}
+	for _, e := range byHash {
+		only := len(e[0]) == 1 && len(e[1]) == 1
+		for _, i := range e[0] {
+			for _, j := range e[1] {
+				if only || c.a.names[i] == c.b.names[j] {
+					c.join(i, j)
+					found = true
+				}
+			}
 		}
 	}
+	return found
 }
 
-// settledHash is weakHash for names that stand for what they are paired with.
-// It says whether all functions with numbers in their names are.
+// settledHash is weakHash for names that stand for what they are paired with,
+// and labels that stand for the content there. It says whether all functions
+// with numbers in their names are paired.
 func (c *correlation) settledHash(s *side, i int32) (hash uint64, settled bool) {
 	settled = true
-	hash = s.weakHash(c.seed, i, func(name string) string {
-		plain := stem(name)
+	depth := 0
+	var known func(name string) string
+	known = func(name string) string {
+		plain := plainName(name)
 		if plain == name {
 			return name
 		}
 		t := s.resolve(name)
-		if t.where != asm.InItem || !t.entry() || s.roles[t.item] != function || t.item == i {
+		if t.where != asm.InItem || s.parent[t.item] == i {
+			return plain
+		}
+		if s.roles[t.item] == content && depth < maxDepth {
+			depth++
+			plain = fmt.Sprintf("%x+%d+%d", s.weakHash(c.seed, t.item, known), t.ord, t.add)
+			depth--
+			return plain
+		}
+		if s.roles[t.item] != function || !t.entry() {
 			return plain
 		}
 		to := s.pair[t.item]
@@ -88,9 +110,9 @@ func (c *correlation) settledHash(s *side, i int32) (hash uint64, settled bool) 
 		if s == c.b {
 			to = t.item
 		}
-		return "=" + strconv.Itoa(int(to))
-	})
-	return hash, settled
+		return fmt.Sprintf("=%d", to)
+	}
+	return s.weakHash(c.seed, i, known), settled
 }
 
 // sameTurn reports whether the functions x and y, whose names differ in the

@@ -161,7 +161,7 @@ func (j *judgement) closures() {
 				byStem[name] = &[2]hashes{{}, {}}
 				order = append(order, name)
 			}
-			h := s.weakHash(seed, i, stem)
+			h := s.weakHash(seed, i, plainName)
 			byStem[name][k][h] = append(byStem[name][k][h], i)
 		}
 	}

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"debug/elf"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -253,19 +252,6 @@ func family(name string) (string, bool) {
 	name, closure := closures(name)
 	base, changed := withoutNumbers(name)
 	return base, changed || closure
-}
-
-// closure is a type without a name in a mangled one: of a lambda with its
-// parameters, or of another. The number says only how many there are before it
-// in the function. Source: Itanium C++ ABI, 5.1.8.
-var closure = regexp.MustCompile(`(Ul.*?E|Ut)[0-9]*_`)
-
-// closures takes the numbers of closures out of a mangled name.
-func closures(name string) (string, bool) {
-	if !strings.HasPrefix(name, "_Z") || !closure.MatchString(name) {
-		return name, false
-	}
-	return closure.ReplaceAllString(name, "${1}#_"), true
 }
 
 func withoutNumbers(name string) (string, bool) {
