@@ -82,7 +82,7 @@ func (c *correlation) settled(g *group) (found bool) {
 // with numbers in their names are paired.
 func (c *correlation) settledHash(s *side, i int32) (hash uint64, settled bool) {
 	settled = true
-	depth := 0
+	nested := false
 	var known func(name string) string
 	known = func(name string) string {
 		plain := plainName(name)
@@ -93,10 +93,14 @@ func (c *correlation) settledHash(s *side, i int32) (hash uint64, settled bool) 
 		if t.where != asm.InItem || s.parent[t.item] == i {
 			return plain
 		}
-		if s.roles[t.item] == content && depth < maxDepth {
-			depth++
+		if s.roles[t.item] == content {
+			if nested {
+				settled = false // tables of tables are not followed
+				return plain
+			}
+			nested = true
 			plain = fmt.Sprintf("%x+%d+%d", s.weakHash(c.seed, t.item, known), t.ord, t.add)
-			depth--
+			nested = false
 			return plain
 		}
 		if s.roles[t.item] != function || !t.entry() {

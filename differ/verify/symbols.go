@@ -67,11 +67,17 @@ func (im *image) symbol(s *elfobj.Symbol, file string, index map[key]*entity) {
 		if mapping(name) {
 			return
 		}
+		if exceptionTable(name) {
+			return
+		}
 		im.labels[s.Value] = append(im.labels[s.Value], name)
 		if sec == nil || !sec.exec || sec.plt || s.Bind == elf.STB_LOCAL && strings.HasPrefix(name, ".") {
 			return
 		}
 		fn = true // hand-written code without a type
+	}
+	if !fn && s.Bind == elf.STB_LOCAL && exceptionTable(name) {
+		return
 	}
 	k := key{s.Value, fn}
 	e := index[k]
@@ -91,6 +97,14 @@ func (im *image) symbol(s *elfobj.Symbol, file string, index map[key]*entity) {
 		n.file = file
 	}
 	e.names = append(e.names, n)
+}
+
+// exceptionTable reports whether a symbol is clang's for the exception table of
+// a function, with a number that says nothing. Tables are compared with their
+// functions, which call frame information gives them to.
+func exceptionTable(name string) bool {
+	n, ok := strings.CutPrefix(name, "GCC_except_table")
+	return ok && strings.Trim(n, "0123456789") == ""
 }
 
 // mapping reports whether a symbol only tells code from data. Source:
