@@ -54,7 +54,7 @@ int main(void) {
 // the patch is kept after it is taken out. gcc builds each case with all
 // flags, clang with those whose turn it is, or with all if FOTHER_LONG is set;
 // a compiler or flags are left out if the comment says "not clang: REASON" or
-// "not FLAGS: REASON", clang with C++ sources.
+// "not FLAGS: REASON".
 func TestCases(t *testing.T) {
 	files, err := filepath.Glob("testdata/cases/*.txtar")
 	if err != nil || len(files) == 0 {
@@ -67,7 +67,7 @@ func TestCases(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		clang := !cxx(ar) && !strings.Contains(string(ar.Comment), "not clang:")
+		clang := !strings.Contains(string(ar.Comment), "not clang:")
 		if clang {
 			turn++
 		}
@@ -80,7 +80,7 @@ func TestCases(t *testing.T) {
 					continue
 				}
 				t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar")+" "+cc+" "+flags, func(t *testing.T) {
-					needCompiler(t, cc)
+					needCompiler(t, commandOf(cc, ar))
 					testCase(t, ar, cc, flags)
 				})
 			}
@@ -91,6 +91,14 @@ func TestCases(t *testing.T) {
 // cxx reports whether a case has C++ sources.
 func cxx(ar *txtar.Archive) bool {
 	return slices.ContainsFunc(ar.Files, func(f txtar.File) bool { return strings.HasSuffix(f.Name, ".cc") })
+}
+
+// commandOf returns the command with which a compiler builds a case.
+func commandOf(cc string, ar *txtar.Archive) string {
+	if cxx(ar) {
+		return map[string]string{"gcc": "g++", "clang": "clang++"}[cc]
+	}
+	return cc
 }
 
 // needCompiler skips the test if a compiler is missing, which CI does not allow.
@@ -117,8 +125,9 @@ func testCase(t *testing.T, ar *txtar.Archive, cc, flags string) {
 		}
 	}
 	sources := "-name '*.c'"
+	cc = commandOf(cc, ar)
 	if cxx(ar) {
-		cc, sources = "g++", "-name '*.c' -o -name '*.cc'"
+		sources = "-name '*.c' -o -name '*.cc'"
 	}
 	trees := []string{"a", "b"}
 	for _, tree := range trees {
