@@ -169,6 +169,9 @@ func (p *Pair) compare() []error {
 		}
 	}
 	if same && len(errs) == 0 {
+		if moved, err := p.namesMoved(); err == nil && moved {
+			return nil
+		}
 		errs = append(errs, hint("does the fix change options of the link, a linker script or data that is linked as it is? Those cannot be patched",
 			"%s: %w: it differs, but no unit that went into it does", name, ErrIncomplete))
 	}

@@ -2,6 +2,7 @@ package compiler
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -130,6 +131,45 @@ func TestCompare(t *testing.T) {
 
 // TestCompareRefuses has builds of which capture cannot tell the whole
 // difference.
+// TestNamesMoved: a program whose imports stand in another order, because the
+// library that they come from has more symbols, is the same; one that is linked
+// with other options is not.
+func TestNamesMoved(t *testing.T) {
+	need(t, "gcc")
+	var lib, added, calls string
+	for i := range 30 {
+		lib += fmt.Sprintf("int api%d(int n) { return n + %d; }\n", i, i)
+		calls += fmt.Sprintf("int api%d(int); ", i)
+		added += fmt.Sprintf("int other%d(int n) { return n; }\n", i)
+	}
+	main := calls + "int main(int n, char **v) { return 0"
+	for i := range 30 {
+		main += fmt.Sprintf(" + api%d(n)", i)
+	}
+	files := map[string]string{"lib.c": lib, "main.c": main + "; }\n", "options": "-Wl,-z,lazy\n"}
+	commands := []string{"gcc -O2 -fPIC -shared -Wl,--build-id -o libx.so lib.c", "gcc -O2 -Wl,--build-id -o main main.c -L. -lx @options"}
+	o, p := twoBuilds(t, files, map[string]string{"lib.c": lib + added}, commands...)
+	pairs, err := Compare(o, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := changes(pairs), "libx.so: lib.c>lib.c; main:"; got != want {
+		t.Errorf("changes %q, want %q: does the linker keep the order now?", got, want)
+	}
+	o, p = twoBuilds(t, files, map[string]string{"options": "-Wl,-z,now\n"}, commands...)
+	if _, err := Compare(o, p); !errors.Is(err, ErrIncomplete) {
+		t.Errorf("other options: error %v, want %v", err, ErrIncomplete)
+	}
+	o, p = twoBuilds(t, files, map[string]string{"main.c": strings.Replace(main, "api3(n)", "api4(n)", 1) + "; }\n"}, commands...)
+	pairs, err = Compare(o, p, filepath.Dir(o.Deliverables()[0].Output)+"/main")
+	if err != nil || len(pairs) != 1 {
+		t.Fatalf("%d pairs, %v", len(pairs), err)
+	}
+	if moved, err := pairs[0].namesMoved(); err != nil || moved {
+		t.Errorf("other calls: %v, %v: taken for the same", moved, err)
+	}
+}
+
 func TestCompareRefuses(t *testing.T) {
 	need(t, "gcc", "make")
 	patch := map[string]string{"two.c": "int helper(int n) { return n - 2; }\n"}

@@ -38,6 +38,9 @@ type Options struct {
 	// Folders are searched for linked files beside Dir, and Skip are not. All
 	// are absolute.
 	Folders, Skip []string
+	// Append are arguments that the compilers that the build finds on PATH, by
+	// the usual names, get after their own. They hold no semicolon.
+	Append []string
 	// Before, if set, is called before each command, and its error ends the
 	// build.
 	Before func(command string) error
@@ -66,7 +69,7 @@ func Run(ctx context.Context, o Options) error {
 	}
 	env := append(os.Environ(), o.Env...)
 	if o.Stage == specs.StageConfigure {
-		return o.commands(ctx, append(env, shim.EnvStage+"="+string(o.Stage)))
+		return o.configure(ctx, append(env, shim.EnvStage+"="+string(o.Stage)))
 	}
 	if o.Stage != specs.StageOriginal && o.Stage != specs.StagePatched {
 		return fmt.Errorf("stage %q: want %s, %s or %s", o.Stage, specs.StageConfigure, specs.StageOriginal, specs.StagePatched)
@@ -85,14 +88,38 @@ func Run(ctx context.Context, o Options) error {
 		return storeHint(err)
 	}
 	start := time.Now()
-	if err := o.commands(ctx, captureEnviron(env, s, o.Stage)); err != nil {
+	earlier, err := o.linkedSince(s, start)
+	if err != nil {
+		return err
+	}
+	env = captureEnviron(env, s, o.Stage)
+	if len(o.Append) > 0 {
+		env = appendEnviron(env, s, o.Append)
+	}
+	if err := o.commands(ctx, env); err != nil {
 		return err
 	}
 	o.Logger.Info("build captured", "stage", o.Stage, "wall", time.Since(start))
 	if o.Base != "" {
-		start = time.Time{}
+		start, earlier = time.Time{}, nil
 	}
-	return finish(s, o, start)
+	return finish(s, o, start, earlier)
+}
+
+// configure runs the commands with capture off. What finds a compiler now, such
+// as cmake, may remember its path for the build.
+func (o *Options) configure(ctx context.Context, env []string) error {
+	if len(o.Append) == 0 {
+		return o.commands(ctx, env)
+	}
+	s, err := store.Open(o.Store)
+	if err == nil {
+		err = prepareShims(s, o.Shim, pathOf(env))
+	}
+	if err != nil {
+		return storeHint(err)
+	}
+	return o.commands(ctx, appendEnviron(env, s, o.Append))
 }
 
 // begin makes the records of the stage those that the build begins with.
@@ -131,8 +158,21 @@ func captureEnviron(env []string, s *store.Store, stage specs.Stage) []string {
 	return append(env, "PATH="+path)
 }
 
+// appendEnviron puts fother-cc in the way of the compilers on PATH, and has it
+// append args.
+func appendEnviron(env []string, s *store.Store, args []string) []string {
+	all := strings.Join(args, ";")
+	for _, kv := range env {
+		if was, ok := strings.CutPrefix(kv, shim.EnvAppendArgs+"="); ok {
+			all = was + ";" + strings.Join(args, ";")
+		}
+	}
+	return append(env, shim.EnvAppendArgs+"="+all, shim.EnvCompilers+"="+s.Compilers(), "PATH="+s.Compilers()+":"+pathOf(env))
+}
+
 // prepareShims fills the store's folders of shims: one with the names that gcc
-// looks for, and one with the names on path that makefiles may call.
+// looks for, one with the names on path that makefiles may call, and one with
+// those of compilers, which is for appendEnviron.
 func prepareShims(s *store.Store, program, path string) error {
 	program, err := filepath.Abs(program)
 	if err != nil {
@@ -145,8 +185,12 @@ func prepareShims(s *store.Store, program, path string) error {
 	for _, name := range []string{"as", "ld", "ld.bfd", "ld.gold", "ld.lld", "ld.mold"} {
 		links = append(links, filepath.Join(s.Shims(), name))
 	}
-	for name := range toolsOn(path, s.PathShims()) {
+	tool := func(path string) bool { return shim.IsTool(filepath.Base(path)) || shim.IsClang(path) }
+	for name := range namesOn(path, s, tool) {
 		links = append(links, filepath.Join(s.PathShims(), name))
+	}
+	for name := range namesOn(path, s, func(path string) bool { return shim.IsCompiler(filepath.Base(path)) }) {
+		links = append(links, filepath.Join(s.Compilers(), name))
 	}
 	for _, l := range links {
 		if err := relink(program, l); err != nil {
@@ -156,12 +200,12 @@ func prepareShims(s *store.Store, program, path string) error {
 	return nil
 }
 
-// toolsOn returns the names of assemblers, linkers and clang in the folders of
-// path, apart from except.
-func toolsOn(path, except string) map[string]bool {
+// namesOn returns the names of the files in the folders of path, apart from those
+// of s, that fit.
+func namesOn(path string, s *store.Store, fits func(path string) bool) map[string]bool {
 	names := map[string]bool{}
 	for _, dir := range filepath.SplitList(path) {
-		if filepath.Clean(dir) == except {
+		if clean := filepath.Clean(dir); clean == s.PathShims() || clean == s.Compilers() {
 			continue
 		}
 		entries, err := os.ReadDir(dir)
@@ -169,7 +213,7 @@ func toolsOn(path, except string) map[string]bool {
 			continue // PATH may name what is not there
 		}
 		for _, e := range entries {
-			if shim.IsTool(e.Name()) || shim.IsClang(filepath.Join(dir, e.Name())) {
+			if fits(filepath.Join(dir, e.Name())) {
 				names[e.Name()] = true
 			}
 		}

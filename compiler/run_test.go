@@ -62,6 +62,23 @@ func TestRunRefuses(t *testing.T) {
 	}
 }
 
+// TestConfigured: what configuring linked in the second before the build, as
+// cmake's checks of the compiler do, is none of the build's files; what was
+// there and is linked again is.
+func TestConfigured(t *testing.T) {
+	need(t, "gcc")
+	dir, store := t.TempDir(), filepath.Join(t.TempDir(), "store")
+	tree(t, dir, project)
+	plain(t, dir, "gcc -o check one.c two.c", "gcc -o one one.c two.c")
+	c := capture(t, dir, store, specs.StageOriginal, nil, "gcc -o one one.c two.c")
+	if len(c.Unseen) > 0 {
+		t.Errorf("unseen: %v", c.Unseen)
+	}
+	if d := c.Deliverables(); len(d) != 1 || d[0].Output != filepath.Join(dir, "one") {
+		t.Errorf("deliverables %v", d)
+	}
+}
+
 func TestRunFullStore(t *testing.T) {
 	need(t, "gcc")
 	if os.Getuid() != 0 {

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/fother/fother/compiler/internal/store"
@@ -21,22 +22,17 @@ const (
 )
 
 // finish looks at the tree after a build and checks that something that can
-// be patched was captured.
-func finish(s *store.Store, o Options, start time.Time) error {
-	skip := append([]string{s.Dir()}, o.Skip...)
-	linked, err := findLinked(o.Dir, skip, start)
+// be patched was captured. It does not count what stood there earlier.
+func finish(s *store.Store, o Options, start time.Time, earlier []written) error {
+	files, err := o.linkedSince(s, start)
 	if err != nil {
 		return err
 	}
-	for _, dir := range o.Folders {
-		if strings.HasPrefix(dir+"/", o.Dir+"/") {
-			continue
+	var linked []store.Linked
+	for _, f := range files {
+		if !slices.Contains(earlier, f) {
+			linked = append(linked, f.Linked)
 		}
-		found, err := findLinked(dir, skip, start)
-		if err != nil {
-			return err
-		}
-		linked = append(linked, found...)
 	}
 	if err := s.PutLinked(o.Stage, linked); err != nil {
 		return storeHint(err)
@@ -62,10 +58,40 @@ func finish(s *store.Store, o Options, start time.Time) error {
 	}
 }
 
+// written is a linked file as it was written at one time.
+type written struct {
+	store.Linked
+	inode   uint64
+	changed int64 // status change, nanoseconds since 1970
+}
+
+// linkedSince returns the executables and shared libraries in the tree and the
+// build's other folders that were written since start, sorted by path in each.
+// Because time stamps are coarse, what was written up to a second before may be
+// among them, such as what configuring left.
+func (o *Options) linkedSince(s *store.Store, start time.Time) ([]written, error) {
+	skip := append([]string{s.Dir()}, o.Skip...)
+	linked, err := findLinked(o.Dir, skip, start)
+	if err != nil {
+		return nil, err
+	}
+	for _, dir := range o.Folders {
+		if strings.HasPrefix(dir+"/", o.Dir+"/") {
+			continue
+		}
+		found, err := findLinked(dir, skip, start)
+		if err != nil {
+			return nil, err
+		}
+		linked = append(linked, found...)
+	}
+	return linked, nil
+}
+
 // findLinked returns the executables and shared libraries in folder dir that
 // were written since start, sorted by path. It leaves out the folders skip.
-func findLinked(dir string, skip []string, start time.Time) ([]store.Linked, error) {
-	var found []store.Linked
+func findLinked(dir string, skip []string, start time.Time) ([]written, error) {
+	var found []written
 	// Time stamps have the granularity of the kernel's tick.
 	start = start.Add(-time.Second)
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
@@ -84,7 +110,11 @@ func findLinked(dir string, skip []string, start time.Time) ([]store.Linked, err
 		}
 		l, ok, err := linkedFile(path)
 		if ok {
-			found = append(found, l)
+			w := written{Linked: l, changed: statusChange(info).UnixNano()}
+			if st, is := info.Sys().(*syscall.Stat_t); is {
+				w.inode = st.Ino
+			}
+			found = append(found, w)
 		}
 		return err
 	})

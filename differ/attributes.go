@@ -99,11 +99,23 @@ func (j *judgement) names(x, y int32) {
 		if x != none && t.where != asm.InItem && sym.Bind != asm.Local && stem(sym.Name) != sym.Name {
 			j.refuse(j.b, y, "its name was "+j.a.names[x]+" in the original build, and units that did not change use that", hintNumbers)
 		}
-		if t.where != asm.InItem || t.item == x && t.entry() ||
-			sym.Bind == asm.Local && j.a.Symbols[t.sym].Bind == asm.Local {
+		local := t.where == asm.InItem && sym.Bind == asm.Local && j.a.Symbols[t.sym].Bind == asm.Local
+		if t.where != asm.InItem || t.item == x && t.entry() || local && (x != none || !j.a.folds(t.item)) {
 			continue
 		}
 		j.refuse(j.b, y, "its name "+sym.Name+" stood for "+j.a.names[t.item]+" in the original build",
-			"one entry cannot be switched for one of its names: keep the aliases as they are")
+			"one entry cannot be switched for one of its names: keep the aliases as they are, and in the next release build with -fno-ipa-icf")
 	}
+}
+
+// folds reports whether item i is a function with several names: an alias, or
+// one that the compiler folded into another with the same code.
+func (s *side) folds(i int32) bool {
+	n := 0
+	for _, id := range s.Items[i].Symbols {
+		if !s.Symbols[id].LocalLabel() {
+			n++
+		}
+	}
+	return s.roles[i] == function && n > 1
 }

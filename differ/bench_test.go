@@ -6,8 +6,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"runtime/metrics"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/fother/fother/differ"
 	"github.com/fother/fother/specs/arch"
@@ -28,8 +32,10 @@ func benchmarkDiff(b *testing.B, compiler string) {
 	in := differ.Input{Unit: "big.c", Arch: arch.X86_64}
 	in.Original = compileText(b, dir, compiler, "a", original)
 	in.Patched = compileText(b, dir, compiler, "b", patched)
-	b.SetBytes(int64(len(in.Original) + len(in.Patched)))
+	size := len(in.Original) + len(in.Patched)
+	b.SetBytes(int64(size))
 	b.ReportAllocs()
+	peak := peakHeap(func() { _, _ = differ.Diff(in) })
 	for b.Loop() {
 		set, err := differ.Diff(in)
 		if err != nil {
@@ -37,6 +43,32 @@ func benchmarkDiff(b *testing.B, compiler string) {
 		}
 		if n := bytes.Count(set.Assembly, []byte("@function")); n != 1 {
 			b.Fatalf("%d functions carried", n)
+		}
+	}
+	b.ReportMetric(float64(peak)/float64(size), "peak/input")
+}
+
+// peakHeap returns how many bytes of memory f has in use at most, by samples,
+// while garbage is collected often.
+func peakHeap(f func()) uint64 {
+	defer debug.SetGCPercent(debug.SetGCPercent(5))
+	runtime.GC()
+	sample := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
+	metrics.Read(sample)
+	before, most := sample[0].Value.Uint64(), uint64(0)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f()
+	}()
+	for tick := time.NewTicker(time.Millisecond); ; {
+		select {
+		case <-done:
+			tick.Stop()
+			return most - min(most, before)
+		case <-tick.C:
+			metrics.Read(sample)
+			most = max(most, sample[0].Value.Uint64())
 		}
 	}
 }

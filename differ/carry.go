@@ -40,6 +40,7 @@ func carry(j *judgement) *plan {
 		p.queue = p.queue[1:]
 		p.follow(i)
 	}
+	p.instrumented()
 	p.refusals = once(p.refusals)
 	return p
 }

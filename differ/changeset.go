@@ -23,6 +23,8 @@ type Input struct {
 	Unit              string // name for messages
 	Arch              *arch.Arch
 	Original, Patched []byte // GNU assembly
+	// Fix is used for reasons only; nil if nothing is known of it.
+	Fix *Fix
 }
 
 // Verdict says what became of a function or object.
@@ -41,8 +43,20 @@ func (v Verdict) String() string { return [...]string{"same", "changed", "new", 
 // MarshalText writes the verdict in lower case.
 func (v Verdict) MarshalText() ([]byte, error) { return []byte(v.String()), nil }
 
-// Difference is the first pair of statements in which two items differ. A side
-// that has ended is empty, with the line where the item begins.
+// UnmarshalText reads what MarshalText writes.
+func (v *Verdict) UnmarshalText(text []byte) error {
+	for k := Same; k <= Removed; k++ {
+		if k.String() == string(text) {
+			*v = k
+			return nil
+		}
+	}
+	return fmt.Errorf("verdict %.40q is not known", text)
+}
+
+// Difference is the first pair of statements in which two items differ; of
+// functions, the first that differ in more than where labels are, if there is
+// one. A side that has ended is empty, with the line where the item begins.
 type Difference struct {
 	Original, Patched         string
 	OriginalLine, PatchedLine int // in the assembly, from 1
@@ -57,7 +71,7 @@ type Function struct {
 	Name     string // in the patched build, or in the original if Removed
 	Original string // in the original build, or "" if New
 	Verdict  Verdict
-	Reason   string
+	Reason   Reasons     // none if Same
 	First    *Difference // if Changed
 }
 
@@ -65,7 +79,7 @@ type Function struct {
 type Datum struct {
 	Name, Original string
 	Verdict        Verdict
-	Reason         string
+	Reason         Reasons // none if Same
 	First          *Difference
 	Carried        bool // the patch has a copy of its own
 }

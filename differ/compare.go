@@ -13,6 +13,7 @@ const maxDepth = 32
 type comparer struct {
 	a, b  *side
 	memo  map[[2]int32]bool // anonymous items
+	block map[[2]int32]bool // what follows section anchors, by their items
 	stale map[int32]bool    // constants of b that differ from their pair
 	// moved has the functions of b whose inner labels do not stand for what
 	// they did in the original.
@@ -26,7 +27,7 @@ type comparer struct {
 }
 
 func newComparer(a, b *side) *comparer {
-	return &comparer{a: a, b: b, memo: make(map[[2]int32]bool), stale: make(map[int32]bool), moved: make(map[int32]bool), inner: make(map[int32]bool)}
+	return &comparer{a: a, b: b, memo: make(map[[2]int32]bool), block: make(map[[2]int32]bool), stale: make(map[int32]bool), moved: make(map[int32]bool), inner: make(map[int32]bool)}
 }
 
 // cursor goes over the statements of an item that count.
@@ -94,7 +95,7 @@ func (c *comparer) folds(i, j int32, sa, sb asm.Stmt) bool {
 		return false
 	}
 	for k := range fa.Refs {
-		if !c.refer(i, j, c.a.target(fa.Refs[k], fa.Symbols[k]), c.b.target(fb.Refs[k], fb.Symbols[k])) {
+		if !c.refer(i, j, c.a.mentioned(fa.Refs[k]), c.b.mentioned(fb.Refs[k])) {
 			return false
 		}
 	}
@@ -256,9 +257,25 @@ func (c *comparer) class(i, j int32) bool {
 	return ka != kb
 }
 
+// forget drops what is remembered about items.
+func (c *comparer) forget() {
+	clear(c.memo)
+	clear(c.block)
+}
+
 // blocks reports whether what follows a section anchor is the same in both
 // builds: functions reach all of it by distance.
 func (c *comparer) blocks(i, j int32) bool {
+	key := [2]int32{i, j}
+	same, known := c.block[key]
+	if !known {
+		same = c.compareBlocks(i, j)
+		c.block[key] = same
+	}
+	return same
+}
+
+func (c *comparer) compareBlocks(i, j int32) bool {
 	ba, bb := c.a.block(i), c.b.block(j)
 	if len(ba) != len(bb) {
 		return false

@@ -157,7 +157,8 @@ func (s *side) weakHash(seed maphash.Seed, i int32, known func(name string) stri
 		if st.Kind == asm.Folded {
 			f := &s.Folds[s.FoldOf(st)]
 			h.WriteString(f.Name())
-			for _, name := range f.Refs {
+			for _, ref := range f.Refs {
+				name, _ := s.Mentioned(ref)
 				h.WriteString(known(name))
 				h.WriteByte(0)
 			}

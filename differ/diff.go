@@ -29,15 +29,19 @@ func diff(in Input, whole bool) (*ChangeSet, error) {
 	keep := make(map[string]bool)
 	for round := 0; ; round++ {
 		a, b, err := pair.Parse(func(function string) bool { return whole || keep[function] || hasLambda(function) })
+		if !whole && (err != nil || a.Clash || b.Clash) {
+			whole = true // there may be an earlier error
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
 		p := compare(in.Unit, a, b)
 		more := p.unfold(keep)
-		if p.a.lost || p.b.lost || more && round == maxRounds {
+		if p.a.lost || p.b.lost || more && round == maxRounds || !whole && !more && len(p.refusals) > 0 {
 			whole = true
 		} else if !more {
-			return p.result()
+			return p.result(in.Fix)
 		}
 	}
 }
@@ -79,8 +83,8 @@ func (p *plan) unfold(keep map[string]bool) (more bool) {
 }
 
 // result is the change set of the plan.
-func (p *plan) result() (*ChangeSet, error) {
-	c := p.changeSet()
+func (p *plan) result(fix *Fix) (*ChangeSet, error) {
+	c := p.changeSet(newExplainer(p, fix))
 	if len(p.refusals) > 0 {
 		return c, &RefusalError{p.refusals}
 	}
@@ -91,12 +95,12 @@ func (p *plan) result() (*ChangeSet, error) {
 }
 
 // changeSet sums the plan up.
-func (p *plan) changeSet() *ChangeSet {
+func (p *plan) changeSet(e *explainer) *ChangeSet {
 	c := &ChangeSet{Unit: p.unit, Producer: p.b.Producer}
 	for k := range p.b.Items {
 		switch y := int32(k); p.b.roles[y] {
 		case function:
-			c.Functions = append(c.Functions, p.functionVerdict(y))
+			c.Functions = append(c.Functions, e.functionVerdict(y))
 		case object:
 			c.Data = append(c.Data, p.datumVerdict(y))
 		}
@@ -107,28 +111,25 @@ func (p *plan) changeSet() *ChangeSet {
 		}
 		switch name := p.a.names[k]; p.a.roles[k] {
 		case function:
-			c.Functions = append(c.Functions, Function{Name: name, Original: name, Verdict: Removed, Reason: "not in the patched build"})
+			c.Functions = append(c.Functions, Function{Name: name, Original: name, Verdict: Removed, Reason: e.removed(int32(k))})
 		case object:
-			c.Data = append(c.Data, Datum{Name: name, Original: name, Verdict: Removed, Reason: "not in the patched build"})
+			c.Data = append(c.Data, Datum{Name: name, Original: name, Verdict: Removed, Reason: because(RemovedCode)})
 		}
 	}
 	c.References = slices.SortedFunc(maps.Values(p.refs), func(x, y Reference) int { return cmp.Compare(x.Symbol, y.Symbol) })
 	return c
 }
 
-func (p *plan) functionVerdict(y int32) Function {
-	f := Function{Name: p.b.names[y]}
-	x := p.b.pair[y]
+func (e *explainer) functionVerdict(y int32) Function {
+	f := Function{Name: e.b.names[y]}
+	x := e.b.pair[y]
 	switch {
 	case x == none:
-		f.Verdict, f.Reason = New, "not in the original build"
-		if kind := clone(f.Name); kind != "" {
-			f.Reason = "specialised copy (" + kind[1:] + ") that the original build has not"
-		}
-	case p.changed[y]:
-		f.Original, f.Verdict, f.Reason, f.First = p.a.names[x], Changed, p.reason[y]+p.calls(x, y), p.first[y]
+		f.Verdict, f.Reason = New, e.added(y)
+	case e.changed[y]:
+		f.Original, f.Verdict, f.Reason, f.First = e.a.names[x], Changed, e.why(x, y), e.telling(x, y)
 	default:
-		f.Original = p.a.names[x]
+		f.Original = e.a.names[x]
 	}
 	return f
 }
@@ -138,12 +139,15 @@ func (p *plan) datumVerdict(y int32) Datum {
 	x := p.b.pair[y]
 	switch {
 	case x == none:
-		d.Verdict, d.Reason = New, "not in the original build"
+		d.Verdict, d.Reason = New, because(NewCode)
 		if from := p.from[y]; from != "" {
-			d.Reason = "used by " + from
+			d.Reason = append(d.Reason, Reason{UsedBy, []string{from}})
 		}
 	case p.stale[y] || p.first[y] != nil:
-		d.Original, d.Verdict, d.Reason, d.First = p.a.names[x], Changed, "content changed", p.first[y]
+		d.Original, d.Verdict, d.Reason, d.First = p.a.names[x], Changed, because(ContentChanged), p.first[y]
+		if from := p.from[y]; from != "" {
+			d.Reason = append(d.Reason, Reason{UsedBy, []string{from}})
+		}
 	default:
 		d.Original = p.a.names[x]
 	}

@@ -18,6 +18,10 @@
 //     well, or stays a reference to the original.
 //     Exception tables travel with their function.
 //   - emit prints what is carried.
+//   - why tells for each function that is not the same, from a closed list of
+//     causes ([Cause]), why it is not: what it calls in the two builds, what the
+//     fix does to its source ([Fix]), and, from .loc directives, what was
+//     inlined into it. What cannot be told is not guessed.
 //
 // [Diff] never leaves out a difference in silence: every byte of both inputs
 // belongs to one item, each item is compared, and a difference is carried or

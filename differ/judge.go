@@ -23,8 +23,7 @@ type judgement struct {
 	unit     string
 	cor      *correlation
 	first    map[int32]*Difference // of functions and objects of b
-	reason   map[int32]string
-	changed  map[int32]bool // functions of b, by their main part
+	changed  map[int32]bool        // functions of b, by their main part
 	refusals []Refusal
 }
 
@@ -35,10 +34,10 @@ func (j *judgement) refuse(s *side, item int32, reason, hint string) {
 // judge compares all items.
 func judge(unit string, cor *correlation) *judgement {
 	j := &judgement{comparer: newComparer(cor.a, cor.b), unit: unit, cor: cor, first: make(map[int32]*Difference),
-		reason: make(map[int32]string), changed: make(map[int32]bool)}
+		changed: make(map[int32]bool)}
 	j.constants()
 	for j.functions() {
-		clear(j.memo)
+		j.forget()
 		j.constants()
 	}
 	j.objects()
@@ -63,7 +62,7 @@ func (j *judgement) constants() {
 			}
 			j.stale[y], again = true, true
 			j.first[y] = d
-			clear(j.memo)
+			j.forget()
 		}
 	}
 }
@@ -77,33 +76,31 @@ func (j *judgement) functions() (again bool) {
 		if j.b.roles[y] != function || x == none || j.changed[y] {
 			continue
 		}
-		if d, why := j.function(x, y); why != "" {
+		if d, differs := j.function(x, y); differs {
 			j.changed[y], j.moved[y] = true, true
-			j.first[y], j.reason[y] = d, why
+			j.first[y] = d
 			again = again || j.inner[y]
 		}
 	}
 	return again
 }
 
-// function compares one function with its parts; why is "" if it is the same.
-func (j *judgement) function(x, y int32) (d *Difference, why string) {
+// function compares one function with its parts. Where there is no first
+// difference, a part came or went, or the function became global.
+func (j *judgement) function(x, y int32) (d *Difference, differs bool) {
 	if d = j.items(x, y); d != nil {
-		return d, "body changed"
+		return d, true
 	}
 	pa, pb := j.a.parts[x], j.b.parts[y]
 	if len(pa) != len(pb) {
-		return nil, "its cold part came or went"
+		return nil, true
 	}
 	for k := range pa {
 		if d = j.items(pa[k], pb[k]); d != nil {
-			return d, "body changed in its cold part"
+			return d, true
 		}
 	}
-	if j.a.allLocal(x) && !j.b.allLocal(y) {
-		return nil, "was static and is now global"
-	}
-	return nil, ""
+	return nil, j.a.allLocal(x) && !j.b.allLocal(y)
 }
 
 // objects judges the variables and constants that exist in both builds.

@@ -181,13 +181,14 @@ type target struct {
 
 // resolve returns what name stands for in s.
 func (s *side) resolve(name string) target {
-	return s.target(name, s.Lookup(name))
+	id, lost := s.Resolve(name)
+	s.lost = s.lost || lost
+	return s.target(name, id)
 }
 
 // target returns what the symbol of that name and index stands for.
 func (s *side) target(name string, id int32) target {
 	if id < 0 {
-		s.lost = s.lost || s.Hidden(name)
 		return target{item: none, sym: none, name: name}
 	}
 	y := &s.Symbols[id]
@@ -196,6 +197,15 @@ func (s *side) target(name string, id int32) target {
 		t.name, t.sym = s.names[t.item], s.symbol[t.item] // .LTHUNK0, which stands for a function
 	}
 	return t
+}
+
+// mentioned returns what a symbol that a folded body mentions stands for.
+func (s *side) mentioned(ref int32) target {
+	name, id := s.Mentioned(ref)
+	if id < 0 || s.Symbols[id].Where == asm.Undefined {
+		return s.resolve(name)
+	}
+	return s.target(name, id)
 }
 
 // entry reports whether t is the begin of its item.
@@ -232,8 +242,8 @@ func (s *side) eachRef(f func(i int32, branch bool, t target)) {
 		for _, st := range s.Items[i].Stmts {
 			if st.Kind == asm.Folded {
 				body := &s.Folds[s.FoldOf(st)]
-				for k, name := range body.Refs {
-					if t := s.target(name, body.Symbols[k]); t.where == asm.InItem {
+				for _, ref := range body.Refs {
+					if t := s.mentioned(ref); t.where == asm.InItem {
 						f(int32(i), false, t)
 					}
 				}

@@ -67,6 +67,9 @@ func (b *builder) bind(um *unitMerge, i int, h howto) (int, error) {
 	if at, ok := b.outside[key]; ok {
 		symbol := &b.patch.Symbols[at]
 		symbol.Func = symbol.Func || symbol.Binding == Imported && h.call
+		if _, own := b.original.dynamic[s.Name]; !own && symbol.Binding == Imported && !h.call && !h.got {
+			return 0, hint(hintIndirect, errIndirectAddress)
+		}
 		return at, checkDirect(*symbol, h)
 	}
 	symbol, err := b.outsideSymbol(um, s.Name, h)
@@ -92,7 +95,8 @@ func (b *builder) bind(um *unitMerge, i int, h howto) (int, error) {
 // running program has no room.
 func checkDirect(s Symbol, h howto) error {
 	if s.Binding == Imported && !s.Func && !h.got && (h.value != valueAbs || h.size != 8) {
-		return errors.New("data of another object is referred to directly, which needs a copy relocation; build with -fPIC or -mno-direct-extern-access")
+		return hint("build with -fPIC or -mno-direct-extern-access",
+			errors.New("data of another object is referred to directly, which needs a copy relocation"))
 	}
 	return nil
 }
@@ -118,13 +122,13 @@ func (b *builder) outsideSymbol(um *unitMerge, name string, h howto) (Symbol, er
 			return Symbol{}, err
 		}
 		s.Value = uint64(addr)
-		return b.originalSymbol(name, s)
+		return b.originalSymbol(name, s, h)
 	}
 	if s, ok := b.definition(um, name); ok {
 		if b.preemptible(name) && s.Type != elf.STT_TLS && s.Type != elf.STT_GNU_IFUNC {
 			return b.imported(b.original, name, h)
 		}
-		return b.originalSymbol(name, s)
+		return b.originalSymbol(name, s, h)
 	}
 	at, carried := b.carried[name+carriedSuffix]
 	_, slot := b.original.slots[name]
@@ -142,18 +146,38 @@ func (b *builder) outsideSymbol(um *unitMerge, name string, h howto) (Symbol, er
 
 // originalSymbol makes the symbol for s of the target, whose value is a
 // link-time address.
-func (b *builder) originalSymbol(name string, s elfobj.Symbol) (Symbol, error) {
+func (b *builder) originalSymbol(name string, s elfobj.Symbol, h howto) (Symbol, error) {
 	image := b.patch.Target.Image
 	switch {
 	case s.Type == elf.STT_TLS:
 		return Symbol{}, errThreadPlain
 	case s.Type == elf.STT_GNU_IFUNC:
-		return Symbol{}, errors.New("is an indirect function of the target itself, which is not supported yet")
+		return b.indirect(name, s, h)
 	case s.Section == elf.SHN_ABS && !s.Extended, specs.VAddr(s.Value) < image.Lo, specs.VAddr(s.Value) > image.Hi:
 		return Symbol{}, errors.New("is a number, not an address in the target")
 	}
 	return Symbol{Name: name, Binding: Original, Value: s.Value, Size: s.Size, Func: s.Type == elf.STT_FUNC}, nil
 }
+
+// indirect makes the symbol for an indirect function of the target: it is
+// reached by the GOT entry that holds the implementation which its resolver
+// chose. Code that takes its address without that entry gets the address of a
+// PLT entry of the target, which is not known.
+func (b *builder) indirect(name string, s elfobj.Symbol, h howto) (Symbol, error) {
+	at, ok := b.original.indirect[specs.VAddr(s.Value)]
+	switch {
+	case !ok:
+		return Symbol{}, hint("call another function, or build the fix into the next release",
+			errors.New("is an indirect function (ifunc) of the target that nothing in it calls by its global offset table"))
+	case !h.call && !h.got:
+		return Symbol{}, hint(hintIndirect, errIndirectAddress)
+	}
+	return Symbol{Name: name, Binding: Imported, Func: true, Import: &Import{Slot: at}}, nil
+}
+
+const hintIndirect = "build with -fPIC, or call the function instead of taking its address"
+
+var errIndirectAddress = errors.New("is an indirect function (ifunc) of the target, whose address is taken")
 
 // carriedSuffix ends the names of carried symbols (package differ, Suffix).
 const carriedSuffix = ".kpatch"
@@ -197,7 +221,8 @@ func (b *builder) preemptible(name string) bool {
 func (b *builder) imported(x *symbolIndex, name string, h howto) (Symbol, error) {
 	s, ok := x.dynamic[name]
 	if !ok {
-		return Symbol{}, errors.New("is neither in the original nor an import of the patched build; does the fix add a file or a library?")
+		return Symbol{}, hint("use only what the original has or imports; --gc-sections leaves out what it did not use",
+			errors.New("is neither in the original nor an import of the patched build; does the fix add a file or a library?"))
 	}
 	if s.Type == elf.STT_TLS {
 		return Symbol{}, errThreadPlain

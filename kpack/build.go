@@ -286,14 +286,20 @@ func (b *builder) relocs(um *unitMerge) (reasons []error) {
 // another unit of the original defines: unchanged code would go on using that.
 // Weak functions and variables are in every unit that uses them.
 func (b *builder) moved() (reasons []error) {
-	redirected := map[int]bool{}
-	for _, f := range b.patch.Functions {
-		redirected[f.Symbol] = true
+	type place struct {
+		section int
+		value   uint64
+	}
+	bodies := map[place]bool{} // of redirected functions, which may have several names
+	for _, s := range b.patch.Symbols {
+		if s.Binding == Carried && b.labels[s.Name] {
+			bodies[place{s.Section, s.Value}] = true
+		}
 	}
 	for _, label := range slices.Sorted(maps.Keys(b.carried)) {
-		name := strings.TrimSuffix(label, carriedSuffix)
-		if _, ok := b.original.globals[name]; ok && name != label && !redirected[b.carried[label]] && !b.weak[label] {
-			reasons = append(reasons, fmt.Errorf("symbol %q: the fix moves it to another file, or defines it once more; leave it where it was", name))
+		name, own := strings.TrimSuffix(label, carriedSuffix), b.patch.Symbols[b.carried[label]]
+		if _, ok := b.original.globals[name]; ok && name != label && !bodies[place{own.Section, own.Value}] && !b.weak[label] {
+			reasons = append(reasons, hint("leave it where it was", fmt.Errorf("symbol %q: the fix moves it to another file, or defines it once more", name)))
 		}
 	}
 	return reasons

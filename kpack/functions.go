@@ -21,6 +21,8 @@ func (b *builder) functions(um *unitMerge) (reasons []error) {
 	return reasons
 }
 
+const hintFolded = "link without --icf, or give the function something of its own"
+
 func (b *builder) function(um *unitMerge, f BuildFunction) error {
 	symbol := -1
 	for i, s := range um.symbols {
@@ -53,7 +55,9 @@ func (b *builder) function(um *unitMerge, f BuildFunction) error {
 	if err != nil {
 		return err
 	}
-	if _, _, err := b.machine.redirect(entry, specs.Addr(addr), specs.Addr(addr)); err != nil {
+	if _, _, err := b.machine.redirect(entry, specs.Addr(addr), specs.Addr(addr)); errors.Is(err, ErrTooShort) {
+		return hint("leave the function as it is and change its callers; in the next release, build with -fpatchable-function-entry=16", err)
+	} else if err != nil {
 		return err
 	}
 	for _, have := range b.patch.Functions {
@@ -61,11 +65,11 @@ func (b *builder) function(um *unitMerge, f BuildFunction) error {
 			return nil // an inline function that several units define
 		}
 		if have.Original.Lo < addr+specs.VAddr(room) && addr < have.Original.Lo+specs.VAddr(have.Room) {
-			return fmt.Errorf("shares its code with %s: identical code was folded", have.Name)
+			return hint(hintFolded, fmt.Errorf("shares its code with %s: identical code was folded", have.Name))
 		}
 	}
 	if other := b.folded(um, s, addr); other != "" {
-		return fmt.Errorf("shares its code with %s, which would change too: link without --icf", other)
+		return hint(hintFolded, fmt.Errorf("shares its code with %s, which would change too", other))
 	}
 	fn := Function{
 		Name: f.Original, File: um.unit.Name, Reason: f.Reason,

@@ -31,6 +31,10 @@ type symbolIndex struct {
 	// the names that it looks up for the file's own references.
 	slots map[string]slot
 	bound map[string]bool
+	// indirect are the GOT entries that hold what the file's own indirect
+	// functions are, by the addresses of their resolvers. Start-up code or the
+	// dynamic linker fills them before anything else of the file runs.
+	indirect map[specs.VAddr]specs.VAddr
 	// threads are those of thread-local symbols.
 	threads tlsIndex
 	// lazy is set if JUMP_SLOT entries may be bound at the first call.
@@ -62,6 +66,7 @@ func newSymbolIndex(f *elfobj.File, m *machine) (*symbolIndex, error) {
 	x := &symbolIndex{
 		file: f, globals: map[string]elfobj.Symbol{}, locals: map[string][]localSymbol{}, groups: map[string][]int{}, members: map[int][]string{}, functions: map[specs.VAddr][]string{},
 		dynamic: map[string]elfobj.Symbol{}, ambiguous: map[string]bool{}, slots: map[string]slot{}, bound: map[string]bool{},
+		indirect: map[specs.VAddr]specs.VAddr{},
 	}
 	if err := x.readDynamic(m); err != nil {
 		return nil, err
@@ -102,8 +107,18 @@ func newSymbolIndex(f *elfobj.File, m *machine) (*symbolIndex, error) {
 	return x, nil
 }
 
-// readDynamic fills dynamic, slots and bound. A static executable has none.
+// readDynamic fills dynamic, slots, bound and indirect. A static executable has
+// the last only.
 func (x *symbolIndex) readDynamic(m *machine) error {
+	relocs, err := x.file.DynRelocs()
+	if err != nil {
+		return err
+	}
+	for _, r := range relocs {
+		if r.Type == m.irelative {
+			x.indirect[specs.VAddr(r.Addend)] = specs.VAddr(r.Offset)
+		}
+	}
 	dynamic, err := x.file.Dynamic()
 	if errors.Is(err, elfobj.ErrNoDynamic) {
 		return nil
@@ -127,10 +142,6 @@ func (x *symbolIndex) readDynamic(m *machine) error {
 		if !taken || s.Defined() && (!old.Defined() || !s.VersionHidden) {
 			x.dynamic[s.Name], chosen[s.Name] = s, i
 		}
-	}
-	relocs, err := x.file.DynRelocs()
-	if err != nil {
-		return err
 	}
 	x.readThreads(slices.DeleteFunc(slices.Clone(relocs), func(r elfobj.Reloc) bool {
 		return r.Symbol < 0 || r.Symbol > 0 && (r.Symbol >= len(syms) || chosen[syms[r.Symbol].Name] != r.Symbol)

@@ -6,6 +6,7 @@ import (
 	"debug/elf"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/fother/fother/kpack/elfobj"
@@ -52,9 +53,16 @@ func newPlacement(x *symbolIndex, m *machine, object *elfobj.File) (*placement, 
 			p.byName[s.Name] = i
 		}
 	}
+	if p.source == ltoSource && len(x.groups[p.source]) == 0 {
+		p.source = "" // ld.bfd leaves it out
+	}
 	p.group, err = p.findGroup()
 	return p, err
 }
+
+// ltoSource is the STT_FILE name of the units that gcc makes of a whole program
+// (-flto).
+const ltoSource = "<artificial>"
 
 // findGroup picks the unit's symbol group among those that have the name of
 // its source file: the only one that nothing speaks against, or that the unit's
@@ -183,6 +191,9 @@ func (p *placement) findReferences() error {
 			if _, global := p.index.globals[to.Name]; global && to.Bind != elf.STB_LOCAL {
 				continue // a library may refer to it by its PLT, and it is found by its name
 			}
+			if to.Type == elf.STT_GNU_IFUNC {
+				continue // it goes to its PLT entry
+			}
 			if h, ok := p.machine.relocs[r.Type]; ok && !h.got && h.tls == tlsNone {
 				p.references[to.Section] = append(p.references[to.Section], reference{at + specs.VAddr(r.Offset), h, to.Value, r.Addend})
 			}
@@ -231,29 +242,8 @@ func (p *placement) find(name string) (elfobj.Symbol, specs.VAddr, error) {
 // section defines votes for the addresses it could have; the section's bytes
 // decide between candidates, and contradict a wrong only one.
 func (p *placement) locate(section elf.SectionIndex) (specs.VAddr, error) {
-	var candidates map[specs.VAddr]bool
-	certain := p.group >= 0 || len(p.index.groups[p.source]) <= 1
-	for _, s := range p.symbols {
-		// Symbols that begin with a dollar sign say where code and data are
-		// (AAELF64, "Mapping symbols").
-		if s.Section != section || s.Type == elf.STT_SECTION || s.Type == elf.STT_FILE || s.Name == "" || s.Name[0] == '$' {
-			continue
-		}
-		votes := p.votes(s)
-		if len(votes) == 0 {
-			continue // discarded by name, such as .L symbols; others decide
-		}
-		certain = certain || s.Bind != elf.STB_LOCAL
-		if candidates == nil {
-			candidates = votes
-			continue
-		}
-		for c := range candidates {
-			if !votes[c] {
-				delete(candidates, c)
-			}
-		}
-	}
+	candidates, byGlobal := p.candidates(section)
+	certain := byGlobal || p.group >= 0 || len(p.index.groups[p.source]) <= 1
 	var found []specs.VAddr
 	for c := range candidates {
 		same, err := p.sameBytes(section, c)
@@ -274,9 +264,44 @@ func (p *placement) locate(section elf.SectionIndex) (specs.VAddr, error) {
 	case len(found) > 1:
 		return 0, fmt.Errorf("could be at %d places of the linked file: file name, symbol names and bytes are the same", len(found))
 	case !certain:
-		return 0, fmt.Errorf("may belong to another of the %d files called %s: this one has nothing else in the linked file to tell it by", len(p.index.groups[p.source]), p.source)
+		return 0, hint("give static functions and variables of one name different names, or link with another linker", fmt.Errorf("may belong to another of the %d files called %s: this one has nothing else in the linked file to tell it by", len(p.index.groups[p.source]), p.source))
 	}
 	return found[0], nil
+}
+
+// candidates returns the addresses that all symbols of a section agree on, and
+// whether a global symbol is among those. Weak symbols are not asked if others
+// are there: another unit's definition may have won.
+func (p *placement) candidates(section elf.SectionIndex) (at map[specs.VAddr]bool, byGlobal bool) {
+	var weak map[specs.VAddr]bool
+	for _, s := range p.symbols {
+		// Symbols that begin with a dollar sign say where code and data are
+		// (AAELF64, "Mapping symbols").
+		if s.Section != section || s.Type == elf.STT_SECTION || s.Type == elf.STT_FILE || s.Name == "" || s.Name[0] == '$' {
+			continue
+		}
+		votes := p.votes(s)
+		switch {
+		case len(votes) == 0: // discarded by name, such as .L symbols; others decide
+		case s.Bind == elf.STB_WEAK:
+			weak = both(weak, votes)
+		default:
+			at, byGlobal = both(at, votes), byGlobal || s.Bind != elf.STB_LOCAL
+		}
+	}
+	if at == nil {
+		return weak, weak != nil
+	}
+	return at, byGlobal
+}
+
+// both returns what is in both sets; nil stands for everything.
+func both(a, b map[specs.VAddr]bool) map[specs.VAddr]bool {
+	if a == nil {
+		return b
+	}
+	maps.DeleteFunc(a, func(v specs.VAddr, _ bool) bool { return !b[v] })
+	return a
 }
 
 // votes returns the addresses where s's section would begin if s were one of

@@ -2,6 +2,7 @@ package kpack
 
 import (
 	"debug/elf"
+	"errors"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -221,11 +222,19 @@ func TestBindRefuses(t *testing.T) {
 	b.carried["fputs.kpatch"] = 0
 	b.patch.Symbols = make([]Symbol, 1)
 	for name, want := range map[string]string{
-		"tls": "thread-local", "multi": "indirect function", "multi2": "is ", "number": "is a number",
+		"tls": "thread-local", "number": "is a number",
 		"nowhere": "neither in the original", "fputs": "is defined by the fix, but the original imports it",
 	} {
 		if s, err := b.outsideSymbol(um, name, howto{call: true}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %+v, error %v, want %q", name, s, err, want)
+		}
+	}
+	for _, name := range []string{"multi", "multi2"} {
+		if s, err := b.outsideSymbol(um, name, howto{call: true}); err != nil || s.Import == nil || s.Import.Slot == 0 {
+			t.Errorf("a call of %s: %+v, error %v, want a slot of the target", name, s, err)
+		}
+		if s, err := b.outsideSymbol(um, name, howto{}); !errors.Is(err, errIndirectAddress) {
+			t.Errorf("the address of %s: %+v, error %v, want %v", name, s, err, errIndirectAddress)
 		}
 	}
 	data := Symbol{Binding: Imported, Import: &Import{}}

@@ -15,7 +15,9 @@ type machine struct {
 	relocName func(typ uint32) string
 	// globDat and jumpSlot are the dynamic relocation types of GOT entries.
 	globDat, jumpSlot uint32
-	tls               tlsMachine
+	// irelative is that of a GOT entry for what a resolver of the file returns.
+	irelative uint32
+	tls       tlsMachine
 	// relaxed returns how many bytes before and after a relocated field the
 	// linker may have changed too.
 	relaxed func(typ uint32) (before, after int)

@@ -36,6 +36,7 @@ var machineAArch64 = &machine{
 	relocName: func(typ uint32) string { return elf.R_AARCH64(typ).String() },
 	globDat:   uint32(elf.R_AARCH64_GLOB_DAT),
 	jumpSlot:  uint32(elf.R_AARCH64_JUMP_SLOT),
+	irelative: uint32(elf.R_AARCH64_IRELATIVE),
 	relaxed:   func(uint32) (int, int) { return 0, 0 }, // ld rewrites no more than the relocated instruction
 	stubSize:  24,
 	stub:      stubAArch64,

@@ -36,6 +36,7 @@ var machineX86_64 = &machine{
 	tls:        tlsX86_64,
 	globDat:    uint32(elf.R_X86_64_GLOB_DAT),
 	jumpSlot:   uint32(elf.R_X86_64_JMP_SLOT),
+	irelative:  uint32(elf.R_X86_64_IRELATIVE),
 	relaxed:    relaxedX86_64,
 	stubSize:   16,
 	stub:       stubX86_64,

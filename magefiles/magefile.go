@@ -68,13 +68,13 @@ func Real(ctx context.Context) error {
 	return pipeline.Explain(tasks.Real(ctx, os.Stdout, fother, o))
 }
 
-// Corpus makes the patches of real security fixes of a Debian package: nginx, cjson, memcached or less.
+// Corpus makes the patches of real security fixes of a Debian package: nginx, cjson, memcached or less; debian measures the share that can be patched on others, debian/PACKAGE on one.
 func Corpus(ctx context.Context, pkg string) error {
-	o, err := pipeline.Default(ctx)
+	o, fother, err := commands(ctx)
 	if err != nil {
 		return err
 	}
-	return pipeline.Explain(tasks.Corpus(ctx, os.Stdout, o, pkg))
+	return pipeline.Explain(tasks.Corpus(ctx, os.Stdout, fother, o, pkg))
 }
 
 // Bench runs the benchmarks.

@@ -37,6 +37,17 @@ type Spec struct {
 	CVEs        []string
 	Description string
 	Consistency Consistency
+	// Allow are changes of what a running program has in memory, or of what
+	// others call, that are refused unless they are named here.
+	Allow []Allowance
+}
+
+// Allowance says of one change that it may go into the patch.
+type Allowance struct {
+	// Change is what the refusal names, such as "struct conn" or "variable
+	// limit".
+	Change string `json:"change"`
+	Reason string `json:"reason"` // why that is right; never empty
 }
 
 // Consistency says when the new code of a patch may begin to run. The zero

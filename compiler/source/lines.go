@@ -79,24 +79,31 @@ type scanner struct {
 	pos  int
 	line int
 
-	level  []byte   // open brackets; 'n' for those of namespaces and extern "C"
+	level  []byte   // open brackets; 'n' for those of namespaces and extern "C", 'c' for those of classes
 	conds  [][]byte // level at each #if that is open
 	ends   [][]byte // level at the end of its first group, nil while in that
 	group  int
 	ended  bool   // a declaration may begin here
-	words  []byte // of the declaration, up to a bracket; for namespaces
+	words  []byte // of the declaration so far, without what is in braces
+	begin  int    // where the declaration begins
 	places []place
+	bodies // see defs.go
 }
 
 // places returns the places of text in order. Where brackets do not pair, as
 // in files that only the preprocessor makes whole, there may be none.
 func places(text []byte) []place {
-	s := &scanner{text: text, ended: true}
+	return scan(text).places
+}
+
+// scan walks over all of text.
+func scan(text []byte) *scanner {
+	s := &scanner{text: text, ended: true, bodies: bodies{open: -1, closed: -1}}
 	for s.pos < len(s.text) {
 		s.startLine()
 		s.restOfLine()
 	}
-	return s.places
+	return s
 }
 
 func (s *scanner) startLine() {
@@ -112,7 +119,7 @@ func (s *scanner) startLine() {
 		s.directive()
 		return
 	}
-	if s.ended && !bytes.ContainsAny(s.level, "([{") {
+	if s.ended && !bytes.ContainsAny(s.level, "([{c") {
 		s.places = append(s.places, place{line: s.line, group: s.group, depth: len(s.conds)})
 	}
 }
@@ -123,6 +130,7 @@ func (s *scanner) restOfLine() {
 		c := s.text[s.pos]
 		switch {
 		case c == '\n':
+			s.token(' ')
 			s.pos++
 			s.line++
 			return
@@ -209,6 +217,9 @@ func (s *scanner) quoted() {
 // word notes a byte of the declaration's first words.
 func (s *scanner) word(c byte) {
 	s.ended = false
+	if len(s.words) == 0 {
+		s.begin = s.pos
+	}
 	if len(s.words) < 256 {
 		s.words = append(s.words, c)
 	}
@@ -232,17 +243,27 @@ func (s *scanner) token(c byte) {
 	case '{':
 		if transparent.Match(s.words) {
 			c = 'n'
+		} else if !bytes.ContainsAny(s.level, "([{") {
+			c = s.body()
 		}
 		s.level = append(s.level, c)
 		s.end()
 	case ')', ']':
 		s.close()
-		s.ended = false
+		s.word(c)
 	case '}':
 		s.close()
+		s.leave()
 		s.end()
 	case ';':
+		s.declared()
 		s.end()
+	case ':':
+		if access.Match(s.words) {
+			s.words = s.words[:0]
+			return
+		}
+		s.word(c)
 	default:
 		s.word(c)
 	}

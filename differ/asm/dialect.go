@@ -18,6 +18,9 @@ type Dialect struct {
 	Registers byte
 	// Immediate is the prefix of immediate operands, or 0.
 	Immediate byte
+	// never is a byte that no instruction has, but those of other architectures
+	// and syntaxes have.
+	never byte
 	// TypeMark comes before section and symbol types.
 	TypeMark byte
 	// AlignPower is set where .align takes a power of two, not bytes.
@@ -28,6 +31,12 @@ type Dialect struct {
 	// bare reports whether an operand that begins with a letter is a symbol:
 	// it is the n-th (from 0) of an instruction, of total.
 	bare func(mnemonic string, n int, last bool) bool
+	// bareWord reports whether words among an instruction's operands may be
+	// symbols without a mark before them. Nil stands for always.
+	bareWord func(mnemonic, operands string) bool
+	// mayName reports whether an instruction may name a symbol that has no mark
+	// before it; it is set if bareWord is.
+	mayName func(statement string) bool
 	// prefix reports whether a word is an instruction prefix.
 	prefix func(word string) bool
 	// SlotPair is set where two instructions together read an address from the

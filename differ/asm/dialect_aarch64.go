@@ -12,6 +12,7 @@ var aarch64 = Dialect{
 	Arch:        arch.AArch64,
 	Comment:     "//",
 	LineComment: "#",
+	never:       '%', // x86 registers
 	TypeMark:    '%',
 	AlignPower:  true,
 	SlotPair:    true,
@@ -31,8 +32,46 @@ var aarch64 = Dialect{
 		}
 		return last && a64Conditional(mnemonic)
 	},
+	bareWord: func(mnemonic, operands string) bool {
+		switch mnemonic {
+		case "b", "bl", "cbz", "cbnz", "tbz", "tbnz", "adr", "adrp":
+			return true
+		case "ldr", "ldrsw", "prfm":
+			return !a64Indirect(operands)
+		}
+		return a64Conditional(mnemonic)
+	},
+	mayName:       a64MayName,
 	prefix:        func(string) bool { return false },
 	SlotToAddress: a64SlotToAddress,
+}
+
+// a64Indirect reports whether the second operand is one address in brackets.
+func a64Indirect(operands string) bool {
+	line, _, _ := strings.Cut(operands, "\n")
+	_, second, _ := strings.Cut(line, ", [")
+	_, after, ok := strings.Cut(second, "]")
+	return ok && strings.IndexByte(line, ',') == strings.Index(line, ", [") && (after == "" || after == "!" || after[0] == ',')
+}
+
+// a64MayName looks at the first letters of an instruction only.
+func a64MayName(stmt string) bool {
+	if len(stmt) < 4 {
+		return true
+	}
+	switch stmt[0] {
+	case 'b':
+		return true
+	case 'c', 't':
+		return stmt[1] == 'b'
+	case 'a':
+		return stmt[1] == 'd' && stmt[2] == 'r'
+	case 'p':
+		return stmt[1] == 'r'
+	case 'l':
+		return stmt[1] == 'd' && stmt[2] == 'r' && !a64Indirect(stmt)
+	}
+	return false
 }
 
 // a64Conditional reports whether the mnemonic is b.cc or bcc.

@@ -12,6 +12,7 @@ var x86_64 = Dialect{
 	Arch:        arch.X86_64,
 	Comment:     "#",
 	LineComment: "/",
+	never:       '[', // addresses in Intel syntax and A64
 	Registers:   '%',
 	Immediate:   '$',
 	TypeMark:    '@',

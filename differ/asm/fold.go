@@ -13,18 +13,18 @@ type Fold struct {
 	// label, and before the .size directive that ends it.
 	Lo, Hi uint32
 	// Refs are the symbols outside the body that it mentions, in the order of
-	// their first mention. Refs[k] of one build stands wherever Refs[k] of the
-	// other does.
-	Refs []string
-	// Symbols are the indices of Refs in the unit's, -1 for those without.
-	Symbols []int32
+	// their first mention, for [Unit.Mentioned]. Refs[k] of one build stands
+	// wherever Refs[k] of the other does.
+	Refs []int32
 
 	name  string
+	body  int32 // by which places know it
+	item  int32 // in the unit that was parsed with it
 	lines int
+	// plain is set if nothing in the body changes the section.
+	plain bool
 	// exits are the last two directives that change the section.
 	exits [2]span
-	// inner are the names, other than .L labels, that the body defines.
-	inner []string
 }
 
 // Name is the function's.
@@ -42,222 +42,124 @@ func (u *Unit) FoldOf(s Stmt) int {
 	return i
 }
 
-// foldPair returns the folds of two texts, those of one function at the same
-// index, in the order of b.
-func foldPair(a, b string, d *Dialect) (fa, fb []Fold) {
-	if !strings.HasSuffix(a, "\n") || !strings.HasSuffix(b, "\n") {
+// Mentioned returns the name that stands in the Refs of folds as ref, and the
+// index of its symbol, or -1.
+func (u *Unit) Mentioned(ref int32) (name string, symbol int32) {
+	return u.mentioned[ref], u.symbols[ref]
+}
+
+func newFolder(a, b string, d *Dialect) *folder {
+	labels := newFamilies(len(a) + len(b))
+	return &folder{a: newFoldSide(a, d, labels), b: newFoldSide(b, d, labels), names: foldNames{ids: make(map[string]int32)}}
+}
+
+// foldedSymbols prepares what is asked about folded bodies.
+func (p *parser) foldedSymbols() {
+	if len(p.Folds) == 0 {
+		return
+	}
+	p.symbols = make([]int32, len(p.mentioned))
+	for i, name := range p.mentioned {
+		p.symbols[i] = p.Lookup(name)
+	}
+	for i := range p.Folds {
+		body := int(p.Folds[i].body)
+		if body >= len(p.foldOf) {
+			p.foldOf = append(p.foldOf, make([]int32, body+1-len(p.foldOf))...)
+		}
+		p.foldOf[body] = int32(i) + 1
+	}
+	for i := range p.Symbols {
+		if s := &p.Symbols[i]; s.Where != Undefined || s.Set != "" {
+			f, _ := p.folded(s.Name)
+			p.Clash = p.Clash || f != nil
+		}
+	}
+}
+
+// folded returns the fold whose body defines a name, or nil, and where in it.
+func (u *Unit) folded(name string) (f *Fold, ord int32) {
+	if len(u.Folds) == 0 {
+		return nil, 0
+	}
+	at := u.labels.lookup(name)
+	if int(at.body) >= len(u.foldOf) || u.foldOf[at.body] == 0 {
+		return nil, 0
+	}
+	return &u.Folds[u.foldOf[at.body]-1], at.ord
+}
+
+// Resolve is [Unit.Lookup], but for local labels in folded bodies too: these
+// become symbols when they are asked for first. lost is set for other names in
+// them: what these stand for cannot be told.
+func (u *Unit) Resolve(name string) (symbol int32, lost bool) {
+	if symbol = u.Lookup(name); symbol >= 0 && (len(u.Folds) == 0 || u.Symbols[symbol].Where != Undefined || u.Symbols[symbol].Set != "") {
+		return symbol, false
+	}
+	f, ord := u.folded(name)
+	if f == nil {
+		return symbol, false
+	}
+	if symbol >= 0 || !f.plain || !IsLocalLabel(name) {
+		return symbol, true
+	}
+	symbol = int32(len(u.Symbols))
+	u.Symbols = append(u.Symbols, Symbol{Name: name, Where: InItem, Item: f.item, Ord: ord})
+	u.index[name] = symbol
+	return symbol, false
+}
+
+// folder compares the bodies of functions of two texts.
+type folder struct {
+	a, b         *foldSide
+	names        foldNames
+	body, ord    int32 // of the bodies that are compared: their number, and the lines so far that count
+	pairs        []pair
+	refsA, refsB []mention
+	outside      [][2]int32
+	seen         []seenName // by name in a
+	refs         []int32    // of all folds
+}
+
+// pair is two symbols that stand for each other.
+type pair struct{ a, b mention }
+
+// seenName is the name of b that stood for one of a in the given body.
+type seenName struct{ body, name int32 }
+
+// fold finds the folds of two texts, those of one function at the same index,
+// in the order of b.
+func (f *folder) fold() (fa, fb []Fold) {
+	if !strings.HasSuffix(f.a.text, "\n") || !strings.HasSuffix(f.b.text, "\n") {
 		return nil, nil
 	}
-	f := &folder{d: d, class: classes(d), seen: make(map[string]seenRef), a: newFoldSide(a, d), b: newFoldSide(b, d)}
 	for {
 		name, ok := f.b.function()
 		if !ok {
 			return fa, fb
 		}
-		if !f.a.seek(name) || !f.alike(name) {
-			f.b.leave(name)
+		f.b.lo = f.b.i
+		found := f.a.seek(name)
+		if !found || !f.alike(name) {
+			if f.a.labels.twice || f.b.labels.twice {
+				return nil, nil // the parser refuses it
+			}
+			if !f.b.leave(name) || found && !f.a.leave(name) {
+				return fa, fb
+			}
 			continue
 		}
-		x, y := f.folds(name)
+		x, y := f.a.fold(name, f.body), f.b.fold(name, f.body)
+		x.Refs, y.Refs = f.references(0), f.references(1)
 		fa, fb = append(fa, x), append(fb, y)
 	}
 }
 
-// folder compares bodies of two texts.
-type folder struct {
-	d            *Dialect
-	class        *[256]class
-	a, b         *foldSide
-	pairs        [][2]string // of symbols that stand for each other
-	outside      [][2]string // those of them that the bodies do not define, each once
-	seen         map[string]seenRef
-	refsA, refsB []span
-	refs         []Ref
-}
-
-// seenRef is the symbol of b that stood for one of a in the given body.
-type seenRef struct {
-	name string
-	body int
-}
-
-// alike reports whether the bodies at which both sides stand are the same but
-// for symbols, which it leaves in pairs.
-func (f *folder) alike(function string) bool {
-	f.a.begin()
-	f.b.begin()
-	f.pairs = f.pairs[:0]
-	for {
-		la := f.a.text[f.a.i:lineEnd(f.a.text, f.a.i)]
-		var lb string
-		var ka, kb line
-		if strings.HasPrefix(f.b.text[f.b.i:], f.a.text[f.a.i:f.a.i+len(la)+1]) {
-			size := len(la)
-			la = f.a.trim(la)
-			lb, ka = la, f.a.kind(la, function)
-			if kb = ka; ka != lineEnded {
-				f.a.take(la, size, ka)
-				f.b.take(lb, size, kb)
-			}
-			if ka == lineNoise || ka == lineLabel {
-				continue
-			}
-		} else {
-			la, ka = f.a.next(function)
-			lb, kb = f.b.next(function)
-		}
-		if ka != kb {
-			return false
-		}
-		switch ka {
-		case lineEnded:
-			return f.consistent()
-		case lineOther:
-			return false
-		case lineInsn, lineData, lineCFI:
-			if !f.statements(la[1:], lb[1:], ka) {
-				return false
-			}
-		default:
-			if la != lb {
-				return false
-			}
-		}
-		f.a.ord++
-		f.b.ord++
+// references returns one side of outside.
+func (f *folder) references(side int) []int32 {
+	from := len(f.refs)
+	for _, o := range f.outside {
+		f.refs = append(f.refs, o[side])
 	}
-}
-
-// statements compares two lines and notes the symbols in them.
-func (f *folder) statements(la, lb string, kind line) bool {
-	var ok bool
-	if f.refsA, ok = f.mentions(f.refsA[:0], la, kind); !ok {
-		return false
-	}
-	if la == lb {
-		for _, r := range f.refsA {
-			name := la[r.lo:r.hi]
-			f.pairs = append(f.pairs, [2]string{name, name})
-		}
-		return true
-	}
-	if f.refsB, ok = f.mentions(f.refsB[:0], lb, kind); !ok || len(f.refsA) != len(f.refsB) {
-		return false
-	}
-	atA, atB := 0, 0
-	for i, ra := range f.refsA {
-		rb := f.refsB[i]
-		if la[atA:ra.lo] != lb[atB:rb.lo] {
-			return false
-		}
-		atA, atB = ra.hi, rb.hi
-		f.pairs = append(f.pairs, [2]string{la[ra.lo:ra.hi], lb[rb.lo:rb.hi]})
-	}
-	return la[atA:] == lb[atB:]
-}
-
-// class is what a byte in operands is.
-type class uint8
-
-const (
-	classPlain class = iota
-	classRegister
-	classIdent
-	classDigit
-	classSuffix // of a symbol: @PLT
-	classOdd
-)
-
-// classes returns the classes of bytes in a dialect.
-func classes(d *Dialect) *[256]class {
-	t := &[256]class{'@': classSuffix, ';': classOdd, '"': classOdd, '\'': classOdd, '/': classOdd, '#': classOdd, '{': classOdd, '\\': classOdd, '!': classOdd}
-	if d.Registers == 0 { // A64: #immediates, writeback, register lists
-		t['#'], t['!'], t['{'] = classPlain, classPlain, classPlain
-	}
-	for c := range t {
-		switch {
-		case c >= '0' && c <= '9':
-			t[c] = classDigit
-		case identStart[c]:
-			t[c] = classIdent
-		}
-	}
-	if d.Registers != 0 {
-		t[d.Registers] = classRegister
-	}
-	return t
-}
-
-// mentions appends the symbols of a line without the tab before it. It reports
-// false for what is left to the parser: more than one statement, strings,
-// comments, numeric labels.
-func (f *folder) mentions(dst []span, l string, kind line) (refs []span, ok bool) {
-	i := identEnd(l, 0)
-	prefix := kind == lineInsn && f.d.prefix(l[:i])
-	for i < len(l) {
-		switch f.class[l[i]] {
-		case classPlain:
-			i++
-		case classRegister, classSuffix:
-			i = identEnd(l, i+1)
-		case classIdent:
-			lo := i
-			if i = identEnd(l, i); i-lo > 1 || l[lo] != '.' {
-				dst = append(dst, span{lo, i})
-			}
-		case classDigit:
-			end := number(l, i)
-			if last := l[end-1]; (last == 'b' || last == 'f') && !strings.HasPrefix(l[i:end], "0x") {
-				return dst, false
-			}
-			i = end
-		case classOdd:
-			return dst, false
-		}
-	}
-	if len(dst) > 0 && (prefix || kind == lineCFI || f.d.Registers == 0) {
-		// Not every word is a symbol.
-		dst = f.exact(dst[:0], l, kind)
-	}
-	return dst, true
-}
-
-// exact is what the dialect takes for symbols.
-func (f *folder) exact(dst []span, l string, kind line) []span {
-	f.refs = f.d.Refs(f.refs[:0], [...]Kind{lineInsn: Insn, lineData: Data, lineCFI: CFI}[kind], l)
-	for _, r := range f.refs {
-		dst = append(dst, span{r.Lo, r.Hi})
-	}
-	return dst
-}
-
-// consistent checks the labels of the bodies, and notes what is outside them.
-func (f *folder) consistent() bool {
-	f.outside = f.outside[:0]
-	for _, p := range f.pairs {
-		a, okA := f.a.find(p[0])
-		b, okB := f.b.find(p[1])
-		if okA != okB || a != b {
-			return false
-		}
-		if is := (seenRef{p[1], f.a.body}); !okA && f.seen[p[0]] != is {
-			f.seen[p[0]] = is
-			f.outside = append(f.outside, p)
-		}
-	}
-	return true
-}
-
-// folds returns what alike found.
-func (f *folder) folds(name string) (x, y Fold) {
-	x, y = f.a.fold(name), f.b.fold(name)
-	x.Refs, y.Refs = make([]string, len(f.outside)), make([]string, len(f.outside))
-	for i, p := range f.outside {
-		x.Refs[i], y.Refs[i] = p[0], p[1]
-	}
-	return x, y
-}
-
-func (s *foldSide) fold(name string) Fold {
-	return Fold{Lo: uint32(s.lo), Hi: uint32(s.i), name: name, lines: s.lines, exits: s.exits, inner: s.inner}
+	return f.refs[from:len(f.refs):len(f.refs)]
 }

@@ -142,6 +142,9 @@ func (p *parser) typed(it *Item) bool {
 func (p *parser) open() {
 	sec := &p.Sections[p.sec]
 	id := int32(len(p.Items))
+	if len(p.Items) == p.max.items {
+		p.exceed(p.max.items, "functions and objects")
+	}
 	it := Item{Section: p.sec, Line: uint32(p.line), Stmts: sec.pending, Inner: -1, Mode: p.mode}
 	p.place(sec.labels, InItem, id, 0)
 	sec.pending, sec.labels = nil, nil
@@ -155,6 +158,9 @@ func (p *parser) add(st Stmt) *SyntaxError {
 	sec := &p.Sections[p.sec]
 	if sec.Kind == Ignored {
 		return nil
+	}
+	if p.count++; p.count == p.max.statements {
+		p.exceed(p.count, "statements")
 	}
 	if st.Kind == Align && sec.Kind != Text && sec.Kind != Metadata && sec.open >= 0 {
 		if p.Items[sec.open].Bytes > 0 {

@@ -157,7 +157,8 @@ type Item struct {
 	Mode string
 }
 
-// Unit is one parsed assembly file. It is not changed after [Parse].
+// Unit is one parsed assembly file. It is not changed after [Parse], except
+// that [Unit.Resolve] makes symbols.
 type Unit struct {
 	File     string
 	Text     string
@@ -170,8 +171,17 @@ type Unit struct {
 	// Folds are the functions' bodies that were left out, by rising offset.
 	Folds []Fold
 
+	// Clash is set if a symbol is defined both in a folded body and elsewhere, or
+	// if a folded body is not where code is: all statements tell more then.
+	Clash bool
+
 	index map[string]int32
-	inner map[string]bool // names that folded bodies define
+	// labels are those that the bodies define, and foldOf tells which of Folds
+	// a body is, plus one. mentioned and symbols are for Mentioned.
+	labels    *foldLabels
+	foldOf    []int32
+	mentioned []string
+	symbols   []int32
 }
 
 // Lookup returns the index in Symbols of name, or -1.
@@ -180,12 +190,6 @@ func (u *Unit) Lookup(name string) int32 {
 		return i
 	}
 	return -1
-}
-
-// Hidden reports whether name may be defined inside a folded body: what it
-// stands for cannot be told then.
-func (u *Unit) Hidden(name string) bool {
-	return len(u.Folds) > 0 && u.Lookup(name) < 0 && (IsLocalLabel(name) || u.inner[name])
 }
 
 // TextOf returns the statement's text.
@@ -204,4 +208,9 @@ type SyntaxError struct {
 
 func (e *SyntaxError) Error() string {
 	return fmt.Sprintf("%s:%d: %s: %q", e.File, e.Line, e.Reason, e.Text)
+}
+
+// Hint says what the author can do.
+func (e *SyntaxError) Hint() string {
+	return "fother reads AT&T syntax as gcc and clang write it; leave hand-written files as they are, or write what they do without macros and in one file"
 }

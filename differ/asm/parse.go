@@ -3,10 +3,23 @@ package asm
 import (
 	"cmp"
 	"fmt"
-	"math"
 	"slices"
 	"strings"
 )
+
+// maxText bounds a unit's text, in bytes.
+const maxText = 1 << 30
+
+// limits bound the memory that a unit takes.
+type limits struct{ symbols, items, statements int }
+
+// most is more than compilers make of the largest sources.
+var most = limits{symbols: 1 << 22, items: 1 << 22, statements: 1 << 26}
+
+// exceed notes that the unit holds more than n of what there may be.
+func (p *parser) exceed(n int, what string) {
+	p.over = fmt.Sprintf("more than %d %s in one unit", n, what)
+}
 
 // maxStack bounds nested .pushsection directives.
 const maxStack = 64
@@ -20,8 +33,11 @@ type parser struct {
 	names    map[string]int32
 	inline   bool // between #APP and #NO_APP
 	mode     string
-	bytes    int // statements that make bytes
-	folded   int // folds that were taken
+	bytes    int    // statements that make bytes
+	count    int    // statements that were kept
+	max      limits // of what the unit may hold
+	over     string // which limit it is over
+	taken    int    // of Folds
 }
 
 // Parse reads the assembly text of one unit. The text is kept. Errors are of
@@ -31,7 +47,7 @@ func Parse(file, text string, d *Dialect) (*Unit, error) {
 	if err != nil {
 		return nil, err
 	}
-	return parseText(file, text, d, nil)
+	return parseText(file, text, d, nil, nil, nil)
 }
 
 // Pair is two builds of one unit.
@@ -40,6 +56,7 @@ type Pair struct {
 	fileA, fileB   string
 	textA, textB   string
 	foldsA, foldsB []Fold // of one function each, in the order of textB
+	folder         *folder
 }
 
 // NewPair takes the texts of two builds and finds the functions that both have
@@ -53,30 +70,35 @@ func NewPair(fileA, a, fileB, b string, d *Dialect) (*Pair, error) {
 	if p.textB, err = prepare(fileB, b, d); err != nil {
 		return nil, err
 	}
-	p.foldsA, p.foldsB = foldPair(p.textA, p.textB, d)
+	p.folder = newFolder(p.textA, p.textB, d)
+	p.foldsA, p.foldsB = p.folder.fold()
 	return p, nil
 }
 
 // Parse reads both builds. The bodies of functions that both have alike become
-// one statement each, of kind [Folded], unless keep reports their names. Errors
-// are of type *SyntaxError.
+// one statement each, of kind [Folded], unless keep reports their names. There is
+// no b if a has a Clash. Errors are of type *SyntaxError.
 func (p *Pair) Parse(keep func(function string) bool) (a, b *Unit, err error) {
 	folds := func(all []Fold) []Fold {
 		some := slices.DeleteFunc(slices.Clone(all), func(f Fold) bool { return keep(f.name) })
 		slices.SortFunc(some, func(x, y Fold) int { return cmp.Compare(x.Lo, y.Lo) })
 		return some
 	}
-	if a, err = parseText(p.fileA, p.textA, p.d, folds(p.foldsA)); err != nil {
+	names := p.folder.names.text
+	if a, err = parseText(p.fileA, p.textA, p.d, folds(p.foldsA), &p.folder.a.labels, names); err != nil {
 		return nil, nil, err
 	}
-	b, err = parseText(p.fileB, p.textB, p.d, folds(p.foldsB))
+	if a.Clash {
+		return a, nil, nil
+	}
+	b, err = parseText(p.fileB, p.textB, p.d, folds(p.foldsB), &p.folder.b.labels, names)
 	return a, b, err
 }
 
 // prepare checks the text's size and blanks its comments.
 func prepare(file, text string, d *Dialect) (string, error) {
-	if uint64(len(text)) > math.MaxUint32 {
-		return "", &SyntaxError{File: file, Line: 1, Reason: "file of more than 4 GiB"}
+	if len(text) > maxText {
+		return "", &SyntaxError{File: file, Line: 1, Reason: fmt.Sprintf("file of more than %d bytes", maxText)}
 	}
 	text, bad := blankComments(text, d)
 	if bad != nil {
@@ -86,19 +108,25 @@ func prepare(file, text string, d *Dialect) (string, error) {
 	return text, nil
 }
 
-func parseText(file, text string, d *Dialect, folds []Fold) (*Unit, error) {
-	p := &parser{
-		Unit: &Unit{File: file, Text: text, Dialect: d, Folds: folds, index: make(map[string]int32), inner: make(map[string]bool)},
-		line: 1, names: make(map[string]int32),
-	}
-	p.Items = make([]Item, 0, 64)
-	p.sec = p.section(".text", "ax", "")
-	p.previous = p.sec
+func parseText(file, text string, d *Dialect, folds []Fold, labels *foldLabels, names []string) (*Unit, error) {
+	p := newParser(file, text, d)
+	p.Folds, p.labels, p.mentioned = folds, labels, names
 	if err := p.run(); err != nil {
 		err.File = file
 		return nil, err
 	}
 	return p.Unit, nil
+}
+
+func newParser(file, text string, d *Dialect) *parser {
+	p := &parser{
+		Unit: &Unit{File: file, Text: text, Dialect: d, index: make(map[string]int32)},
+		line: 1, names: make(map[string]int32), max: most,
+	}
+	p.Items = make([]Item, 0, 64)
+	p.sec = p.section(".text", "ax", "")
+	p.previous = p.sec
+	return p
 }
 
 func (p *parser) run() *SyntaxError {
@@ -108,12 +136,12 @@ func (p *parser) run() *SyntaxError {
 		return &SyntaxError{Line: strings.Count(text, "\n") + 1, Text: clip(last), Reason: "the file ends in the middle of a line"}
 	}
 	for i := 0; i < len(text); {
-		if p.folded < len(p.Folds) && i == int(p.Folds[p.folded].Lo) {
-			if err := p.fold(&p.Folds[p.folded]); err != nil {
+		if p.taken < len(p.Folds) && i == int(p.Folds[p.taken].Lo) {
+			if err := p.fold(&p.Folds[p.taken]); err != nil {
 				return err
 			}
-			i = int(p.Folds[p.folded].Hi)
-			p.folded++
+			i = int(p.Folds[p.taken].Hi)
+			p.taken++
 			continue
 		}
 		if p.Sections[p.sec].Kind == Ignored && !p.inline {
@@ -123,7 +151,11 @@ func (p *parser) run() *SyntaxError {
 			}
 		}
 		end := lineEnd(text, i)
-		if err := p.oneLine(i, end); err != nil {
+		err := p.oneLine(i, end)
+		if p.over != "" {
+			return p.fail(i, end, "%s", p.over)
+		}
+		if err != nil {
 			return err
 		}
 		p.line++
@@ -140,9 +172,8 @@ func (p *parser) fold(f *Fold) *SyntaxError {
 	if err := p.add(Stmt{f.Lo, f.Hi, uint32(p.line), Folded}); err != nil {
 		return err
 	}
-	for _, name := range f.inner {
-		p.inner[name] = true
-	}
+	f.item = p.Sections[p.sec].open
+	p.Clash = p.Clash || p.inline || p.Sections[p.sec].Kind != Text
 	p.line += f.lines
 	for _, e := range f.exits {
 		if e.lo < e.hi {
@@ -302,6 +333,9 @@ func (p *parser) statement(lo, hi int) *SyntaxError {
 	if !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c == '{') {
 		return p.fail(lo, hi, "neither a label, an instruction nor a directive")
 	}
+	if strings.IndexByte(text, p.Dialect.never) >= 0 {
+		return p.fail(lo, hi, "no instruction of %s in the syntax that gcc and clang write by default", p.Dialect.Arch.Name)
+	}
 	return p.add(Stmt{uint32(lo), uint32(hi), uint32(p.line), Insn})
 }
 
@@ -352,6 +386,10 @@ func (p *parser) symbol(name string) int32 {
 		return i
 	}
 	i := int32(len(p.Symbols))
+	if len(p.Symbols) == p.max.symbols {
+		p.exceed(p.max.symbols, "symbols")
+		return 0
+	}
 	p.Symbols = append(p.Symbols, Symbol{Name: name, Item: -1, Line: uint32(p.line)})
 	p.index[name] = i
 	return i
@@ -372,13 +410,7 @@ func (p *parser) finish() *SyntaxError {
 		p.place(s.labels, Loose, -1, 0)
 		s.labels = nil
 	}
-	for i := range p.Folds {
-		f := &p.Folds[i]
-		f.Symbols = make([]int32, len(f.Refs))
-		for k, name := range f.Refs {
-			f.Symbols[k] = p.Lookup(name)
-		}
-	}
+	p.foldedSymbols()
 	for i := range p.Symbols {
 		s := &p.Symbols[i]
 		if s.Where == Undefined && s.Set != "" && !s.WeakRef {

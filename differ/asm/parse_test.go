@@ -135,20 +135,47 @@ func TestSyntaxErrors(t *testing.T) {
 		t.Fatal(err)
 	}
 	for text, want := range map[string]string{
-		"\tnop\n\t.nonsense 1\n":     "a.s:2: unknown directive",
-		"\tnop\n\tnop":               "a.s:2: the file ends in the middle of a line",
-		"x:\n\t.long 1\nx:\n":        "a.s:3: symbol is defined twice",
-		"\t.pushsection .data\n":     "a.s:1: .pushsection without .popsection",
-		"\t.popsection\n":            "a.s:1: .popsection without .pushsection",
-		"f.kpatch:\n":                "a.s:1: the name ends in .kpatch",
-		"\tnop\n/* never closed\n":   "a.s:2: comment without an end",
-		"\t.section\n":               "a.s:1: section without a name",
-		"\t.text 3\n":                "a.s:1: subsections are not supported",
-		"\t.section x,\"a\u00e9\"\n": "a.s:1: section flags are not understood",
+		"\tnop\n\t.nonsense 1\n":            "a.s:2: unknown directive",
+		"\tnop\n\tnop":                      "a.s:2: the file ends in the middle of a line",
+		"x:\n\t.long 1\nx:\n":               "a.s:3: symbol is defined twice",
+		"\t.pushsection .data\n":            "a.s:1: .pushsection without .popsection",
+		"\t.popsection\n":                   "a.s:1: .popsection without .pushsection",
+		"f.kpatch:\n":                       "a.s:1: the name ends in .kpatch",
+		"\tnop\n/* never closed\n":          "a.s:2: comment without an end",
+		"\t.section\n":                      "a.s:1: section without a name",
+		"\t.text 3\n":                       "a.s:1: subsections are not supported",
+		"\tnop\n\t.intel_syntax noprefix\n": "a.s:2: Intel syntax is not supported; build without -masm=intel: \".intel_syntax noprefix\"",
+		"\tmov eax, [rdi]\n":                "a.s:1: no instruction of x86_64 in the syntax that gcc and clang write by default: \"mov eax, [rdi]\"",
+		"\tldr\tx0, [sp, 8]\n":              "a.s:1: no instruction of x86_64",
+		"\t.section x,\"a\u00e9\"\n":        "a.s:1: section flags are not understood",
 	} {
 		_, err := Parse("a.s", text, d)
 		var syntax *SyntaxError
 		if !errors.As(err, &syntax) || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("%q: %v, want %s", text, err, want)
+		}
+	}
+}
+
+// TestOtherArchitecture reads x86 assembly as A64.
+func TestOtherArchitecture(t *testing.T) {
+	_, err := Parse("a.s", "\t.text\nf:\n\tmovl\t%edi, %eax\n", &aarch64)
+	if want := "a.s:3: no instruction of aarch64"; err == nil || !strings.HasPrefix(err.Error(), want) {
+		t.Errorf("%v, want %s", err, want)
+	}
+}
+
+// TestLimits holds that each limit is an error that names it.
+func TestLimits(t *testing.T) {
+	for text, want := range map[string]string{
+		strings.Repeat("\t.globl a,b,c,d,e\n", 3):             "a.s:1: more than 4 symbols in one unit: ",
+		".a:\n.b:\n.c:\n.d:\n.e:\n":                           "a.s:5: more than 4 symbols in one unit: \".e:\"",
+		strings.Repeat("\t.data\n\t.align 4\n\t.long 1\n", 9): "more than 6 functions and objects in one unit: ",
+		strings.Repeat("\tnop\n", 99):                         "a.s:50: more than 50 statements in one unit: ",
+	} {
+		p := newParser("a.s", text, &x86_64)
+		p.max = limits{symbols: 4, items: 6, statements: 50}
+		if err := p.run(); err == nil || !strings.Contains("a.s"+err.Error(), want) {
 			t.Errorf("%q: %v, want %s", text, err, want)
 		}
 	}

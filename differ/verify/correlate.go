@@ -211,7 +211,8 @@ func (c *comparison) leftovers(left, right []named) {
 }
 
 // numbered pairs static variables whose numbers differ and that no function
-// paired: by name if the content is equal, then the only ones of their family.
+// paired: those that the same functions use, then by name, then the only ones
+// of their family.
 func (c *comparison) numbered() {
 	by := func(n named) (nameKey, bool) {
 		f, ok := family(n.name)
@@ -220,6 +221,7 @@ func (c *comparison) numbered() {
 	l, r := group(namesOf(c.left.objs, nil), by), group(namesOf(c.right.objs, nil), by)
 	for k, ls := range l {
 		rs := r[k]
+		c.byUsers(ls, rs)
 		for _, a := range ls {
 			for _, b := range rs {
 				if a.name == b.name && len(a.ent.pairs) == 0 && len(b.ent.pairs) == 0 {
@@ -229,6 +231,37 @@ func (c *comparison) numbered() {
 		}
 		if len(ls) == 1 && len(rs) == 1 {
 			c.pair(ls[0].ent, rs[0].ent)
+		}
+	}
+}
+
+// byUsers pairs variables of one family that are the only ones that the same
+// functions use: the static variables of functions that changed.
+func (c *comparison) byUsers(ls, rs []named) {
+	key := func(e *entity) string {
+		var users []string
+		for _, u := range e.usersOf() {
+			f, _ := family(u.name())
+			users = append(users, u.file()+":"+f)
+		}
+		slices.Sort(users)
+		return strings.Join(users, " ")
+	}
+	count := map[string][2]int{}
+	for side, list := range [2][]named{ls, rs} {
+		for _, n := range list {
+			k := key(n.ent)
+			both := count[k]
+			both[side]++
+			count[k] = both
+		}
+	}
+	for _, a := range ls {
+		for _, b := range rs {
+			k := key(a.ent)
+			if k != "" && count[k] == [2]int{1, 1} && k == key(b.ent) {
+				c.pair(a.ent, b.ent)
+			}
 		}
 	}
 }

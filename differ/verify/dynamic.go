@@ -176,7 +176,8 @@ func stubX86_64(code []byte, addr uint64) (uint64, bool) {
 		if in.via && in.flow == flowStop {
 			return in.ref[0].value, true
 		}
-		if !in.nop && in.shape[0] != 0xf3 {
+		number := in.shape[0] == 0x41 && in.shape[1] == 0xbb // mov $n, %r11d in mold's entries
+		if !in.nop && in.shape[0] != 0xf3 && !number {
 			break // more than a landing pad
 		}
 	}

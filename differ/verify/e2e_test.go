@@ -170,7 +170,7 @@ func (k *kitchen) make(units [][2]string, extra ...string) (*made, error) {
 		}
 		for _, f := range set.Functions {
 			if f.Verdict == differ.Changed {
-				bu.Functions = append(bu.Functions, kpack.BuildFunction{Original: f.Original, Label: f.Name + differ.Suffix, Reason: f.Reason})
+				bu.Functions = append(bu.Functions, kpack.BuildFunction{Original: f.Original, Label: f.Name + differ.Suffix, Reason: f.Reason.String()})
 			}
 		}
 		in.Units = append(in.Units, bu)

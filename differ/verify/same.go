@@ -186,9 +186,7 @@ func (c *comparison) support() *Difference {
 func (c *comparison) sameWord(ia *image, a uint64, ib *image, b uint64, w *walker) bool {
 	x, okx := ia.loaded(a)
 	y, oky := ib.loaded(b)
-	_, rx := ia.relocs[a]
-	_, ry := ib.relocs[b]
-	number := ia.fixed && ib.fixed && !rx && !ry && x.addr == y.addr && x.odd() && y.odd()
+	number := plainWord(ia, a, ib, b, x.odd() && y.odd())
 	if okx != oky {
 		return number
 	}
@@ -199,6 +197,22 @@ func (c *comparison) sameWord(ia *image, a uint64, ib *image, b uint64, w *walke
 		return w.operand(operand{place: x}, operand{place: y})
 	}
 	return c.same(x, y, 0, w) || number
+}
+
+// plainWord reports whether the words at two addresses are one number. Where
+// relocations say on one side what is an address, a word without one is none on
+// the other side either, though it may look so; else odd says that it is none.
+func plainWord(ia *image, a uint64, ib *image, b uint64, odd bool) bool {
+	_, rx := ia.relocs[a]
+	_, ry := ib.relocs[b]
+	na, oka := ia.word(a)
+	nb, okb := ib.word(b)
+	return !rx && !ry && oka && okb && na == nb && (ia.fixed != ib.fixed || ia.fixed && odd)
+}
+
+// pointers reports whether one of two words may be an address.
+func pointers(x, y place) bool {
+	return (x.img.pointer(x.addr) || y.img.pointer(y.addr)) && !plainWord(x.img, x.addr, y.img, y.addr, false)
 }
 
 // sameAnon compares two places without a name by what is there.
@@ -268,11 +282,14 @@ func (c *comparison) sameContent(x, y place, size uint8, w *walker) bool {
 		if table, same := w.table(x, y); table {
 			return same
 		}
+		if c.distances(x, y) {
+			return true
+		}
 	}
 	la, lb := min(x.img.extent(x.addr), maxContent), min(y.img.extent(y.addr), maxContent)
 	n := min(la, lb)
 	ba, bb := x.img.bytes(x.addr, maxContent), y.img.bytes(y.addr, maxContent)
-	if zero := bytes.IndexByte(ba, 0); zero > 0 && text(ba[:zero]) && !x.img.pointer(x.addr) && !y.img.pointer(y.addr) {
+	if zero := bytes.IndexByte(ba, 0); zero > 0 && text(ba[:zero]) && !pointers(x, y) {
 		if uint64(len(bb)) <= uint64(zero) || !bytes.Equal(ba[:zero+1], bb[:zero+1]) {
 			return false
 		}
@@ -341,6 +358,33 @@ func (w *walker) table(x, y place) (isTable, same bool) {
 		}
 	}
 	return true, true
+}
+
+// distances reports whether two tables hold the distances, of 4 bytes each, from
+// the table's start to constants that are the same.
+func (c *comparison) distances(x, y place) bool {
+	n := x.img.extent(x.addr)
+	if n != y.img.extent(y.addr) || n == 0 || n%4 != 0 || n > maxContent || x.addr%4 != 0 || y.addr%4 != 0 {
+		return false
+	}
+	da, db := x.img.bytes(x.addr, n), y.img.bytes(y.addr, n)
+	for len(da) >= 4 && len(db) >= 4 {
+		to, other := x.img.place(x.addr+number(da[:4])), y.img.place(y.addr+number(db[:4]))
+		if !to.constant() || !other.constant() || !c.sameAnon(to, other, 0, nil) {
+			return false
+		}
+		da, db = da[4:], db[4:]
+	}
+	return len(da) == 0 && len(db) == 0
+}
+
+// constant reports whether p is a constant without a name.
+func (p place) constant() bool {
+	if p.kind != placeAnon {
+		return false
+	}
+	s := p.img.section(p.addr)
+	return s != nil && !s.exec && !s.write
 }
 
 // entries returns the addresses in the function that a table at p leads to.

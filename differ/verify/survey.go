@@ -131,7 +131,7 @@ func (im *image) survey() {
 
 // use notes that owner's code refers to something outside code.
 func (im *image) use(r ref, owner *entity) {
-	if r.use == useTLS || r.use == useMaybe && !im.fixed {
+	if r.use == useTLS || r.use == useMaybe && !im.absolute() {
 		return
 	}
 	s := im.section(r.value)
@@ -143,6 +143,10 @@ func (im *image) use(r ref, owner *entity) {
 	}
 	im.marks = append(im.marks, r.value)
 }
+
+// absolute reports whether code can hold addresses as numbers: a patch can if
+// its target can.
+func (im *image) absolute() bool { return im.fixed && (im.outer == nil || im.outer.fixed) }
 
 // pointers marks what data points to.
 func (im *image) pointers() {

@@ -238,17 +238,25 @@ func coldOf(name string) (string, bool) {
 	return name[:i], true
 }
 
+// bestParent returns the function that a cold part of the given file belongs
+// to: the file's own, else a global one, else one that the linker made local
+// because it is hidden, which lies behind all files.
 func bestParent(candidates []*entity, file string) *entity {
-	var global *entity
+	var global, hidden *entity
 	for _, e := range candidates {
 		for _, n := range e.names {
-			if n.local && n.file == file {
+			switch {
+			case n.local && n.file == file:
 				return e
-			}
-			if !n.local {
+			case !n.local:
 				global = e
+			case n.file == "":
+				hidden = e
 			}
 		}
+	}
+	if global == nil {
+		return hidden
 	}
 	return global
 }

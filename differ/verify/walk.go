@@ -173,7 +173,7 @@ func (im *image) operand(in *insn, i int) operand {
 		o.place = place{kind: placeNumber, img: im, addr: r.value}
 		if im.tls.end != 0 && r.value == -im.tls.end {
 			o.place.kind, o.place.name = placeTLS, "a thread-local variable that is not defined"
-		} else if im.fixed && im.plausible(r.value) {
+		} else if im.absolute() && im.plausible(r.value) {
 			o.place = im.place(r.value)
 			if o.direct = in.via && !o.place.odd(); o.direct {
 				o.use = useTake
@@ -215,6 +215,10 @@ func (w *walker) operand(x, y operand) bool {
 		pa, na, ina, _ := w.a.find(x.place.addr)
 		pb, nb, inb, _ := w.b.find(y.place.addr)
 		if ax && ay && pa == pb && na == nb && ina == inb {
+			return true
+		}
+		// The address of a patched function is the original's.
+		if ax != ay && x.place.kind == placeCode && y.place.kind == placeCode && x.place.off == 0 && y.place.off == 0 && w.paired(x.place.ent, y.place.ent) {
 			return true
 		}
 		return w.sameNumber(x, y)

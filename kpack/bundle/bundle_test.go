@@ -186,6 +186,8 @@ func TestEncodeRefuses(t *testing.T) {
 		"control":        {func(m *Manifest) { m.Sources[0].Name = "a\x1b[2J" }, [][]byte{same}, "control characters"},
 		"before 1970":    {func(m *Manifest) { m.Created = time.Unix(-1, 0) }, [][]byte{same}, "since 1970"},
 		"after tar":      {func(m *Manifest) { m.Created = time.Unix(1<<33, 0) }, [][]byte{same}, "since 1970"},
+		"allowed":        {func(m *Manifest) { m.Allowed = []specs.Allowance{{Change: "struct conn"}} }, [][]byte{same}, "each with a reason"},
+		"allowed text":   {func(m *Manifest) { m.Allowed = []specs.Allowance{{Change: "struct \x1b[2J", Reason: "r"}} }, [][]byte{same}, "control characters"},
 		"no reason":      {func(m *Manifest) { m.Consistency.Reason = "" }, [][]byte{same}, "neither"},
 	}
 	for name, tt := range tests {
@@ -301,4 +303,17 @@ func FuzzDecode(f *testing.F) {
 			t.Fatal(err)
 		}
 	})
+}
+
+// TestAllowed: what the spec allows is in the bundle, with the reasons.
+func TestAllowed(t *testing.T) {
+	m := release()
+	m.Allowed = []specs.Allowance{{Change: "struct conn", Reason: "new ones only\nuse it"}, {Change: "function f", Reason: "both know"}}
+	b, err := Decode(encode(t, m, twoFiles(t)...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(b.Manifest.Allowed, m.Allowed) {
+		t.Errorf("got %v, want %v", b.Manifest.Allowed, m.Allowed)
+	}
 }

@@ -38,6 +38,8 @@ type Manifest struct {
 	Description string            `json:"description,omitempty"`
 	CVEs        []string          `json:"cves,omitempty"`
 	Consistency specs.Consistency `json:"consistency,omitzero"`
+	// Allowed are the changes that the spec allows, with reasons.
+	Allowed []specs.Allowance `json:"allowed,omitempty"`
 	// Created is the time that the release says it was made, in whole seconds
 	// of UTC: SOURCE_DATE_EPOCH, not the clock.
 	Created time.Time `json:"created"`
@@ -130,6 +132,11 @@ func (m *Manifest) check() error {
 	if !slices.IsSorted(m.Toolchain) {
 		return errors.New("toolchain: want it sorted")
 	}
+	for _, a := range m.Allowed {
+		if a.Change == "" || a.Reason == "" {
+			return errors.New("allowed: want changes, each with a reason")
+		}
+	}
 	return m.checkTexts()
 }
 
@@ -140,6 +147,9 @@ func (m *Manifest) checkTexts() error {
 	}
 	texts = append(texts, strings.Split(m.Description, "\n")...)
 	texts = append(texts, strings.Split(m.Consistency.Reason, "\n")...)
+	for _, a := range m.Allowed {
+		texts = append(append(texts, a.Change), strings.Split(a.Reason, "\n")...)
+	}
 	for _, t := range texts {
 		if len(t) > maxText || strings.ContainsFunc(t, func(r rune) bool { return r != '\t' && unicode.IsControl(r) }) {
 			return fmt.Errorf("text %.40q has control characters or is longer than %d bytes", t, maxText)

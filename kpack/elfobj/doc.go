@@ -24,7 +24,7 @@
 // debug/elf's reader loses, this one keeps: symbol 0, section symbols,
 // extended section indices, versions that are defined but hidden.
 //
-// It does not write ELF, apply relocations, read debug information or
-// decompress sections. Call frame information is handed out as bytes; package
-// unwind reads it.
+// It does not write ELF, apply relocations or read debug information. Debug
+// sections, decompressed, and call frame information are handed out as bytes;
+// packages semantic and unwind read them.
 package elfobj

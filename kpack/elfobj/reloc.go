@@ -97,11 +97,16 @@ func (f *File) relocSection(r, n int) ([]Reloc, error) {
 
 // DynRelocs returns the relocations that the dynamic linker applies, those of
 // DT_RELA before those of DT_JMPREL. Relative relocations in DT_RELR, which
-// have no symbol, are not among them. A file without PT_DYNAMIC has none.
+// have no symbol, are not among them. In a file without PT_DYNAMIC they are
+// those that a static program's start-up code applies, which have none either
+// (x86-64 psABI, R_X86_64_IRELATIVE; likewise AAELF64).
 func (f *File) DynRelocs() ([]Reloc, error) {
 	t, err := f.dynamic()
-	if err != nil || t == nil {
+	if err != nil {
 		return nil, err
+	}
+	if t == nil {
+		return f.startRelocs()
 	}
 	symbols := 0
 	if n := f.find(elf.SHT_DYNSYM); n >= 0 {
@@ -121,6 +126,28 @@ func (f *File) DynRelocs() ([]Reloc, error) {
 		return nil, f.wrap(err)
 	}
 	return append(rela, plt...), nil
+}
+
+// startRelocs returns the relocations in the loaded part of a file that is not
+// linked dynamically.
+func (f *File) startRelocs() (all []Reloc, err error) {
+	for i, s := range f.Sections {
+		if s.Type != elf.SHT_RELA || s.Flags&elf.SHF_ALLOC == 0 {
+			continue
+		}
+		data, err := f.entries(i, relaSize)
+		if err != nil {
+			return nil, f.wrap(err)
+		}
+		for ; len(data) >= relaSize; data = data[relaSize:] {
+			r := decodeReloc(data)
+			if r.Symbol != 0 {
+				return nil, f.wrap(fmt.Errorf("%s: relocation with symbol %d: there is no dynamic symbol table", f.sectionName(i), r.Symbol))
+			}
+			all = append(all, r)
+		}
+	}
+	return all, nil
 }
 
 func (f *File) dynRelocs(t *dynamicTable, addr, size elf.DynTag, symbols int) ([]Reloc, error) {

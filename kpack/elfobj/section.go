@@ -31,7 +31,8 @@ type Section struct {
 }
 
 // Data returns the section's bytes, nil for SHT_NOBITS. It refuses compressed
-// sections (SHF_COMPRESSED), which only debug information uses.
+// sections (SHF_COMPRESSED), which only debug information uses: see
+// [Section.Uncompressed].
 func (s *Section) Data() ([]byte, error) {
 	if s.Flags&elf.SHF_COMPRESSED != 0 {
 		return nil, fmt.Errorf("%s: compressed sections are not supported", s.Name)

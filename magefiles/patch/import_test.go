@@ -1,6 +1,7 @@
 package patch
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -8,6 +9,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/fother/fother/magefiles/internal/pipeline"
 )
 
 // elsewhere is the magefile of somebody else's project, as the README shows it.
@@ -71,16 +74,37 @@ func (m *module) write(name, text string) {
 // A compiler that is in the folder bin comes first.
 func (m *module) mage(exit int, args ...string) string {
 	m.t.Helper()
-	cmd := exec.Command("go", append([]string{"tool", "mage"}, args...)...)
-	cmd.Dir = m.dir
-	// CGO_ENABLED: else go build asks gcc for its version.
-	cmd.Env = append(os.Environ(), "PWD="+m.dir, "GOFLAGS=-mod=mod", "GOPROXY=off", "GOWORK=off", "CGO_ENABLED=0",
-		"FOTHER_WORK=", "FOTHER_REGISTRY=", "FOTHER_KEYS=", "PATH="+filepath.Join(m.dir, "bin")+":"+os.Getenv("PATH"))
+	cmd := m.command(args...)
 	out, err := cmd.CombinedOutput()
 	if cmd.ProcessState == nil || cmd.ProcessState.ExitCode() != exit {
 		m.t.Fatalf("mage %s: %v, want exit status %d\n%s", strings.Join(args, " "), err, exit, out)
 	}
 	return string(out)
+}
+
+func (m *module) command(args ...string) *exec.Cmd {
+	cmd := exec.Command("go", append([]string{"tool", "mage"}, args...)...)
+	cmd.Dir = m.dir
+	// CGO_ENABLED: else go build asks gcc for its version.
+	cmd.Env = append(os.Environ(), "PWD="+m.dir, "GOFLAGS=-mod=mod", "GOPROXY=off", "GOWORK=off", "CGO_ENABLED=0",
+		"FOTHER_WORK=", "FOTHER_REGISTRY=", "FOTHER_KEYS=", "PATH="+filepath.Join(m.dir, "bin")+":"+os.Getenv("PATH"))
+	return cmd
+}
+
+// report runs patch:diff -json, and returns what it prints on standard output.
+// The test fails unless that is a report and nothing else, and the exit status
+// is the given one.
+func (m *module) report(exit int, spec string) (r pipeline.Report) {
+	m.t.Helper()
+	cmd := m.command("patch:diff", spec, "-json")
+	out, err := cmd.Output()
+	if cmd.ProcessState == nil || cmd.ProcessState.ExitCode() != exit {
+		m.t.Fatalf("%v: %v, want exit status %d\n%s", cmd.Args, err, exit, out)
+	}
+	if err := json.Unmarshal(out, &r); err != nil || r.Version != pipeline.ReportVersion {
+		m.t.Fatalf("version %d, %v:\n%s", r.Version, err, out)
+	}
+	return r
 }
 
 func (m *module) has(names ...string) {
@@ -115,6 +139,25 @@ func TestImported(t *testing.T) {
 		t.Errorf("the last line is not the bundle's path:\n%s", out)
 	}
 	m.has("hello-2/patches/*.kpatch", "hello-2/hello-2.kpatch.tar.zst", "hello-2/original/hello")
+
+	if out := m.mage(0, "patch:diff", "spec.yaml"); !strings.Contains(out, "changed  main: ") {
+		t.Errorf("patch:diff says\n%s", out)
+	}
+	if out := m.mage(0, "patch:diff", "spec.yaml", "-v"); !strings.Contains(out, "patch assembly: diff/") {
+		t.Errorf("patch:diff -v says\n%s", out)
+	}
+	if r := m.report(0, "spec.yaml"); r.Result != pipeline.Patchable || len(r.Units) != 1 {
+		t.Errorf("report %+v", r)
+	}
+	m.write("bad.patch", "--- a/hello.c\n+++ b/hello.c\n@@ -1,2 +1,3 @@\n #include <stdio.h>\n+__attribute__((constructor)) static void early(void) { puts(\"early\"); }\n int main(void)\n")
+	m.write("bad.yaml", "name: bad\nsource: src\npatches: [bad.patch]\nbuild: [make]\n")
+	m.mage(0, "patch:build", "bad.yaml")
+	if out := m.mage(4, "patch:diff", "bad.yaml"); strings.Count(out, "hint: ") != 1 || !strings.Contains(out, "the report says why") {
+		t.Errorf("patch:diff of a fix that is refused says\n%s", out)
+	}
+	if r := m.report(4, "bad.yaml"); r.Result != pipeline.Refused || len(r.Refusals) != 1 || r.Refusals[0].Hint == "" {
+		t.Errorf("report %+v", r)
+	}
 
 	gcc, err := exec.LookPath("cc")
 	if err != nil {

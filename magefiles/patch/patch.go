@@ -13,6 +13,12 @@
 // again; to make all anew, remove the folder of the spec in the work folder, for
 // example after an update of system headers, which are not looked at.
 //
+// patch:diff prints a report: what differs and why, and what stands in the way
+// of a patch, with what the author can do. With -json behind the spec, standard
+// output has nothing but the report in the form of [pipeline.Report], for a fix
+// that is refused too, which ends with exit status 4. The same is left in
+// report.json in the folder of the spec.
+//
 // The work folder is .fother in the current folder; FOTHER_WORK names another.
 // The registry is a folder too, FOTHER_REGISTRY or registry in the work folder;
 // the keys that sign are in FOTHER_KEYS or keys in the work folder.
@@ -22,6 +28,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 
@@ -52,19 +59,50 @@ func (Patch) All(ctx context.Context, spec string) error {
 func (Patch) Build(ctx context.Context, spec string) error { return step(ctx, spec, "build") }
 
 // Diff shows which functions of the two builds differ, and why.
-func (Patch) Diff(ctx context.Context, spec string) error {
-	return with(ctx, spec, func(s specs.Spec, o pipeline.Options) error {
-		if err := pipeline.Step(ctx, s, o, "diff"); err != nil {
-			return err
-		}
-		targets, err := pipeline.Targets(s, o)
-		if err != nil {
-			return err
-		}
-		pipeline.Report(os.Stdout, targets)
-		return nil
+func (Patch) Diff(
+	ctx context.Context,
+	spec string,
+	json *bool, // print the report for machines; it is in report.json of the spec's work folder too
+	v *bool, // print more: places in the assembly, names of files
+) error {
+	var report *pipeline.Report
+	err := run(ctx, spec, func(s specs.Spec, o pipeline.Options) (err error) {
+		report, err = pipeline.Compare(ctx, s, o)
+		return err
 	})
+	if report != nil {
+		if e := show(os.Stdout, report, is(json), is(v) || mg.Verbose()); e != nil {
+			return exit(ctx, errors.Join(err, e))
+		}
+		if report.Result == pipeline.Refused && ctx.Err() == nil {
+			err = &reportedError{err}
+		}
+	}
+	return exit(ctx, err)
 }
+
+// show prints a report.
+func show(w io.Writer, r *pipeline.Report, json, verbose bool) error {
+	if !json {
+		r.Text(w, verbose)
+		return nil
+	}
+	data, err := r.JSON()
+	if err == nil {
+		_, err = w.Write(data)
+	}
+	return err
+}
+
+func is(flag *bool) bool { return flag != nil && *flag }
+
+// reportedError is an error that the report has told all of, with its hints.
+type reportedError struct{ err error }
+
+func (e *reportedError) Error() string { return "the fix is refused; the report says why" }
+
+// As lets the exit status be that of the error.
+func (e *reportedError) As(target any) bool { return errors.As(e.err, target) }
 
 // Pack writes the .kpatch files of what differs, and the bundle of all.
 func (Patch) Pack(ctx context.Context, spec string) error { return step(ctx, spec, "pack") }
@@ -114,8 +152,10 @@ func with(ctx context.Context, spec string, do func(specs.Spec, pipeline.Options
 // exit gives a target's error its hints and its exit status.
 func exit(ctx context.Context, err error) error {
 	var (
-		bad     *specError
-		refused *differ.RefusalError
+		bad      *specError
+		allow    *pipeline.AllowError
+		refused  *differ.RefusalError
+		semantic *pipeline.SemanticError
 	)
 	switch {
 	case err == nil:
@@ -125,8 +165,10 @@ func exit(ctx context.Context, err error) error {
 		return mg.Fatal(exitError, "interrupted")
 	case errors.As(err, &bad):
 		return mg.Fatal(exitUsage, pipeline.Explain(err))
-	case errors.As(err, &refused):
+	case errors.As(err, &refused), errors.As(err, &semantic):
 		return mg.Fatal(exitRefused, pipeline.Explain(err))
+	case errors.As(err, &allow):
+		return mg.Fatal(exitUsage, pipeline.Explain(err))
 	}
 	return mg.Fatal(exitError, pipeline.Explain(err))
 }

@@ -20,6 +20,7 @@
 //	level: 1
 //	cves: [CVE-2026-0001]
 //	consistency: strict             # or {next-call: [FUNCTION], reason: TEXT}
+//	allow: [{change: struct conn, reason: TEXT}]
 //
 // A source is a folder, an archive (.tar, .tar.gz, .tgz, .tar.xz, .tar.bz2,
 // .tar.zst, .zip) or an address in the notation of go-getter:

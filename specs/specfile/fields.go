@@ -37,6 +37,7 @@ var fields = []field{
 		s.CVEs = unique(p, n, p.list(n, "CVE numbers", 0, p.cve))
 	}},
 	{"consistency", false, consistencySchema, func(p *parser, s *specs.Spec, n *yaml.Node) { s.Consistency = p.consistency(n) }},
+	{"allow", false, allowSchema, func(p *parser, s *specs.Spec, n *yaml.Node) { s.Allow = p.allow(n) }},
 }
 
 // keys are the known keys, in the order of fields.

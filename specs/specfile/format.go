@@ -52,6 +52,9 @@ func Format(s specs.Spec, dir string) ([]byte, error) {
 			scalar(nextCallKey), sequence(c.NextCall), scalar(reasonKey), scalar(c.Reason),
 		}})
 	}
+	if len(s.Allow) > 0 {
+		put("allow", allowances(s.Allow))
+	}
 
 	var b bytes.Buffer
 	enc := yaml.NewEncoder(&b)
@@ -72,6 +75,16 @@ func sequence(all []string) *yaml.Node {
 	n := &yaml.Node{Kind: yaml.SequenceNode}
 	for _, s := range all {
 		n.Content = append(n.Content, scalar(s))
+	}
+	return n
+}
+
+func allowances(all []specs.Allowance) *yaml.Node {
+	n := &yaml.Node{Kind: yaml.SequenceNode}
+	for _, a := range all {
+		n.Content = append(n.Content, &yaml.Node{Kind: yaml.MappingNode, Content: []*yaml.Node{
+			scalar(changeKey), scalar(a.Change), scalar(reasonKey), scalar(a.Reason),
+		}})
 	}
 	return n
 }

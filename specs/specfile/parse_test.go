@@ -68,6 +68,12 @@ cves: [CVE-2026-0001, CVE-2026-123456]
 consistency:
   next-call: [worker_loop, main, _ZN1a3runEv, count.isra.0]
   reason: they never return
+allow:
+  - {change: struct conn, reason: new ones only}
+  - change: function a::f<int, 2>
+    reason: |
+      two
+      lines
 `
 
 func TestParse(t *testing.T) {
@@ -90,6 +96,7 @@ func TestParse(t *testing.T) {
 		Level:       7,
 		CVEs:        []string{"CVE-2026-0001", "CVE-2026-123456"},
 		Consistency: specs.Consistency{NextCall: []string{"worker_loop", "main", "_ZN1a3runEv", "count.isra.0"}, Reason: "they never return"},
+		Allow:       []specs.Allowance{{Change: "struct conn", Reason: "new ones only"}, {Change: "function a::f<int, 2>", Reason: "two\nlines"}},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
@@ -268,6 +275,13 @@ func TestParseErrors(t *testing.T) {
 		{"consistency no function", good + "consistency: {next-call: [], reason: r}\n", `want a list of functions with at least 1`},
 		{"consistency empty", good + "consistency: {}\n", `"next-call" is missing`},
 		{"consistency function", good + "consistency: {next-call: [\"a::f(int)\"], reason: r}\n", `x.yaml:3:27: function "a::f(int)": want a symbol`},
+		{"allow no list", good + "allow: {change: struct a, reason: r}\n", `x.yaml:3:8: want a list of at most 1000 changes, such as`},
+		{"allow word", good + "allow: [struct a]\n", `x.yaml:3:9: want a mapping such as {change: struct conn, reason: why}`},
+		{"allow key", good + "allow: [{chnge: struct a, reason: r}]\n", "x.yaml:3:9: \"change\" is missing\nx.yaml:3:10: unknown key \"chnge\": did you mean \"change\"?"},
+		{"allow no reason", good + "allow: [{change: struct a}]\n", `x.yaml:3:9: "reason" is missing`},
+		{"allow empty reason", good + "allow: [{change: struct a, reason: ''}]\n", `x.yaml:3:36: want a text, not an empty one`},
+		{"allow name", good + "allow: [{change: conn, reason: r}]\n", `x.yaml:3:18: change "conn": want what the refusal names, such as struct conn`},
+		{"allow twice", good + "allow: [{change: struct a, reason: r}, {change: struct a, reason: s}]\n", `x.yaml:3:40: "struct a" is in the list already`},
 		{"consistency twice", good + "consistency: {next-call: [f, f], reason: r}\n", `in the list already`},
 		{"series", good + "series: -x\n", `x.yaml:3:9: series "-x"`},
 		{"level zero", good + "level: 0\n", `x.yaml:3:8: level "0": want a number from 1`},

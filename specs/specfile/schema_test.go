@@ -86,6 +86,7 @@ func TestSchemaKeys(t *testing.T) {
 		Description string
 		Properties  map[string]*object
 		OneOf       []*object
+		Items       *object
 	}
 	var schema object
 	if err := json.Unmarshal(specfile.Schema(), &schema); err != nil {
@@ -100,6 +101,7 @@ func TestSchemaKeys(t *testing.T) {
 	}{
 		{"Spec", reflect.TypeFor[specs.Spec](), schema.Properties, knownKeys(t, "qqqqqqqqqq: x\n")},
 		{"Consistency", reflect.TypeFor[specs.Consistency](), inner, knownKeys(t, "consistency: {qqqqqqqqqqqq: x}\n")},
+		{"Allowance", reflect.TypeFor[specs.Allowance](), schema.Properties["allow"].Items.Properties, knownKeys(t, "allow: [{qqqqqqqqqqqq: x}]\n")},
 	} {
 		want := goKeys(test.typ)
 		if got := slices.Sorted(maps.Keys(test.properties)); !slices.Equal(got, want) {

@@ -96,6 +96,9 @@ func (c *show) printFile(s *shown) {
 	for _, f := range m.Consistency.NextCall {
 		row("next call", "%s: calls that are under way may end in the old code: %s", f, m.Consistency.Reason)
 	}
+	for _, a := range m.Allowed {
+		row("allowed", "%s: %s", a.Change, strings.Join(lines(a.Reason), " "))
+	}
 	if s.Kind == "bundle" {
 		row("created", "%s", m.Created.Format(time.RFC3339))
 	}

@@ -22,6 +22,11 @@ var ownName = regexp.MustCompile(`^(fother|libcare|lcmake|kpatch)[-_]`)
 
 var compilerName = regexp.MustCompile(`^([A-Za-z0-9_.-]+-)?(gcc|g\+\+|cc|c\+\+|clang|clang\+\+)(-[0-9.]+)?$`)
 
+// IsCompiler reports whether name is that of a compiler driver of gcc or clang.
+func IsCompiler(name string) bool {
+	return compilerName.MatchString(name) && !ownName.MatchString(name)
+}
+
 // cc stands for a compiler: in the stages that capture it puts the shims in
 // the compiler's way, then the compiler takes its place, but for clang.
 func (inv *invocation) cc() int {
@@ -34,6 +39,10 @@ func (inv *invocation) cc() int {
 		return inv.fail(exitUsage, err)
 	}
 	env := setenv(os.Environ(), envDepth, strconv.Itoa(depth+1))
+	if dir := os.Getenv(EnvCompilers); dir != "" {
+		// gcc looks for its parts beside the first program of its name on PATH.
+		env = setenv(env, "PATH", without(os.Getenv("PATH"), dir))
+	}
 	if inv.store != nil && depth == 0 && !inv.onPathShim() && !isProbe(args) {
 		args = modify(args)
 	}

@@ -152,7 +152,7 @@ func (c *clang) capture() (output string, err error) {
 		default:
 			// The driver removed it. Its name is not repeated, its content is.
 			object = c.temp(".o")
-			if err := c.run(j.with(object), nil); err != nil {
+			if err := c.remake(j, object); err != nil {
 				continue
 			}
 		}
@@ -161,6 +161,19 @@ func (c *clang) capture() (output string, err error) {
 		}
 	}
 	return "", nil
+}
+
+// remake runs job j again. The text that it assembles may be gone too: that of a
+// .S file, which another job makes.
+func (c *clang) remake(j clangJob, object string) error {
+	if from := c.maker(j.input); from != nil && !isRegular(c.inv.abs(j.input)) {
+		text := c.temp(".s")
+		if err := c.run(from.with(text), nil); err != nil {
+			return err
+		}
+		j = j.from(text)
+	}
+	return c.run(j.with(object), nil)
 }
 
 // ask returns the commands that the driver runs for its arguments.

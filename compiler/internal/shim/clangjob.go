@@ -106,6 +106,13 @@ func (j clangJob) with(output string) clangJob {
 	return j
 }
 
+// from returns j with another input.
+func (j clangJob) from(input string) clangJob {
+	j.args = append(slices.Clone(j.args[:len(j.args)-1]), input)
+	j.input = input
+	return j
+}
+
 // toText returns the compilation j with assembly text as output.
 func (j clangJob) toText(output string) clangJob {
 	j = j.with(output)

@@ -21,6 +21,9 @@ const (
 	// LibCare's names.
 	EnvReal    = "KPCCREAL"
 	EnvRealCXX = "KPCXXREAL"
+	// EnvCompilers is the folder on PATH in which builds whose compilers get
+	// more arguments find this program under the compilers' names.
+	EnvCompilers = "FOTHER_COMPILERS"
 	// envLink is the store.Link.Run of the link that an invocation is part of;
 	// noCapture if it is not to be recorded.
 	envLink   = "FOTHER_LINK"

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"regexp"
 )
 
 // scanned is what scanText finds.
@@ -12,9 +13,11 @@ type scanned struct {
 	file     string
 	includes []string
 	lto      bool
+	read     bool // a line
 }
 
-// scanText finds the first .file directive, the files of .include and .incbin
+// scanText finds the first .file directive, or the source that the preprocessor
+// names in the first line; the files of .include and .incbin
 // directives, and the sections of the link-time optimizer. It does not look
 // into included files: they are compared as a whole.
 func scanText(r io.Reader) scanned {
@@ -34,8 +37,12 @@ func scanText(r io.Reader) scanned {
 
 func (s *scanned) line(line []byte) {
 	line = bytes.TrimLeft(line, " \t")
+	first := !s.read
+	s.read = true
 	switch {
 	case len(line) == 0:
+	case first && preprocessed.Match(line):
+		s.file = quoted(line)
 	case line[0] != '.':
 		// A directive may stand after a label or another statement.
 		if bytes.Contains(line, []byte(".inc")) {
@@ -51,6 +58,10 @@ func (s *scanned) line(line []byte) {
 		s.embedded(line)
 	}
 }
+
+// preprocessed matches the first line that a preprocessor writes (GCC manual,
+// "Preprocessor Output").
+var preprocessed = regexp.MustCompile(`^# [01] "[^<"]+"`)
 
 func (s *scanned) embedded(line []byte) {
 	for _, word := range []string{".include", ".incbin"} {

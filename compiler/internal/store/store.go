@@ -39,7 +39,7 @@ func Open(dir string) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{dir: dir}
-	for _, d := range []string{"blobs", "tmp", "shim", "path", "tools"} {
+	for _, d := range []string{"blobs", "tmp", "shim", "path", "cc", "tools"} {
 		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
 			return nil, s.fail(err)
 		}
@@ -60,6 +60,10 @@ func (s *Store) Shims() string { return filepath.Join(s.dir, "shim") }
 // apart from Shims because it has the names of cross tools too: gcc prefers
 // x86_64-linux-gnu-as to as, and the name shows in messages.
 func (s *Store) PathShims() string { return filepath.Join(s.dir, "path") }
+
+// Compilers returns the folder of links by which a build that is to get more
+// arguments finds its compilers on PATH.
+func (s *Store) Compilers() string { return filepath.Join(s.dir, "cc") }
 
 func (s *Store) fail(err error) error {
 	if err == nil {

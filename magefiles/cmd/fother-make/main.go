@@ -170,11 +170,14 @@ func (c *command) fail(err error) int {
 	for _, h := range pipeline.Hints(err) {
 		fmt.Fprintf(c.stderr, "%s: hint: %s\n", c.name, h)
 	}
-	var refused *differ.RefusalError
+	var (
+		refused  *differ.RefusalError
+		semantic *pipeline.SemanticError
+	)
 	switch {
 	case errors.Is(err, lpmake.ErrUsage), errors.Is(err, lpmake.ErrNeedsClean):
 		return exitUsage
-	case errors.As(err, &refused):
+	case errors.As(err, &refused), errors.As(err, &semantic):
 		return exitRefused
 	}
 	return exitError

@@ -2,6 +2,7 @@ package corpus
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -17,6 +18,11 @@ type Case struct {
 	CVEs    []string
 	// SameCode is set where the fix gives the same machine code.
 	SameCode bool
+	// Variant is "clang" or "lto" for a build that is not the distribution's.
+	Variant string
+	// Refused is what the refusal of a fix says that cannot become a live patch
+	// without its author's help.
+	Refused string
 }
 
 // table has package, position, patch and CVEs of every case.
@@ -75,11 +81,53 @@ func Cases() []Case {
 	return all
 }
 
-// Of returns the cases of one package.
+// Debian is the name for [Of] of the packages that the share of fixes that
+// become live patches is measured on.
+const Debian = "debian"
+
+// debianCases returns the cases of debianTable, in its order.
+func debianCases() []Case {
+	var all []Case
+	for line := range strings.Lines(strings.TrimSpace(debianTable)) {
+		line, refused, _ := strings.Cut(line, "|")
+		c := Case{Refused: strings.TrimSpace(refused)}
+		var pkg string
+		if _, err := fmt.Sscan(line, &pkg, &c.K, &c.Patch); err != nil {
+			panic("corpus: table: " + line)
+		}
+		if c.Refused == "-" {
+			c.Refused, c.SameCode = "", true
+		}
+		c.Package, c.Variant, _ = strings.Cut(pkg, "/")
+		c.Version = debianRecipes[c.Package].version
+		c.ID = fmt.Sprintf("%s-%02d", strings.ReplaceAll(pkg, "/", "."), c.K)
+		for _, cve := range cveName.FindAllString(c.Patch, -1) {
+			c.CVEs = append(c.CVEs, strings.ToUpper(cve))
+		}
+		if len(c.CVEs) > 0 {
+			c.ID += "-" + c.CVEs[0]
+		}
+		all = append(all, c)
+	}
+	return all
+}
+
+// cveName matches the numbers in the names of patches.
+var cveName = regexp.MustCompile(`(?i)CVE-[0-9]{4}-[0-9]{4,}`)
+
+// Of returns the cases of one package, or all those of [Debian]. Debian/PACKAGE
+// are those of a package there, with its variants, and Debian/ID is one case.
 func Of(pkg string) []Case {
+	all := Cases()
+	if of, one, sub := strings.Cut(pkg, "/"); of == Debian {
+		if all = debianCases(); !sub {
+			return all
+		}
+		pkg = one
+	}
 	var some []Case
-	for _, c := range Cases() {
-		if c.Package == pkg {
+	for _, c := range all {
+		if c.Package == pkg || c.ID == pkg {
 			some = append(some, c)
 		}
 	}

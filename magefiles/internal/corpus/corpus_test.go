@@ -5,6 +5,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/fother/fother/kpack/elfobj"
@@ -28,6 +29,58 @@ func TestCases(t *testing.T) {
 	}
 	if n := len(Of("nginx")); n != 19 {
 		t.Errorf("%d cases of nginx, want 19", n)
+	}
+}
+
+// TestDebian: each case of the measurement can be fetched and built, and none
+// is of a package that Fother was made with.
+func TestDebian(t *testing.T) {
+	all := Of(Debian)
+	seen, packages := map[string]bool{}, map[string]bool{}
+	for _, c := range all {
+		r := c.recipe()
+		if seen[c.ID] || c.K == 0 || c.Patch == "" || c.Version == "" || len(r.dsc) != 64 || len(r.build) == 0 {
+			t.Errorf("bad case %+v", c)
+		}
+		if _, known := recipes[c.Package]; known {
+			t.Errorf("%s: a package of the corpus", c.ID)
+		}
+		if got := Of(Debian + "/" + c.ID); len(got) != 1 || got[0].ID != c.ID {
+			t.Errorf("%s alone: %v", c.ID, got)
+		}
+		seen[c.ID], packages[c.Package] = true, true
+	}
+	if len(all) < 20 || len(packages) < 8 {
+		t.Errorf("%d cases of %d packages, want 20 of 8 at least", len(all), len(packages))
+	}
+	for name := range debianRecipes {
+		if len(Of(Debian+"/"+name)) == 0 || len(Of(name)) > 0 {
+			t.Errorf("%s has a recipe, but no case, or is among the others", name)
+		}
+	}
+}
+
+// TestVariants: a variant is built by its own compiler or options.
+func TestVariants(t *testing.T) {
+	for variant, want := range map[string]string{"": "", "clang": "CC=clang", "lto": "CFLAGS=" + cflags + " -flto=auto"} {
+		env := Case{Package: "libmodbus", Variant: variant}.recipe().env
+		if want == "" && len(env) > 0 || want != "" && !slices.Contains(env, want) {
+			t.Errorf("%q: environment %q, want %q in it", variant, env, want)
+		}
+	}
+}
+
+// TestDigest: a source package that is not the one of the recipe is refused.
+func TestDigest(t *testing.T) {
+	dsc := filepath.Join(t.TempDir(), "giflib.dsc")
+	if err := os.WriteFile(dsc, []byte("Source: giflib\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := (Case{Package: "giflib"}).checkDigest(dsc); err == nil || !strings.Contains(err.Error(), "digest") {
+		t.Errorf("error %v, want one about the digest", err)
+	}
+	if err := (Case{Package: "nginx"}).checkDigest(dsc); err != nil {
+		t.Errorf("no digest is known: %v", err)
 	}
 }
 

@@ -15,11 +15,11 @@ import (
 
 // Needs are the programs and headers that the case needs, for package tools.
 func (c Case) Needs() []string {
-	return append(append([]string{}, commonNeeds...), recipes[c.Package].needs...)
+	return append(append([]string{}, commonNeeds...), c.recipe().needs...)
 }
 
 // Outputs are the files that the build links, relative to the tree.
-func (c Case) Outputs() []string { return recipes[c.Package].outputs }
+func (c Case) Outputs() []string { return c.recipe().outputs }
 
 // Prepare makes dir/source, the tree before the fix, and dir/fix.patch, and
 // returns the spec of the case. What an earlier call for the same case has made
@@ -58,8 +58,8 @@ func (c Case) prepare(ctx context.Context, dir string) (specs.Spec, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return specs.Spec{}, err
 	}
-	// Signatures and digests of the parts were checked by apt.
-	if err := run(ctx, dir, "dpkg-source", "--skip-patches", "--no-check", "-x", dsc, s.Dir); err != nil {
+	// Apt has checked signatures; the digests of the parts are in the .dsc file.
+	if err := run(ctx, dir, "dpkg-source", "--skip-patches", "-x", dsc, s.Dir); err != nil {
 		return specs.Spec{}, err
 	}
 	if err := c.applyEarlier(ctx, s); err != nil {
@@ -71,7 +71,7 @@ func (c Case) prepare(ctx context.Context, dir string) (specs.Spec, error) {
 func (c Case) mark() string { return fmt.Sprintf("%s %s\n", c.ID, c.Version) }
 
 func (c Case) spec(dir string) specs.Spec {
-	r := recipes[c.Package]
+	r := c.recipe()
 	s := specs.Spec{
 		Name:      c.ID,
 		Dir:       filepath.Join(dir, "source"),
@@ -101,7 +101,7 @@ func (c Case) fetch(ctx context.Context) (string, error) {
 	final := filepath.Join(dir, c.Package+"_"+version)
 	dsc := filepath.Join(final, c.Package+"_"+version+".dsc")
 	if _, err := os.Stat(dsc); err == nil {
-		return dsc, nil
+		return dsc, c.checkDigest(dsc)
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", err
@@ -123,7 +123,23 @@ func (c Case) fetch(ctx context.Context) (string, error) {
 	if err := os.Rename(parts, final); err != nil && !errors.Is(err, os.ErrExist) {
 		return "", err
 	}
-	return dsc, nil
+	return dsc, c.checkDigest(dsc)
+}
+
+// checkDigest fails if the .dsc file is not the one that the recipe names.
+func (c Case) checkDigest(dsc string) error {
+	want := c.recipe().dsc
+	if want == "" {
+		return nil
+	}
+	text, err := os.ReadFile(dsc)
+	if err != nil {
+		return err
+	}
+	if got := specs.DigestOf(text).String(); got != want {
+		return fmt.Errorf("%s: its digest is %s, want %s", dsc, got, want)
+	}
+	return nil
 }
 
 // applyEarlier applies the patches before the fix to the tree, and puts the fix

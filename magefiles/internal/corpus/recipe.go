@@ -3,17 +3,46 @@ package corpus
 import (
 	"fmt"
 	"runtime"
+	"slices"
 )
 
 // recipe says how a package is built.
 type recipe struct {
 	version   string
+	dsc       string   // SHA-256 of the .dsc file, in hexadecimal; "" leaves the check to apt
 	needs     []string // for package tools, beside those of every case
 	configure []string
 	build     []string
 	env       []string
 	// Outputs are what is built, relative to the tree.
 	outputs []string
+	// Runs has arguments with which a program stays, its standard input left
+	// open, by its path in the tree.
+	runs map[string]string
+}
+
+// recipe returns how the case is built.
+func (c Case) recipe() recipe {
+	r, ok := debianRecipes[c.Package]
+	if !ok {
+		r = recipes[c.Package]
+	}
+	switch c.Variant {
+	case "clang":
+		r.needs = append(slices.Clone(r.needs), "clang")
+		r.env = append(slices.Clone(r.env), "CC=clang", "CXX=clang++")
+	case "lto":
+		r.env = append(slices.Clone(r.env), "AR=gcc-ar", "RANLIB=gcc-ranlib", "NM=gcc-nm",
+			"CFLAGS="+cflags+" -flto=auto", "CXXFLAGS="+cflags+" -flto=auto", "LDFLAGS="+ldflags+" -flto=auto")
+	}
+	return r
+}
+
+// Arguments are those with which a program of the case stays, its standard
+// input left open, as words of a shell command; false if it does not.
+func (c Case) Arguments(program string) (string, bool) {
+	args, ok := c.recipe().runs[program]
+	return args, ok
 }
 
 // What dpkg-buildflags(1) of Debian 12 gives, without paths of the build.
@@ -26,7 +55,7 @@ const (
 // commonEnv is the environment of all builds.
 func commonEnv() []string {
 	return []string{
-		"CPPFLAGS=" + cppflags, "CFLAGS=" + cflags, "LDFLAGS=" + ldflags,
+		"CPPFLAGS=" + cppflags, "CFLAGS=" + cflags, "CXXFLAGS=" + cflags, "LDFLAGS=" + ldflags,
 		"SOURCE_DATE_EPOCH=1700000000", "LC_ALL=C.UTF-8",
 		fmt.Sprintf("JOBS=%d", runtime.NumCPU()),
 	}

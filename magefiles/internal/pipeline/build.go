@@ -45,14 +45,20 @@ func (r *run) build(ctx context.Context) (*built, error) {
 	}
 	env := append(slices.Clone(r.spec.Env), fmt.Sprintf("%s=%d", epochName, b.Epoch))
 	for _, stage := range stages {
-		if err := r.buildStage(ctx, dir, env, stage); err != nil {
+		if err := r.buildStage(ctx, dir, env, stageBuild{stage: stage, store: fresh.store(), log: f.log(stage)}); err != nil {
 			return nil, fmt.Errorf("%s build of %s: %w", stage, r.spec.Name, err)
 		}
+		if err := r.takeStage(stage); err != nil {
+			return nil, err
+		}
+	}
+	if err := r.debugBuild(ctx, dir, env); err != nil {
+		return nil, err
 	}
 	if err := b.findFiles(f); err != nil {
 		return nil, err
 	}
-	names := []string{"store"}
+	names := []string{"store", filepath.Base(f.debug())}
 	for _, stage := range stages {
 		names = append(names, string(stage), filepath.Base(f.Installed(stage)))
 	}
@@ -162,47 +168,61 @@ func (r *run) fetch(ctx context.Context) (string, error) {
 	return dir, writeStamp(r.folder, &stamp{Step: name, Depends: d, Left: t.digest})
 }
 
-// buildStage builds one tree and moves it to its place in the fresh folder.
-func (r *run) buildStage(ctx context.Context, dir string, env []string, stage specs.Stage) error {
-	f, fresh, s := r.folder, r.folder.fresh(), r.spec
+// stageBuild is one build of the tree.
+type stageBuild struct {
+	stage      specs.Stage
+	store, log string   // paths
+	args       []string // that compilers get beside their own
+	kind       string   // what is said of it
+}
+
+// buildStage builds one tree.
+func (r *run) buildStage(ctx context.Context, dir string, env []string, b stageBuild) error {
+	f, s := r.folder, r.spec
 	if err := source.Copy(f.Tree(), dir, r.ours()...); err != nil {
 		return err
 	}
-	if stage == specs.StagePatched {
+	if b.stage == specs.StagePatched {
 		res, err := source.Apply(f.Tree(), s.Patches)
 		if err != nil {
 			return err
 		}
 		for _, moved := range res.Moved {
-			r.o.say("%s: %s", s.Name, moved)
+			if b.kind == "" {
+				r.o.say("%s: %s", s.Name, moved)
+			}
 		}
 	}
-	log, err := os.Create(f.log(stage))
+	log, err := os.Create(b.log)
 	if err != nil {
 		return err
 	}
 	defer log.Close()
-	run := compiler.Options{Dir: f.Tree(), Env: env, Store: fresh.store(), Shim: r.o.Shim, Log: log, Logger: r.o.Logger}
+	run := compiler.Options{Dir: f.Tree(), Env: env, Store: b.store, Shim: r.o.Shim, Log: log, Logger: r.o.Logger, Append: b.args}
 	if len(s.Install) > 0 {
 		run.Folders = []string{f.destdir()}
 		if err := os.MkdirAll(f.destdir(), 0o755); err != nil {
 			return err
 		}
 	}
+	tree := "the " + string(b.stage) + " tree" + b.kind
 	if len(s.Configure) > 0 {
 		run.Commands, run.Stage = s.Configure, specs.StageConfigure
-		if err := r.runCommands(ctx, run, "configuring the "+string(stage)+" tree", log.Name(), nil); err != nil {
+		if err := r.runCommands(ctx, run, "configuring "+tree, log.Name(), nil); err != nil {
 			return err
 		}
 	}
-	run.Commands, run.Stage = s.Build, stage
+	run.Commands, run.Stage = s.Build, b.stage
 	for _, c := range s.Install {
 		run.Commands = append(slices.Clip(run.Commands), r.installPrefix()+c)
 	}
-	count := func() int { return countRecords(filepath.Join(fresh.store(), string(stage))) }
-	if err := r.runCommands(ctx, run, "building the "+string(stage)+" tree", log.Name(), count); err != nil {
-		return err
-	}
+	count := func() int { return countRecords(filepath.Join(b.store, string(b.stage))) }
+	return r.runCommands(ctx, run, "building "+tree, log.Name(), count)
+}
+
+// takeStage moves a tree that was built to its place in the fresh folder.
+func (r *run) takeStage(stage specs.Stage) error {
+	f, fresh := r.folder, r.folder.fresh()
 	if err := os.Rename(f.destdir(), fresh.Installed(stage)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -274,6 +294,13 @@ func (r *run) buildLeft(b *built) (specs.Digest, error) {
 		return specs.Digest{}, err
 	}
 	text := fmt.Sprintln(store)
+	if _, err := os.Lstat(f.debug()); err == nil {
+		debug, err := digestListing(f.debug(), filepath.Join(f.debug(), "tmp"))
+		if err != nil {
+			return specs.Digest{}, err
+		}
+		text += fmt.Sprintln(debug)
+	}
 	for _, stage := range stages {
 		for _, list := range []struct {
 			dir   string

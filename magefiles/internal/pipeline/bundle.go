@@ -17,8 +17,8 @@ func (f Folder) Bundle(s specs.Spec) string { return f.path(bundle.Name(s.Name, 
 func (r *run) packDepends() (depends, error) {
 	d, s := depends{}, r.spec
 	if err := d.addJSON("what the spec says of the release", struct {
-		Name, Series, Level, CVEs, Description, Consistency any
-	}{s.Name, s.Series, s.Level, s.CVEs, s.Description, s.Consistency}); err != nil {
+		Name, Series, Level, CVEs, Description, Consistency, Allow any
+	}{s.Name, s.Series, s.Level, s.CVEs, s.Description, s.Consistency, s.Allow}); err != nil {
 		return nil, err
 	}
 	if err := d.addJSON("the source", r.stamps["build"].Built); err != nil {
@@ -93,7 +93,7 @@ func (r *run) pack(ctx context.Context) error {
 func (r *run) manifest(targets []Target) (bundle.Manifest, error) {
 	s, b := r.spec, r.stamps["build"].Built
 	m := bundle.Manifest{
-		Name: s.Name, Series: s.Series, Level: s.Level, Description: s.Description, CVEs: s.CVEs, Consistency: s.Consistency,
+		Name: s.Name, Series: s.Series, Level: s.Level, Description: s.Description, CVEs: s.CVEs, Consistency: s.Consistency, Allowed: s.Allow,
 		Created: time.Unix(b.Epoch, 0).UTC(),
 	}
 	for _, src := range b.Sources {

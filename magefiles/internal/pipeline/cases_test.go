@@ -34,9 +34,10 @@ __attribute__((noinline)) static void scrub(void) {
 }
 int main(void) {
 	char line[256];
+	const char *(*volatile called)(const char *) = answer; // in main, which is always busy, it cannot be patched
 	while (fgets(line, sizeof line, stdin)) {
 		line[strcspn(line, "\n")] = 0;
-		printf("%s\n", answer(line));
+		printf("%s\n", called(line));
 		fflush(stdout);
 		scrub();
 	}
@@ -45,47 +46,82 @@ int main(void) {
 `
 
 // TestCases takes small programs the whole way. Each file of testdata/cases is
-// a txtar archive whose comment says what it is about. "requests" are sent to
-// the original build, to the patched build and to the process before, with and
-// after the patch; a "patched/NAME" takes the place of NAME. The answers
-// must be those of the two builds, and differ. "state", if present, are the
-// answers of the process with the patch when they depend on what came before;
-// "functions" are all that may be in the patch. "kept" says why the memory of
-// the patch is kept after it is taken out. gcc builds each case with all
-// flags, clang with those whose turn it is, or with all if FOTHER_LONG is set;
-// a compiler or flags are left out if the comment says "not clang: REASON" or
-// "not FLAGS: REASON".
+// a txtar archive whose comment says what it is about, and has:
+//
+//	NAME, patched/NAME   the sources of the original, and what takes their places in the patched tree
+//	requests             are sent to the original build, to the patched build, and to the process before,
+//	                     with and after the patch: the answers must be those of the two builds, and differ
+//	state                the answers of the process with the patch, if they depend on what came before
+//	functions            all that may be in the patch, with their verdicts
+//	kept                 why the memory of the patch is kept after it is taken out
+//	build                the build commands, in which $CC, $FLAGS and $SOURCES are replaced
+//	refused              instead of requests: the error with its hints has each of these lines in it
+//
+// "refused clang", "refused -O2", "functions gcc -O0" and the like are for the
+// runs that begin so. The comment may have lines "flags: A | B", one run for
+// each, instead of those of all cases; "not clang: REASON"; "not FLAGS: REASON";
+// and "needs: COMMAND".
+// Each compiler builds each case with one of its flags, by turns, and with all
+// of them if FOTHER_LONG is 1.
 func TestCases(t *testing.T) {
 	files, err := filepath.Glob("testdata/cases/*.txtar")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no cases: %v", err)
 	}
-	all := []string{"-O0", "-O2 -g -fcf-protection", "-O3 -fno-pie -no-pie"}
-	turn := 0
-	for _, file := range files {
+	for turn, file := range files {
 		ar, err := txtar.ParseFile(file)
 		if err != nil {
 			t.Fatal(err)
 		}
-		clang := !strings.Contains(string(ar.Comment), "not clang:")
-		if clang {
-			turn++
-		}
-		for i, flags := range all {
-			if strings.Contains(string(ar.Comment), "not "+flags+":") {
+		for k, cc := range []string{"gcc", "clang"} {
+			if strings.Contains(string(ar.Comment), "not "+cc+":") {
 				continue
 			}
-			for _, cc := range []string{"gcc", "clang"} {
-				if strings.Contains(string(ar.Comment), "not "+cc+":") || cc == "clang" && (!clang || i != turn%len(all) && os.Getenv("FOTHER_LONG") == "") {
+			for i, flags := range flagsOf(ar) {
+				if cc == "clang" && strings.Contains(flags, "-flto") && !strings.HasPrefix(filepath.Base(file), "clang-") {
+					continue // the linker compiles
+				}
+				if strings.Contains(string(ar.Comment), "not "+flags+":") {
+					continue
+				}
+				if n := len(flagsOf(ar)); os.Getenv("FOTHER_LONG") != "1" && i != (turn+k)%n {
 					continue
 				}
 				t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar")+" "+cc+" "+flags, func(t *testing.T) {
 					needCompiler(t, commandOf(cc, ar))
-					testCase(t, ar, cc, flags)
+					if _, command, ok := strings.Cut(string(ar.Comment), "needs: "); ok {
+						command, _, _ = strings.Cut(command, "\n")
+						needCompiler(t, command)
+					}
+					newLinkedCase(t, ar, cc, flags).run()
 				})
 			}
 		}
 	}
+}
+
+// caseFlags are the compiler options of cases that name none.
+var caseFlags = []string{"-O0", "-O2 -g -fcf-protection", "-O3 -fno-pie -no-pie"}
+
+// longFlags are those of the long run.
+var longFlags = append(slices.Clone(caseFlags), "-O1 -fno-plt", "-Os -fno-asynchronous-unwind-tables",
+	"-O2 -ffunction-sections -fdata-sections -Wl,--gc-sections", "-O2 -fpatchable-function-entry=6,2", "-O2 -flto",
+	"-O2 -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fstack-clash-protection -fPIE -pie -Wl,-z,relro,-z,now")
+
+func flagsOf(ar *txtar.Archive) []string {
+	_, list, ok := strings.Cut(string(ar.Comment), "flags:")
+	switch {
+	case !ok && os.Getenv("FOTHER_LONG") == "1":
+		return longFlags
+	case !ok:
+		return caseFlags
+	}
+	list, _, _ = strings.Cut(list, "\n")
+	var all []string
+	for f := range strings.SplitSeq(list, "|") {
+		all = append(all, strings.TrimSpace(f))
+	}
+	return all
 }
 
 // cxx reports whether a case has C++ sources.
@@ -101,7 +137,7 @@ func commandOf(cc string, ar *txtar.Archive) string {
 	return cc
 }
 
-// needCompiler skips the test if a compiler is missing, which CI does not allow.
+// needCompiler skips the test if a command is missing, which CI does not allow.
 func needCompiler(t *testing.T, name string) {
 	t.Helper()
 	if _, err := exec.LookPath(name); err != nil {
@@ -112,77 +148,115 @@ func needCompiler(t *testing.T, name string) {
 	}
 }
 
-func testCase(t *testing.T, ar *txtar.Archive, cc, flags string) {
-	dir := t.TempDir()
-	var requests, state, functions []string
-	kept := false
-	put := func(path string, data []byte) {
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, data, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	sources := "-name '*.c'"
-	cc = commandOf(cc, ar)
-	if cxx(ar) {
-		sources = "-name '*.c' -o -name '*.cc'"
-	}
-	trees := []string{"a", "b"}
-	for _, tree := range trees {
-		put(filepath.Join(dir, tree, "main.c"), []byte(askMain))
+// linkedCase is one run of a case.
+type linkedCase struct {
+	*testing.T
+	dir  string
+	spec specs.Spec
+	// expected has what is said about the run, by name.
+	expected map[string][]string
+}
+
+func newLinkedCase(t *testing.T, ar *txtar.Archive, cc, flags string) *linkedCase {
+	c := &linkedCase{T: t, dir: t.TempDir(), expected: map[string][]string{}}
+	for _, tree := range []string{"a", "b"} {
+		c.put(filepath.Join(tree, "main.c"), []byte(askMain))
 	}
 	for _, f := range ar.Files {
-		lines := strings.Split(strings.TrimSpace(string(f.Data)), "\n")
-		switch name, patched := strings.CutPrefix(f.Name, "patched/"); {
-		case f.Name == "requests":
-			requests = lines
-		case f.Name == "kept":
-			kept = true
-		case f.Name == "state":
-			state = lines
-		case f.Name == "functions":
-			functions = lines
+		name, only, some := strings.Cut(f.Name, " ")
+		switch source, patched := strings.CutPrefix(name, "patched/"); {
+		case slices.Contains([]string{"requests", "state", "functions", "kept", "build", "refused"}, name):
+			if _, said := c.expected[name]; !some && !said || some && (strings.HasPrefix(flags, only) || strings.HasPrefix(cc+" "+flags, only)) {
+				c.expected[name] = strings.Split(strings.TrimSpace(string(f.Data)), "\n")
+			}
 		case patched:
-			put(filepath.Join(dir, "b", name), f.Data)
+			c.put(filepath.Join("b", source), f.Data)
 		default:
-			put(filepath.Join(dir, "a", name), f.Data)
-			put(filepath.Join(dir, "b", name), f.Data)
+			c.put(filepath.Join("a", source), f.Data)
+			c.put(filepath.Join("b", source), f.Data)
 		}
 	}
+	sources := "$(find . -name '*.[cS]' | sort)"
+	if cxx(ar) {
+		cc, sources = commandOf(cc, ar), "$(find . -name '*.[cS]' -o -name '*.cc' | sort)"
+	}
+	build := c.expected["build"]
+	if build == nil {
+		build = []string{"$CC -Wl,--build-id -w $FLAGS -o case $SOURCES -lm -pthread"}
+	}
+	replace := strings.NewReplacer("$CC", cc, "$FLAGS", flags, "$SOURCES", sources)
+	c.spec = specs.Spec{Name: "case", Dir: filepath.Join(c.dir, "a"), Patches: []string{c.patch()}, Series: specs.DefaultSeries, Level: 1}
+	for _, line := range build {
+		c.spec.Build = append(c.spec.Build, replace.Replace(line))
+	}
+	return c
+}
+
+func (c *linkedCase) put(path string, data []byte) {
+	c.Helper()
+	path = filepath.Join(c.dir, path)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		c.Fatal(err)
+	}
+	if err := os.WriteFile(path, data, 0o644); err != nil {
+		c.Fatal(err)
+	}
+}
+
+// patch writes the difference of the two trees.
+func (c *linkedCase) patch() string {
+	c.Helper()
 	diff := exec.Command("diff", "-urN", "a", "b")
-	diff.Dir = dir
+	diff.Dir = c.dir
 	patch, err := diff.Output()
 	if len(patch) == 0 {
-		t.Fatalf("the case changes nothing: %v", err)
+		c.Fatalf("the case changes nothing: %v", err)
 	}
-	put(filepath.Join(dir, "fix.patch"), patch)
-	s := specs.Spec{
-		Name: "case", Dir: filepath.Join(dir, "a"), Patches: []string{filepath.Join(dir, "fix.patch")},
-		Build:  []string{cc + " -Wl,--build-id -Wno-unused-result " + flags + " -o case $(find . " + sources + " | sort) -lm -pthread"},
-		Series: specs.DefaultSeries, Level: 1,
-	}
-	o := Options{Work: filepath.Join(dir, "work"), Shim: bin.cc}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	c.put("fix.patch", patch)
+	return filepath.Join(c.dir, "fix.patch")
+}
+
+func (c *linkedCase) run() {
+	o := Options{Work: filepath.Join(c.dir, "work"), Shim: bin.cc}
+	ctx, cancel := context.WithTimeout(c.Context(), time.Minute)
 	defer cancel()
-	if err := Build(ctx, s, o); err != nil {
-		t.Fatal(err)
+	if err := Build(ctx, c.spec, o); err != nil {
+		c.Fatal(err)
 	}
-	targets, err := Diff(ctx, s, o)
+	targets, err := Diff(ctx, c.spec, o)
+	if err == nil {
+		if want := c.expected["functions"]; want != nil && !slices.Equal(carried(targets), want) {
+			c.Errorf("the patch has %q, want %q", carried(targets), want)
+		}
+		_, err = Pack(ctx, c.spec, o)
+	}
+	if err == nil {
+		err = Step(ctx, c.spec, o, "verify")
+	}
+	if want, ok := c.expected["refused"]; ok {
+		c.refused(Explain(err), want)
+		return
+	}
 	if err != nil {
-		t.Fatal(err)
+		c.Fatal(Explain(err))
 	}
-	if got := carried(targets); functions != nil && !slices.Equal(got, functions) {
-		t.Errorf("the patch has %q, want %q", got, functions)
+	checkCase(c.T, FolderOf(c.spec, o), c.expected["requests"], c.expected["state"], c.expected["kept"] != nil)
+}
+
+func (c *linkedCase) refused(err error, want []string) {
+	c.Helper()
+	if err == nil {
+		c.Fatalf("accepted; want %q", want)
 	}
-	if _, err := Pack(ctx, s, o); err != nil {
-		t.Fatal(err)
+	c.Log(err)
+	for _, line := range want {
+		if !strings.Contains(err.Error(), line) {
+			c.Errorf("the refusal\n%v\nhas not %q", err, line)
+		}
 	}
-	if err := Step(ctx, s, o, "verify"); err != nil {
-		t.Fatal(err)
+	if !strings.Contains(err.Error(), "\nhint: ") {
+		c.Errorf("a refusal without a hint: %v", err)
 	}
-	checkCase(t, FolderOf(s, o), requests, state, kept)
 }
 
 // carried lists the functions of a patch with their verdicts.

@@ -23,6 +23,8 @@ type Target struct {
 	BuildID           specs.BuildID
 	Original, Patched *compiler.Link
 	Units             []Unit
+	// Unchecked says what could not be compared for lack of debug data.
+	Unchecked []string
 }
 
 // Unit is one unit of a target that the fix changes.
@@ -37,6 +39,46 @@ type Unit struct {
 // DiffAt compares two builds that are anywhere, and leaves the patch assembly
 // in l.Diff. Errors are those of [Diff].
 func DiffAt(ctx context.Context, s specs.Spec, l Layout, o Options) ([]Target, error) {
+	c, err := compareBuilds(ctx, s, l, o)
+	if err != nil {
+		return nil, err
+	}
+	return c.targets, c.err()
+}
+
+// comparison is what two builds differ in.
+type comparison struct {
+	targets []Target // that can be patched
+	report  *Report
+	reasons []error // why some cannot
+}
+
+// refuse notes why a target cannot be patched, or all of them if it is "".
+// Every check of a fix comes here with what it refuses, as a
+// [*differ.RefusalError] that names units or targets: all is reported at once.
+func (c *comparison) refuse(target string, err error) {
+	c.report.refuse(target, err)
+	if target != "" {
+		err = fmt.Errorf("%s: %w", target, err)
+	}
+	c.reasons = append(c.reasons, err)
+}
+
+// err returns what stands in the way of a patch.
+func (c *comparison) err() error {
+	if len(c.reasons) > 0 {
+		return errors.Join(c.reasons...)
+	}
+	if len(c.targets) == 0 {
+		return ErrNoChange
+	}
+	return nil
+}
+
+// compareBuilds compares the two builds that l names, and leaves the patch
+// assembly in l.Diff unless something is refused. An error means that there is
+// nothing to compare.
+func compareBuilds(ctx context.Context, s specs.Spec, l Layout, o Options) (*comparison, error) {
 	original, err := compiler.Load(l.Store, specs.StageOriginal)
 	if err != nil {
 		return nil, err
@@ -52,18 +94,35 @@ func DiffAt(ctx context.Context, s specs.Spec, l Layout, o Options) ([]Target, e
 		}
 		wanted = append(wanted, t)
 	}
+	c := &comparison{report: newReport(s)}
+	defer c.report.finish(l.Tree, l.Installed, l.Store)
 	pairs, err := compiler.Compare(original, patched, wanted...)
 	if err != nil {
-		return nil, err
+		c.refuse("", err)
+		return c, nil
 	}
 	for _, path := range compiler.Added(original, patched) {
 		o.say("%s: only the patched build links %s: no patch is needed for it", s.Name, path)
 	}
-	targets, err := diffPairs(ctx, l, pairs)
+	sem, err := newSemantics(s, l)
 	if err != nil {
 		return nil, err
 	}
-	return targets, writeAssembly(l, targets)
+	if err := c.compare(ctx, l, fixOf(s, l), pairs, sem); err != nil {
+		return nil, err
+	}
+	for _, t := range c.report.Targets {
+		for _, u := range t.Unchecked {
+			o.say("%s: warning: %s: %s", s.Name, t.Name, u)
+		}
+	}
+	if len(c.reasons) > 0 {
+		return c, nil
+	}
+	if len(c.targets) == 0 {
+		c.report.Result = Unchanged
+	}
+	return c, writeAssembly(l, c.targets)
 }
 
 // name returns what a deliverable is called.
@@ -76,40 +135,76 @@ func (l Layout) name(output string) string {
 	return output
 }
 
-// diffPairs compares the units of all pairs and returns the deliverables in
-// which one changes.
-func diffPairs(ctx context.Context, l Layout, pairs []compiler.Pair) ([]Target, error) {
-	d := &diffs{done: map[[2]specs.Digest]*diffResult{}}
-	d.run(ctx, l.Tree, pairs)
-	var targets []Target
-	var reasons []error
+// compare compares the units of all pairs.
+func (c *comparison) compare(ctx context.Context, l Layout, fix *differ.Fix, pairs []compiler.Pair, sem *semantics) error {
+	d := &diffs{done: map[[2]specs.Digest]*diffResult{}, layout: l, fix: fix}
+	if d.run(ctx, pairs); ctx.Err() != nil {
+		return ctx.Err()
+	}
 	for _, p := range pairs {
 		t := Target{Name: l.name(p.Original.Output), BuildID: p.Original.BuildID, Original: p.Original, Patched: p.Patched}
+		compared, refused := false, len(c.reasons)
 		for _, u := range p.Units {
 			r := d.result(u)
 			if r == nil {
+				c.report.EqualUnits = append(c.report.EqualUnits, l.unitName(u))
 				continue
 			}
+			compared = true
+			assembly := ""
 			if r.err != nil {
-				reasons = append(reasons, fmt.Errorf("%s: %w", t.Name, r.err))
+				c.refuse(t.Name, r.err)
 			} else if r.changes.Assembly != nil {
 				t.Units = append(t.Units, newUnit(u, r.changes))
+				assembly = t.assembly(l, len(t.Units)-1)
+			}
+			if r.changes != nil {
+				c.report.add(t.Name, r.changes, assembly)
 			}
 		}
+		if len(t.Units) > 0 || len(c.reasons) > refused {
+			if err := c.semantics(ctx, &t, p, d, sem); err != nil {
+				return err
+			}
+		}
+		if compared {
+			c.report.Targets = append(c.report.Targets, ReportTarget{Name: t.Name, BuildID: t.BuildID, Unchecked: t.Unchecked})
+		}
 		if len(t.Units) > 0 {
-			targets = append(targets, t)
+			c.targets = append(c.targets, t)
 		}
 	}
-	if err := ctx.Err(); err != nil {
-		return nil, err
+	if len(c.targets) > 0 || len(c.reasons) > 0 {
+		for _, err := range sem.unused() {
+			c.refuse("", err)
+		}
 	}
-	if len(reasons) > 0 {
-		return nil, errors.Join(reasons...)
+	return nil
+}
+
+// semantics compares the debug data of a target that gets a patch.
+func (c *comparison) semantics(ctx context.Context, t *Target, p compiler.Pair, d *diffs, sem *semantics) error {
+	unchecked, refused, err := sem.compare(ctx, t.Name, p, d)
+	if ctx.Err() != nil {
+		return ctx.Err()
 	}
-	if len(targets) == 0 {
-		return nil, ErrNoChange
+	if err != nil {
+		refused = append(refused, fmt.Errorf("debug data: %w", err))
 	}
-	return targets, nil
+	for _, e := range refused {
+		c.refuse(t.Name, e)
+	}
+	t.Unchecked = unchecked
+	return nil
+}
+
+// unitName returns what a unit is called: its source, relative to the tree.
+func (l Layout) unitName(u compiler.UnitPair) string {
+	source := sourceOf(u)
+	if rel, ok := strings.CutPrefix(source, l.Tree+"/"); ok {
+		return rel
+	}
+	return filepath.Base(source)
 }
 
 func newUnit(p compiler.UnitPair, changes *differ.ChangeSet) Unit {
@@ -143,9 +238,17 @@ func assemblyName(i int, u Unit) string {
 	return fmt.Sprintf("%03d-%s.s", i, strings.ReplaceAll(filepath.Base(u.Changes.Unit), " ", "_"))
 }
 
+// assembly returns the path of unit i's patch assembly, relative to the folder
+// that l.Diff is in.
+func (t Target) assembly(l Layout, i int) string {
+	return filepath.Join(filepath.Base(l.Diff), string(t.BuildID), assemblyName(i, t.Units[i]))
+}
+
 // diffs compares pairs of units, each once however many deliverables it is in.
 type diffs struct {
-	done map[[2]specs.Digest]*diffResult
+	done   map[[2]specs.Digest]*diffResult
+	layout Layout
+	fix    *differ.Fix
 }
 
 type diffResult struct {
@@ -170,7 +273,7 @@ func digests(u compiler.UnitPair) (key [2]specs.Digest) {
 func (d *diffs) result(u compiler.UnitPair) *diffResult { return d.done[digests(u)] }
 
 // run compares all units whose text differs, on all processors.
-func (d *diffs) run(ctx context.Context, tree string, pairs []compiler.Pair) {
+func (d *diffs) run(ctx context.Context, pairs []compiler.Pair) {
 	var todo []*diffResult
 	for _, p := range pairs {
 		for _, u := range p.Units {
@@ -186,7 +289,7 @@ func (d *diffs) run(ctx context.Context, tree string, pairs []compiler.Pair) {
 	for range min(runtime.GOMAXPROCS(0), len(todo)) {
 		wg.Go(func() {
 			for r := range work {
-				r.changes, r.err = diffUnit(tree, r.pair)
+				r.changes, r.err = diffUnit(d.layout.unitName(r.pair), d.fix, r.pair)
 			}
 		})
 	}
@@ -201,14 +304,16 @@ func (d *diffs) run(ctx context.Context, tree string, pairs []compiler.Pair) {
 	wg.Wait()
 }
 
-// diffUnit compares one unit. Its name in messages is the source's, relative to
-// the tree.
-func diffUnit(tree string, u compiler.UnitPair) (*differ.ChangeSet, error) {
+// diffUnit compares one unit, which is called name in messages.
+func diffUnit(name string, fix *differ.Fix, u compiler.UnitPair) (*differ.ChangeSet, error) {
+	refused := func(reason, hint string) error {
+		return &differ.RefusalError{Refusals: []differ.Refusal{{Unit: name, Reason: reason, Hint: hint}}}
+	}
 	switch {
 	case u.Original == nil:
-		return nil, fmt.Errorf("%s: the fix adds this unit to a target, which is not supported yet; put the new code into an existing file", u.Patched.Source)
+		return nil, refused("the fix adds this unit to a target, which is not supported yet", "put the new code into an existing file")
 	case u.Patched == nil:
-		return nil, fmt.Errorf("%s: the fix removes this unit from a target, which is not supported yet", u.Original.Source)
+		return nil, refused("the fix removes this unit from a target, which is not supported yet", "leave the file in place")
 	}
 	original, err := os.ReadFile(u.Original.Text)
 	if err != nil {
@@ -218,5 +323,19 @@ func diffUnit(tree string, u compiler.UnitPair) (*differ.ChangeSet, error) {
 	if err != nil {
 		return nil, err
 	}
-	return differ.Diff(differ.Input{Unit: strings.TrimPrefix(u.Original.Source, tree+"/"), Arch: u.Original.Arch, Original: original, Patched: patched})
+	in := differ.Input{Unit: name, Arch: u.Original.Arch, Original: original, Patched: patched}
+	if fix != nil {
+		of := *fix
+		of.Dir = u.Original.Dir
+		in.Fix = &of
+	}
+	return differ.Diff(in)
+}
+
+// sourceOf returns the path of a unit's source.
+func sourceOf(u compiler.UnitPair) string {
+	if u.Original != nil {
+		return u.Original.Source
+	}
+	return u.Patched.Source
 }

@@ -5,9 +5,13 @@
 // folder:
 //
 //   - [Build] copies or fetches the source tree, builds it under capture,
-//     replaces it by a patched copy at the same path and builds that.
+//     replaces it by a patched copy at the same path and builds that. Where the
+//     debug data of what changed says nothing of types, both are built once
+//     more with it.
 //   - [Diff] pairs the deliverables of the two builds and their units, and
-//     compares the units that differ.
+//     compares the units that differ, and what their debug data says of types,
+//     variables and signatures. [Compare] does so and returns the
+//     [Report], which a fix that is refused has too.
 //   - [Pack] assembles what changed, binds it to each target, writes one
 //     .kpatch file for each, named by its build-id, and the bundle of all.
 //   - The verification reads the bundle as a host would and holds it against
@@ -23,7 +27,7 @@
 // The work folder of a spec is WORK/NAME-LEVEL, or WORK/NAME@SERIES-LEVEL: original and patched (the trees
 // after the builds), installed-original and installed-patched (what install
 // commands left below DESTDIR), source (an archive, unpacked), store (the
-// capture), diff (patch assembly, for people), patches and NAME-LEVEL.kpatch.tar.zst (the result), a log of each
+// capture), diff (patch assembly, for people), report.json (what the comparison found: a [Report]), patches and NAME-LEVEL.kpatch.tar.zst (the result), a log of each
 // build and a stamp of each step. All builds of one name run in
 // WORK/build/NAME, so that all levels have one original.
 //

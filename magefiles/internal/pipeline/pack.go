@@ -162,7 +162,7 @@ func packUnit(ctx context.Context, a *arch.Arch, path string, u Unit) (kpack.Bui
 	for _, fn := range u.Changes.Functions {
 		if fn.Verdict == differ.Changed {
 			bu.Functions = append(bu.Functions, kpack.BuildFunction{
-				Original: fn.Original, Label: fn.Name + differ.Suffix, Reason: fn.Reason,
+				Original: fn.Original, Label: fn.Name + differ.Suffix, Reason: fn.Reason.String(),
 			})
 		}
 	}

@@ -64,15 +64,19 @@ type Layout struct {
 	// Installed is the folder that both builds installed to, or "". What was
 	// linked there is named by its path in it.
 	Installed string
+	// Source is the source tree as it was before the fix, and SourceAt where it
+	// was when it was built; "" if it is not there. Reasons come from it.
+	Source, SourceAt string
 
 	Store   string // the capture
+	Debug   string // that of the same builds with debug data, or ""; it need not exist
 	Diff    string // patch assembly, for people
 	Patches string // the .kpatch files
 }
 
 // Layout returns where things are in f.
 func (f Folder) Layout() Layout {
-	return Layout{Tree: f.Tree(), Installed: f.destdir(), Store: f.store(), Diff: f.diff(), Patches: f.Patches()}
+	return Layout{Tree: f.Tree(), Installed: f.destdir(), Source: f.Original(), SourceAt: f.Tree(), Store: f.store(), Debug: f.debug(), Diff: f.diff(), Patches: f.Patches()}
 }
 
 func (f Folder) path(name string) string { return filepath.Join(string(f), name) }
@@ -104,13 +108,23 @@ func (f Folder) Installed(stage specs.Stage) string { return f.path("installed-"
 // Patches is the folder of the .kpatch files.
 func (f Folder) Patches() string { return f.path("patches") }
 
+// Report is the file that tells what the comparison found; see [Report].
+func (f Folder) Report() string { return f.path(reportName) }
+
+// reportName is the file in the work folder.
+const reportName = "report.json"
+
 // destdir is where the install commands of both builds install to: like the
 // tree, it has to have one path for both.
 func (f Folder) destdir() string { return filepath.Join(f.site(), "installed") }
 
 func (f Folder) store() string            { return f.path("store") }
+func (f Folder) debug() string            { return f.path("store-debug") }
 func (f Folder) diff() string             { return f.path("diff") }
 func (f Folder) fetched() string          { return f.path("source") }
 func (f Folder) fresh() Folder            { return Folder(f.path("new")) }
 func (f Folder) stamp(step string) string { return f.path(step + ".stamp.json") }
 func (f Folder) log(s specs.Stage) string { return f.path("build-" + string(s) + ".log") }
+
+// debugLog is what a build with debug data prints.
+func (f Folder) debugLog(s specs.Stage) string { return f.path("build-" + string(s) + "-debug.log") }

@@ -228,7 +228,7 @@ func memory(t *testing.T, pid string) (lines []string) {
 			t.Fatal(err)
 		}
 		line = strings.TrimSpace(line)
-		if strings.Contains(perm, "x") && !strings.Contains(line, "vsyscall") {
+		if strings.Contains(perm, "x") && !strings.Contains(line, "vsyscall") && !strings.Contains(line, "[stack]") {
 			b := make([]byte, hi-lo)
 			if _, err := mem.ReadAt(b, int64(lo)); err != nil {
 				t.Fatal(err)

@@ -27,6 +27,8 @@ type (
 		Original savedLink     `json:"original"`
 		Patched  savedLink     `json:"patched"`
 		Units    []savedUnit   `json:"units"`
+		// Unchecked is that of Target.
+		Unchecked []string `json:"unchecked,omitempty"`
 	}
 	savedLink struct {
 		File   string       `json:"file"`
@@ -44,8 +46,8 @@ type (
 	savedFunction struct {
 		Name     string             `json:"name"`
 		Original string             `json:"original,omitempty"`
-		Verdict  string             `json:"verdict"`
-		Reason   string             `json:"reason,omitempty"`
+		Verdict  differ.Verdict     `json:"verdict"`
+		Reason   differ.Reasons     `json:"reasons,omitempty"`
 		First    *differ.Difference `json:"first,omitempty"`
 	}
 )
@@ -57,6 +59,9 @@ const savedName = "targets.json"
 func (r *run) diffDepends() (depends, error) {
 	d := depends{}
 	if err := d.addJSON("the spec's list of targets", r.spec.Targets); err != nil {
+		return nil, err
+	}
+	if err := d.addJSON("what the spec allows", struct{ Allow, NextCall any }{r.spec.Allow, r.spec.Consistency.NextCall}); err != nil {
 		return nil, err
 	}
 	return d, d.addVersion()
@@ -76,23 +81,50 @@ func (r *run) diff(ctx context.Context) error {
 		return err
 	}
 	end := r.o.begin(s.Name+": comparing the builds", nil)
-	targets, err := DiffAt(ctx, s, l, r.o)
+	c, err := compareBuilds(ctx, s, l, r.o)
 	end()
 	if err != nil {
 		return err
 	}
-	data, err := saveTargets(r.folder, targets)
+	if err := r.keepReport(fresh, c.report); err != nil {
+		return err
+	}
+	if err := c.err(); err != nil {
+		// The report is about this fix; what an earlier one left stays.
+		return errors.Join(err, r.replace("diff", reportName))
+	}
+	data, err := saveTargets(r.folder, c.targets)
 	if err != nil {
 		return err
 	}
 	if err := os.WriteFile(filepath.Join(l.Diff, savedName), data, 0o644); err != nil {
 		return err
 	}
-	if err := r.replace("diff", filepath.Base(l.Diff)); err != nil {
+	if err := r.replace("diff", filepath.Base(l.Diff), reportName); err != nil {
 		return err
 	}
-	r.o.say("%s: diff: %s, in %s", s.Name, plural(countFunctions(targets), "function differs", "functions differ"), targetNames(targets))
+	r.o.say("%s: diff: %s, in %s", s.Name, plural(countFunctions(c.targets), "function differs", "functions differ"), targetNames(c.targets))
 	return nil
+}
+
+// keepReport writes the report into the fresh folder.
+func (r *run) keepReport(fresh Folder, report *Report) error {
+	data, err := report.JSON()
+	if err != nil {
+		return err
+	}
+	r.reported = true
+	return os.WriteFile(fresh.Report(), data, 0o644)
+}
+
+// diffLeft identifies what the comparison left.
+func (r *run) diffLeft() (specs.Digest, error) {
+	folder, err := folderDigest(r.folder.diff())
+	if err != nil {
+		return folder, err
+	}
+	report, err := digestFile(r.folder.Report())
+	return specs.DigestOf(fmt.Appendln(nil, folder, report)), err
 }
 
 // countFunctions returns how many functions are changed, new or removed, each
@@ -174,7 +206,7 @@ func saveTargets(f Folder, targets []Target) ([]byte, error) {
 		st := savedTarget{
 			Name: t.Name, BuildID: t.BuildID,
 			Original: savedLink{rel(t.Original.File), t.Original.Digest},
-			Patched:  savedLink{rel(t.Patched.File), t.Patched.Digest},
+			Patched:  savedLink{rel(t.Patched.File), t.Patched.Digest}, Unchecked: t.Unchecked,
 		}
 		for i, u := range t.Units {
 			su := savedUnit{
@@ -183,7 +215,7 @@ func saveTargets(f Folder, targets []Target) ([]byte, error) {
 			}
 			for _, fn := range u.Changes.Functions {
 				if fn.Verdict != differ.Same {
-					su.Functions = append(su.Functions, savedFunction{fn.Name, fn.Original, fn.Verdict.String(), fn.Reason, fn.First})
+					su.Functions = append(su.Functions, savedFunction{fn.Name, fn.Original, fn.Verdict, fn.Reason, fn.First})
 				}
 			}
 			st.Units = append(st.Units, su)
@@ -212,7 +244,7 @@ func Targets(s specs.Spec, o Options) ([]Target, error) {
 	var targets []Target
 	for _, st := range saved {
 		t := Target{
-			Name: st.Name, BuildID: st.BuildID,
+			Name: st.Name, BuildID: st.BuildID, Unchecked: st.Unchecked,
 			Original: &compiler.Link{BuildID: st.BuildID, File: f.path(st.Original.File), Digest: st.Original.Digest},
 			Patched:  &compiler.Link{File: f.path(st.Patched.File), Digest: st.Patched.Digest},
 		}
@@ -238,22 +270,9 @@ func (su savedUnit) unit(f Folder) (Unit, error) {
 		Changes: &differ.ChangeSet{Unit: su.Name, Producer: su.Producer, References: su.References, Assembly: text},
 	}
 	for _, fn := range su.Functions {
-		v, err := verdict(fn.Verdict)
-		if err != nil {
-			return Unit{}, err
-		}
 		u.Changes.Functions = append(u.Changes.Functions, differ.Function{
-			Name: fn.Name, Original: fn.Original, Verdict: v, Reason: fn.Reason, First: fn.First,
+			Name: fn.Name, Original: fn.Original, Verdict: fn.Verdict, Reason: fn.Reason, First: fn.First,
 		})
 	}
 	return u, nil
-}
-
-func verdict(name string) (differ.Verdict, error) {
-	for _, v := range []differ.Verdict{differ.Changed, differ.New, differ.Removed} {
-		if v.String() == name {
-			return v, nil
-		}
-	}
-	return 0, fmt.Errorf("verdict %q is not known", name)
 }

@@ -16,6 +16,8 @@ type run struct {
 	o      Options
 	folder Folder
 	stamps map[string]*stamp // of the steps that are known to be up to date
+	// reported is set when this run has written the report.
+	reported bool
 }
 
 func newRun(s specs.Spec, o Options) *run {
@@ -46,7 +48,7 @@ var steps = []step{
 	}, {
 		"diff", "the comparison", (*run).diffDepends,
 		func(ctx context.Context, r *run) (*built, error) { return nil, r.diff(ctx) },
-		func(r *run, _ *built) (specs.Digest, error) { return folderDigest(r.folder.diff()) },
+		func(r *run, _ *built) (specs.Digest, error) { return r.diffLeft() },
 	}, {
 		"pack", "the bundle", (*run).packDepends,
 		func(ctx context.Context, r *run) (*built, error) { return nil, r.pack(ctx) },
@@ -193,7 +195,24 @@ func Make(ctx context.Context, s specs.Spec, o Options) ([]string, error) {
 // Step takes one step, if it is not up to date. It fails with a [*StaleError]
 // if a step before it has to be taken first.
 func Step(ctx context.Context, s specs.Spec, o Options, name string) error {
+	return newRun(s, o).step(ctx, name)
+}
+
+// Compare takes the step "diff", if it is not up to date, and returns its
+// report, also with an error: that of a fix which is refused or changes no
+// code. Without a report it is nil.
+func Compare(ctx context.Context, s specs.Spec, o Options) (*Report, error) {
 	r := newRun(s, o)
+	err := r.step(ctx, "diff")
+	if err != nil && !r.reported {
+		return nil, err
+	}
+	report, readErr := ReadReport(s, o)
+	return report, errors.Join(err, readErr)
+}
+
+// step is [Step].
+func (r *run) step(ctx context.Context, name string) error {
 	i := indexOf(name)
 	if err := r.before(i); err != nil {
 		return err
@@ -203,7 +222,7 @@ func Step(ctx context.Context, s specs.Spec, o Options, name string) error {
 		return err
 	}
 	if stale == "" {
-		o.say("%s: %s: up to date", s.Name, name)
+		r.o.say("%s: %s: up to date", r.spec.Name, name)
 		return nil
 	}
 	return r.do(ctx, i)

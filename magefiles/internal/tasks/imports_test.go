@@ -21,6 +21,7 @@ var allowed = map[string][]string{
 	"specs/specfile":        {"specs"},
 	"compiler":              {"specs", "specs/arch", "kpack/elfobj"},
 	"differ":                {"specs/arch"},
+	"differ/semantic":       {"kpack/elfobj"},
 	"differ/verify":         {"specs", "specs/arch", "kpack/elfobj"},
 	"kpack":                 {"specs", "specs/arch", "kpack/elfobj"},
 	"kpack/elfobj":          {"specs", "specs/arch"},
@@ -30,7 +31,7 @@ var allowed = map[string][]string{
 	"apply/fleet":           {"specs", "kpack", "kpack/bundle", "registry", "apply"},
 	"apply/internal/ptrace": {"specs", "specs/arch"},
 	"apply/internal/unwind": {"specs", "specs/arch", "kpack/elfobj"},
-	"magefiles":             {"specs", "specs/arch", "specs/specfile", "compiler", "differ", "differ/verify", "kpack", "kpack/elfobj", "kpack/bundle", "apply", "registry"},
+	"magefiles":             {"specs", "specs/arch", "specs/specfile", "compiler", "differ", "differ/semantic", "differ/verify", "kpack", "kpack/elfobj", "kpack/bundle", "apply", "registry"},
 }
 
 // std lists the packages that import nothing but the standard library and each

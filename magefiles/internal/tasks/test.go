@@ -62,7 +62,9 @@ func Long(ctx context.Context, out io.Writer, fother string, o pipeline.Options)
 		{"go test, all flags with both compilers", command([]string{"FOTHER_LONG=1"}, "go", "test", "-count", "1", "-timeout", "60m",
 			"-run", "^TestCases$", "./differ", "./magefiles/internal/pipeline")},
 		{"nginx under load", func(ctx context.Context) error { return Real(ctx, out, fother, o) }},
-		{"corpus", func(ctx context.Context) error { return Corpus(ctx, out, o, "cjson", "nginx") }},
+		{"corpus", func(ctx context.Context) error {
+			return Corpus(ctx, out, fother, o, "cjson", "nginx", "debian/giflib", "debian/yajl", "debian/libebml")
+		}},
 	})
 }
 

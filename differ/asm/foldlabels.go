@@ -1,0 +1,170 @@
+package asm
+
+import "slices"
+
+// label stands for a local label whose name ends in a number, without its text:
+// the family is the name before the number. The zero value is another name.
+type label struct {
+	family int32 // from 1
+	number int32
+}
+
+// place is where a body defines a label: behind ord lines that count.
+type place struct{ body, ord int32 }
+
+// families gives the local labels of two texts numbers. Labels mostly come in
+// few families: .L, .LC, .LVL, and with clang one for each function, .LBB7_.
+type families struct {
+	ids    map[string]int32 // by prefix
+	last   [2]string        // prefixes that were asked for last,
+	lastID [2]int32         // and their families
+	// room is how many more labels there is memory for.
+	room int
+}
+
+const (
+	// maxFamilies bounds the families: labels of further ones go by their names.
+	maxFamilies = 1 << 16
+	// plainFamily is that of .L7.
+	plainFamily = 1
+)
+
+// newFamilies makes room for the labels of a text of that many bytes: a label
+// and the line break behind it are never shorter than 8 bytes by much.
+func newFamilies(size int) *families {
+	return &families{ids: make(map[string]int32), room: size/8 + 1<<16}
+}
+
+// plain returns the label .LN that begins at i, and its end.
+func plain(text string, i int) (l label, end int) {
+	n := int32(0)
+	for end = i + 2; end < len(text) && end < i+11; end++ {
+		c := text[end] - '0'
+		if c > 9 {
+			break
+		}
+		n = 10*n + int32(c)
+	}
+	if end == i+2 || end-i > 10 || end < len(text) && identPart[text[end]] || text[i+2] == '0' && end > i+3 {
+		return label{}, 0
+	}
+	return label{plainFamily, n}, end
+}
+
+// of returns the label of that name, which begins with .L, or the zero label if
+// it has no number. Zeros in front of a number belong to what is before it.
+func (f *families) of(name string) label {
+	k := len(name)
+	for k > 2 && name[k-1]-'0' <= 9 {
+		k--
+	}
+	for k < len(name)-1 && name[k] == '0' {
+		k++
+	}
+	if k == len(name) || len(name)-k > 8 {
+		return label{}
+	}
+	n := int32(0)
+	for _, c := range []byte(name[k:]) {
+		n = 10*n + int32(c-'0')
+	}
+	return label{f.family(name[:k]), n}
+}
+
+// family returns the number of a prefix, or 0 if there are too many.
+func (f *families) family(prefix string) int32 {
+	if prefix == ".L" {
+		return plainFamily
+	}
+	if prefix == f.last[0] {
+		return f.lastID[0]
+	}
+	if prefix == f.last[1] {
+		return f.lastID[1]
+	}
+	id, ok := f.ids[prefix]
+	if !ok && len(f.ids) < maxFamilies {
+		id = plainFamily + 1 + int32(len(f.ids))
+		f.ids[prefix] = id
+	}
+	f.last[1], f.lastID[1] = f.last[0], f.lastID[0]
+	f.last[0], f.lastID[0] = prefix, id
+	return id
+}
+
+// foldLabels are the labels that the bodies of one text define.
+type foldLabels struct {
+	*families
+	numbered [][]place        // by family and number
+	named    map[string]place // others
+	twice    bool             // the last label was defined before
+}
+
+// define notes a label. It reports false if it is defined already, or if there
+// is no room for it.
+func (d *foldLabels) define(l label, name string, at place) bool {
+	if l.family == 0 {
+		if _, d.twice = d.named[name]; !d.twice {
+			d.named[name] = at
+		}
+		return !d.twice
+	}
+	if int(l.family) >= len(d.numbered) {
+		d.numbered = append(d.numbered, make([][]place, int(l.family)+1-len(d.numbered))...)
+	}
+	in := d.numbered[l.family]
+	if n := int(l.number) + 1; n > len(in) {
+		if n-len(in) > d.room {
+			return false
+		}
+		size := max(n, min(max(2*len(in), 16), len(in)+d.room))
+		d.room -= size - len(in)
+		in = slices.Concat(in, make([]place, size-len(in)))
+		d.numbered[l.family] = in
+	}
+	if d.twice = in[l.number].body != 0; !d.twice {
+		in[l.number] = at
+	}
+	return !d.twice
+}
+
+// find returns where a label was defined, or a place without a body.
+func (d *foldLabels) find(l label, name string) place {
+	if l.family == 0 {
+		if len(d.named) == 0 {
+			return place{}
+		}
+		return d.named[name]
+	}
+	if int(l.family) < len(d.numbered) {
+		if in := d.numbered[l.family]; int(l.number) < len(in) {
+			return in[l.number]
+		}
+	}
+	return place{}
+}
+
+// lookup is find for a symbol of any name.
+func (d *foldLabels) lookup(name string) place {
+	if IsLocalLabel(name) {
+		return d.find(d.of(name), name)
+	}
+	return d.find(label{}, name)
+}
+
+// foldNames gives names numbers.
+type foldNames struct {
+	ids  map[string]int32
+	text []string
+}
+
+// id returns the number of a name.
+func (n *foldNames) id(name string) int32 {
+	id, ok := n.ids[name]
+	if !ok {
+		id = int32(len(n.text))
+		n.text = append(n.text, name)
+		n.ids[name] = id
+	}
+	return id
+}
