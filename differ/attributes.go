@@ -19,6 +19,7 @@ func (j *judgement) attributes() {
 	}
 	j.absolute()
 	j.lambdas()
+	j.closures()
 	j.leftBehind()
 	if !slices.Equal(j.a.Versions, j.b.Versions) {
 		j.refusals = append(j.refusals, Refusal{Unit: j.unit, Name: ".symver", Reason: "symbol versions changed",
@@ -54,27 +55,6 @@ func (j *judgement) leftBehind() {
 				"keep the function, or make "+j.b.names[y]+" global")
 		}
 	}
-}
-
-// lambdas refuses changed lambdas of inline functions if another one came or
-// went: their names have numbers, by which all units know them.
-func (j *judgement) lambdas() {
-	count := make(map[string]int)
-	each := func(s *side, f func(i int32, stem string)) {
-		for k := range s.Items {
-			if i := int32(k); s.roles[i] == function && !s.allLocal(i) && hasLambda(s.names[i]) {
-				f(i, stem(s.names[i]))
-			}
-		}
-	}
-	each(j.a, func(_ int32, stem string) { count[stem]-- })
-	each(j.b, func(_ int32, stem string) { count[stem]++ })
-	each(j.b, func(y int32, stem string) {
-		if count[stem] != 0 && j.changed[y] {
-			j.refuse(j.b, y, "lambdas of an inline function came or went, so that its name may stand for another one now",
-				"put new lambdas behind the others and leave these as they are, or write functions")
-		}
-	})
 }
 
 // absolute refuses changes of global symbols that stand for numbers and

@@ -2,6 +2,7 @@ package differ
 
 import (
 	"hash/maphash"
+	"slices"
 	"strings"
 
 	"github.com/fother/fother/differ/asm"
@@ -25,9 +26,7 @@ type group struct{ a, b []int32 }
 func correlate(a, b *side) *correlation {
 	c := &correlation{a: a, b: b, unclear: make(map[int32]string), byOrder: make(map[int32]bool), seed: maphash.MakeSeed()}
 	funcs, objects := c.groups()
-	for _, g := range funcs {
-		c.functions(g)
-	}
+	c.functions(funcs)
 	unstableA, unstableB := make([]bool, len(a.Items)), make([]bool, len(b.Items))
 	any := false
 	for _, g := range objects {
@@ -110,59 +109,44 @@ func (c *correlation) join(a, b int32) {
 	c.a.pair[a], c.b.pair[b] = b, a
 }
 
-// functions pairs clones of one function: equal content first, then what is
-// left if there is no choice. Others are new and removed, which is safe: whoever
-// calls them calls something else than before and is carried.
-func (c *correlation) functions(g *group) {
-	if len(g.a) == 1 && len(g.b) == 1 {
-		c.join(g.a[0], g.b[0])
-		return
-	}
-	if len(g.a) == 0 || len(g.b) == 0 {
-		return
-	}
-	if restA, restB := c.byContent(g.a, g.b); len(restA) == 1 && len(restB) == 1 {
-		c.join(restA[0], restB[0])
-	}
-}
-
 // byContent pairs items whose content is equal and occurs once on both sides,
 // and returns the others.
-func (c *correlation) byContent(as, bs []int32) (restA, restB []int32) {
-	hashes := make(map[uint64][2][]int32)
-	for _, i := range as {
-		h := c.a.weakHash(c.seed, i)
-		e := hashes[h]
-		e[0] = append(e[0], i)
-		hashes[h] = e
+func (c *correlation) byContent(as, bs []int32, hash func(s *side, i int32) uint64) (restA, restB []int32) {
+	hashes := make(map[uint64]*[2][]int32)
+	note := func(s *side, side int, list []int32) {
+		for _, i := range list {
+			h := hash(s, i)
+			if hashes[h] == nil {
+				hashes[h] = &[2][]int32{}
+			}
+			hashes[h][side] = append(hashes[h][side], i)
+		}
 	}
-	for _, i := range bs {
-		h := c.b.weakHash(c.seed, i)
-		e := hashes[h]
-		e[1] = append(e[1], i)
-		hashes[h] = e
-	}
-	done := make(map[int32]bool)
-	for _, i := range bs {
-		e := hashes[c.b.weakHash(c.seed, i)]
+	note(c.a, 0, as)
+	note(c.b, 1, bs)
+	for _, e := range hashes {
 		if len(e[0]) == 1 && len(e[1]) == 1 {
-			c.join(e[0][0], i)
-			done[e[0][0]] = true
-		} else {
-			restB = append(restB, i)
+			c.join(e[0][0], e[1][0])
 		}
 	}
-	for _, i := range as {
-		if !done[i] {
-			restA = append(restA, i)
-		}
-	}
-	return restA, restB
+	return c.a.free(slices.Clone(as)), c.b.free(slices.Clone(bs))
 }
 
-// weakHash is a hash of item i's statements in which symbols count by their
-// stems and labels by nothing: equal items have equal hashes.
-func (s *side) weakHash(seed maphash.Seed, i int32) uint64 {
+// plainHash is weakHash for names as they are.
+func (c *correlation) plainHash(s *side, i int32) uint64 { return s.weakHash(c.seed, i, plainName) }
+
+// plainName is the stem of a name, and nothing for a label, whose number says
+// nothing.
+func plainName(name string) string {
+	if asm.IsLocalLabel(name) {
+		return ""
+	}
+	return stem(name)
+}
+
+// weakHash is a hash of item i's statements in which symbols and labels count
+// by what known says of them. With plainName, equal items have equal hashes.
+func (s *side) weakHash(seed maphash.Seed, i int32, known func(name string) string) uint64 {
 	var h maphash.Hash
 	h.SetSeed(seed)
 	var refs []asm.Ref
@@ -174,9 +158,8 @@ func (s *side) weakHash(seed maphash.Seed, i int32) uint64 {
 			f := &s.Folds[s.FoldOf(st)]
 			h.WriteString(f.Name())
 			for _, ref := range f.Refs {
-				if name, _ := s.Mentioned(ref); !asm.IsLocalLabel(name) {
-					h.WriteString(stem(name))
-				}
+				name, _ := s.Mentioned(ref)
+				h.WriteString(known(name))
 				h.WriteByte(0)
 			}
 			continue
@@ -190,9 +173,7 @@ func (s *side) weakHash(seed maphash.Seed, i int32) uint64 {
 		for _, r := range refs {
 			h.WriteString(text[at:r.Lo])
 			at = r.Hi
-			if name := r.Name(text); !asm.IsLocalLabel(name) {
-				h.WriteString(stem(name))
-			}
+			h.WriteString(known(r.Name(text)))
 			h.WriteByte(0)
 		}
 		h.WriteString(text[at:])

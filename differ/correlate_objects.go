@@ -88,7 +88,7 @@ func (c *correlation) ownedBy(owner string, as, bs []int32) {
 		}
 		return
 	}
-	as, bs = c.byContent(as, bs)
+	as, bs = c.byContent(as, bs, c.plainHash)
 	if len(as) == 1 && len(bs) == 1 {
 		c.join(as[0], bs[0])
 		return
@@ -104,7 +104,7 @@ func (c *correlation) ownedBy(owner string, as, bs []int32) {
 // the same as the order of use does.
 func (c *correlation) agree(as, bs []int32) bool {
 	for i := range as {
-		if c.a.weakHash(c.seed, as[i]) != c.b.weakHash(c.seed, bs[i]) {
+		if c.plainHash(c.a, as[i]) != c.plainHash(c.b, bs[i]) {
 			return false
 		}
 		for j := range i {
@@ -159,7 +159,7 @@ func (c *correlation) leftover(g *group, j int32) {
 
 // possible reports whether the two can be one variable at all.
 func (c *correlation) possible(i, j int32) bool {
-	return c.a.weakHash(c.seed, i) == c.b.weakHash(c.seed, j)
+	return c.plainHash(c.a, i) == c.plainHash(c.b, j)
 }
 
 // moved reports whether inlining explains that the users differ: one of them

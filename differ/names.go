@@ -31,38 +31,6 @@ func stem(name string) string {
 	return b.String()
 }
 
-// hasLambda reports whether a mangled name has a lambda or a type without a
-// name in it. Source: Itanium C++ ABI, 5.1.8.
-func hasLambda(name string) bool {
-	return strings.HasPrefix(name, "_Z") && (strings.Contains(name, "Ul") || strings.Contains(name, "Ut"))
-}
-
-// withoutLambdas replaces the numbers of lambdas and of types without a name by
-// "#": they move when another one is added in front. Other words that look
-// alike are replaced too, so that the result says less than the name, but never
-// something else.
-func withoutLambdas(name string) string {
-	if !hasLambda(name) {
-		return name
-	}
-	var b strings.Builder
-	for i := 0; i < len(name); i++ {
-		b.WriteByte(name[i])
-		if name[i] != 'E' && (i == 0 || name[i-1:i+1] != "Ut") {
-			continue
-		}
-		end := i + 1
-		for end < len(name) && name[end] >= '0' && name[end] <= '9' {
-			end++
-		}
-		if end < len(name) && name[end] == '_' {
-			b.WriteByte('#')
-			i = end - 1
-		}
-	}
-	return b.String()
-}
-
 // indirection reports whether gcc or clang made up the object of that name to
 // hold the address of another.
 func indirection(name string) bool {

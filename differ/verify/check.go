@@ -103,6 +103,8 @@ func (k *checker) function(f *Function) {
 		}
 	case Changed:
 		switch {
+		case ok && f.doubt != "" && !k.refused(f.Name, f.Original):
+			k.miss(f.Name, f.File, "the patch redirects it, but "+f.doubt)
 		case ok && covered.Original != f.OriginalRange:
 			k.miss(f.Name, f.File, fmt.Sprintf("the patch has it at %v, the original build at %v", covered.Original, f.OriginalRange))
 		case ok && !f.left.called(covered.Name):

@@ -32,6 +32,7 @@ func Compare(original, patched *elfobj.File) (*Report, error) {
 	c.correlate()
 	r := &Report{c: c}
 	r.functions()
+	r.renumbered()
 	c.numbered()
 	r.unsupported()
 	r.data()

@@ -167,6 +167,9 @@ func (c *comparison) byFamily(left, right []named) {
 			c.pair(ls[0].ent, rs[0].ent)
 			continue
 		}
+		if _, is := closures(ls[0].name); is {
+			continue
+		}
 		match := func(eq func(a, b named) bool) {
 			for _, a := range ls {
 				i := slices.IndexFunc(rs, func(b named) bool { return len(b.ent.pairs) == 0 && eq(a, b) })
@@ -179,6 +182,7 @@ func (c *comparison) byFamily(left, right []named) {
 		match(func(a, b named) bool { return a.name == b.name })
 		match(func(a, b named) bool { return true })
 	}
+	c.byLikeness(l, r)
 }
 
 // outline is the function's code without addresses and absolute numbers.

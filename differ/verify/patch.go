@@ -139,7 +139,7 @@ func (im *image) patchSymbols(syms []PatchSymbol) error {
 	index := map[key]*entity{}
 	for _, s := range syms {
 		sec := im.section(uint64(s.Addr))
-		if s.Name == "" || s.Size == 0 {
+		if s.Name == "" || s.Size == 0 || !s.Func && exceptionTable(s.Name) {
 			continue
 		}
 		if sec == nil || s.Size > sec.hi-uint64(s.Addr) || s.Func != sec.exec {

@@ -57,6 +57,9 @@ type Function struct {
 	// address is used by other code or by data.
 	Reached bool `json:"reached,omitempty"`
 
+	// doubt says why a changed function may be another one than its pair.
+	doubt string
+
 	left, right *entity
 }
 

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"debug/elf"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -68,11 +67,17 @@ func (im *image) symbol(s *elfobj.Symbol, file string, index map[key]*entity) {
 		if mapping(name) {
 			return
 		}
+		if exceptionTable(name) {
+			return
+		}
 		im.labels[s.Value] = append(im.labels[s.Value], name)
 		if sec == nil || !sec.exec || sec.plt || s.Bind == elf.STB_LOCAL && strings.HasPrefix(name, ".") {
 			return
 		}
 		fn = true // hand-written code without a type
+	}
+	if !fn && s.Bind == elf.STB_LOCAL && exceptionTable(name) {
+		return
 	}
 	k := key{s.Value, fn}
 	e := index[k]
@@ -92,6 +97,14 @@ func (im *image) symbol(s *elfobj.Symbol, file string, index map[key]*entity) {
 		n.file = file
 	}
 	e.names = append(e.names, n)
+}
+
+// exceptionTable reports whether a symbol is clang's for the exception table of
+// a function, with a number that says nothing. Tables are compared with their
+// functions, which call frame information gives them to.
+func exceptionTable(name string) bool {
+	n, ok := strings.CutPrefix(name, "GCC_except_table")
+	return ok && strings.Trim(n, "0123456789") == ""
 }
 
 // mapping reports whether a symbol only tells code from data. Source:
@@ -261,19 +274,6 @@ func family(name string) (string, bool) {
 	name, closure := closures(name)
 	base, changed := withoutNumbers(name)
 	return base, changed || closure
-}
-
-// closure is a type without a name in a mangled one: of a lambda with its
-// parameters, or of another. The number says only how many there are before it
-// in the function. Source: Itanium C++ ABI, 5.1.8.
-var closure = regexp.MustCompile(`(Ul.*?E|Ut)[0-9]*_`)
-
-// closures takes the numbers of closures out of a mangled name.
-func closures(name string) (string, bool) {
-	if !strings.HasPrefix(name, "_Z") || !closure.MatchString(name) {
-		return name, false
-	}
-	return closure.ReplaceAllString(name, "${1}#_"), true
 }
 
 func withoutNumbers(name string) (string, bool) {

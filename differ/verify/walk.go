@@ -223,7 +223,7 @@ func (w *walker) operand(x, y operand) bool {
 		}
 		return w.sameNumber(x, y)
 	}
-	if w.same(x.place, y.place, max(x.size, y.size), w) {
+	if w.same(x.place, y.place, max(x.size, y.size), w) || x.use == useBranch && y.use == useBranch && w.ends(x.place, y.place) {
 		return true
 	}
 	return w.guess(x, y) || w.sameNumber(x, y)
@@ -311,6 +311,18 @@ func (w *walker) guess(x, y operand) bool {
 				})
 				return true
 			}
+		}
+	}
+	return false
+}
+
+// ends reports whether two places are the ends of the same part of both
+// functions, where no other function begins: code that never gets there may
+// jump there.
+func (w *walker) ends(x, y place) bool {
+	for i := range min(len(w.a.parts), len(w.b.parts)) {
+		if x.addr == w.a.parts[i].ent.end() && y.addr == w.b.parts[i].ent.end() {
+			return x.kind != placeCode && y.kind != placeCode
 		}
 	}
 	return false

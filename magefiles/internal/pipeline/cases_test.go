@@ -61,7 +61,7 @@ int main(void) {
 // runs that begin so. The comment may have lines "flags: A | B", one run for
 // each, instead of those of all cases; "not clang: REASON"; "not FLAGS: REASON";
 // and "needs: COMMAND".
-// Each compiler (clang: those in C) builds each case with one of its flags, by turns, and with all
+// Each compiler builds each case with one of its flags, by turns, and with all
 // of them if FOTHER_LONG is 1.
 func TestCases(t *testing.T) {
 	files, err := filepath.Glob("testdata/cases/*.txtar")
@@ -74,7 +74,7 @@ func TestCases(t *testing.T) {
 			t.Fatal(err)
 		}
 		for k, cc := range []string{"gcc", "clang"} {
-			if strings.Contains(string(ar.Comment), "not "+cc+":") || cc == "clang" && cxx(ar) {
+			if strings.Contains(string(ar.Comment), "not "+cc+":") {
 				continue
 			}
 			for i, flags := range flagsOf(ar) {
@@ -88,7 +88,7 @@ func TestCases(t *testing.T) {
 					continue
 				}
 				t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar")+" "+cc+" "+flags, func(t *testing.T) {
-					needCompiler(t, cc)
+					needCompiler(t, commandOf(cc, ar))
 					if _, command, ok := strings.Cut(string(ar.Comment), "needs: "); ok {
 						command, _, _ = strings.Cut(command, "\n")
 						needCompiler(t, command)
@@ -127,6 +127,14 @@ func flagsOf(ar *txtar.Archive) []string {
 // cxx reports whether a case has C++ sources.
 func cxx(ar *txtar.Archive) bool {
 	return slices.ContainsFunc(ar.Files, func(f txtar.File) bool { return strings.HasSuffix(f.Name, ".cc") })
+}
+
+// commandOf returns the command with which a compiler builds a case.
+func commandOf(cc string, ar *txtar.Archive) string {
+	if cxx(ar) {
+		return map[string]string{"gcc": "g++", "clang": "clang++"}[cc]
+	}
+	return cc
 }
 
 // needCompiler skips the test if a command is missing, which CI does not allow.
@@ -170,7 +178,7 @@ func newLinkedCase(t *testing.T, ar *txtar.Archive, cc, flags string) *linkedCas
 	}
 	sources := "$(find . -name '*.[cS]' | sort)"
 	if cxx(ar) {
-		cc, sources = "g++", "$(find . -name '*.[cS]' -o -name '*.cc' | sort)"
+		cc, sources = commandOf(cc, ar), "$(find . -name '*.[cS]' -o -name '*.cc' | sort)"
 	}
 	build := c.expected["build"]
 	if build == nil {

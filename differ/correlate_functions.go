@@ -1,0 +1,138 @@
+package differ
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/fother/fother/differ/asm"
+)
+
+// functions pairs functions: the only ones with their stem, clones and lambdas
+// by content, in which what they refer to counts as far as it is paired, and
+// then what is left if there is no choice. Others are new and removed, which is
+// safe: whoever calls them calls something else than before and is carried.
+func (c *correlation) functions(groups []*group) {
+	var several []*group
+	for _, g := range groups {
+		switch {
+		case len(g.a) == 1 && len(g.b) == 1:
+			c.join(g.a[0], g.b[0])
+		case len(g.a) > 0 && len(g.b) > 0:
+			several = append(several, g)
+		}
+	}
+	for again := true; again; {
+		again = false
+		for _, g := range several {
+			again = c.settled(g) || again
+		}
+	}
+	for _, g := range several {
+		as, bs := c.rest(g)
+		if len(as) > 0 && len(bs) > 0 && !hasLambda(c.b.names[bs[0]]) {
+			as, bs = c.byContent(as, bs, c.plainHash)
+		}
+		if len(as) == 1 && len(bs) == 1 && (!hasLambda(c.b.names[bs[0]]) || c.sameTurn(g, as[0], bs[0])) {
+			c.join(as[0], bs[0])
+		}
+	}
+}
+
+// rest returns the items of a group that have no pair.
+func (c *correlation) rest(g *group) (as, bs []int32) {
+	return c.a.free(slices.Clone(g.a)), c.b.free(slices.Clone(g.b))
+}
+
+// settled pairs functions of a group whose content is the same if all that they
+// refer to is paired: if no others have that content, or else those of one
+// name, as any would do. It reports whether there were any.
+func (c *correlation) settled(g *group) (found bool) {
+	byHash := make(map[uint64]*[2][]int32)
+	as, bs := c.rest(g)
+	for k, list := range [...][]int32{as, bs} {
+		for _, i := range list {
+			h, ok := c.settledHash([...]*side{c.a, c.b}[k], i)
+			if !ok {
+				continue
+			}
+			if byHash[h] == nil {
+				byHash[h] = &[2][]int32{}
+			}
+			byHash[h][k] = append(byHash[h][k], i)
+		}
+	}
+	for _, e := range byHash {
+		only := len(e[0]) == 1 && len(e[1]) == 1
+		for _, i := range e[0] {
+			for _, j := range e[1] {
+				if only || c.a.names[i] == c.b.names[j] {
+					c.join(i, j)
+					found = true
+				}
+			}
+		}
+	}
+	return found
+}
+
+// settledHash is weakHash for names that stand for what they are paired with,
+// and labels that stand for the content there. It says whether all functions
+// with numbers in their names are paired.
+func (c *correlation) settledHash(s *side, i int32) (hash uint64, settled bool) {
+	settled = true
+	nested := false
+	var known func(name string) string
+	known = func(name string) string {
+		plain := plainName(name)
+		if plain == name {
+			return name
+		}
+		t := s.resolve(name)
+		if t.where != asm.InItem || s.parent[t.item] == i {
+			return plain
+		}
+		if s.roles[t.item] == content {
+			if nested {
+				settled = false // tables of tables are not followed
+				return plain
+			}
+			nested = true
+			plain = fmt.Sprintf("%x+%d+%d", s.weakHash(c.seed, t.item, known), t.ord, t.add)
+			nested = false
+			return plain
+		}
+		if s.roles[t.item] != function || !t.entry() {
+			return plain
+		}
+		to := s.pair[t.item]
+		if to == none {
+			settled = false
+			return plain
+		}
+		if s == c.b {
+			to = t.item
+		}
+		return fmt.Sprintf("=%d", to)
+	}
+	return s.weakHash(c.seed, i, known), settled
+}
+
+// sameTurn reports whether the functions x and y, whose names differ in the
+// numbers of lambdas, come in the same turn among the lambdas of their group
+// that are paired. If not, one came and the other went.
+func (c *correlation) sameTurn(g *group, x, y int32) bool {
+	for _, i := range g.a {
+		if j := c.a.pair[i]; j != none && (c.a.byNumber(i, x) < 0) != (c.b.byNumber(j, y) < 0) {
+			return false
+		}
+	}
+	return true
+}
+
+// byNumber compares two names that differ in numbers only, none of which has
+// zeros in front: _ comes before 0_, that before 10_.
+func (s *side) byNumber(i, j int32) int {
+	return cmp.Or(cmp.Compare(len(s.names[i]), len(s.names[j])), strings.Compare(s.names[i], s.names[j]))
+}
