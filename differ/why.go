@@ -113,7 +113,7 @@ func (e *explainer) added(y int32) Reasons {
 	case EditedSignature:
 		return because(SignatureChanged)
 	case Unedited, EditedBody:
-		if f.Lo > 0 {
+		if f != nil && f.Lo > 0 {
 			return because(InlinedBefore)
 		}
 	}
