@@ -88,10 +88,10 @@ func TestUnknownSource(t *testing.T) {
 // TestRelative: files of debug data are found in the tree by whatever name the
 // compiler was given.
 func TestRelative(t *testing.T) {
-	fix := &Fix{Tree: "/work/tree", Dir: "/work/tree/src"}
+	fix := &Fix{Tree: "/home/me/tree", Dir: "/home/me/tree/src"}
 	for _, test := range [][3]string{
-		{"", "a.c", "src/a.c"}, {"", "../inc/a.h", "inc/a.h"}, {"/work/tree/src", "./a.c", "src/a.c"}, {"../inc", "a.h", "inc/a.h"},
-		{"", "/work/tree/x.c", "x.c"}, {"/usr/include", "stdio.h", "/usr/include/stdio.h"}, {"", "/work/tree2/x.c", "/work/tree2/x.c"},
+		{"", "a.c", "src/a.c"}, {"", "../inc/a.h", "inc/a.h"}, {"/home/me/tree/src", "./a.c", "src/a.c"}, {"../inc", "a.h", "inc/a.h"},
+		{"", "/home/me/tree/x.c", "x.c"}, {"/usr/include", "stdio.h", "/usr/include/stdio.h"}, {"", "/home/me/tree2/x.c", "/home/me/tree2/x.c"},
 	} {
 		if got := fix.relative(test[0], test[1]); got != test[2] {
 			t.Errorf("%q %q is %q, want %q", test[0], test[1], got, test[2])
