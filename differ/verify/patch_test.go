@@ -33,6 +33,9 @@ func linked(t testing.TB, p *kpack.Patch) verify.Patch {
 	end := map[kpack.Kind]uint64{}
 	for i, s := range p.Sections {
 		at := l.Offset(i)
+		if s.Name == kpack.SectionGate {
+			continue // code of the original, to which nothing of the patch refers
+		}
 		out.Memory = append(out.Memory, verify.Piece{
 			Name: s.Name, Addr: specs.VAddr(base) + specs.VAddr(at), Data: memory[at:][:s.Size], Exec: s.Kind == kpack.Text, Write: s.Kind >= kpack.Data,
 		})
@@ -40,9 +43,12 @@ func linked(t testing.TB, p *kpack.Patch) verify.Patch {
 		end[kind] = max(end[kind], at+s.Size)
 	}
 	for kind, r := range map[kpack.Kind]kpack.Region{kpack.ROData: l.ROData, kpack.Text: l.Text, kpack.Data: l.Data} {
-		at := max(end[kind], r.Offset)
+		at, hi := max(end[kind], r.Offset), r.Offset+r.Size
+		if kind == kpack.Text {
+			hi = l.Gates.Offset
+		}
 		out.Memory = append(out.Memory, verify.Piece{
-			Addr: specs.VAddr(base) + specs.VAddr(at), Data: memory[at : r.Offset+r.Size], Exec: kind == kpack.Text, Linker: true,
+			Addr: specs.VAddr(base) + specs.VAddr(at), Data: memory[at:hi], Exec: kind == kpack.Text, Linker: true,
 		})
 	}
 	for _, s := range p.Symbols {

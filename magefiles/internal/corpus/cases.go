@@ -25,7 +25,8 @@ type Case struct {
 	Refused string
 }
 
-// table has package, position, patch and CVEs of every case.
+// table has package, position, patch and CVEs of every case. After "|" stands
+// what the refusal of a fix names.
 const table = `
 cjson      1 0001-add-null-checkings.patch                             CVE-2023-50471 CVE-2023-50472
 cjson      2 0002-add-null-check-to-cjson-setvaluestring.patch         CVE-2024-31755
@@ -37,7 +38,7 @@ less       4 Shell-quote-filenames-when-invoking-LESSCLOSE.patch       CVE-2022-
 less       5 Fix-bug-when-viewing-a-file-whose-name-contains-a-ne.patch CVE-2024-32487
 memcached  7 0008-CVE-2026-47783-CVE-2026-47784.patch                  CVE-2026-47783 CVE-2026-47784
 memcached  8 0009-CVE-2023-46852.patch                                 CVE-2023-46852
-memcached  9 CVE-2023-46853.patch                                      CVE-2023-46853
+memcached  9 CVE-2023-46853.patch                                      CVE-2023-46853 | struct mcp_parser_s
 nginx      6 CVE-2025-23419.patch                                      CVE-2025-23419
 nginx      7 CVE-2024-7347-1.patch                                     CVE-2024-7347
 nginx      8 CVE-2024-7347-2.patch                                     CVE-2024-7347
@@ -52,7 +53,7 @@ nginx     16 CVE-2026-32647.patch                                      CVE-2026-
 nginx     17 CVE-2026-42945.patch                                      CVE-2026-42945
 nginx     18 CVE-2026-42946.1.patch                                    CVE-2026-42946
 nginx     19 CVE-2026-42946.2.patch                                    CVE-2026-42946
-nginx     20 CVE-2026-40701.patch                                      CVE-2026-40701
+nginx     20 CVE-2026-40701.patch                                      CVE-2026-40701 | struct ngx_ssl_ocsp_ctx_s
 nginx     21 CVE-2026-42934.patch                                      CVE-2026-42934
 nginx     22 CVE-2026-9256.patch                                       CVE-2026-9256
 nginx     24 CVE-2026-48142.patch                                      CVE-2026-48142
@@ -65,6 +66,8 @@ func Cases() []Case {
 	for line := range strings.Lines(strings.TrimSpace(table)) {
 		var c Case
 		var patch string
+		line, refused, _ := strings.Cut(line, "|")
+		c.Refused = strings.TrimSpace(refused)
 		f := strings.Fields(line)
 		if _, err := fmt.Sscan(line, &c.Package, &c.K, &patch); err != nil {
 			panic("corpus: table: " + line)

@@ -8,7 +8,7 @@ package corpus
 // After "|" stands what one of the reasons of a refusal says that no differ can
 // spare the author; "-" stands for a fix that gives the same machine code.
 const debianTable = `
-dnsmasq          2 CVE-2026-2291.patch
+dnsmasq          2 CVE-2026-2291.patch | union bigname
 dnsmasq          3 CVE-2026-4890.patch
 dnsmasq          4 CVE-2026-4891.patch | -
 dnsmasq          5 CVE-2026-4892.patch
