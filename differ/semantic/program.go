@@ -5,9 +5,12 @@ import (
 	"debug/elf"
 	"errors"
 	"fmt"
+	"io"
 	"path/filepath"
 	"strings"
 	"sync"
+
+	"github.com/klauspost/compress/zstd"
 
 	"github.com/fother/fother/kpack/elfobj"
 )
@@ -63,7 +66,7 @@ func Open(f *elfobj.File) (*Program, error) {
 		if s == nil || s.Type == elf.SHT_NOBITS {
 			continue
 		}
-		data, err := s.Uncompressed(maxSection)
+		data, err := s.Uncompressed(maxSection, openZstd)
 		if err != nil {
 			return nil, err
 		}
@@ -209,4 +212,12 @@ func stem(name string) string {
 		return name[:i]
 	}
 	return name
+}
+
+func openZstd(r io.Reader) (io.ReadCloser, error) {
+	d, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1))
+	if err != nil {
+		return nil, err
+	}
+	return d.IOReadCloser(), nil
 }

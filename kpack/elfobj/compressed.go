@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-
-	"github.com/klauspost/compress/zstd"
 )
 
 // Header of a section with SHF_COMPRESSED: ch_type, padding, ch_size,
@@ -21,14 +19,24 @@ const (
 	zdebugSize = 12
 )
 
+// Opener opens a compressed stream.
+type Opener func(io.Reader) (io.ReadCloser, error)
+
 // Uncompressed returns the section's bytes, inflated if they are compressed. It
 // refuses a section that is larger than limit bytes, whatever it claims to be.
-func (s *Section) Uncompressed(limit uint64) ([]byte, error) {
+// The caller brings zstd, so that programs which need none do not link it.
+func (s *Section) Uncompressed(limit uint64, zstd Opener) ([]byte, error) {
 	size, body := s.Size, s.data
-	var open func(io.Reader) (io.ReadCloser, error)
+	var open Opener
 	switch {
 	case s.Flags&elf.SHF_COMPRESSED != 0 && len(body) >= chdrSize:
-		open, size = decompressor(elf.CompressionType(le.Uint32(body))), le.Uint64(body[8:])
+		size = le.Uint64(body[8:])
+		switch elf.CompressionType(le.Uint32(body)) {
+		case elf.COMPRESS_ZLIB:
+			open = zlib.NewReader
+		case elf.COMPRESS_ZSTD:
+			open = zstd
+		}
 		body = body[chdrSize:]
 	case s.Flags&elf.SHF_COMPRESSED != 0:
 		return nil, fmt.Errorf("%s: compressed, without a header", s.Name)
@@ -59,21 +67,4 @@ func (s *Section) Uncompressed(limit uint64) ([]byte, error) {
 		return nil, fmt.Errorf("%s: %w", s.Name, err)
 	}
 	return data, nil
-}
-
-// decompressor returns what opens a stream of the given kind, nil if unknown.
-func decompressor(kind elf.CompressionType) func(io.Reader) (io.ReadCloser, error) {
-	switch kind {
-	case elf.COMPRESS_ZLIB:
-		return zlib.NewReader
-	case elf.COMPRESS_ZSTD:
-		return func(r io.Reader) (io.ReadCloser, error) {
-			d, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1))
-			if err != nil {
-				return nil, err
-			}
-			return d.IOReadCloser(), nil
-		}
-	}
-	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"compress/zlib"
 	"debug/elf"
 	"encoding/binary"
+	"io"
 	"strings"
 	"testing"
 
@@ -63,7 +64,10 @@ func TestUncompressed(t *testing.T) {
 		"no header": {&Section{Name: ".debug_info", Flags: elf.SHF_COMPRESSED, Size: 8, data: make([]byte, 8)}, n, "without a header"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := c.s.Uncompressed(c.limit)
+			got, err := c.s.Uncompressed(c.limit, func(r io.Reader) (io.ReadCloser, error) {
+				d, err := zstd.NewReader(r)
+				return d.IOReadCloser(), err
+			})
 			if c.err != "" && (err == nil || !strings.Contains(err.Error(), c.err)) || c.err == "" && (err != nil || string(got) != text) {
 				t.Errorf("%d bytes, error %v, want %q", len(got), err, c.err)
 			}

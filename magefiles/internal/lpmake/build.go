@@ -88,7 +88,43 @@ func (r *run) prepare() (*state, error) {
 	for _, p := range r.Patches {
 		s.Sources = append(s.Sources, filepath.Base(p))
 	}
+	if err := r.keepFix(s); err != nil {
+		return nil, err
+	}
 	return s, r.setState(s)
+}
+
+// keepFix copies the source patches, so that a later run without them tells the
+// same reasons.
+func (r *run) keepFix(s *state) error {
+	kept := r.fix(s)
+	if err := os.RemoveAll(r.fixDir()); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(r.fixDir(), 0o755); err != nil {
+		return err
+	}
+	for i, p := range r.Patches {
+		data, err := os.ReadFile(p)
+		if err == nil {
+			err = os.WriteFile(kept[i], data, 0o644)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *run) fixDir() string { return filepath.Join(r.Work, "fix") }
+
+// fix returns the copies of the source patches, in order.
+func (r *run) fix(s *state) []string {
+	var paths []string
+	for i, name := range s.Sources {
+		paths = append(paths, filepath.Join(r.fixDir(), fmt.Sprintf("%03d-%s", i, name)))
+	}
+	return paths
 }
 
 // makeCommand returns the command that makes a goal.

@@ -87,7 +87,7 @@ func (s *state) installedAs(id string) string {
 func (r *run) spec(s *state) (specs.Spec, error) {
 	spec := specs.Spec{
 		Name: releaseName(filepath.Base(r.Dir)), Dir: r.Dir, Series: specs.DefaultSeries, Level: r.Level,
-		Description: strings.Join(s.Sources, ", "), Patches: r.Patches,
+		Description: strings.Join(s.Sources, ", "), Patches: r.fix(s),
 	}
 	for _, t := range s.Installed {
 		rel, err := filepath.Rel(r.Dir, t.Output)
