@@ -122,6 +122,12 @@ func (inv *invocation) onPathShim() bool {
 	if dir := filepath.Dir(os.Args[0]); dir != "." && dir != inv.store.PathShims() {
 		return false
 	}
+	if dir := os.Getenv(EnvCompilers); dir != "" {
+		// The folder of compilers comes before it, and may have the same name.
+		if _, err := os.Lstat(filepath.Join(dir, inv.name)); err == nil {
+			return false
+		}
+	}
 	_, err := os.Lstat(filepath.Join(inv.store.PathShims(), inv.name))
 	return err == nil
 }

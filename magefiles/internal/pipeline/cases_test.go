@@ -88,6 +88,7 @@ func TestCases(t *testing.T) {
 					continue
 				}
 				t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar")+" "+cc+" "+flags, func(t *testing.T) {
+					t.Parallel()
 					needCompiler(t, commandOf(cc, ar))
 					if _, command, ok := strings.Cut(string(ar.Comment), "needs: "); ok {
 						command, _, _ = strings.Cut(command, "\n")

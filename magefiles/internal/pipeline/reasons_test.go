@@ -47,6 +47,7 @@ func TestReasons(t *testing.T) {
 				continue
 			}
 			t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar")+" "+run, func(t *testing.T) {
+				t.Parallel()
 				needCompiler(t, cc)
 				c := newReasonsCase(t, ar, run)
 				if got, want := c.reasons(run), c.want(run); got != want {

@@ -65,6 +65,7 @@ func semanticCase(t *testing.T, tree string, replace []string, build string) (sp
 const (
 	withDebug    = "gcc -g -O2 -fno-inline -o server conn.c main.c"
 	withoutDebug = "gcc -O2 -fno-inline -o server conn.c main.c"
+	withClang    = "clang -O2 -fno-inline -o server conn.c main.c -Wl,--build-id"
 )
 
 // layoutChange inserts a field, and parse uses it.
@@ -84,11 +85,12 @@ func TestSemanticRefused(t *testing.T) {
 		"signature": {[]string{"int n);", "unsigned n);", "int n) { return c->fd + n >", "unsigned n) { return c->fd + n >"}, []string{
 			"server: function parse (conn.c:3): int(struct conn *, int) became int(struct conn *, unsigned int), called by unchanged, outside the patch"}},
 	} {
-		for _, build := range []string{withDebug, withoutDebug, withDebug + " -s", withDebug + " -gsplit-dwarf", "g1() { gcc -g1 \"$@\"; }; g1" + strings.TrimPrefix(withoutDebug, "gcc")} {
+		for _, build := range []string{withDebug, withoutDebug, withClang, withDebug + " -s", withDebug + " -gsplit-dwarf", "g1() { gcc -g1 \"$@\"; }; g1" + strings.TrimPrefix(withoutDebug, "gcc")} {
 			if build != withDebug && name != "variable" && os.Getenv("FOTHER_LONG") != "1" {
 				continue
 			}
 			t.Run(name+" "+build, func(t *testing.T) {
+				t.Parallel()
 				s, o := semanticCase(t, server, c.replace, build)
 				if err := Build(t.Context(), s, o); err != nil {
 					t.Fatal(err)

@@ -171,6 +171,7 @@ func TestThreadLocal(t *testing.T) {
 		{"opened library", opened, "-O2 -fPIC -mtls-dialect=gnu2"},
 	} {
 		t.Run(c.name+" "+c.flags, func(t *testing.T) {
+			t.Parallel()
 			f, err := makeThreads(t, fmt.Sprintf(c.build, c.flags), threadsUnit, threadsFix)
 			if err != nil {
 				t.Fatal(err)
