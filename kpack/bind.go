@@ -67,7 +67,7 @@ func (b *builder) bind(um *unitMerge, i int, h howto) (int, error) {
 	if at, ok := b.outside[key]; ok {
 		symbol := &b.patch.Symbols[at]
 		symbol.Func = symbol.Func || symbol.Binding == Imported && h.call
-		if _, own := b.original.dynamic[s.Name]; !own && symbol.Binding == Imported && !h.call && !h.got {
+		if symbol.Binding == Imported && !h.call && !h.got && !b.dynamic(s.Name) {
 			return 0, hint(hintIndirect, errIndirectAddress)
 		}
 		return at, checkDirect(*symbol, h)
@@ -142,6 +142,14 @@ func (b *builder) outsideSymbol(um *unitMerge, name string, h howto) (Symbol, er
 		return b.imported(b.original, name, h)
 	}
 	return b.imported(b.patched, name, h)
+}
+
+// dynamic reports whether the dynamic linker knows a name: it is one of the
+// original, or an import that is new.
+func (b *builder) dynamic(name string) bool {
+	_, known := b.original.dynamic[name]
+	s, imported := b.patched.dynamic[name]
+	return known || imported && !s.Defined()
 }
 
 // originalSymbol makes the symbol for s of the target, whose value is a

@@ -35,7 +35,7 @@ func Test(ctx context.Context) error {
 		{"the magefile builds", command(nil, "go", "tool", "mage", "-l")},
 		{"go test", command(nil, "go", "test", "-timeout", "14m", "./...")},
 		{"race detector", command(nil, "go", "test", "-race", "-short", "-timeout", "10m",
-			"./compiler/...", "./differ/...", "./magefiles/internal/pipeline/...")},
+			"./compiler/...", "./differ", "./differ/semantic", "./magefiles/internal/pipeline/...")},
 	})
 }
 
