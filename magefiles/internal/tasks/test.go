@@ -61,7 +61,7 @@ func Long(ctx context.Context, out io.Writer, fother string, o pipeline.Options)
 		{"go test, what is slow", command([]string{"FOTHER_LONG=1"}, "go", "test", "-count", "1", "-timeout", "60m",
 			"./magefiles/internal/corpus", "./magefiles/internal/nginx")},
 		{"go test, all flags with both compilers", command([]string{"FOTHER_LONG=1"}, "go", "test", "-count", "1", "-timeout", "60m",
-			"-run", "^TestCases$", "./differ", "./magefiles/internal/pipeline")},
+			"-run", "^Test(Cases|Samples|ThreadLocalOnAArch64)$", "./differ", "./magefiles/internal/pipeline")},
 		{"the tool is killed at each of its calls", command([]string{"FOTHER_LONG=1"}, "go", "test", "-count", "1", "-v", "-timeout", "120m",
 			"-run", "^TestKillMatrix$", "./apply")},
 		{"nginx under load", func(ctx context.Context) error { return Real(ctx, out, fother, o) }},
