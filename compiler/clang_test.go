@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/fother/fother/specs"
+	"github.com/fother/fother/specs/testenv"
 )
 
 // doors are the ways by which clang is captured.
@@ -19,7 +20,7 @@ func doors() map[string]string {
 // TestClang: what clang's own assembler assembles is captured, in every form of
 // command line. What is not is refused by name.
 func TestClang(t *testing.T) {
-	need(t, "clang")
+	testenv.Needs(t, "clang")
 	patch := map[string]string{"two.c": "int helper(int n) { return n - 2; }\n"}
 	tests := map[string]struct {
 		command string // CC stands for the compiler
@@ -46,7 +47,7 @@ func TestClang(t *testing.T) {
 		for name, tt := range tests {
 			t.Run(door+"/"+name, func(t *testing.T) {
 				if strings.Contains(tt.command, "lld") {
-					need(t, "ld.lld")
+					testenv.Needs(t, "ld.lld")
 				}
 				original, patched := twoBuilds(t, project, patch, strings.ReplaceAll(tt.command, "CC ", compiler+" "))
 				pairs, err := Compare(original, patched)
@@ -75,7 +76,7 @@ func TestClang(t *testing.T) {
 // TestClangIdentity: what clang makes is what a plain build makes, and so is
 // what it writes beside it.
 func TestClangIdentity(t *testing.T) {
-	need(t, "clang", "clang++", "make")
+	testenv.Needs(t, "clang", "clang++", "make")
 	tests := map[string]string{
 		"O0":       "-O0",
 		"O2 debug": "-O2 -g -MD -MP",
@@ -88,7 +89,7 @@ func TestClangIdentity(t *testing.T) {
 		for door, cc := range doors() {
 			t.Run(name+"/"+door, func(t *testing.T) {
 				if name == "lld" {
-					need(t, "ld.lld")
+					testenv.Needs(t, "ld.lld")
 				}
 				dir := t.TempDir()
 				tree(t, dir, project)
@@ -119,7 +120,7 @@ func TestClangIdentity(t *testing.T) {
 // TestClangNames: a link called cc that leads to clang is one of its names, and
 // ccache in front of it changes nothing, under its own name or as a link.
 func TestClangNames(t *testing.T) {
-	need(t, "clang")
+	testenv.Needs(t, "clang")
 	clang, err := exec.LookPath("clang")
 	if err != nil {
 		t.Fatal(err)
@@ -160,7 +161,7 @@ func TestLinkers(t *testing.T) {
 	patch := map[string]string{"used.c": "static int count;\nint used(int n) { return count -= n; }\n"}
 	for _, linker := range []string{"bfd", "gold", "lld", "mold"} {
 		t.Run(linker, func(t *testing.T) {
-			need(t, "gcc", "make", "ld."+linker)
+			testenv.Needs(t, "gcc", "make", "ld."+linker)
 			original, patched := twoBuilds(t, project, patch, "make prog LDFLAGS='-Wl,--build-id -fuse-ld="+linker+"'")
 			prog := deliverable(t, original, "prog")
 			if got := sources(prog.Units()); got != "main.c used.c" {
@@ -181,7 +182,7 @@ func TestLinkers(t *testing.T) {
 func TestLinkersIdentity(t *testing.T) {
 	for _, linker := range []string{"lld", "mold"} {
 		t.Run(linker, func(t *testing.T) {
-			need(t, "gcc", "make", "ld."+linker)
+			testenv.Needs(t, "gcc", "make", "ld."+linker)
 			dir := t.TempDir()
 			build := "make prog LDFLAGS='-Wl,--build-id -fuse-ld=" + linker + "'"
 			tree(t, dir, project)

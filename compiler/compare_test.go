@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/fother/fother/specs"
+	"github.com/fother/fother/specs/testenv"
 )
 
 // twoBuilds captures the tree twice at one path: as it is, and with files
@@ -53,7 +54,7 @@ func nameOf(u *Unit) string {
 }
 
 func TestCompare(t *testing.T) {
-	need(t, "gcc", "g++", "make", "objcopy", "strip")
+	testenv.Needs(t, "gcc", "g++", "make", "objcopy", "strip")
 	tests := map[string]struct {
 		patch    map[string]string
 		commands []string
@@ -135,7 +136,7 @@ func TestCompare(t *testing.T) {
 // library that they come from has more symbols, is the same; one that is linked
 // with other options is not.
 func TestNamesMoved(t *testing.T) {
-	need(t, "gcc")
+	testenv.Needs(t, "gcc")
 	var lib, added, calls string
 	for i := range 30 {
 		lib += fmt.Sprintf("int api%d(int n) { return n + %d; }\n", i, i)
@@ -171,7 +172,7 @@ func TestNamesMoved(t *testing.T) {
 }
 
 func TestCompareRefuses(t *testing.T) {
-	need(t, "gcc", "make")
+	testenv.Needs(t, "gcc", "make")
 	patch := map[string]string{"two.c": "int helper(int n) { return n - 2; }\n"}
 	tests := map[string]struct {
 		commands []string
@@ -248,7 +249,7 @@ func TestCompareRefuses(t *testing.T) {
 // TestUnseenButEqual: what capture did not see and is the same is reported
 // and allowed.
 func TestUnseenButEqual(t *testing.T) {
-	need(t, "gcc")
+	testenv.Needs(t, "gcc")
 	original, patched := twoBuilds(t, project, map[string]string{"one.c": "int helper(int);\nint main(void) { return helper(3); }\n"},
 		"gcc -c one.c && gcc -B/usr/bin -c two.c && gcc -o one one.o two.o")
 	pairs, err := Compare(original, patched)

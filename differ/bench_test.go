@@ -15,6 +15,7 @@ import (
 
 	"github.com/fother/fother/differ"
 	"github.com/fother/fother/specs/arch"
+	"github.com/fother/fother/specs/testenv"
 )
 
 // BenchmarkDiff measures a unit in which one function near the top gains a
@@ -75,7 +76,7 @@ func peakHeap(f func()) uint64 {
 
 func compileText(b *testing.B, dir, compiler, name, text string) []byte {
 	b.Helper()
-	needTool(b, compiler)
+	testenv.Needs(b, compiler)
 	source, out := filepath.Join(dir, name+".c"), filepath.Join(dir, name+".s")
 	if err := os.WriteFile(source, []byte(text), 0o600); err != nil {
 		b.Fatal(err)

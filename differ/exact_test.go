@@ -9,6 +9,7 @@ import (
 
 	"github.com/fother/fother/differ"
 	"github.com/fother/fother/specs/arch"
+	"github.com/fother/fother/specs/testenv"
 )
 
 // exactSource is a program of which one function is touched. It has what
@@ -108,7 +109,7 @@ func TestExactlyWhatChanged(t *testing.T) {
 					}
 					t.Run(strings.Join([]string{p.name, cc, level, other}, " "), func(t *testing.T) {
 						t.Parallel()
-						needTool(t, cc)
+						testenv.Needs(t, cc)
 						flags := strings.Fields(level + " " + other)
 						original := exactUnit(t, cc, flags, nil)
 						marks := map[string]string{"value": "+ (n > 5)"}

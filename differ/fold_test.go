@@ -12,6 +12,7 @@ import (
 
 	"github.com/fother/fother/differ"
 	"github.com/fother/fother/specs/arch"
+	"github.com/fother/fother/specs/testenv"
 )
 
 // foldTexts are what compilers make of units that have jump tables, exceptions,
@@ -129,9 +130,7 @@ func checkFold(t *testing.T, in foldText, a, b []byte) {
 
 // TestFoldMutations changes real assembly in both builds and in one.
 func TestFoldMutations(t *testing.T) {
-	for _, tool := range []string{"gcc", "g++", "clang", "clang++", "aarch64-linux-gnu-gcc"} {
-		needTool(t, tool)
-	}
+	testenv.Needs(t, "gcc", "g++", "clang", "clang++", "aarch64-linux-gnu-gcc")
 	texts, err := foldTexts()
 	if err != nil {
 		t.Fatal(err)
@@ -166,7 +165,7 @@ func edits(random *rand.Rand, n int) []byte {
 func FuzzFold(f *testing.F) {
 	texts, err := foldTexts()
 	if err != nil {
-		f.Skip(err)
+		f.Fatal(err)
 	}
 	random := rand.New(rand.NewPCG(1, 2))
 	for i := range 30 {

@@ -8,14 +8,13 @@ import (
 	"testing"
 
 	"github.com/fother/fother/differ"
+	"github.com/fother/fother/specs/testenv"
 )
 
 // parallelInputs are units of several compilers in which some lines differ.
 func parallelInputs(tb testing.TB) []differ.Input {
 	tb.Helper()
-	for _, tool := range []string{"gcc", "g++", "clang", "clang++", "aarch64-linux-gnu-gcc"} {
-		needTool(tb, tool)
-	}
+	testenv.Needs(tb, "gcc", "g++", "clang", "clang++", "aarch64-linux-gnu-gcc")
 	texts, err := foldTexts()
 	if err != nil {
 		tb.Fatal(err)

@@ -16,6 +16,7 @@ import (
 	"github.com/fother/fother/kpack/elfobj"
 	"github.com/fother/fother/specs"
 	"github.com/fother/fother/specs/arch"
+	"github.com/fother/fother/specs/testenv"
 )
 
 // movable are bodies of functions of three arguments, the last of which is the
@@ -104,7 +105,7 @@ int main(void) {
 // return 5000 and more.
 func gated(t *testing.T, bodies []string) (bin string, p *Patch) {
 	t.Helper()
-	need(t, arch.X86_64.Tuple+"-gcc")
+	testenv.Needs(t, arch.X86_64.Tuple+"-gcc")
 	at := filepath.Join(t.TempDir(), "gate")
 	write(t, at+".s", gateProgram(bodies))
 	write(t, at+"-main.c", gateMainC)
@@ -342,7 +343,7 @@ func TestMoveAArch64(t *testing.T) {
 // assembleAArch64 returns code for address 0x1000.
 func assembleAArch64(t *testing.T, text string) []byte {
 	t.Helper()
-	need(t, arch.AArch64.Tuple+"-as")
+	testenv.Needs(t, arch.AArch64.Tuple+"-as")
 	at := filepath.Join(t.TempDir(), "a")
 	tool(t, arch.AArch64.Tuple+"-as", "-o", at+".o", write(t, at+".s", ".globl _start\n_start: "+text+"\n"))
 	tool(t, arch.AArch64.Tuple+"-ld", "-Ttext=0x1000", "-o", at, at+".o")
@@ -378,7 +379,7 @@ func settled(t *testing.T, m *moved) []byte {
 
 // TestVectorLengths compares with the assembler.
 func TestVectorLengths(t *testing.T) {
-	need(t, arch.X86_64.Tuple+"-as")
+	testenv.Needs(t, arch.X86_64.Tuple+"-as")
 	insns := []string{
 		"vzeroupper", "vxorps %xmm0, %xmm1, %xmm2", "vaddsd 8(%rdi), %xmm0, %xmm1", "vmovaps %ymm8, 0x1234(%rax,%r9,4)",
 		"vmovsd data(%rip), %xmm0", "vcmpsd $3, data(%rip), %xmm1, %xmm2", "vpshufd $7, %xmm0, %xmm1", "vpextrw $1, %xmm0, %eax",

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/fother/fother/specs/arch"
+	"github.com/fother/fother/specs/testenv"
 )
 
 // takenS takes the addresses of some functions, in all the ways that compilers
@@ -72,7 +73,7 @@ func TestAddressesTaken(t *testing.T) {
 	for _, a := range arch.All {
 		t.Run(a.Name, func(t *testing.T) {
 			as := a.Tuple + "-as"
-			need(t, as)
+			testenv.Needs(t, as)
 			object := filepath.Join(t.TempDir(), "a.o")
 			tool(t, as, "-o", object, write(t, object+".s", takenS[a]))
 			p := byHand(t, a, open(t, object), nil)

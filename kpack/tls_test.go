@@ -11,6 +11,7 @@ import (
 	"github.com/fother/fother/kpack/elfobj"
 	"github.com/fother/fother/specs"
 	"github.com/fother/fother/specs/arch"
+	"github.com/fother/fother/specs/testenv"
 )
 
 // threadS finds variables of each thread in all ways that compilers do.
@@ -108,7 +109,7 @@ second:	.zero 40
 func TestThreadsAsLd(t *testing.T) {
 	for _, a := range arch.All {
 		t.Run(a.Name, func(t *testing.T) {
-			need(t, a.Tuple+"-gcc")
+			testenv.Needs(t, a.Tuple+"-gcc")
 			dir := t.TempDir()
 			at := func(name string) string { return filepath.Join(dir, name) }
 			tool(t, a.Tuple+"-as", "-o", at("far.o"), write(t, at("far.s"), "\t.section .tbss,\"awT\",%nobits\n\t.globl far\n\t.type far, %object\n\t.size far, 4\nfar:\t.zero 4\n"))
@@ -236,7 +237,7 @@ func threadPatch(t testing.TB, a *arch.Arch) *Patch {
 func tryThreads(t testing.TB, a *arch.Arch, assembly string) (*Patch, error) {
 	t.Helper()
 	dir, gcc := t.TempDir(), a.Tuple+"-gcc"
-	need(t, gcc)
+	testenv.Needs(t, gcc)
 	at := func(name string) string { return filepath.Join(dir, name) }
 	const c = "static __thread long filler, mine; __thread int shared; int get(int n) { filler += n; shared += n; return mine++ + n * 3; }\n"
 	write(t, at("a.c"), c)

@@ -10,24 +10,14 @@ import (
 
 	"github.com/fother/fother/differ/semantic"
 	"github.com/fother/fother/kpack/elfobj"
+	"github.com/fother/fother/specs/testenv"
 )
-
-// need skips the test if a program is missing, and fails it in CI.
-func need(t testing.TB, program string) {
-	t.Helper()
-	if _, err := exec.LookPath(program); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatalf("%s is missing", program)
-		}
-		t.Skipf("%s is missing", program)
-	}
-}
 
 // buildPath compiles the text as unit.c or unit.cc, at one path for both builds as
 // far as the debug data tells, and returns the path of the shared library.
 func buildPath(t testing.TB, text string, command ...string) string {
 	t.Helper()
-	need(t, command[0])
+	testenv.Needs(t, command[0])
 	dir := t.TempDir()
 	source, out := "unit.c", filepath.Join(dir, "unit.so")
 	if strings.HasSuffix(command[0], "++") {

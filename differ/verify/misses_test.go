@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -13,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/fother/fother/differ/verify"
+	"github.com/fother/fother/specs/testenv"
 )
 
 // planted finds the changes in a program of testdata: their number, and the
@@ -39,9 +39,7 @@ func TestMisses(t *testing.T) {
 	for _, kind := range kinds {
 		t.Run(kind.source+" "+cmp.Or(kind.cc, "gcc")+" "+kind.flags, func(t *testing.T) {
 			t.Parallel()
-			if _, err := exec.LookPath(cmp.Or(kind.cc, "gcc")); err != nil && os.Getenv("CI") != "true" {
-				t.Skip(err)
-			}
+			testenv.Needs(t, cmp.Or(kind.cc, "gcc"))
 			source, err := filepath.Abs(filepath.Join("testdata", kind.source))
 			if err != nil {
 				t.Fatal(err)

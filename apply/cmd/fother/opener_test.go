@@ -13,6 +13,7 @@ import (
 	"github.com/fother/fother/apply"
 	"github.com/fother/fother/apply/fleet"
 	"github.com/fother/fother/kpack"
+	"github.com/fother/fother/specs/testenv"
 )
 
 // sleeper starts a process that does nothing, and returns its id.
@@ -20,7 +21,7 @@ func sleeper(t *testing.T) int {
 	t.Helper()
 	cmd := exec.Command("sleep", "60")
 	if err := cmd.Start(); err != nil {
-		need(t, "sleep is not installed")
+		testenv.Skip(t, "sleep is not installed")
 	}
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()

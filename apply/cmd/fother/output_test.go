@@ -12,6 +12,8 @@ import (
 	"testing"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/fother/fother/specs/testenv"
 )
 
 func TestEscape(t *testing.T) {
@@ -77,7 +79,7 @@ func FuzzJSON(f *testing.F) {
 func TestHostileNames(t *testing.T) {
 	sleep, err := exec.LookPath("sleep")
 	if err != nil {
-		need(t, "sleep is not installed")
+		testenv.Skip(t, "sleep is not installed")
 	}
 	path := filepath.Join(t.TempDir(), "\x1b[2Jx\n1 (init)")
 	if out, err := exec.Command("cp", sleep, path).CombinedOutput(); err != nil {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/fother/fother/differ"
 	"github.com/fother/fother/specs"
+	"github.com/fother/fother/specs/testenv"
 )
 
 // askMain is the main program of every case: it answers each line of its
@@ -93,10 +94,10 @@ func TestCases(t *testing.T) {
 				}
 				t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar")+" "+cc+" "+flags, func(t *testing.T) {
 					t.Parallel()
-					needCompiler(t, commandOf(cc, ar))
+					testenv.Needs(t, commandOf(cc, ar))
 					if _, command, ok := strings.Cut(string(ar.Comment), "needs: "); ok {
 						command, _, _ = strings.Cut(command, "\n")
-						needCompiler(t, command)
+						testenv.Needs(t, command)
 					}
 					newLinkedCase(t, ar, cc, flags).run()
 				})
@@ -140,17 +141,6 @@ func commandOf(cc string, ar *txtar.Archive) string {
 		return map[string]string{"gcc": "g++", "clang": "clang++"}[cc]
 	}
 	return cc
-}
-
-// needCompiler skips the test if a command is missing, which CI does not allow.
-func needCompiler(t *testing.T, name string) {
-	t.Helper()
-	if _, err := exec.LookPath(name); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal(err)
-		}
-		t.Skip(err)
-	}
 }
 
 // linkedCase is one run of a case.

@@ -16,6 +16,7 @@ import (
 	"github.com/fother/fother/differ"
 	"github.com/fother/fother/specs"
 	"github.com/fother/fother/specs/arch"
+	"github.com/fother/fother/specs/testenv"
 )
 
 var cloneNumber = regexp.MustCompile(`(\.(?:constprop|isra|part)\.)[0-9]+`)
@@ -48,7 +49,7 @@ func TestReasons(t *testing.T) {
 			}
 			t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar")+" "+run, func(t *testing.T) {
 				t.Parallel()
-				needCompiler(t, cc)
+				testenv.Needs(t, cc)
 				c := newReasonsCase(t, ar, run)
 				if got, want := c.reasons(run), c.want(run); got != want {
 					t.Errorf("reasons:\n%swant:\n%s", got, want)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/fother/fother/specs"
 	"github.com/fother/fother/specs/specfile"
+	"github.com/fother/fother/specs/testenv"
 )
 
 // bin holds the commands, built once for all tests of the package.
@@ -175,7 +176,7 @@ func TestSamples(t *testing.T) {
 			}
 			t.Run(sample+" clang "+flags, func(t *testing.T) {
 				t.Parallel()
-				needCompiler(t, "clang")
+				testenv.Needs(t, "clang")
 				testSample(t, sample, "CC=clang", "CFLAGS="+flags)
 			})
 		}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/fother/fother/magefiles/internal/corpus"
 	"github.com/fother/fother/magefiles/internal/pipeline"
+	"github.com/fother/fother/specs/testenv"
 )
 
 // TestShare: what failed counts against the share, and what changes no code
@@ -33,12 +34,7 @@ func TestShare(t *testing.T) {
 // TestHold: a process that ends too early is told with what it said, and so is a
 // tool that fails.
 func TestHold(t *testing.T) {
-	if _, err := exec.LookPath("gcc"); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal(err)
-		}
-		t.Skip(err)
-	}
+	testenv.Needs(t, "gcc")
 	f := pipeline.Folder(t.TempDir())
 	if err := os.Mkdir(f.Original(), 0o755); err != nil {
 		t.Fatal(err)
