@@ -13,16 +13,8 @@ import (
 	"github.com/fother/fother/kpack/elfobj"
 	"github.com/fother/fother/specs"
 	"github.com/fother/fother/specs/arch"
+	"github.com/fother/fother/specs/testenv"
 )
-
-// need skips a test for want of something, which CI does not allow.
-func need(t testing.TB, why string) {
-	t.Helper()
-	if os.Getenv("CI") == "true" {
-		t.Fatal(why)
-	}
-	t.Skip(why)
-}
 
 // programC is the target of most tests. Its threads do what their arguments
 // say; commands on stdin are answered on stdout.
@@ -308,9 +300,7 @@ func TestMain(m *testing.M) {
 
 func command(t testing.TB, name string, args ...string) {
 	t.Helper()
-	if _, err := exec.LookPath(name); err != nil {
-		need(t, name+" is not installed")
-	}
+	testenv.Needs(t, name)
 	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
 		t.Fatalf("%s %v: %v\n%s", name, args, err, out)
 	}

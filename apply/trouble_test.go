@@ -19,6 +19,7 @@ import (
 	"github.com/fother/fother/apply/internal/ptrace"
 	"github.com/fother/fother/kpack"
 	"github.com/fother/fother/specs"
+	"github.com/fother/fother/specs/testenv"
 )
 
 func TestWrongBuildID(t *testing.T) {
@@ -195,7 +196,7 @@ func child(t *testing.T, what string, pid int, patch string, cred *syscall.Crede
 
 func TestNoPermission(t *testing.T) {
 	if os.Getuid() != 0 {
-		need(t, "only root can become nobody")
+		testenv.Skip(t, "only root can become nobody")
 	}
 	r := start(t, pie(t))
 	before := r.snapshot()
@@ -280,7 +281,7 @@ func TestUnderSeccomp(t *testing.T) {
 	patch := patchFor(t, bin, "default", 1, "answer")
 	_, err := Apply(context.Background(), r.pid, []*kpack.Patch{patch}, Options{})
 	if errors.Is(err, ErrSeccomp) {
-		need(t, "the tests may not suspend a seccomp filter")
+		testenv.Skip(t, "the tests may not suspend a seccomp filter")
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -10,12 +10,13 @@ import (
 	"time"
 
 	"github.com/fother/fother/specs"
+	"github.com/fother/fother/specs/testenv"
 )
 
 // BenchmarkCapture builds a project of 16 units plainly and under capture, in
 // turn, and reports the times and their ratio.
 func BenchmarkCapture(b *testing.B) {
-	need(b, "gcc", "make")
+	testenv.Needs(b, "gcc", "make")
 	dir := b.TempDir()
 	files := map[string]string{}
 	var objects []string

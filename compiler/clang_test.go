@@ -8,12 +8,13 @@ import (
 	"testing"
 
 	"github.com/fother/fother/specs"
+	"github.com/fother/fother/specs/testenv"
 )
 
 // TestClang: clang's own assembler goes round the shims, in both of which the
 // build can be captured. What differs is then refused by name.
 func TestClang(t *testing.T) {
-	need(t, "clang")
+	testenv.Needs(t, "clang")
 	patch := map[string]string{"two.c": "int helper(int n) { return n - 2; }\n"}
 	doors := map[string]string{"folder of tools": "clang", "compiler wrapper": fotherCC + " clang"}
 	tests := map[string]struct {
@@ -31,7 +32,7 @@ func TestClang(t *testing.T) {
 		for name, tt := range tests {
 			t.Run(door+"/"+name, func(t *testing.T) {
 				if strings.Contains(tt.command, "lld") {
-					need(t, "ld.lld")
+					testenv.Needs(t, "ld.lld")
 				}
 				original, patched := twoBuilds(t, project, patch, strings.ReplaceAll(tt.command, "CC ", compiler+" "))
 				pairs, err := Compare(original, patched)
@@ -59,7 +60,7 @@ func TestLinkers(t *testing.T) {
 	patch := map[string]string{"used.c": "static int count;\nint used(int n) { return count -= n; }\n"}
 	for _, linker := range []string{"bfd", "gold", "lld", "mold"} {
 		t.Run(linker, func(t *testing.T) {
-			need(t, "gcc", "make", "ld."+linker)
+			testenv.Needs(t, "gcc", "make", "ld."+linker)
 			original, patched := twoBuilds(t, project, patch, "make prog LDFLAGS='-Wl,--build-id -fuse-ld="+linker+"'")
 			prog := deliverable(t, original, "prog")
 			if got := sources(prog.Units()); got != "main.c used.c" {
@@ -80,7 +81,7 @@ func TestLinkers(t *testing.T) {
 func TestLinkersIdentity(t *testing.T) {
 	for _, linker := range []string{"lld", "mold"} {
 		t.Run(linker, func(t *testing.T) {
-			need(t, "gcc", "make", "ld."+linker)
+			testenv.Needs(t, "gcc", "make", "ld."+linker)
 			dir := t.TempDir()
 			build := "make prog LDFLAGS='-Wl,--build-id -fuse-ld=" + linker + "'"
 			tree(t, dir, project)

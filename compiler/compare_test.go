@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/fother/fother/specs"
+	"github.com/fother/fother/specs/testenv"
 )
 
 // twoBuilds captures the tree twice at one path: as it is, and with files
@@ -52,7 +53,7 @@ func nameOf(u *Unit) string {
 }
 
 func TestCompare(t *testing.T) {
-	need(t, "gcc", "g++", "make", "objcopy", "strip")
+	testenv.Needs(t, "gcc", "g++", "make", "objcopy", "strip")
 	tests := map[string]struct {
 		patch    map[string]string
 		commands []string
@@ -131,7 +132,7 @@ func TestCompare(t *testing.T) {
 // TestCompareRefuses has builds of which capture cannot tell the whole
 // difference.
 func TestCompareRefuses(t *testing.T) {
-	need(t, "gcc", "make")
+	testenv.Needs(t, "gcc", "make")
 	patch := map[string]string{"two.c": "int helper(int n) { return n - 2; }\n"}
 	tests := map[string]struct {
 		commands []string
@@ -208,7 +209,7 @@ func TestCompareRefuses(t *testing.T) {
 // TestUnseenButEqual: what capture did not see and is the same is reported
 // and allowed.
 func TestUnseenButEqual(t *testing.T) {
-	need(t, "gcc")
+	testenv.Needs(t, "gcc")
 	original, patched := twoBuilds(t, project, map[string]string{"one.c": "int helper(int);\nint main(void) { return helper(3); }\n"},
 		"gcc -c one.c && gcc -B/usr/bin -c two.c && gcc -o one one.o two.o")
 	pairs, err := Compare(original, patched)

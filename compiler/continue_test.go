@@ -7,12 +7,13 @@ import (
 	"testing"
 
 	"github.com/fother/fother/specs"
+	"github.com/fother/fother/specs/testenv"
 )
 
 // TestContinue: what an earlier build in the tree captured is taken over, in
 // the same stage and in the other.
 func TestContinue(t *testing.T) {
-	need(t, "gcc", "make")
+	testenv.Needs(t, "gcc", "make")
 	dir, store, outside := t.TempDir(), filepath.Join(t.TempDir(), "store"), t.TempDir()
 	tree(t, dir, project)
 	run := func(stage, base specs.Stage, commands ...string) *Capture {

@@ -38,24 +38,6 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// need skips the test if a program is missing, which CI does not allow.
-func need(t testing.TB, programs ...string) {
-	t.Helper()
-	for _, p := range programs {
-		if _, err := exec.LookPath(p); err != nil {
-			skip(t, p+" is not installed")
-		}
-	}
-}
-
-func skip(t testing.TB, reason string) {
-	t.Helper()
-	if os.Getenv("CI") == "true" {
-		t.Fatal("not allowed to skip in CI: " + reason)
-	}
-	t.Skip(reason)
-}
-
 // tree writes files, given as name and content, to dir.
 func tree(t testing.TB, dir string, files map[string]string) {
 	t.Helper()

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/fother/fother/specs"
+	"github.com/fother/fother/specs/testenv"
 )
 
 // project has an executable, a shared library, an archive of which one member
@@ -55,7 +56,7 @@ clean:
 }
 
 func TestIdentity(t *testing.T) {
-	need(t, "gcc", "g++", "make")
+	testenv.Needs(t, "gcc", "g++", "make")
 	tests := map[string]string{
 		"O0":        "-O0",
 		"O2 debug":  "-O2 -g",

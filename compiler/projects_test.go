@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/fother/fother/specs"
+	"github.com/fother/fother/specs/testenv"
 )
 
 // TestBuildSystems builds projects plainly and under capture, and compares.
@@ -81,7 +82,7 @@ target_link_libraries(main sh)
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			need(t, tt.programs...)
+			testenv.Needs(t, tt.programs...)
 			dir, store := t.TempDir(), t.TempDir()
 			tree(t, dir, tt.files)
 			plain(t, dir, tt.commands...)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/fother/fother/compiler/internal/store"
 	"github.com/fother/fother/specs"
+	"github.com/fother/fother/specs/testenv"
 )
 
 func run(t *testing.T, dir string, stage specs.Stage, log *bytes.Buffer, commands ...string) error {
@@ -24,7 +25,7 @@ func run(t *testing.T, dir string, stage specs.Stage, log *bytes.Buffer, command
 }
 
 func TestRunRefuses(t *testing.T) {
-	need(t, "gcc")
+	testenv.Needs(t, "gcc")
 	tests := map[string]struct {
 		commands []string
 		want     string
@@ -63,14 +64,14 @@ func TestRunRefuses(t *testing.T) {
 }
 
 func TestRunFullStore(t *testing.T) {
-	need(t, "gcc")
+	testenv.Needs(t, "gcc")
 	if os.Getuid() != 0 {
-		skip(t, "a full file system needs root to mount")
+		testenv.Skip(t, "a full file system needs root to mount")
 	}
 	dir, store := t.TempDir(), t.TempDir()
 	tree(t, dir, project)
 	if err := syscall.Mount("fother", store, "tmpfs", 0, "size=40k"); err != nil {
-		skip(t, "mount: "+err.Error())
+		testenv.Skip(t, "mount: "+err.Error())
 	}
 	defer syscall.Unmount(store, 0)
 	err := Run(t.Context(), Options{Dir: dir, Commands: []string{"g++ -c plus.cc"}, Store: store, Stage: specs.StageOriginal, Shim: fotherCC})
@@ -215,7 +216,7 @@ func TestRunKilled(t *testing.T) {
 // TestMessages compares what tools print, and how they end, with and without
 // the shims.
 func TestMessages(t *testing.T) {
-	need(t, "gcc")
+	testenv.Needs(t, "gcc")
 	files := map[string]string{
 		"syntax.c":  "int f( { return; }\n",
 		"asm.c":     "int main(void) { __asm__(\"nonsense %eax\"); return 0; }\n",

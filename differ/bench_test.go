@@ -11,6 +11,7 @@ import (
 
 	"github.com/fother/fother/differ"
 	"github.com/fother/fother/specs/arch"
+	"github.com/fother/fother/specs/testenv"
 )
 
 // BenchmarkDiff measures a unit in which one function near the top gains a
@@ -37,7 +38,7 @@ func BenchmarkDiff(b *testing.B) {
 
 func compileText(b *testing.B, dir, name, text string) []byte {
 	b.Helper()
-	needTool(b, "gcc")
+	testenv.Needs(b, "gcc")
 	source, out := filepath.Join(dir, name+".c"), filepath.Join(dir, name+".s")
 	if err := os.WriteFile(source, []byte(text), 0o600); err != nil {
 		b.Fatal(err)

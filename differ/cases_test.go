@@ -16,6 +16,7 @@ import (
 
 	"github.com/fother/fother/differ"
 	"github.com/fother/fother/specs/arch"
+	"github.com/fother/fother/specs/testenv"
 )
 
 // A case is testdata/<arch>-<area>-<case>.txtar. Its comment says why it is
@@ -64,24 +65,13 @@ type testCase struct {
 	set      *differ.ChangeSet
 }
 
-// needTool skips the test, or fails it in CI, when a command is missing.
-func needTool(t testing.TB, name string) {
-	t.Helper()
-	if _, err := exec.LookPath(name); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal(err)
-		}
-		t.Skip(err)
-	}
-}
-
 func newCase(t *testing.T, name, opt string, ar *txtar.Archive) *testCase {
 	c := &testCase{T: t, dir: t.TempDir(), opt: opt, arch: arch.X86_64, files: make(map[string]string)}
 	if strings.HasPrefix(name, "aarch64-") {
 		c.arch = arch.AArch64
 		c.tools = "aarch64-linux-gnu-"
 	}
-	needTool(t, c.tools+"gcc")
+	testenv.Needs(t, c.tools+"gcc")
 	for _, f := range ar.Files {
 		base, only, ok := strings.Cut(f.Name, " ")
 		if ok && !strings.HasPrefix(opt, only) {

@@ -9,12 +9,13 @@ import (
 
 	"github.com/fother/fother/differ"
 	"github.com/fother/fother/specs/arch"
+	"github.com/fother/fother/specs/testenv"
 )
 
 // TestLTO compares the units that gcc -flto hands to the assembler: the static
 // functions and variables of two files have one name, told apart by numbers.
 func TestLTO(t *testing.T) {
-	needTool(t, "gcc")
+	testenv.Needs(t, "gcc")
 	one := `
 static int state;
 __attribute__((noinline)) static int step(int x) { state += x; return state * 2; }

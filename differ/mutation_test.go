@@ -10,6 +10,7 @@ import (
 
 	"github.com/fother/fother/differ"
 	"github.com/fother/fother/specs/arch"
+	"github.com/fother/fother/specs/testenv"
 )
 
 var (
@@ -38,7 +39,7 @@ func TestMutations(t *testing.T) {
 
 func mutations(t *testing.T, a *arch.Arch, flags string) {
 	tools := map[*arch.Arch]string{arch.AArch64: a.Tuple + "-"}[a]
-	needTool(t, tools+"gcc")
+	testenv.Needs(t, tools+"gcc")
 	args := append(strings.Fields(flags), "-w", "-S", "-o", "-", "testdata/mutate.c")
 	out, err := exec.Command(tools+"gcc", args...).Output()
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/fother/fother/kpack/elfobj"
 	"github.com/fother/fother/specs"
 	"github.com/fother/fother/specs/arch"
+	"github.com/fother/fother/specs/testenv"
 )
 
 const originalC = `
@@ -100,7 +101,7 @@ func write(t testing.TB, path, text string) string {
 func fixture(t testing.TB, a *arch.Arch, flags ...string) *Patch {
 	t.Helper()
 	dir, gcc, as := t.TempDir(), a.Tuple+"-gcc", a.Tuple+"-as"
-	need(t, gcc)
+	testenv.Needs(t, gcc)
 	at := func(name string) string { return filepath.Join(dir, name) }
 	write(t, at("a.c"), originalC)
 	patched := strings.Replace(originalC, "calls++", `calls += !strcmp(s, "a") + (strchr(s, 'a') == s) + !!memchr(s, 0, 3)`, 1)

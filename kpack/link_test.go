@@ -5,7 +5,6 @@ import (
 	"debug/elf"
 	"encoding/binary"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -14,17 +13,8 @@ import (
 	"github.com/fother/fother/kpack/elfobj"
 	"github.com/fother/fother/specs"
 	"github.com/fother/fother/specs/arch"
+	"github.com/fother/fother/specs/testenv"
 )
-
-// need skips the test if a program is missing, which CI does not allow.
-func need(t testing.TB, program string) {
-	t.Helper()
-	if _, err := exec.LookPath(program); err != nil && os.Getenv("CI") == "true" {
-		t.Fatal(err)
-	} else if err != nil {
-		t.Skipf("not installed: %v", err)
-	}
-}
 
 func open(t testing.TB, path string) *elfobj.File {
 	t.Helper()
@@ -129,7 +119,7 @@ func byHand(t *testing.T, a *arch.Arch, f *elfobj.File, outside map[string]uint6
 func TestLinkAsLd(t *testing.T) {
 	for _, a := range arch.All {
 		t.Run(a.Name, func(t *testing.T) {
-			need(t, a.Tuple+"-ld")
+			testenv.Needs(t, a.Tuple+"-ld")
 			dir := t.TempDir()
 			at := func(name string) string { return filepath.Join(dir, name) }
 			tool(t, a.Tuple+"-as", "-o", at("p.o"), write(t, at("p.s"), relocS[a]))
@@ -177,7 +167,7 @@ func TestLinkAsLd(t *testing.T) {
 // The lazy binder of the dynamic linker needs x16 to be the slot's address.
 func TestStubAsPLT(t *testing.T) {
 	a := arch.AArch64
-	need(t, a.Tuple+"-gcc")
+	testenv.Needs(t, a.Tuple+"-gcc")
 	dir := t.TempDir()
 	lib, src := filepath.Join(dir, "l.so"), write(t, filepath.Join(dir, "l.c"), "int far(void); int near(void) { return far() + 1; }\n")
 	tool(t, a.Tuple+"-gcc", "-shared", "-nostdlib", "-fPIC", "-O1", "-Wl,-z,lazy", "-o", lib, src)
@@ -277,8 +267,12 @@ fresh:	.long 2
 
 // TestLinkRuns runs what Link made, in a program with a fixed address.
 func TestLinkRuns(t *testing.T) {
-	need(t, arch.X86_64.Tuple+"-gcc")
-	if out, err := exec.Command("uname", "-m").Output(); err != nil || strings.TrimSpace(string(out)) != arch.X86_64.Name {
+	testenv.Needs(t, arch.X86_64.Tuple+"-gcc")
+	out, err := exec.Command("uname", "-m").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.TrimSpace(string(out)) != arch.X86_64.Name {
 		t.Skipf("the host is no %s", arch.X86_64) // other hosts have no tests of their own yet
 	}
 	dir := t.TempDir()

@@ -9,13 +9,14 @@ import (
 	"github.com/fother/fother/kpack/elfobj"
 	"github.com/fother/fother/specs"
 	"github.com/fother/fother/specs/arch"
+	"github.com/fother/fother/specs/testenv"
 )
 
 // target links files with gcc into "linked" and opens the result. Names of
 // files may have folders; objects are beside the sources.
 func target(t *testing.T, files map[string]string, flags ...string) (linked *elfobj.File, dir string) {
 	t.Helper()
-	need(t, arch.X86_64.Tuple+"-gcc")
+	testenv.Needs(t, arch.X86_64.Tuple+"-gcc")
 	dir = t.TempDir()
 	args := append([]string{"-O1", "-Wl,--build-id", "-o", filepath.Join(dir, "linked")}, flags...)
 	for _, name := range []string{"a/unit.c", "b/unit.c", "main.c"} {
@@ -257,7 +258,7 @@ func TestCanonicalPLT(t *testing.T) {
 // TestFolded: one function must not change another that the linker folded
 // with it.
 func TestFolded(t *testing.T) {
-	need(t, "ld.gold")
+	testenv.Needs(t, "ld.gold")
 	linked, dir := target(t, map[string]string{
 		"a/unit.c": "int one(int n) { return n * 7 + 3; }\nint alias(int) __attribute__((alias(\"one\")));\n", "b/unit.c": "int two(int n) { return n * 7 + 3; }\n",
 		"main.c": "int one(int), two(int);\nint main(int c, char **v) { return one(c) + two(c); }\n",

@@ -10,6 +10,7 @@ import (
 
 	"github.com/fother/fother/specs"
 	"github.com/fother/fother/specs/arch"
+	"github.com/fother/fother/specs/testenv"
 )
 
 // TestReentry: a call that is under way must not come back to where the jump to
@@ -71,7 +72,7 @@ func TestIndirectHint(t *testing.T) {
 // assembled links a program of f with the given body.
 func assembled(t *testing.T, a *arch.Arch, body, end string) (*builder, Function) {
 	t.Helper()
-	need(t, a.Tuple+"-as")
+	testenv.Needs(t, a.Tuple+"-as")
 	at := filepath.Join(t.TempDir(), "f")
 	write(t, at+".s", fmt.Sprintf(`
 	.text

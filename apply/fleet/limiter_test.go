@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/fother/fother/apply"
+	"github.com/fother/fother/specs/testenv"
 )
 
 // closer counts how often it is closed.
@@ -65,7 +66,7 @@ func TestDo(t *testing.T) {
 // root's.
 func TestOwner(t *testing.T) {
 	if os.Getuid() != 0 {
-		need(t, "only root can become another user")
+		testenv.Skip(t, "only root can become another user")
 	}
 	pid, line := start(t, `
 #include <stdio.h>

@@ -13,23 +13,13 @@ import (
 
 	"github.com/fother/fother/apply"
 	"github.com/fother/fother/specs"
+	"github.com/fother/fother/specs/testenv"
 )
-
-// need skips a test for want of something, which CI does not allow.
-func need(t *testing.T, why string) {
-	t.Helper()
-	if os.Getenv("CI") == "true" {
-		t.Fatal(why)
-	}
-	t.Skip(why)
-}
 
 // start compiles and starts a program that prints a line once it is ready.
 func start(t *testing.T, source string, flags ...string) (pid int, line string) {
 	t.Helper()
-	if _, err := exec.LookPath("gcc"); err != nil {
-		need(t, "gcc is not installed")
-	}
+	testenv.Needs(t, "gcc")
 	dir := t.TempDir()
 	src, bin := filepath.Join(dir, "prog.c"), filepath.Join(dir, "prog")
 	if err := os.WriteFile(src, []byte(source), 0o600); err != nil {
@@ -123,7 +113,7 @@ int main(void) {
 	fflush(stdout); pause(); return 0;
 }`)
 	if line != "ready" {
-		t.Skip("this kernel lets the user serve no faults of others (vm.unprivileged_userfaultfd)")
+		testenv.Skip(t, "this kernel lets the user serve no faults of others (vm.unprivileged_userfaultfd)")
 	}
 	p := newPull(Options{Registry: &store{}, PIDs: []int{pid}}, live{maxObjects})
 	p.reading.Limit = 200 * time.Millisecond // it is to end before other tests look at it

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/fother/fother/specs/testenv"
 )
 
 func write(t testing.TB, path, text string) string {
@@ -29,14 +31,6 @@ func read(t testing.TB, path string) string {
 		t.Fatal(err)
 	}
 	return string(data)
-}
-
-func skip(t testing.TB, reason string) {
-	t.Helper()
-	if os.Getenv("CI") == "true" {
-		t.Fatal("not allowed to skip in CI: " + reason)
-	}
-	t.Skip(reason)
 }
 
 const numbers = "1\n2\n3\n4\n5\n6\n7\n8\n9\n"
@@ -144,11 +138,7 @@ func TestApplyNamesEveryHunk(t *testing.T) {
 // TestApplyLikePatch compares with patch(1) on random changes to a file that
 // has other lines than the patch was made for.
 func TestApplyLikePatch(t *testing.T) {
-	for _, p := range []string{"diff", "patch"} {
-		if _, err := exec.LookPath(p); err != nil {
-			skip(t, p+" is not installed")
-		}
-	}
+	testenv.Needs(t, "diff", "patch")
 	rng := rand.New(rand.NewPCG(1, 2))
 	for range 40 {
 		base := randomLines(rng, 80)

@@ -14,6 +14,8 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz"
+
+	"github.com/fother/fother/specs/testenv"
 )
 
 var old = time.Unix(1500000000, 0)
@@ -105,10 +107,8 @@ func packed(t testing.TB, name string, data []byte) []byte {
 		b.Write(w.EncodeAll(data, nil))
 		err = w.Close()
 	case ".bz2":
+		testenv.Needs(t, "bzip2")
 		cmd := exec.Command("bzip2")
-		if cmd.Err != nil {
-			skip(t, "bzip2 is not installed")
-		}
 		cmd.Stdin, cmd.Stdout = bytes.NewReader(data), &b
 		err = cmd.Run()
 	default:

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/fother/fother/specs"
+	"github.com/fother/fother/specs/testenv"
 )
 
 // TestFetchHTTP fetches from a server that is good, broken or hostile.
@@ -198,9 +199,7 @@ func gitIn(t *testing.T, dir string, args ...string) string {
 // their ids. The second is tagged, the last is that of branch main.
 func gitRepository(t *testing.T, format string) (dir string, commits []string) {
 	t.Helper()
-	if _, err := exec.LookPath("git"); err != nil {
-		skip(t, "git is not installed")
-	}
+	testenv.Needs(t, "git")
 	none := filepath.Join(t.TempDir(), "none")
 	t.Setenv("GIT_CONFIG_GLOBAL", none)
 	t.Setenv("GIT_CONFIG_SYSTEM", none)

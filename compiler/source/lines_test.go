@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/fother/fother/specs/testenv"
 )
 
 // linesBefore and its patched form differ in lines above functions that print
@@ -72,9 +74,7 @@ var linesPatches = map[string][2]string{
 // they print of lines.
 func TestKeepLines(t *testing.T) {
 	for _, cc := range [][2]string{{"gcc", "x.c"}, {"g++", "x.cc"}} {
-		if _, err := exec.LookPath(cc[0]); err != nil {
-			skip(t, cc[0]+" is not installed")
-		}
+		testenv.Needs(t, cc[0])
 		want := compileAndRun(t, cc[0], cc[1], linesBefore)
 		for name, p := range linesPatches {
 			t.Run(cc[0]+" "+name, func(t *testing.T) {

@@ -11,25 +11,16 @@ import (
 	"testing"
 
 	"github.com/fother/fother/kpack/elfobj"
+	"github.com/fother/fother/specs/testenv"
 )
-
-// need skips the test if a program is missing, which CI does not allow.
-func need(t testing.TB, program string) {
-	t.Helper()
-	if _, err := exec.LookPath(program); err != nil && os.Getenv("CI") == "true" {
-		t.Fatal(err)
-	} else if err != nil {
-		t.Skipf("not installed: %v", err)
-	}
-}
 
 // TestLengths: the decoder finds the same instructions as objdump.
 func TestLengths(t *testing.T) {
-	need(t, "objdump")
+	testenv.Needs(t, "objdump")
 	files, _ := filepath.Glob("/lib/x86_64-linux-gnu/lib[cm].so.6")
 	files = append(files, strings.Fields(os.Getenv("VERIFY_LENGTHS"))...)
 	if len(files) == 0 {
-		t.Skip("no x86_64 libc on this host")
+		testenv.Skip(t, "no x86_64 libc on this host")
 	}
 	for _, file := range files {
 		t.Run(filepath.Base(file), func(t *testing.T) { lengths(t, file) })

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/fother/fother/kpack/elfobj"
+	"github.com/fother/fother/specs/testenv"
 )
 
 // flavours are the ways in which the test programs are built.
@@ -36,7 +37,7 @@ func build(t testing.TB, flavour, source string, defines ...string) *elfobj.File
 			t.Fatalf("no C++ compiler for %s", flavour)
 		}
 	}
-	need(t, cc)
+	testenv.Needs(t, cc)
 	out := filepath.Join(t.TempDir(), "program")
 	args := append(strings.Fields(flags), "-w", "-o", out, source)
 	for _, d := range defines {

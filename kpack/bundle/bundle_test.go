@@ -15,19 +15,8 @@ import (
 	"github.com/fother/fother/kpack"
 	"github.com/fother/fother/specs"
 	"github.com/fother/fother/specs/arch"
+	"github.com/fother/fother/specs/testenv"
 )
-
-// need skips a test for want of a program, which CI does not allow.
-func need(t testing.TB, program string) {
-	t.Helper()
-	if _, err := exec.LookPath(program); err == nil {
-		return
-	}
-	if os.Getenv("CI") == "true" {
-		t.Fatalf("%s is not installed", program)
-	}
-	t.Skipf("%s is not installed", program)
-}
 
 // release is the manifest that the tests' patches agree with.
 func release() Manifest {
@@ -203,8 +192,8 @@ func TestEncodeRefuses(t *testing.T) {
 
 // TestTar: what everybody has opens a bundle.
 func TestTar(t *testing.T) {
-	need(t, "tar")
-	need(t, "zstd")
+	testenv.Needs(t, "tar")
+	testenv.Needs(t, "zstd")
 	path := filepath.Join(t.TempDir(), Name("memcached-fix", 3))
 	long := specs.BuildID(strings.Repeat("cd", 64)) // more than a tar header holds
 	files := append(twoFiles(t), patchFile(t, arch.X86_64, long, bytes.Repeat([]byte{0x90}, 64)))

@@ -10,23 +10,16 @@ import (
 	"testing"
 
 	"github.com/fother/fother/specs/arch"
+	"github.com/fother/fother/specs/testenv"
 )
-
-// skip skips the test for a reason; in CI nothing may be missing.
-func skip(t testing.TB, reason string) {
-	t.Helper()
-	if os.Getenv("CI") == "true" {
-		t.Fatal("cannot skip in CI: " + reason)
-	}
-	t.Skip(reason)
-}
 
 // compiler returns the path of the C compiler for a.
 func compiler(t testing.TB, a *arch.Arch) string {
 	t.Helper()
+	testenv.Needs(t, a.Tuple+"-gcc")
 	path, err := exec.LookPath(a.Tuple + "-gcc")
 	if err != nil {
-		skip(t, a.Tuple+"-gcc is not installed")
+		t.Fatal(err)
 	}
 	return path
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/fother/fother/specs"
 	"github.com/fother/fother/specs/arch"
+	"github.com/fother/fother/specs/testenv"
 )
 
 // child starts the program that build made, waits for its first line, and
@@ -84,7 +85,7 @@ func hostArch(t testing.TB) *arch.Arch {
 			return a
 		}
 	}
-	skip(t, "no supported architecture")
+	testenv.Skip(t, "no supported architecture")
 	return nil
 }
 

@@ -15,16 +15,8 @@ import (
 	"github.com/fother/fother/kpack/elfobj"
 	"github.com/fother/fother/specs"
 	"github.com/fother/fother/specs/arch"
+	"github.com/fother/fother/specs/testenv"
 )
-
-// need skips a test for want of something, which CI does not allow.
-func need(t testing.TB, why string) {
-	t.Helper()
-	if os.Getenv("CI") == "true" {
-		t.Fatal(why)
-	}
-	t.Skip(why)
-}
 
 // program is a program that prints the answer of a function, 2, for each line
 // that it reads. Its build-id is its own, so that no other process on the
@@ -54,11 +46,7 @@ var (
 // fixture compiles the program, once.
 func fixture(t testing.TB) *program {
 	t.Helper()
-	for _, tool := range []string{"gcc", "as", "ld"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			need(t, tool+" is not installed")
-		}
-	}
+	testenv.Needs(t, "gcc", "as", "ld")
 	fixtureOnce.Do(func() { fixtureMade = compile(t, fixtureDir) })
 	if fixtureMade == nil {
 		t.Fatal("the program was not made")

@@ -13,14 +13,16 @@ import (
 	"github.com/fother/fother/apply"
 	"github.com/fother/fother/apply/fleet"
 	"github.com/fother/fother/kpack"
+	"github.com/fother/fother/specs/testenv"
 )
 
 // sleeper starts a process that does nothing, and returns its id.
 func sleeper(t *testing.T) int {
 	t.Helper()
+	testenv.Needs(t, "sleep")
 	cmd := exec.Command("sleep", "60")
 	if err := cmd.Start(); err != nil {
-		need(t, "sleep is not installed")
+		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()

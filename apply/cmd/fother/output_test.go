@@ -12,6 +12,8 @@ import (
 	"testing"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/fother/fother/specs/testenv"
 )
 
 func TestEscape(t *testing.T) {
@@ -75,9 +77,10 @@ func FuzzJSON(f *testing.F) {
 }
 
 func TestHostileNames(t *testing.T) {
+	testenv.Needs(t, "sleep")
 	sleep, err := exec.LookPath("sleep")
 	if err != nil {
-		need(t, "sleep is not installed")
+		t.Fatal(err)
 	}
 	path := filepath.Join(t.TempDir(), "\x1b[2Jx\n1 (init)")
 	if out, err := exec.Command("cp", sleep, path).CombinedOutput(); err != nil {

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/fother/fother/specs/testenv"
 )
 
 const (
@@ -170,17 +172,14 @@ func TestUnitDoesNotBreakTracing(t *testing.T) {
 }
 
 func TestSystemdVerifiesUnits(t *testing.T) {
-	analyze, err := exec.LookPath("systemd-analyze")
-	if err != nil {
-		t.Skip("systemd-analyze is not installed, as on machines that use cron")
-	}
+	testenv.Needs(t, "systemd-analyze")
 	dir := t.TempDir()
 	for _, name := range []string{"fother-pull.service", "fother-pull.timer"} {
 		// It wants the program to be there.
 		text := strings.ReplaceAll(readDeploy(t, name), installed, "/bin/true")
 		write(t, filepath.Join(dir, name), []byte(text))
 	}
-	cmd := exec.Command(analyze, "verify", "./fother-pull.service", "./fother-pull.timer")
+	cmd := exec.Command("systemd-analyze", "verify", "./fother-pull.service", "./fother-pull.timer")
 	cmd.Dir = dir
 	if out, err := cmd.CombinedOutput(); err != nil || len(out) > 0 {
 		t.Errorf("%v\n%s", err, out)
@@ -191,7 +190,7 @@ func TestSystemdVerifiesUnits(t *testing.T) {
 func release(t *testing.T) string {
 	t.Helper()
 	if testing.Short() {
-		t.Skip("the build takes a while")
+		t.Skip("-short: builds the tool as it is deployed")
 	}
 	path := filepath.Join(t.TempDir(), "fother")
 	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", path, ".")
@@ -239,7 +238,7 @@ func TestDeployed(t *testing.T) {
 	t.Logf("%.1f MB", float64(info.Size())/1e6)
 	for _, program := range []string{"setpriv", "unshare", "mount"} {
 		if _, err := exec.LookPath(program); err != nil || os.Getuid() != 0 {
-			need(t, "root and "+program+" are needed")
+			testenv.Skip(t, "root and "+program+" are needed")
 		}
 	}
 	prog, s := fixture(t), newShelf(t)

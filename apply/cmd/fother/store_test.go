@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/fother/fother/specs"
+	"github.com/fother/fother/specs/testenv"
 )
 
 func TestGetopt(t *testing.T) {
@@ -60,7 +61,7 @@ func TestTooLarge(t *testing.T) {
 	} {
 		write(t, path, []byte(c.head))
 		if err := os.Truncate(path, 4<<30); err != nil {
-			need(t, err.Error()) // a file system without holes
+			testenv.Skip(t, err.Error()) // a file system without holes
 		}
 		_, err := openStore([]string{path})
 		if err == nil || !strings.Contains(err.Error(), c.want) {

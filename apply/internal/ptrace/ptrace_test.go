@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fother/fother/specs"
+	"github.com/fother/fother/specs/testenv"
 )
 
 // target is a program with one thread for each of its arguments' kinds. It
@@ -101,14 +102,6 @@ int main(int argc, char **argv)
 }
 `
 
-func need(t *testing.T, why string) {
-	t.Helper()
-	if os.Getenv("CI") == "true" {
-		t.Fatal(why)
-	}
-	t.Skip(why)
-}
-
 // build compiles the target, unless PTRACE_TEST_TARGET names it, for machines
 // without a compiler.
 var build = sync.OnceValues(func() (string, error) {
@@ -143,7 +136,7 @@ func TestMain(m *testing.M) {
 func start(t *testing.T, kinds ...string) *exec.Cmd {
 	t.Helper()
 	if _, err := exec.LookPath("gcc"); err != nil && os.Getenv("PTRACE_TEST_TARGET") == "" {
-		need(t, "gcc is not installed")
+		testenv.Skip(t, "gcc is not installed")
 	}
 	bin, err := build()
 	if err != nil {

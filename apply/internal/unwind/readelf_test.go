@@ -13,6 +13,7 @@ import (
 	"github.com/fother/fother/kpack/elfobj"
 	"github.com/fother/fother/specs"
 	"github.com/fother/fother/specs/arch"
+	"github.com/fother/fother/specs/testenv"
 )
 
 // registerNames are readelf's names of the registers that CFI is about.
@@ -52,7 +53,7 @@ func libc(t *testing.T, a *arch.Arch) string {
 	}
 	path := strings.TrimSpace(string(out))
 	if _, err := os.Stat(path); err != nil {
-		skip(t, err.Error())
+		testenv.Skip(t, err.Error())
 	}
 	return path
 }

@@ -18,16 +18,8 @@ import (
 	"github.com/fother/fother/kpack/elfobj"
 	"github.com/fother/fother/specs"
 	"github.com/fother/fother/specs/arch"
+	"github.com/fother/fother/specs/testenv"
 )
-
-// skip skips the test for a reason; in CI nothing may be missing.
-func skip(t testing.TB, reason string) {
-	t.Helper()
-	if os.Getenv("CI") == "true" {
-		t.Fatal("cannot skip in CI: " + reason)
-	}
-	t.Skip(reason)
-}
 
 // hostArch returns the architecture of the processes that run here.
 func hostArch(t testing.TB) *arch.Arch {
@@ -41,17 +33,15 @@ func hostArch(t testing.TB) *arch.Arch {
 			return a
 		}
 	}
-	skip(t, "no supported architecture")
+	testenv.Skip(t, "no supported architecture")
 	return nil
 }
 
 // compile builds a C file of testdata for a, and returns the output's path.
 func compile(t testing.TB, a *arch.Arch, source string, flags ...string) string {
 	t.Helper()
-	cc, err := exec.LookPath(a.Tuple + "-gcc")
-	if err != nil {
-		skip(t, a.Tuple+"-gcc is not installed")
-	}
+	cc := a.Tuple + "-gcc"
+	testenv.Needs(t, cc)
 	out := filepath.Join(t.TempDir(), "program")
 	args := append([]string{"-o", out, filepath.Join("testdata", source)}, flags...)
 	if b, err := exec.Command(cc, args...).CombinedOutput(); err != nil {

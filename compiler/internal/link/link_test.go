@@ -10,15 +10,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
-)
 
-func skip(t testing.TB, reason string) {
-	t.Helper()
-	if os.Getenv("CI") == "true" {
-		t.Fatal("not allowed to skip in CI: " + reason)
-	}
-	t.Skip(reason)
-}
+	"github.com/fother/fother/specs/testenv"
+)
 
 func TestSplitArgs(t *testing.T) {
 	tests := map[string][]string{
@@ -152,9 +146,7 @@ func TestParseMap(t *testing.T) {
 }
 
 func TestArchive(t *testing.T) {
-	if _, err := exec.LookPath("ar"); err != nil {
-		skip(t, "ar is not installed")
-	}
+	testenv.Needs(t, "ar")
 	dir := t.TempDir()
 	files := map[string]string{"short": "odd", "a-name-longer-than-sixteen-bytes.o": "even", "unused": "x"}
 	for name, text := range files {

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/fother/fother/magefiles/internal/pipeline"
+	"github.com/fother/fother/specs/testenv"
 )
 
 // bin is a folder with the commands, under all their names.
@@ -47,20 +48,6 @@ func TestMain(m *testing.M) {
 	}())
 }
 
-// need skips the test if a program is missing, which CI does not allow.
-func need(t *testing.T, programs ...string) {
-	t.Helper()
-	for _, p := range programs {
-		if _, err := exec.LookPath(p); err == nil {
-			continue
-		}
-		if os.Getenv("CI") == "true" {
-			t.Fatalf("not allowed to skip in CI: %s is not installed", p)
-		}
-		t.Skipf("%s is not installed", p)
-	}
-}
-
 // project is a source tree.
 type project struct {
 	t   *testing.T
@@ -74,7 +61,7 @@ type files map[string]string
 // newProject writes a tree to a new folder called name.
 func newProject(t *testing.T, name string, tree files) *project {
 	t.Helper()
-	need(t, "gcc", "make")
+	testenv.Needs(t, "gcc", "make")
 	p := &project{t: t, dir: filepath.Join(t.TempDir(), name)}
 	p.write(tree)
 	return p

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/fother/fother/specs/testenv"
 )
 
 // The sources that the projects share: a program that asks a function in
@@ -142,7 +144,7 @@ tests_check_LDADD = libanswer.la
 // prepared is a project for which autoreconf has been run, in a new folder.
 func prepared(t *testing.T) *project {
 	t.Helper()
-	need(t, "autoreconf", "automake", "libtoolize")
+	testenv.Needs(t, "autoreconf", "automake", "libtoolize")
 	p := newProject(t, "ask", autotools())
 	p.ok(".", "autoreconf", "-fi")
 	return p

@@ -9,16 +9,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-)
 
-// unable skips the test, but never in CI, where everything has to run.
-func unable(t *testing.T, why string) {
-	t.Helper()
-	if os.Getenv("CI") == "true" {
-		t.Fatal(why)
-	}
-	t.Skip(why)
-}
+	"github.com/fother/fother/specs/testenv"
+)
 
 // TestRun boots once, for all that a job relies on.
 func TestRun(t *testing.T) {
@@ -26,7 +19,7 @@ func TestRun(t *testing.T) {
 		t.Skip("-short: does not boot a machine")
 	}
 	if err := Check(); err != nil {
-		unable(t, err.Error())
+		testenv.Skip(t, err.Error())
 	}
 	dir := t.TempDir()
 	files := map[string]string{
@@ -62,7 +55,7 @@ func TestRun(t *testing.T) {
 
 func TestRunErrors(t *testing.T) {
 	if err := Check(); err != nil {
-		unable(t, err.Error())
+		testenv.Skip(t, err.Error())
 	}
 	if _, err := Run(context.Background(), Options{Dir: t.TempDir()}); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a job without run.sh: %v", err)
