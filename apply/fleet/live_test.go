@@ -113,7 +113,7 @@ int main(void) {
 	fflush(stdout); pause(); return 0;
 }`)
 	if line != "ready" {
-		t.Skip("this kernel lets the user serve no faults of others (vm.unprivileged_userfaultfd)")
+		testenv.Skip(t, "this kernel lets the user serve no faults of others (vm.unprivileged_userfaultfd)")
 	}
 	p := newPull(Options{Registry: &store{}, PIDs: []int{pid}}, live{maxObjects})
 	p.reading.Limit = 200 * time.Millisecond // it is to end before other tests look at it

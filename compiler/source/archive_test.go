@@ -107,6 +107,7 @@ func packed(t testing.TB, name string, data []byte) []byte {
 		b.Write(w.EncodeAll(data, nil))
 		err = w.Close()
 	case ".bz2":
+		testenv.Needs(t, "bzip2")
 		cmd := exec.Command("bzip2")
 		if cmd.Err != nil {
 			testenv.Skip(t, "bzip2 is not installed")

@@ -20,7 +20,7 @@ func TestLengths(t *testing.T) {
 	files, _ := filepath.Glob("/lib/x86_64-linux-gnu/lib[cm].so.6")
 	files = append(files, strings.Fields(os.Getenv("VERIFY_LENGTHS"))...)
 	if len(files) == 0 {
-		t.Skip("no x86_64 libc on this host")
+		testenv.Skip(t, "no x86_64 libc on this host")
 	}
 	for _, file := range files {
 		t.Run(filepath.Base(file), func(t *testing.T) { lengths(t, file) })

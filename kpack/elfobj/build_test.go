@@ -16,6 +16,7 @@ import (
 // compiler returns the path of the C compiler for a.
 func compiler(t testing.TB, a *arch.Arch) string {
 	t.Helper()
+	testenv.Needs(t, a.Tuple+"-gcc")
 	path, err := exec.LookPath(a.Tuple + "-gcc")
 	if err != nil {
 		testenv.Skip(t, a.Tuple+"-gcc is not installed")

@@ -19,6 +19,7 @@ import (
 // sleeper starts a process that does nothing, and returns its id.
 func sleeper(t *testing.T) int {
 	t.Helper()
+	testenv.Needs(t, "sleep")
 	cmd := exec.Command("sleep", "60")
 	if err := cmd.Start(); err != nil {
 		testenv.Skip(t, "sleep is not installed")

@@ -77,6 +77,7 @@ func FuzzJSON(f *testing.F) {
 }
 
 func TestHostileNames(t *testing.T) {
+	testenv.Needs(t, "sleep")
 	sleep, err := exec.LookPath("sleep")
 	if err != nil {
 		testenv.Skip(t, "sleep is not installed")

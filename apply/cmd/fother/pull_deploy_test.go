@@ -172,17 +172,14 @@ func TestUnitDoesNotBreakTracing(t *testing.T) {
 }
 
 func TestSystemdVerifiesUnits(t *testing.T) {
-	analyze, err := exec.LookPath("systemd-analyze")
-	if err != nil {
-		t.Skip("systemd-analyze is not installed, as on machines that use cron")
-	}
+	testenv.Needs(t, "systemd-analyze")
 	dir := t.TempDir()
 	for _, name := range []string{"fother-pull.service", "fother-pull.timer"} {
 		// It wants the program to be there.
 		text := strings.ReplaceAll(readDeploy(t, name), installed, "/bin/true")
 		write(t, filepath.Join(dir, name), []byte(text))
 	}
-	cmd := exec.Command(analyze, "verify", "./fother-pull.service", "./fother-pull.timer")
+	cmd := exec.Command("systemd-analyze", "verify", "./fother-pull.service", "./fother-pull.timer")
 	cmd.Dir = dir
 	if out, err := cmd.CombinedOutput(); err != nil || len(out) > 0 {
 		t.Errorf("%v\n%s", err, out)
@@ -193,7 +190,7 @@ func TestSystemdVerifiesUnits(t *testing.T) {
 func release(t *testing.T) string {
 	t.Helper()
 	if testing.Short() {
-		t.Skip("the build takes a while")
+		t.Skip("-short: builds the tool as it is deployed")
 	}
 	path := filepath.Join(t.TempDir(), "fother")
 	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", path, ".")

@@ -14,7 +14,7 @@ import (
 // TestMageKilled ends mage in the middle of a build.
 func TestMageKilled(t *testing.T) {
 	if testing.Short() {
-		t.Skip("it builds the magefile")
+		t.Skip("-short: builds the magefile")
 	}
 	for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
 		dir := t.TempDir()

@@ -1,10 +1,16 @@
 package tasks
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
+	"go/ast"
+	"go/parser"
+	"go/printer"
+	"go/token"
 	"io"
 	"os/exec"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -19,6 +25,7 @@ var allowed = map[string][]string{
 	"specs":                 {},
 	"specs/arch":            {},
 	"specs/specfile":        {"specs"},
+	"specs/testenv":         {},
 	"compiler":              {"specs", "specs/arch", "kpack/elfobj"},
 	"differ":                {"specs/arch"},
 	"differ/semantic":       {"kpack/elfobj"},
@@ -94,6 +101,56 @@ func permits(room, to string) bool {
 		}
 	}
 	return false
+}
+
+// TestSkips holds the line that tests are skipped for want of something by
+// package testenv only, which fails in CI: any other Skip stands under a
+// condition that is on purpose.
+func TestSkips(t *testing.T) {
+	out, err := exec.Command("git", "ls-files", ":/*_test.go").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := strings.Fields(string(out))
+	if len(files) < 20 {
+		t.Fatalf("only %d files with tests", len(files))
+	}
+	onPurpose := regexp.MustCompile(`testing\.Short\(\)|FOTHER_LONG|arch\.(X86_64|AArch64)|GOARCH`)
+	for _, name := range files {
+		fset := token.NewFileSet()
+		f, err := parser.ParseFile(fset, name, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		condition := ""
+		var visit func(ast.Node) bool
+		visit = func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.IfStmt:
+				outer, b := condition, bytes.Buffer{}
+				if err := printer.Fprint(&b, fset, n.Cond); err != nil {
+					t.Fatal(err)
+				}
+				condition = b.String()
+				ast.Inspect(n.Body, visit)
+				condition = outer
+				if n.Else != nil {
+					ast.Inspect(n.Else, visit)
+				}
+				return false
+			case *ast.CallExpr:
+				called, ok := n.Fun.(*ast.SelectorExpr)
+				if !ok || !slices.Contains([]string{"Skip", "Skipf", "SkipNow"}, called.Sel.Name) {
+					break
+				}
+				if x, ok := called.X.(*ast.Ident); ok && x.Name != "testenv" && !onPurpose.MatchString(condition) {
+					t.Errorf("%s: this skips in CI too: use package testenv", fset.Position(n.Pos()))
+				}
+			}
+			return true
+		}
+		ast.Inspect(f, visit)
+	}
 }
 
 // TestNativeOnly holds the line that only the ptrace package knows the host's

@@ -49,6 +49,8 @@ var packageNames = map[string][4]string{
 	"ar":                    {"binutils", "binutils", "binutils", "binutils"},
 	"nm":                    {"binutils", "binutils", "binutils", "binutils"},
 	"zstd":                  {"zstd", "zstd", "zstd", "zstd"},
+	"bzip2":                 {"bzip2", "bzip2", "bzip2", "bzip2"},
+	"systemd-analyze":       {"systemd", "systemd", "systemd", "systemd"},
 	"tar":                   {"tar", "tar", "tar", "tar"},
 	"dpkg-source":           {"dpkg-dev", "dpkg-dev", "dpkg", "dpkg"},
 	"dpkg-deb":              {"dpkg", "dpkg", "dpkg", "dpkg"},
