@@ -176,10 +176,18 @@ func (c *clang) remake(j clangJob, object string) error {
 	return c.run(j.with(object), nil)
 }
 
-// ask returns the commands that the driver runs for its arguments.
+// ask returns the commands that the driver runs for its arguments. The driver
+// removes the file of diagnostics of an earlier run even if it runs nothing; so
+// it is told of another file.
 func (c *clang) ask() ([]clangJob, error) {
 	var out bytes.Buffer
-	status, err := c.real.run(append([]string{"-###"}, c.args...), c.env, func(cmd *exec.Cmd) {
+	args := append([]string{"-###"}, c.args...)
+	end := slices.Index(args, "--")
+	if end < 0 {
+		end = len(args)
+	}
+	args = slices.Insert(args, end, "--serialize-diagnostics", c.temp(".dia"))
+	status, err := c.real.run(args, c.env, func(cmd *exec.Cmd) {
 		c.input(cmd)
 		cmd.Stdout, cmd.Stderr = nil, &out
 	})
