@@ -9,7 +9,7 @@ func (p *parser) directive(name string, lo, hi int) *SyntaxError {
 	switch a := actionOf(name); a {
 	case aNoise:
 	case aBytes:
-		return st(Data)
+		return st(dataKind(args))
 	case aLiteral:
 		return st(Literal)
 	case aAlign:
@@ -86,7 +86,11 @@ func (p *parser) sections(a action, name, args string, lo, hi int) *SyntaxError 
 		if args != "" && args != "0" {
 			return p.fail(lo, hi, "subsections are not supported")
 		}
-		p.change(p.section(name, map[string]string{".text": "ax", ".data": "aw", ".bss": "aw"}[name], ""))
+		flags := "aw"
+		if name == ".text" {
+			flags = "ax"
+		}
+		p.change(p.section(name, flags, ""))
 		return nil
 	}
 	if a == aPush {

@@ -42,6 +42,9 @@ func (u *Unit) FoldOf(s Stmt) int {
 	return i
 }
 
+// Mentions returns how many names the Refs of folds stand for.
+func (u *Unit) Mentions() int { return len(u.mentioned) }
+
 // Mentioned returns the name that stands in the Refs of folds as ref, and the
 // index of its symbol, or -1.
 func (u *Unit) Mentioned(ref int32) (name string, symbol int32) {

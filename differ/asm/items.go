@@ -145,12 +145,26 @@ func (p *parser) open() {
 	if len(p.Items) == p.max.items {
 		p.exceed(p.max.items, "functions and objects")
 	}
-	it := Item{Section: p.sec, Line: uint32(p.line), Stmts: sec.pending, Inner: -1, Mode: p.mode}
+	it := Item{Section: p.sec, Line: uint32(p.line), Inner: -1, Mode: p.mode}
+	it.Symbols, it.Stmts = p.room()
+	it.Stmts = append(it.Stmts, sec.pending...)
 	p.place(sec.labels, InItem, id, 0)
-	sec.pending, sec.labels = nil, nil
+	sec.pending, sec.labels = sec.pending[:0], sec.labels[:0]
 	sec.open, sec.last, sec.sized = id, id, -1
 	sec.Items = append(sec.Items, id)
 	p.Items = append(p.Items, it)
+}
+
+// room returns empty lists for an item, with room for what a string has: its
+// alignment, its label and two directives.
+func (p *parser) room() (symbols []int32, stmts []Stmt) {
+	const few = 4
+	if len(p.ids) == 0 {
+		p.ids, p.stmts = make([]int32, 256), make([]Stmt, 256*few)
+	}
+	symbols, stmts = p.ids[:0:1], p.stmts[:0:few]
+	p.ids, p.stmts = p.ids[1:], p.stmts[few:]
+	return symbols, stmts
 }
 
 // add hands a statement to the item it belongs to.
