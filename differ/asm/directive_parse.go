@@ -61,6 +61,7 @@ func (p *parser) setMode(name string, lo, hi int) *SyntaxError {
 			return p.fail(lo, hi, "too many .arch_extension directives")
 		}
 	}
+	p.Clash = p.Clash || p.Sections[p.sec].buried != ""
 	if open := p.Sections[p.sec].open; open >= 0 {
 		p.Items[open].Mode = p.mode
 	}
@@ -208,6 +209,9 @@ func (p *parser) attribute(a action, name, args string, lo, hi int) *SyntaxError
 func (p *parser) size(id int32, expr string) {
 	s := &p.Symbols[id]
 	s.Size = expr
+	if s.Where == Undefined {
+		p.buriedSize(s.Name)
+	}
 	if s.Where != InItem || p.Sections[p.Items[s.Item].Section].Kind != Text {
 		return
 	}

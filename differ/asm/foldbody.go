@@ -101,17 +101,30 @@ func (f *folder) take(s *foldSide, l scanned) bool {
 	s.i = int(l.next)
 	s.lines++
 	switch l.kind {
-	case lineLabel, lineName:
+	case lineName:
+		if len(s.visits) == s.from {
+			return false // it begins an item of its own
+		}
+		v, at := &s.visits[len(s.visits)-1], span{int(l.lo), int(l.hi)}
+		if v.last = at; v.first.hi == 0 {
+			v.first = at
+		}
+		fallthrough
+	case lineLabel:
 		return s.labels.define(l.label, s.text[l.lo:l.hi], place{f.body, f.ord})
 	case lineSection:
-		s.sections++
-		s.exits = [2]span{s.exits[1], {int(l.lo), int(l.hi)}}
+		s.visits = append(s.visits, visit{directive: span{int(l.lo), int(l.hi)}})
+	case lineType:
+		s.typed = span{int(l.lo), int(l.hi)}
 	}
 	return s.i > lo
 }
 
 // consistent checks the labels of the bodies, and notes what is outside them.
 func (f *folder) consistent() bool {
+	if !f.a.typedHere(f.body) || !f.b.typedHere(f.body) {
+		return false
+	}
 	f.outside = f.outside[:0]
 	for i := range f.pairs {
 		p := &f.pairs[i]

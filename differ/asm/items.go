@@ -22,6 +22,7 @@ func (p *parser) section(name, flags, args string) int32 {
 
 // change makes sec the current section.
 func (p *parser) change(sec int32) {
+	p.Clash = p.Clash || p.inline && p.Sections[p.sec].buried != ""
 	if cur := &p.Sections[p.sec]; p.inline && cur.Kind == Text && cur.open >= 0 && sec != p.sec {
 		p.Items[cur.open].Foreign = uint32(p.line)
 	}
@@ -61,6 +62,9 @@ func (p *parser) label(name string, numeric bool, lo, after int) *SyntaxError {
 // begins. Its name and one byte more is Text[lo:after].
 func (p *parser) mark(id int32, lo, after int) {
 	sec := &p.Sections[p.sec]
+	if sec.buried != "" {
+		p.buriedLabel(sec, p.Symbols[id].Name)
+	}
 	begins := p.begins(sec, id)
 	if !begins {
 		if open := sec.open; open >= 0 {
@@ -173,6 +177,9 @@ func (p *parser) add(st Stmt) *SyntaxError {
 	if sec.Kind == Ignored {
 		return nil
 	}
+	if sec.buried != "" {
+		p.buriedStatement(sec, st)
+	}
 	if p.count++; p.count == p.max.statements {
 		p.exceed(p.count, "statements")
 	}
@@ -190,6 +197,7 @@ func (p *parser) add(st Stmt) *SyntaxError {
 			return nil
 		}
 		if !st.Kind.Bytes() && st.Kind != Number {
+			p.Clash = p.Clash || sec.sized == hidden && p.TextOf(st) == ".cfi_endproc"
 			sec.pending = append(sec.pending, st)
 			return nil
 		}

@@ -176,24 +176,6 @@ func (p *parser) run() *SyntaxError {
 	return p.finish()
 }
 
-// fold takes the body of a function as one statement.
-func (p *parser) fold(f *Fold) *SyntaxError {
-	if err := p.add(Stmt{f.Lo, f.Hi, uint32(p.line), Folded}); err != nil {
-		return err
-	}
-	f.item = p.Sections[p.sec].open
-	p.Clash = p.Clash || p.inline || p.Sections[p.sec].Kind != Text
-	p.line += f.lines
-	for _, e := range f.exits {
-		if e.lo < e.hi {
-			if err := p.statement(e.lo, e.hi); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
 // skipIgnored passes over a line of a debug section that switches no section.
 func (p *parser) skipIgnored(i int) (next int, skipped bool) {
 	text := p.Text
