@@ -41,7 +41,7 @@ func (j *judgement) leftBehind() {
 		return
 	}
 	kept, calls := make(map[int32]bool), make(map[int32]int32)
-	j.a.eachRef(func(i int32, branch bool, t target) {
+	j.a.eachRef(func(i int32, branch bool, t *target) {
 		if gone[t.item] && !branch && t.entry() && !asm.IsLocalLabel(t.name) {
 			kept[t.item] = true
 		}

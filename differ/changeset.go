@@ -20,9 +20,11 @@ const (
 
 // Input is one unit in both builds.
 type Input struct {
-	Unit              string // name for messages
-	Arch              *arch.Arch
-	Original, Patched []byte // GNU assembly
+	Unit string // name for messages
+	Arch *arch.Arch
+	// Original and Patched are GNU assembly. They are not copied: they must stay
+	// as they are while the change set is in use, which keeps parts of them.
+	Original, Patched []byte
 	// Fix is used for reasons only; nil if nothing is known of it.
 	Fix *Fix
 }

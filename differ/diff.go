@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"unsafe"
 
 	"github.com/fother/fother/differ/asm"
 )
@@ -22,7 +23,7 @@ func diff(in Input, whole bool) (*ChangeSet, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", in.Unit, err)
 	}
-	pair, err := asm.NewPair(in.Unit+" (original)", string(in.Original), in.Unit+" (patched)", string(in.Patched), d)
+	pair, err := asm.NewPair(in.Unit+" (original)", textOf(in.Original), in.Unit+" (patched)", textOf(in.Patched), d)
 	if err != nil {
 		return nil, err
 	}
@@ -45,6 +46,10 @@ func diff(in Input, whole bool) (*ChangeSet, error) {
 		}
 	}
 }
+
+// textOf returns text as a string that shares its memory: units are large, and
+// nobody changes them ([Input]).
+func textOf(text []byte) string { return unsafe.String(unsafe.SliceData(text), len(text)) }
 
 // maxRounds bounds how often functions are taken out of their folds.
 const maxRounds = 4
