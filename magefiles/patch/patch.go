@@ -34,7 +34,6 @@ import (
 
 	"github.com/magefile/mage/mg"
 
-	"github.com/fother/fother/differ"
 	"github.com/fother/fother/magefiles/internal/pipeline"
 	"github.com/fother/fother/magefiles/internal/tools"
 	"github.com/fother/fother/specs"
@@ -152,10 +151,8 @@ func with(ctx context.Context, spec string, do func(specs.Spec, pipeline.Options
 // exit gives a target's error its hints and its exit status.
 func exit(ctx context.Context, err error) error {
 	var (
-		bad      *specError
-		allow    *pipeline.AllowError
-		refused  *differ.RefusalError
-		semantic *pipeline.SemanticError
+		bad     *specError
+		refused *pipeline.RefusedError
 	)
 	switch {
 	case err == nil:
@@ -165,10 +162,10 @@ func exit(ctx context.Context, err error) error {
 		return mg.Fatal(exitError, "interrupted")
 	case errors.As(err, &bad):
 		return mg.Fatal(exitUsage, pipeline.Explain(err))
-	case errors.As(err, &refused), errors.As(err, &semantic):
-		return mg.Fatal(exitRefused, pipeline.Explain(err))
-	case errors.As(err, &allow):
+	case errors.As(err, &refused) && refused.OfSpec():
 		return mg.Fatal(exitUsage, pipeline.Explain(err))
+	case errors.As(err, &refused):
+		return mg.Fatal(exitRefused, pipeline.Explain(err))
 	}
 	return mg.Fatal(exitError, pipeline.Explain(err))
 }

@@ -2,7 +2,6 @@ package pipeline
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -25,6 +24,9 @@ type Target struct {
 	Units             []Unit
 	// Unchecked says what could not be compared for lack of debug data.
 	Unchecked []string
+
+	partial bool   // some of its units are refused
+	file    []byte // the .kpatch file, if it was made
 }
 
 // Unit is one unit of a target that the fix changes.
@@ -59,15 +61,15 @@ type comparison struct {
 func (c *comparison) refuse(target string, err error) {
 	c.report.refuse(target, err)
 	if target != "" {
-		err = fmt.Errorf("%s: %w", target, err)
+		err = &targetError{target, err}
 	}
 	c.reasons = append(c.reasons, err)
 }
 
 // err returns what stands in the way of a patch.
 func (c *comparison) err() error {
-	if len(c.reasons) > 0 {
-		return errors.Join(c.reasons...)
+	if err := refusedError(c.reasons); err != nil {
+		return err
 	}
 	if len(c.targets) == 0 {
 		return ErrNoChange
@@ -109,6 +111,9 @@ func compareBuilds(ctx context.Context, s specs.Spec, l Layout, o Options) (*com
 		return nil, err
 	}
 	if err := c.compare(ctx, l, fixOf(s, l), pairs, sem); err != nil {
+		return nil, err
+	}
+	if err := c.pack(ctx, s); err != nil {
 		return nil, err
 	}
 	for _, t := range c.report.Targets {
@@ -153,6 +158,7 @@ func (c *comparison) compare(ctx context.Context, l Layout, fix *differ.Fix, pai
 			compared = true
 			assembly := ""
 			if r.err != nil {
+				t.partial = true
 				c.refuse(t.Name, r.err)
 			} else if r.changes.Assembly != nil {
 				t.Units = append(t.Units, newUnit(u, r.changes))

@@ -2,7 +2,11 @@ package pipeline
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
+	"slices"
+
+	"github.com/fother/fother/compiler"
 )
 
 // StaleError means that a step cannot be taken because one before it is not up
@@ -33,3 +37,30 @@ func (e *movingError) Error() string {
 	return fmt.Sprintf("%s: %s has changed meanwhile", e.step, e.name)
 }
 func (e *movingError) Hint() string { return "run it again" }
+
+// RefusedError means that there can be no patch of a fix. It has every reason.
+type RefusedError struct{ Reasons []error }
+
+func (e *RefusedError) Error() string { return errors.Join(e.Reasons...).Error() }
+
+// Unwrap returns the reasons.
+func (e *RefusedError) Unwrap() []error { return e.Reasons }
+
+// OfSpec reports whether nothing but the spec is wrong.
+func (e *RefusedError) OfSpec() bool {
+	return !slices.ContainsFunc(e.Reasons, func(err error) bool {
+		_, ok := errors.AsType[interface {
+			error
+			ofSpec()
+		}](err)
+		return !ok && !errors.Is(err, compiler.ErrNoTarget)
+	})
+}
+
+// refusedError returns what a list of reasons comes to.
+func refusedError(reasons []error) error {
+	if len(reasons) == 0 {
+		return nil
+	}
+	return &RefusedError{reasons}
+}

@@ -123,6 +123,7 @@ func (f Folder) debug() string            { return f.path("store-debug") }
 func (f Folder) diff() string             { return f.path("diff") }
 func (f Folder) fetched() string          { return f.path("source") }
 func (f Folder) fresh() Folder            { return Folder(f.path("new")) }
+func (f Folder) withdrawn() Folder        { return Folder(f.path("withdrawn")) }
 func (f Folder) stamp(step string) string { return f.path(step + ".stamp.json") }
 func (f Folder) log(s specs.Stage) string { return f.path("build-" + string(s) + ".log") }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/fother/fother/differ"
 	"github.com/fother/fother/differ/asm"
+	"github.com/fother/fother/kpack"
 	"github.com/fother/fother/specs"
 )
 
@@ -163,18 +164,32 @@ func refusalsOf(err error) (all []Refusal) {
 		}
 		return all
 	}
+	if e, ok := errors.AsType[*kpack.RefusalError](err); ok {
+		for _, r := range e.Refusals {
+			all = append(all, refusalOf(r))
+		}
+		return all
+	}
 	if e, ok := errors.AsType[*differ.RefusalError](err); ok {
 		for _, r := range e.Refusals {
 			all = append(all, Refusal{Unit: r.Unit, Name: r.Name, Line: r.Line, Reason: r.Reason, Hint: r.Hint})
 		}
 		return all
 	}
+	return []Refusal{refusalOf(err)}
+}
+
+// refusalOf is the refusal of an error that cannot be taken apart.
+func refusalOf(err error) Refusal {
 	r := Refusal{Reason: err.Error(), Hint: strings.Join(Hints(err), "; ")}
+	if e, ok := errors.AsType[*kpack.Refusal](err); ok {
+		r.Unit, r.Name, r.Reason = e.Unit, e.Name, e.Reason()
+	}
 	if e, ok := errors.AsType[*asm.SyntaxError](err); ok {
 		r.Unit, r.Line, r.Reason = e.File, e.Line, fmt.Sprintf("%s: %q", e.Reason, e.Text)
 		r.Hint = cmp.Or(r.Hint, "the assembly of this file is not understood: compile it in another way, or leave it as it is")
 	}
-	return []Refusal{r}
+	return r
 }
 
 // newReport returns the report of a comparison that has found nothing yet.

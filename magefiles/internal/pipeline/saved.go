@@ -90,9 +90,10 @@ func (r *run) diff(ctx context.Context) error {
 		return err
 	}
 	if err := c.err(); err != nil {
-		// The report is about this fix; what an earlier one left stays.
-		return errors.Join(err, r.replace("diff", reportName))
+		// The report is about this fix, and an earlier one's patch assembly is not.
+		return errors.Join(err, r.replace("diff", filepath.Base(l.Diff), reportName))
 	}
+	r.found = c.targets
 	data, err := saveTargets(r.folder, c.targets)
 	if err != nil {
 		return err

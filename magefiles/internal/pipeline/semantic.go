@@ -154,6 +154,8 @@ func (e *AllowError) Error() string {
 	return fmt.Sprintf("the spec allows %q, but nothing of that name changed", e.change)
 }
 
+func (e *AllowError) ofSpec() {}
+
 // Hint names what the author may have meant.
 func (e *AllowError) Hint() string {
 	best, distance := "", 1+len(e.change)/2
