@@ -21,6 +21,13 @@ func (r *run) build(ctx context.Context) (*state, error) {
 	if len(r.Patches) == 0 {
 		return nil, hinted(ErrUsage, "name the source patches of the fix", "no patch is given")
 	}
+	last, err := r.state()
+	if err == nil {
+		err = r.withdraw(last)
+	}
+	if err != nil {
+		return nil, err
+	}
 	fix, err := source.Check(r.Source, r.Patches)
 	if err != nil {
 		return nil, err
