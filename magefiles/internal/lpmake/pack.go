@@ -43,6 +43,11 @@ func (r *run) pack(ctx context.Context, s *state) ([]Patch, error) {
 		}
 		return nil, err
 	}
+	for _, t := range targets {
+		for _, u := range t.Unchecked {
+			r.say("warning: %s: %s; build with -g to have them compared", t.Name, u)
+		}
+	}
 	made, err := pipeline.PackAt(ctx, spec, layout, options, targets)
 	if err != nil {
 		return nil, err

@@ -106,7 +106,7 @@ func compareBuilds(ctx context.Context, s specs.Spec, l Layout, o Options) (*com
 	for _, path := range compiler.Added(original, patched) {
 		o.say("%s: only the patched build links %s: no patch is needed for it", s.Name, path)
 	}
-	sem, err := newSemantics(s, l)
+	sem, err := newSemantics(s, l, o.Unchecked)
 	if err != nil {
 		return nil, err
 	}
@@ -116,13 +116,13 @@ func compareBuilds(ctx context.Context, s specs.Spec, l Layout, o Options) (*com
 	if err := c.pack(ctx, s); err != nil {
 		return nil, err
 	}
+	if len(c.reasons) > 0 {
+		return c, nil
+	}
 	for _, t := range c.report.Targets {
 		for _, u := range t.Unchecked {
 			o.say("%s: warning: %s: %s", s.Name, t.Name, u)
 		}
-	}
-	if len(c.reasons) > 0 {
-		return c, nil
 	}
 	if len(c.targets) == 0 {
 		c.report.Result = Unchanged
@@ -196,6 +196,11 @@ func (c *comparison) semantics(ctx context.Context, t *Target, p compiler.Pair, 
 	}
 	if err != nil {
 		refused = append(refused, fmt.Errorf("debug data: %w", err))
+	}
+	for _, what := range unchecked {
+		if !sem.lenient && !sem.allows(specs.NoDebugData) {
+			refused = append(refused, &UncheckedError{what})
+		}
 	}
 	for _, e := range refused {
 		c.refuse(t.Name, e)

@@ -186,6 +186,7 @@ func packTarget(ctx context.Context, s specs.Spec, t Target) ([]byte, error) {
 		Arch: original.Arch, Name: filepath.Base(t.Name), Original: original, Patched: patched,
 		Meta: kpack.Meta{
 			Name: s.Name, Series: s.Series, Level: s.Level, Description: s.Description, CVEs: s.CVEs, Consistency: s.Consistency,
+			Unchecked: t.Unchecked,
 		},
 	}
 	for i, u := range t.Units {

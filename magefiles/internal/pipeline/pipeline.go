@@ -28,6 +28,9 @@ type Options struct {
 	// Registry is the folder that [Publish] publishes to, and Keys the folder
 	// of the keys that sign.
 	Registry, Keys string
+	// Unchecked lets a fix pass of which types cannot be compared for lack of debug
+	// data, as [specs.NoDebugData] does in a spec. The patches say so.
+	Unchecked bool
 	// Progress, if set, gets a line for each step. On a terminal its last line
 	// says all the time what is being done.
 	Progress io.Writer

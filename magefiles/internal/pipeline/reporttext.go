@@ -16,7 +16,9 @@ func (r *Report) Text(w io.Writer, verbose bool) {
 	for _, t := range r.Targets {
 		p.line(0, "%s  build-id %s", t.Name, t.BuildID)
 		for _, u := range t.Unchecked {
-			p.line(1, "warning: %s", u)
+			if r.Result != Refused { // else it is among the refusals
+				p.line(1, "warning: %s", u)
+			}
 		}
 	}
 	for _, u := range r.Units {

@@ -17,25 +17,32 @@ import (
 // variables and signatures, and holds it against what the spec allows.
 type semantics struct {
 	spec    specs.Spec
+	tree    string                   // where both builds ran
 	debug   map[string]compiler.Pair // the builds with debug data, by path
 	found   []string                 // names of all changes
 	partial bool                     // not everything could be compared
+	lenient bool                     // that is no reason to refuse the fix
 }
 
-func newSemantics(s specs.Spec, l Layout) (*semantics, error) {
+func newSemantics(s specs.Spec, l Layout, lenient bool) (*semantics, error) {
 	debug, err := debugPairs(l.Debug)
-	return &semantics{spec: s, debug: debug}, err
+	return &semantics{spec: s, tree: l.Tree, debug: debug, lenient: lenient}, err
 }
 
 // compare compares the builds of one deliverable that gets a patch. Unchecked
 // says what was not compared, and why.
 func (s *semantics) compare(ctx context.Context, name string, p compiler.Pair, d *diffs) (unchecked []string, refused []error, err error) {
+	if !hasTypes(p) {
+		return nil, nil, nil
+	}
 	in, pair, unchecked := s.open(p)
-	if in == nil {
+	if len(unchecked) > 0 {
 		s.partial = true
+		s.found = append(s.found, specs.NoDebugData)
+	}
+	if in == nil {
 		return unchecked, nil, nil
 	}
-	s.partial = s.partial || len(unchecked) > 0
 	patch := newContents(p, d, s.spec.Consistency.NextCall)
 	same := map[string]bool{}
 	for _, u := range pair.Units {
@@ -97,6 +104,9 @@ func (s *semantics) open(p compiler.Pair) (*semantic.Input, compiler.Pair, []str
 		return nil, pair, []string{fmt.Sprintf("%v: %s", why, notCompared)}
 	}
 	if len(unchecked) > 0 {
+		for i, source := range unchecked {
+			unchecked[i] = strings.TrimPrefix(source, s.tree+"/")
+		}
 		unchecked = []string{fmt.Sprintf("no debug data of the types in %s: there, %s", semantic.Some(unchecked, 10), notCompared)}
 	}
 	return best, pair, unchecked
@@ -104,6 +114,16 @@ func (s *semantics) open(p compiler.Pair) (*semantic.Input, compiler.Pair, []str
 
 func (s *semantics) allows(change string) bool {
 	return slices.ContainsFunc(s.spec.Allow, func(a specs.Allowance) bool { return a.Change == change })
+}
+
+// UncheckedError is a refusal of a fix of which types cannot be compared.
+type UncheckedError struct{ what string }
+
+func (e *UncheckedError) Error() string { return e.what }
+
+// Hint says what the author can do.
+func (e *UncheckedError) Hint() string {
+	return fmt.Sprintf("build with -g, by a compiler that the build finds on PATH or with CC=fother-cc, and without -s; or read the fix for changes of these, and say so in the spec: allow: [{change: %s, reason: why}]", specs.NoDebugData)
 }
 
 // unused returns an error for each name that the spec allows and that did not

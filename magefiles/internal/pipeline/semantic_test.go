@@ -172,7 +172,7 @@ func TestSemanticInside(t *testing.T) {
 }
 
 // TestSemanticUnchecked: a compiler that no shim stands for gives no debug data,
-// which is told, and kept.
+// which is refused unless the spec allows it; then the patch and the bundle tell.
 func TestSemanticUnchecked(t *testing.T) {
 	gcc, err := exec.LookPath("gcc")
 	if err != nil {
@@ -181,10 +181,15 @@ func TestSemanticUnchecked(t *testing.T) {
 	s, o := semanticCase(t, server, []string{"c->fd + n > limit", "c->fd + n >= limit"}, gcc+" -O2 -fno-inline -o server conn.c main.c")
 	var said strings.Builder
 	o.Progress = &said
+	const want = "server: no debug data: layouts of types, types of variables and signatures of functions are not compared"
+	_, err = Make(t.Context(), s, o)
+	if !is[*UncheckedError](err) || !is[*RefusedError](err) || !strings.Contains(err.Error(), want) || !strings.Contains(Explain(err).Error(), "allow: [{change: no debug data, reason: why}]") {
+		t.Fatalf("error %v", Explain(err))
+	}
+	s.Allow = []specs.Allowance{{Change: specs.NoDebugData, Reason: "it was read"}}
 	if _, err := Make(t.Context(), s, o); err != nil {
 		t.Fatal(err)
 	}
-	const want = "server: no debug data: layouts of types, types of variables and signatures of functions are not compared"
 	if !strings.Contains(said.String(), "warning: "+want) {
 		t.Errorf("said %q, want %q", said.String(), want)
 	}
@@ -195,6 +200,20 @@ func TestSemanticUnchecked(t *testing.T) {
 	var text strings.Builder
 	if report.Text(&text, false); !strings.Contains(text.String(), "warning: no debug data") {
 		t.Errorf("report %q", text.String())
+	}
+	data, err := os.ReadFile(FolderOf(s, o).Bundle(s))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := bundle.Decode(data)
+	if err != nil || len(b.Manifest.Allowed) != 1 || b.Manifest.Allowed[0] != s.Allow[0] || len(b.Patches) != 1 || len(b.Patches[0].Meta.Unchecked) != 1 {
+		t.Errorf("bundle %+v, %v", b, err)
+	}
+	// Where all is compared there is nothing to allow.
+	s.Build = []string{withDebug}
+	_, err = Make(t.Context(), s, o)
+	if refused, ok := errors.AsType[*RefusedError](err); !ok || !is[*AllowError](err) || !refused.OfSpec() {
+		t.Errorf("error %v", err)
 	}
 }
 
