@@ -54,8 +54,8 @@ func compare(unit string, original, patched *asm.Unit) *plan {
 	a, refusedA := survey(original)
 	b, refusedB := survey(patched)
 	j := judge(unit, correlate(a, b))
-	for _, r := range append(refusedA, refusedB...) {
-		r.Unit = unit
+	for i, r := range append(refusedA, refusedB...) {
+		r.Unit, r.InOriginal = unit, i < len(refusedA)
 		j.refusals = append(j.refusals, r)
 	}
 	if a.Producer != b.Producer {
@@ -86,6 +86,7 @@ func (p *plan) unfold(keep map[string]bool) (more bool) {
 func (p *plan) result(fix *Fix) (*ChangeSet, error) {
 	c := p.changeSet(newExplainer(p, fix))
 	if len(p.refusals) > 0 {
+		p.places(fix)
 		return c, &RefusalError{p.refusals}
 	}
 	if len(p.carried) > 0 {

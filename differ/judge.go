@@ -28,7 +28,7 @@ type judgement struct {
 }
 
 func (j *judgement) refuse(s *side, item int32, reason, hint string) {
-	j.refusals = append(j.refusals, Refusal{j.unit, s.names[item], int(s.Items[item].Line), reason, hint})
+	j.refusals = append(j.refusals, Refusal{Unit: j.unit, Name: s.names[item], Line: int(s.Items[item].Line), Reason: reason, Hint: hint, InOriginal: s == j.a})
 }
 
 // judge compares all items.

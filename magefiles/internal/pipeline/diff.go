@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/fother/fother/compiler"
 	"github.com/fother/fother/differ"
+	"github.com/fother/fother/differ/asm"
 	"github.com/fother/fother/specs"
 )
 
@@ -97,7 +99,7 @@ func compareBuilds(ctx context.Context, s specs.Spec, l Layout, o Options) (*com
 		wanted = append(wanted, t)
 	}
 	c := &comparison{report: newReport(s)}
-	defer c.report.finish(l.Tree, l.Installed, l.Store)
+	defer c.report.finish(l)
 	pairs, err := compiler.Compare(original, patched, wanted...)
 	if err != nil {
 		c.refuse("", err)
@@ -159,6 +161,7 @@ func (c *comparison) compare(ctx context.Context, l Layout, fix *differ.Fix, pai
 			assembly := ""
 			if r.err != nil {
 				t.partial = true
+				sem.locate(p, u, r.err)
 				c.refuse(t.Name, r.err)
 			} else if r.changes.Assembly != nil {
 				t.Units = append(t.Units, newUnit(u, r.changes))
@@ -340,7 +343,24 @@ func diffUnit(name string, fix *differ.Fix, u compiler.UnitPair) (*differ.Change
 		of.Dir = u.Original.Dir
 		in.Fix = &of
 	}
-	return differ.Diff(in)
+	changes, err := differ.Diff(in)
+	if e, ok := errors.AsType[*differ.RefusalError](err); ok {
+		for i := range e.Refusals {
+			e.Refusals[i].Text = u.Patched.Text
+			if e.Refusals[i].InOriginal {
+				e.Refusals[i].Text = u.Original.Text
+			}
+		}
+	}
+	if e, ok := errors.AsType[*asm.SyntaxError](err); ok {
+		var original bool
+		if e.File, original = strings.CutSuffix(e.File, " (original)"); original {
+			e.Path = u.Original.Text
+		} else {
+			e.File, e.Path = strings.TrimSuffix(e.File, " (patched)"), u.Patched.Text
+		}
+	}
+	return changes, err
 }
 
 // sourceOf returns the path of a unit's source.

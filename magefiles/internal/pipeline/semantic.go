@@ -2,8 +2,10 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -110,6 +112,32 @@ func (s *semantics) open(p compiler.Pair) (*semantic.Input, compiler.Pair, []str
 		unchecked = []string{fmt.Sprintf("no debug data of the types in %s: there, %s", semantic.Some(unchecked, 10), notCompared)}
 	}
 	return best, pair, unchecked
+}
+
+// locate says of refused variables where in the source they are, as far as debug
+// data tells.
+func (s *semantics) locate(p compiler.Pair, u compiler.UnitPair, err error) {
+	e, ok := errors.AsType[*differ.RefusalError](err)
+	if !ok || !slices.ContainsFunc(e.Refusals, func(r differ.Refusal) bool { return r.Source == "" && r.Line > 0 }) {
+		return
+	}
+	in, _, _ := s.open(p)
+	if in == nil {
+		return
+	}
+	for i := range e.Refusals {
+		r := &e.Refusals[i]
+		program, source := in.Patched, u.Patched.Source
+		if r.InOriginal {
+			program, source = in.Original, u.Original.Source
+		}
+		if r.Source == "" && r.Line > 0 {
+			r.Source, r.SourceLine = program.Declared(source, r.Name)
+			if filepath.Base(r.Unit) == r.Source {
+				r.Source = r.Unit
+			}
+		}
+	}
 }
 
 func (s *semantics) allows(change string) bool {
