@@ -26,6 +26,9 @@ type Input struct {
 	Original, Patched []byte // GNU assembly
 	// Fix is used for reasons only; nil if nothing is known of it.
 	Fix *Fix
+	// Keeps reports whether a running program may keep the value that it has of a
+	// variable of that name whose initial value differs. Nil stands for none.
+	Keeps func(name string) bool
 }
 
 // Verdict says what became of a function or object.
@@ -89,6 +92,7 @@ type Datum struct {
 	Reason         Reasons // none if Same
 	First          *Difference
 	Carried        bool // the patch has a copy of its own
+	Kept           bool // the running program keeps its value, see Input.Keeps
 }
 
 // Reference is a symbol that Assembly uses and does not define.

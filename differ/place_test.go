@@ -28,8 +28,8 @@ int limit = 1;
 `
 	for _, cc := range []string{"gcc", "clang"} {
 		for flag, want := range map[string][]string{
-			"-g":  {"unit.c:4: switches: its inline assembly", "unit.c: limit: initial value or size of writable data changed: "},
-			"-g0": {"unit.c: switches: its inline assembly switches to a section of its own (line ", "unit.c: limit: initial value"},
+			"-g":  {"unit.c:4: switches: its inline assembly", "unit.c: limit: initial value of writable data changed: "},
+			"-g0": {"unit.c: switches: its inline assembly switches to a section of its own (line ", "unit.c: limit: initial value of"},
 		} {
 			t.Run(cc+flag, func(t *testing.T) {
 				testenv.Needs(t, cc)

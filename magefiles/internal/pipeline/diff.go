@@ -26,6 +26,9 @@ type Target struct {
 	Units             []Unit
 	// Unchecked says what could not be compared for lack of debug data.
 	Unchecked []string
+	// Kept are the names, in either build, of variables whose initial value
+	// changed and of which the spec says that a running program may keep its own.
+	Kept []string
 
 	partial bool   // some of its units are refused
 	file    []byte // the .kpatch file, if it was made
@@ -144,7 +147,7 @@ func (l Layout) name(output string) string {
 
 // compare compares the units of all pairs.
 func (c *comparison) compare(ctx context.Context, l Layout, fix *differ.Fix, pairs []compiler.Pair, sem *semantics) error {
-	d := &diffs{done: map[[2]specs.Digest]*diffResult{}, layout: l, fix: fix}
+	d := &diffs{done: map[[2]specs.Digest]*diffResult{}, layout: l, fix: fix, keeps: sem.keeps}
 	if d.run(ctx, pairs); ctx.Err() != nil {
 		return ctx.Err()
 	}
@@ -168,6 +171,7 @@ func (c *comparison) compare(ctx context.Context, l Layout, fix *differ.Fix, pai
 				assembly = t.assembly(l, len(t.Units)-1)
 			}
 			if r.changes != nil {
+				t.Kept = append(t.Kept, sem.values(r.changes)...)
 				c.report.add(t.Name, r.changes, assembly)
 			}
 		}
@@ -263,6 +267,7 @@ type diffs struct {
 	done   map[[2]specs.Digest]*diffResult
 	layout Layout
 	fix    *differ.Fix
+	keeps  func(variable string) bool
 }
 
 type diffResult struct {
@@ -303,7 +308,7 @@ func (d *diffs) run(ctx context.Context, pairs []compiler.Pair) {
 	for range min(runtime.GOMAXPROCS(0), len(todo)) {
 		wg.Go(func() {
 			for r := range work {
-				r.changes, r.err = diffUnit(d.layout.unitName(r.pair), d.fix, r.pair)
+				r.changes, r.err = d.diffUnit(d.layout.unitName(r.pair), r.pair)
 			}
 		})
 	}
@@ -319,7 +324,7 @@ func (d *diffs) run(ctx context.Context, pairs []compiler.Pair) {
 }
 
 // diffUnit compares one unit, which is called name in messages.
-func diffUnit(name string, fix *differ.Fix, u compiler.UnitPair) (*differ.ChangeSet, error) {
+func (d *diffs) diffUnit(name string, u compiler.UnitPair) (*differ.ChangeSet, error) {
 	refused := func(reason, hint string) error {
 		return &differ.RefusalError{Refusals: []differ.Refusal{{Unit: name, Reason: reason, Hint: hint}}}
 	}
@@ -337,9 +342,9 @@ func diffUnit(name string, fix *differ.Fix, u compiler.UnitPair) (*differ.Change
 	if err != nil {
 		return nil, err
 	}
-	in := differ.Input{Unit: name, Arch: u.Original.Arch, Original: original, Patched: patched}
-	if fix != nil {
-		of := *fix
+	in := differ.Input{Unit: name, Arch: u.Original.Arch, Original: original, Patched: patched, Keeps: d.keeps}
+	if d.fix != nil {
+		of := *d.fix
 		of.Dir = u.Original.Dir
 		in.Fix = &of
 	}

@@ -112,7 +112,8 @@ type ReportDatum struct {
 	Verdict  differ.Verdict `json:"verdict"`
 	Reasons  differ.Reasons `json:"reasons"`
 	Text     string         `json:"text"`
-	Carried  bool           `json:"carried"` // the patch has a copy of its own
+	Carried  bool           `json:"carried"`        // the patch has a copy of its own
+	Kept     bool           `json:"kept,omitempty"` // the spec allows that a running program keeps its value
 	First    *ReportFirst   `json:"first,omitempty"`
 }
 
@@ -243,7 +244,7 @@ func newReportUnit(c *differ.ChangeSet) ReportUnit {
 			continue
 		}
 		u.Data = append(u.Data, ReportDatum{Name: d.Name, Original: d.Original, Verdict: d.Verdict, Reasons: d.Reason,
-			Text: d.Reason.String(), Carried: d.Carried, First: first(d.First)})
+			Text: d.Reason.String(), Carried: d.Carried, Kept: d.Kept, First: first(d.First)})
 	}
 	return u
 }

@@ -150,7 +150,10 @@ func TestReportRefused(t *testing.T) {
 	if r.Result != Refused || len(r.Refusals) != 1 || len(r.Refusals[0].Targets) != 2 || r.Refusals[0].Line == 0 {
 		t.Errorf("report %+v", r)
 	}
-	r.Refusals[0].Line, r.Refusals[0].Hint = 7, "HINT"
+	if n := r.Refusals[0]; !strings.HasPrefix(n.Assembly, "store/") || n.Source != "shared.c:1" {
+		t.Errorf("refusal %+v", n)
+	}
+	r.Refusals[0].Hint = "HINT"
 	r.Units[0].Data[0].First = nil
 	r.Refusals[0].Reason, _, _ = strings.Cut(r.Refusals[0].Reason, ":")
 	p.text(r, false, `both, level 3: no patch can be made, for 1 reason
@@ -160,7 +163,7 @@ two  build-id ID-two
     changed  count (data): content changed
 2 units have the same text in both builds
 refused:
-  shared.c:7: count: initial value or size of writable data changed
+  shared.c:1: count: initial value of writable data changed
     hint: HINT
 `)
 	if left, _ := filepath.Glob(FolderOf(p.spec, p.o).path("diff.stamp*")); len(left) > 0 {

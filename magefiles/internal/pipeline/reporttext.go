@@ -121,6 +121,9 @@ func (p *printer) unit(u ReportUnit, several bool) {
 		if d.Carried {
 			what = "data, carried"
 		}
+		if d.Kept {
+			what = "data, a running program keeps its value"
+		}
 		p.line(2, "%-7v  %s (%s): %s", d.Verdict, name(d.Name, d.Original), what, d.Text)
 		p.first(d.First)
 	}

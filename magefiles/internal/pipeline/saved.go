@@ -29,6 +29,7 @@ type (
 		Units    []savedUnit   `json:"units"`
 		// Unchecked is that of Target.
 		Unchecked []string `json:"unchecked,omitempty"`
+		Kept      []string `json:"kept,omitempty"` // likewise
 	}
 	savedLink struct {
 		File   string       `json:"file"`
@@ -207,7 +208,7 @@ func saveTargets(f Folder, targets []Target) ([]byte, error) {
 		st := savedTarget{
 			Name: t.Name, BuildID: t.BuildID,
 			Original: savedLink{rel(t.Original.File), t.Original.Digest},
-			Patched:  savedLink{rel(t.Patched.File), t.Patched.Digest}, Unchecked: t.Unchecked,
+			Patched:  savedLink{rel(t.Patched.File), t.Patched.Digest}, Unchecked: t.Unchecked, Kept: t.Kept,
 		}
 		for i, u := range t.Units {
 			su := savedUnit{
@@ -245,7 +246,7 @@ func Targets(s specs.Spec, o Options) ([]Target, error) {
 	var targets []Target
 	for _, st := range saved {
 		t := Target{
-			Name: st.Name, BuildID: st.BuildID, Unchecked: st.Unchecked,
+			Name: st.Name, BuildID: st.BuildID, Unchecked: st.Unchecked, Kept: st.Kept,
 			Original: &compiler.Link{BuildID: st.BuildID, File: f.path(st.Original.File), Digest: st.Original.Digest},
 			Patched:  &compiler.Link{File: f.path(st.Patched.File), Digest: st.Patched.Digest},
 		}

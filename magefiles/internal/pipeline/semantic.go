@@ -140,6 +140,27 @@ func (s *semantics) locate(p compiler.Pair, u compiler.UnitPair, err error) {
 	}
 }
 
+// values notes the variables whose initial value changed, and returns the names
+// of those that keep theirs.
+func (s *semantics) values(c *differ.ChangeSet) (kept []string) {
+	for _, d := range c.Data {
+		if d.Verdict == differ.Changed && !d.Carried {
+			s.found = append(s.found, variableNamed(stem(d.Name)))
+		}
+		if d.Kept {
+			kept = append(kept, d.Name, d.Original)
+		}
+	}
+	return kept
+}
+
+// variableNamed is what a spec calls a variable.
+func variableNamed(name string) string { return "variable " + name }
+
+// keeps reports whether the spec allows that a running program keeps the value
+// of a variable whose initial value changed.
+func (s *semantics) keeps(name string) bool { return s.allows(variableNamed(name)) }
+
 func (s *semantics) allows(change string) bool {
 	return slices.ContainsFunc(s.spec.Allow, func(a specs.Allowance) bool { return a.Change == change })
 }

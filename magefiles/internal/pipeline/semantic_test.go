@@ -227,3 +227,45 @@ func TestEdits(t *testing.T) {
 		}
 	}
 }
+
+// TestKeptValue: a variable whose initial value changed keeps its own in a
+// running program if the spec allows that, and nothing finds fault with the
+// patch. Its size, and that of another, may not change.
+func TestKeptValue(t *testing.T) {
+	replace := []string{"int limit = 7", "int limit = 70", "c->fd + n > limit", "c->fd + n >= limit"}
+	s, o := semanticCase(t, server, replace, withDebug)
+	if err := Build(t.Context(), s, o); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Diff(t.Context(), s, o)
+	const want = "conn.c:2: limit: initial value of writable data changed: \".long\\t7\" became \".long\\t70\""
+	if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(Explain(err).Error(), "allow: [{change: variable limit, reason: why}]") {
+		t.Fatalf("error %v, want %s", Explain(err), want)
+	}
+	s.Allow = []specs.Allowance{{Change: "variable limits", Reason: "7 is right for those that run"}}
+	_, err = Diff(t.Context(), s, o)
+	var unused *AllowError
+	if !errors.As(err, &unused) || unused.Hint() != `did you mean "variable limit"?` {
+		t.Errorf("error %v, hint %q", err, unused.Hint())
+	}
+	s.Allow[0].Change = "variable limit"
+	if _, err := Make(t.Context(), s, o); err != nil {
+		t.Fatal(err)
+	}
+	report, err := ReadReport(s, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var text strings.Builder
+	if report.Text(&text, false); !strings.Contains(text.String(), "limit (data, a running program keeps its value): content changed") {
+		t.Errorf("report %q", text.String())
+	}
+	s, o = semanticCase(t, strings.Replace(server, "int limit = 7", "int limit[2] = { 7 }", 1), []string{"limit[2]", "limit[3]"}, withDebug)
+	s.Allow = []specs.Allowance{{Change: "variable limit", Reason: "nobody looks"}}
+	if err := Build(t.Context(), s, o); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Diff(t.Context(), s, o); err == nil || !strings.Contains(err.Error(), "initial value or size") {
+		t.Errorf("error %v", err)
+	}
+}
