@@ -31,6 +31,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/magefile/mage/mg"
 
@@ -127,8 +128,12 @@ type specError struct {
 
 func (e *specError) Unwrap() error { return e.error }
 
-// Hint helps who names the folder of a spec instead of the spec.
+// Hint helps who names the folder of a spec instead of the spec, or an option
+// before it.
 func (e *specError) Hint() string {
+	if strings.HasPrefix(e.path, "-") {
+		return "name the spec first, and options behind it: SPEC " + e.path
+	}
 	inside := filepath.Join(e.path, "spec.yaml")
 	if _, err := os.Stat(inside); err != nil {
 		return ""

@@ -13,6 +13,7 @@ import (
 
 	"github.com/fother/fother/compiler"
 	"github.com/fother/fother/compiler/source"
+	"github.com/fother/fother/magefiles/internal/tools"
 	"github.com/fother/fother/specs"
 )
 
@@ -340,7 +341,7 @@ func (r *run) explain(err error) error {
 	}
 	var failed *compiler.CommandError
 	if errors.As(err, &failed) {
-		if missing := missingTools(failed.Tail); missing != nil {
+		if missing := tools.MissingIn(failed.Tail); missing != nil {
 			return fmt.Errorf("%w: %w", missing, err)
 		}
 	}

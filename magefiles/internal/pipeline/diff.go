@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 
@@ -105,7 +106,9 @@ func compareBuilds(ctx context.Context, s specs.Spec, l Layout, o Options) (*com
 	defer c.report.finish(l)
 	pairs, err := compiler.Compare(original, patched, wanted...)
 	if err != nil {
-		c.refuse("", err)
+		for _, e := range err.(interface{ Unwrap() []error }).Unwrap() {
+			c.refuse("", e)
+		}
 		return c, nil
 	}
 	for _, path := range compiler.Added(original, patched) {
@@ -124,15 +127,32 @@ func compareBuilds(ctx context.Context, s specs.Spec, l Layout, o Options) (*com
 	if len(c.reasons) > 0 {
 		return c, nil
 	}
+	c.busy(s)
 	for _, t := range c.report.Targets {
-		for _, u := range t.Unchecked {
-			o.say("%s: warning: %s: %s", s.Name, t.Name, u)
+		for _, w := range slices.Concat(t.Unchecked, t.Warnings) {
+			o.say("%s: warning: %s: %s", s.Name, t.Name, w)
 		}
 	}
 	if len(c.targets) == 0 {
 		c.report.Result = Unchanged
 	}
 	return c, writeAssembly(l, c.targets)
+}
+
+// warnMain is what is said of a patch that changes main.
+const warnMain = "main changes, or what is inlined into it, and it is on the stack as long as the program runs: a process takes the patch only if the spec allows calls that are under way to end in the old code, by consistency: {next-call: [main], reason: why}"
+
+// busy warns of targets whose main changes under strict consistency.
+func (c *comparison) busy(s specs.Spec) {
+	for _, t := range c.targets {
+		changes := slices.ContainsFunc(t.Units, func(u Unit) bool {
+			return slices.ContainsFunc(u.Changes.Functions, func(f differ.Function) bool { return f.Verdict == differ.Changed && f.Original == "main" })
+		})
+		i := slices.IndexFunc(c.report.Targets, func(r ReportTarget) bool { return r.Name == t.Name })
+		if changes && i >= 0 && !slices.Contains(s.Consistency.NextCall, "main") {
+			c.report.Targets[i].Warnings = append(c.report.Targets[i].Warnings, warnMain)
+		}
+	}
 }
 
 // name returns what a deliverable is called.

@@ -61,6 +61,8 @@ type ReportTarget struct {
 	BuildID specs.BuildID `json:"build_id"`
 	// Unchecked says what was not compared for lack of debug data.
 	Unchecked []string `json:"unchecked,omitempty"`
+	// Warnings are about a patch that can be made.
+	Warnings []string `json:"warnings,omitempty"`
 }
 
 // ReportUnit is a unit whose text differs.
