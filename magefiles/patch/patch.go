@@ -158,6 +158,7 @@ func exit(ctx context.Context, err error) error {
 	var (
 		bad     *specError
 		refused *pipeline.RefusedError
+		stale   *pipeline.StaleError
 	)
 	switch {
 	case err == nil:
@@ -169,7 +170,7 @@ func exit(ctx context.Context, err error) error {
 		return mg.Fatal(exitUsage, pipeline.Explain(err))
 	case errors.As(err, &refused) && refused.OfSpec():
 		return mg.Fatal(exitUsage, pipeline.Explain(err))
-	case errors.As(err, &refused):
+	case errors.As(err, &refused), errors.As(err, &stale) && stale.Refused:
 		return mg.Fatal(exitRefused, pipeline.Explain(err))
 	}
 	return mg.Fatal(exitError, pipeline.Explain(err))

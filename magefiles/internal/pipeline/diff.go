@@ -106,7 +106,7 @@ func compareBuilds(ctx context.Context, s specs.Spec, l Layout, o Options) (*com
 	defer c.report.finish(l)
 	pairs, err := compiler.Compare(original, patched, wanted...)
 	if err != nil {
-		for _, e := range err.(interface{ Unwrap() []error }).Unwrap() {
+		for _, e := range joined(err) {
 			c.refuse("", e)
 		}
 		return c, nil

@@ -14,11 +14,16 @@ import (
 type StaleError struct {
 	Name string // of the spec
 	Step string // that has to be taken first
+	// Refused is set if that was taken, and refused the fix.
+	Refused bool
 
 	noun, reason, spec string
 }
 
 func (e *StaleError) Error() string {
+	if e.Refused {
+		return fmt.Sprintf("%s: %s refused the fix", e.Name, e.noun)
+	}
 	if e.reason == missing {
 		return fmt.Sprintf("%s: %s is missing", e.Name, e.noun)
 	}
@@ -27,6 +32,9 @@ func (e *StaleError) Error() string {
 
 // Hint says what the user can do.
 func (e *StaleError) Hint() string {
+	if e.Refused {
+		return fmt.Sprintf("go tool mage patch:%s %s tells why, and what to do", e.Step, cmp.Or(e.spec, "SPEC"))
+	}
 	return fmt.Sprintf("make it first: go tool mage patch:%s %s, or all that is needed: go tool mage patch:all %[2]s", e.Step, cmp.Or(e.spec, "SPEC"))
 }
 
@@ -55,6 +63,14 @@ func (e *RefusedError) OfSpec() bool {
 		}](err)
 		return !ok && !errors.Is(err, compiler.ErrNoTarget)
 	})
+}
+
+// joined returns the errors that errors.Join made one of.
+func joined(err error) []error {
+	if all, ok := err.(interface{ Unwrap() []error }); ok {
+		return all.Unwrap()
+	}
+	return []error{err}
 }
 
 // refusedError returns what a list of reasons comes to.

@@ -254,6 +254,10 @@ int main(int argc, char **argv) { return check(argc) + tiny() + next(); }
 	if left, _ := filepath.Glob(FolderOf(s, o).path("diff")); len(left) > 0 {
 		t.Errorf("left: %v", left)
 	}
+	stale, _ := errors.AsType[*StaleError](Step(t.Context(), s, o, "pack"))
+	if stale == nil || !stale.Refused || !strings.Contains(Explain(stale).Error(), "patch:diff") {
+		t.Errorf("packing: %v", stale)
+	}
 	s.Consistency.NextCall = nil
 	if _, err := Make(t.Context(), s, o); !is[*RefusedError](err) {
 		t.Errorf("error %v", err)

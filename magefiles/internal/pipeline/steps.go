@@ -258,7 +258,12 @@ func (r *run) before(i int) error {
 			return err
 		}
 		if stale != "" {
-			return &StaleError{Name: r.spec.Name, Step: s.name, noun: s.noun, reason: stale, spec: r.o.Spec}
+			refused := false
+			if s.name == "diff" && stale == missing {
+				report, err := ReadReport(r.spec, r.o)
+				refused = err == nil && report.Result == Refused
+			}
+			return &StaleError{Name: r.spec.Name, Step: s.name, Refused: refused, noun: s.noun, reason: stale, spec: r.o.Spec}
 		}
 	}
 	return nil
