@@ -45,7 +45,8 @@ type Spec struct {
 // Allowance says of one change that it may go into the patch.
 type Allowance struct {
 	// Change is what the refusal names, such as "struct conn" or "variable
-	// limit", or NoDebugData.
+	// limit", or NoDebugData. Of a variable it stands for its type and for its
+	// initial value, which a running program goes without.
 	Change string `json:"change"`
 	Reason string `json:"reason"` // why that is right; never empty
 }

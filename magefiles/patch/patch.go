@@ -14,7 +14,8 @@
 // example after an update of system headers, which are not looked at.
 //
 // patch:diff prints a report: what differs and why, and what stands in the way
-// of a patch, with what the author can do. With -json behind the spec, standard
+// of a patch, with what the author can do; the patches are made in memory for
+// that. With -json behind the spec, standard
 // output has nothing but the report in the form of [pipeline.Report], for a fix
 // that is refused too, which ends with exit status 4. The same is left in
 // report.json in the folder of the spec.

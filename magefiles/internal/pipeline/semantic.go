@@ -172,7 +172,7 @@ func (e *UncheckedError) Error() string { return e.what }
 
 // Hint says what the author can do.
 func (e *UncheckedError) Hint() string {
-	return fmt.Sprintf("build with -g, by a compiler that the build finds on PATH or with CC=fother-cc, and without -s; or read the fix for changes of these, and say so in the spec: allow: [{change: %s, reason: why}]", specs.NoDebugData)
+	return fmt.Sprintf("builds with -g are made beside for this: they need a compiler that the build finds on PATH, or CC=fother-cc, and have to work with -g; or read the fix for such changes, and say so in a spec: allow: [{change: %s, reason: why}]", specs.NoDebugData)
 }
 
 // unused returns an error for each name that the spec allows and that did not
