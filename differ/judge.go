@@ -2,6 +2,7 @@ package differ
 
 import (
 	"slices"
+	"strconv"
 
 	"github.com/fother/fother/differ/asm"
 )
@@ -158,8 +159,14 @@ func (j *judgement) object(x, y int32) {
 // value: not in size, binding or section, nor in that each thread has one.
 func (j *judgement) valueOnly(x, y int32) bool {
 	plain := func(k asm.SectionKind) bool { return k == asm.Writable || k == asm.Zero }
-	size := func(s *side, i int32) string { return s.Symbols[s.symbol[i]].Size }
-	return plain(j.a.SectionOf(x).Kind) && plain(j.b.SectionOf(y).Kind) && size(j.a, x) != "" && size(j.a, x) == size(j.b, y) &&
+	size := func(s *side, i int32) uint64 {
+		if s.Items[i].Common || s.symbol[i] == none {
+			return 0
+		}
+		n, _ := strconv.ParseUint(s.Symbols[s.symbol[i]].Size, 0, 64)
+		return n // 0 for an expression
+	}
+	return plain(j.a.SectionOf(x).Kind) && plain(j.b.SectionOf(y).Kind) && size(j.a, x) > 0 && size(j.a, x) == size(j.b, y) &&
 		j.a.allLocal(x) == j.b.allLocal(y) && !j.labelled(j.a, x) && !j.labelled(j.b, y)
 }
 
