@@ -66,8 +66,8 @@ func (j *judgement) absolute() {
 			continue
 		}
 		if t := j.a.resolve(y.Name); t.where != y.Where || t.add != y.Add || j.a.Symbols[t.sym].Set != y.Set {
-			j.refusals = append(j.refusals, Refusal{j.unit, y.Name, int(y.Line), "its value " + y.Set + " is new or changed",
-				"leave symbols that other units were linked with as they are"})
+			j.refusals = append(j.refusals, Refusal{Unit: j.unit, Name: y.Name, Line: int(y.Line), Reason: "its value " + y.Set + " is new or changed",
+				Hint: "leave symbols that other units were linked with as they are"})
 		}
 	}
 }

@@ -224,6 +224,9 @@ func (c *linkedCase) run() {
 			c.Errorf("the patch has %q, want %q", carried(targets), want)
 		}
 		_, err = Pack(ctx, c.spec, o)
+		if is[*RefusedError](err) {
+			c.Error("packing refuses what the comparison did not")
+		}
 	}
 	if err == nil {
 		err = Step(ctx, c.spec, o, "verify")

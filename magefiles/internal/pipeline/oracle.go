@@ -45,7 +45,9 @@ func oracle(p *kpack.Patch, t Target, own map[string]bool) error {
 	if err != nil {
 		return err
 	}
-	missing := slices.DeleteFunc(verify.Check(report, covered(p)).Missing, func(f verify.Finding) bool {
+	c := covered(p)
+	c.Refused = append(c.Refused, t.Kept...)
+	missing := slices.DeleteFunc(verify.Check(report, c).Missing, func(f verify.Finding) bool {
 		return !own[f.Name] && !strings.HasPrefix(f.Name, ".") // a section
 	})
 	var reasons []error
