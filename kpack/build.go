@@ -82,9 +82,13 @@ func Build(in BuildInput) (*Patch, error) {
 	for _, um := range units {
 		reasons = append(reasons, b.relocs(um)...)
 		reasons = append(reasons, b.functions(um)...)
+		reasons = append(reasons, b.declared(um)...)
 	}
 	reasons = append(reasons, b.moved()...)
 	if err := b.unwinder(); err != nil {
+		reasons = append(reasons, fmt.Errorf("%s: %w", in.Name, err))
+	}
+	if err := b.sortHooks(); err != nil {
 		reasons = append(reasons, fmt.Errorf("%s: %w", in.Name, err))
 	}
 	if len(reasons) > 0 {
@@ -116,6 +120,7 @@ type builder struct {
 	// undos is the code of Function.Through, but for the jump, by the function's
 	// address.
 	undos map[specs.VAddr][]byte
+	hooks []hookDeclaration
 	// outside finds bound symbols, so that each stands once in the patch.
 	outside map[outsideKey]int
 }
@@ -136,6 +141,7 @@ type unitMerge struct {
 	symbols []elfobj.Symbol
 	section map[elf.SectionIndex]merged
 	symbol  map[int]int // symbol index in the object -> in the patch
+	hooks   int         // the section of the object that declares hooks, or 0
 }
 
 type merged struct {
@@ -170,6 +176,10 @@ func (b *builder) merge(u BuildUnit, number int) (*unitMerge, error) {
 	}
 	for i, s := range u.Object.Sections {
 		if s.Flags&elf.SHF_ALLOC == 0 || s.Size == 0 || s.Type == elf.SHT_NOTE {
+			continue
+		}
+		if s.Name == sectionHooks {
+			um.hooks = i
 			continue
 		}
 		kind, ok := kinds[s.Name]
@@ -339,6 +349,9 @@ func (b *builder) prune() {
 			r := &p.Sections[i].Relocs[j]
 			r.Symbol = renumber[r.Symbol]
 		}
+	}
+	for i := range p.Hooks {
+		p.Hooks[i].Symbol = renumber[p.Hooks[i].Symbol]
 	}
 	for i := range p.Functions {
 		f := &p.Functions[i]
