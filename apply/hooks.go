@@ -109,12 +109,20 @@ func (e *FilteredError) Hint() string {
 // hookState reads the control block of r.
 func (p *Process) hookState(r *record) (kpack.HookState, error) {
 	b := make([]byte, kpack.HookControl)
-	if err := readFull(p.mem, r.Hooks.Control, b); err != nil && r.state == staged {
-		return kpack.HookState{}, nil // it was not mapped yet
-	} else if err != nil {
+	if err := readFull(p.mem, r.Hooks.Control, b); err != nil {
 		return kpack.HookState{}, err
 	}
 	return kpack.ReadHookState(b)
+}
+
+// hooked reports whether r has hooks, and what they need is there: a run that was killed
+// may not have mapped it yet, or may have freed it already.
+func (p *Process) hooked(r *record) bool {
+	if len(r.Hooks.All) == 0 {
+		return false
+	}
+	_, err := p.hookState(r)
+	return err == nil || r.state != staged && r.state != retired
 }
 
 // hooksBefore runs the hooks that can veto t.
@@ -158,7 +166,7 @@ func (p *Process) hooksAfter(ctx context.Context, records []*record, res *Result
 // not run since it is in this state; 0 if there is none. PROTOCOL.md has the
 // table.
 func (p *Process) owed(r *record) (kpack.HookPoint, error) {
-	if len(r.Hooks.All) == 0 || !p.inForce(r) {
+	if !p.hooked(r) || !p.inForce(r) {
 		return 0, nil
 	}
 	s, err := p.hookState(r)
@@ -355,7 +363,7 @@ func (p *Process) hooksLeft(ctx context.Context, res *Result, o Options) error {
 	t := &transaction{}
 	var left []*record
 	for _, r := range p.records {
-		if len(r.Hooks.All) == 0 {
+		if !p.hooked(r) {
 			continue
 		}
 		s, err := p.hookState(r)

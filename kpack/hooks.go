@@ -86,11 +86,11 @@ func HasHooks(a *arch.Arch) bool {
 
 var errNoHooks = errors.New("hooks are not supported on this architecture")
 
-// hook is a declaration with what orders it.
+// hookDeclaration is a hook with what orders it.
 type hookDeclaration struct {
 	Hook
-	unit  int
-	order uint32
+	unit        int
+	order, last uint32
 }
 
 // declared adds the hooks that a unit declares.
@@ -129,7 +129,7 @@ func (b *builder) declared(um *unitMerge) (reasons []error) {
 			reasons = refuse(hint("name a time from 1 to 60000 milliseconds", fmt.Errorf("%s: %w", h.Function, err)))
 			continue
 		}
-		b.hooks = append(b.hooks, hookDeclaration{h, um.number, word(16)})
+		b.hooks = append(b.hooks, hookDeclaration{h, um.number, word(16), word(20)})
 	}
 	return reasons
 }
@@ -170,7 +170,7 @@ func (b *builder) sortHooks() error {
 		if x.Point == PreRevert || x.Point == PostRevert {
 			order = -order
 		}
-		return cmp.Or(cmp.Compare(x.Point, y.Point), order)
+		return cmp.Or(cmp.Compare(x.Point, y.Point), cmp.Compare(x.last, y.last), order)
 	})
 	for _, h := range b.hooks {
 		b.patch.Hooks = append(b.patch.Hooks, h.Hook)

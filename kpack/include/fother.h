@@ -40,7 +40,7 @@
 /* One declaration, as the tools read it. */
 struct fother_hook {
 	int (*run)(void);
-	unsigned point, milliseconds, order, reserved;
+	unsigned point, milliseconds, order, last;
 };
 
 #ifdef __has_attribute
@@ -52,14 +52,14 @@ struct fother_hook {
 #define FOTHER_RETAIN
 #endif
 
-#define FOTHER_HOOK(number, point, function, milliseconds) \
+#define FOTHER_HOOK(number, point, function, milliseconds, last) \
 	static const struct fother_hook fother_hook_##point##__##function \
 	__attribute__((used, FOTHER_RETAIN aligned(8), section(".fother.hooks"))) = \
-	{ function, number, milliseconds, __COUNTER__, 0 }
+	{ function, number, milliseconds, __COUNTER__, last }
 
-#define FOTHER_PRE_APPLY(function, milliseconds) FOTHER_HOOK(1, pre_apply, function, milliseconds)
-#define FOTHER_POST_APPLY(function, milliseconds) FOTHER_HOOK(2, post_apply, function, milliseconds)
-#define FOTHER_PRE_REVERT(function, milliseconds) FOTHER_HOOK(3, pre_revert, function, milliseconds)
-#define FOTHER_POST_REVERT(function, milliseconds) FOTHER_HOOK(4, post_revert, function, milliseconds)
+#define FOTHER_PRE_APPLY(function, milliseconds) FOTHER_HOOK(1, pre_apply, function, milliseconds, 0)
+#define FOTHER_POST_APPLY(function, milliseconds) FOTHER_HOOK(2, post_apply, function, milliseconds, 0)
+#define FOTHER_PRE_REVERT(function, milliseconds) FOTHER_HOOK(3, pre_revert, function, milliseconds, 0)
+#define FOTHER_POST_REVERT(function, milliseconds) FOTHER_HOOK(4, post_revert, function, milliseconds, 0)
 
 #endif
