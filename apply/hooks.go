@@ -53,6 +53,11 @@ func (h *recordedHooks) check(r *record) error {
 		!in(2, h.Control, h.Control+kpack.HookControl-1, h.Thread, h.Stack) {
 		return errors.New("its hooks are not in its memory")
 	}
+	for _, o := range h.All {
+		if o.Limit <= 0 || o.Limit > kpack.MaxHookLimit {
+			return fmt.Errorf("hook %q may take %v", o.Function, o.Limit)
+		}
+	}
 	return nil
 }
 
@@ -248,7 +253,7 @@ func (p *Process) attend(ctx context.Context, r *record, hooks []recordedHook, r
 		if err != nil || s.Done {
 			return true, err
 		}
-		if s.Ended != ended {
+		if s.Ended > ended { // the process could let it go to and fro for ever
 			ended, since = s.Ended, time.Now()
 		}
 		limit := time.Second // the thread itself takes no time

@@ -70,7 +70,6 @@ int main(int argc, char **argv) {
 // those of the four points, 5 is another before the apply, 6 another after the
 // revert. Each writes to errno's place and to the stack, to see that nobody minds.
 const hooksC = `
-#define FOTHER_HOOK_SECTION ".kpatch.hooks"
 struct fother_hook { int (*run)(void); unsigned point, milliseconds, order, reserved; };
 #define IN __attribute__((section(".kpatch.text"), used, noinline))
 #define HOOK(digit, point, limit) \
@@ -105,7 +104,7 @@ func hookedPatch(t testing.TB, level specs.Level, adds int, hooks ...string) *kp
 	var all []string
 	for _, h := range hooks {
 		all = append(all, map[string]string{
-			"1": "HOOK(1, 1, 300)", "2": "HOOK(2, 2, 300)", "3": "HOOK(3, 3, 300)", "4": "HOOK(4, 4, 300)", "5": "HOOK(5, 1, 300)", "6": "HOOK(6, 4, 300)",
+			"1": "HOOK(1, 1, 1000)", "2": "HOOK(2, 2, 1000)", "3": "HOOK(3, 3, 1000)", "4": "HOOK(4, 4, 1000)", "5": "HOOK(5, 1, 1000)", "6": "HOOK(6, 4, 1000)",
 		}[h])
 	}
 	dir := t.TempDir()
@@ -151,7 +150,7 @@ func TestHooks(t *testing.T) {
 			if len(res.Hooks) != 2 || res.Hooks[0].Point != kpack.PreApply || strings.Join(res.Hooks[0].Functions, " ") != "hook1 hook5" || res.Hooks[1].Why != "" {
 				t.Errorf("hooks of the apply: %+v", res.Hooks)
 			}
-			if a := res.Applied[0]; len(a.Hooks) != 6 || a.Hooks[5].Function != "hook4" || a.Hooks[5].Limit != 300*time.Millisecond {
+			if a := res.Applied[0]; len(a.Hooks) != 6 || a.Hooks[5].Function != "hook4" || a.Hooks[5].Limit != time.Second {
 				t.Errorf("hooks of the patch: %+v", a.Hooks)
 			}
 			res = revertAll(t, r.pid)
@@ -175,7 +174,7 @@ func TestHookVeto(t *testing.T) {
 	patch := hookedPatch(t, 1, 42, "1", "2", "3", "4", "5", "6")
 	for _, c := range []struct{ name, tell, untell, at, reverted, why string }{
 		{"no", "result %d 7", "result %d 0", "%d", "64", "returned 7"},
-		{"slow", "stay %d -3", "stay %d 0", "%d", "64", "took longer than 300ms"},
+		{"slow", "stay %d -3", "stay %d 0", "%d", "64", "took longer than 1s"},
 		{"crash", "stay %d -1", "stay %d 0", "%d", "64", "crashed: SIGSEGV"},
 		{"trap", "stay %d -2", "stay %d 0", "%d", "64", "crashed: SIGILL"},
 	} {
@@ -229,9 +228,8 @@ func TestHookVeto(t *testing.T) {
 // undone by those that are for it.
 func TestHooksBusy(t *testing.T) {
 	fixes["busy100"] = constant("busy", 5)
-	hooked := hookedPatch(t, 1, 42, "1", "2", "3", "4")
+	hookedPatch(t, 1, 42, "1", "2", "3", "4") // makes answer101
 	patch := patchFor(t, hookedProgram(t), "default", 1, "answer101", "busy100")
-	_ = hooked
 	r := start(t, hookedProgram(t), "busy")
 	before := r.snapshot()
 	var busy *BusyError
@@ -378,5 +376,66 @@ func TestHookNeverLetGo(t *testing.T) {
 	r.expect("seen", "412") // what it left is undone, though nothing was done
 	revertAll(t, r.pid)
 	freeKept(t, r, "wipe")
+	before.same(t, r.snapshot())
+}
+
+// TestHooksElsewhere: a process in a namespace of its own knows its threads by
+// other numbers than the tool.
+func TestHooksElsewhere(t *testing.T) {
+	patch := hookedPatch(t, 1, 42, "1", "2", "3", "4")
+	testenv.Needs(t, "unshare")
+	bin := hookedProgram(t)
+	// The outer process stays outside, and is not the one with the program.
+	r := start(t, "unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child", bin, "work")
+	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", r.pid, r.pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pid int
+	if _, err := fmt.Sscan(string(children), &pid); err != nil {
+		t.Fatal(err)
+	}
+	threads := tasks(t, pid)
+	r.ask("stay 1 -3")
+	var veto *HookError
+	if _, err := Apply(context.Background(), pid, []*kpack.Patch{patch}, Options{}); !errors.As(err, &veto) || veto.Why != "took longer than 1s" {
+		t.Error(err)
+	}
+	r.ask("stay 1 0")
+	r.expect("seen", "14")
+	applyTo(t, pid, patch)
+	r.expect("seen", "12")
+	revertAll(t, pid)
+	r.expect("seen", "34")
+	if n := tasks(t, pid); n != threads {
+		t.Errorf("%d threads, and %d before", n, threads)
+	}
+}
+
+// TestHooksFiltered: where a filter may end the process for what the thread of
+// the hooks does, there are none.
+func TestHooksFiltered(t *testing.T) {
+	patch := hookedPatch(t, 1, 42, "2")
+	r := start(t, compileC(t, "hookedbox", strings.Replace(hookedC, "int main(int argc, char **argv) {",
+		"#include <linux/filter.h>\n#include <linux/seccomp.h>\n#include <sys/prctl.h>\nint main(int argc, char **argv) {\n"+
+			"struct sock_filter f[] = { BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW) }; struct sock_fprog p = {1, f};\n"+
+			"prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &p);", 1), "-fPIE", "-pie"))
+	before := r.snapshot()
+	p, err := open(r.pid, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	// It is another program than that of the patch, but for what is asked here.
+	box := *patch
+	for _, o := range p.Objects() {
+		if strings.HasSuffix(o.Path, "hookedbox") {
+			box.Target.BuildID = o.BuildID
+		}
+	}
+	var filtered *FilteredError
+	if _, err := Apply(context.Background(), r.pid, []*kpack.Patch{&box}, Options{}); !errors.As(err, &filtered) || filtered.Hint() == "" {
+		t.Error(err)
+	}
 	before.same(t, r.snapshot())
 }

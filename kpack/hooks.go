@@ -74,9 +74,11 @@ const (
 	declarationSize = 24
 	hookSize        = 16
 
-	maxHooks     = 64
-	maxHookLimit = time.Minute
+	maxHooks = 64
 )
+
+// MaxHookLimit bounds how long a hook may take.
+const MaxHookLimit = time.Minute
 
 // HasHooks reports whether patches for an architecture can have hooks.
 func HasHooks(a *arch.Arch) bool {
@@ -153,8 +155,8 @@ func (h Hook) check() error {
 	switch {
 	case h.Point < PreApply || h.Point > PostRevert:
 		return fmt.Errorf("%v is not known", h.Point)
-	case h.Limit <= 0 || h.Limit > maxHookLimit:
-		return fmt.Errorf("a time of %v: want at most %v", h.Limit, maxHookLimit)
+	case h.Limit <= 0 || h.Limit > MaxHookLimit:
+		return fmt.Errorf("a time of %v: want at most %v", h.Limit, MaxHookLimit)
 	}
 	return nil
 }

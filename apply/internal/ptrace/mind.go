@@ -2,6 +2,7 @@ package ptrace
 
 import (
 	"bytes"
+	"slices"
 	"strconv"
 	"time"
 
@@ -70,10 +71,13 @@ func (g *Group) Divert(to specs.Addr) (bool, error) {
 	return true, nil
 }
 
-// Filtered reports whether threads of a process have seccomp filters.
+// Filtered reports whether any thread of a process has a seccomp filter.
 func Filtered(pid int) bool {
-	mode, _ := statusField(pid, pid, "Seccomp")
-	return mode != 0
+	tids, _ := Threads(pid)
+	return slices.ContainsFunc(tids, func(tid int) bool {
+		mode, _ := statusField(pid, tid, "Seccomp")
+		return mode != 0
+	})
 }
 
 // Innermost returns the thread of a process that has an id in its own
