@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/fother/fother/apply/internal/ptrace"
 	"github.com/fother/fother/kpack"
+	"github.com/fother/fother/specs/testenv"
 )
 
 // TestKillMatrix kills the tool at the entry or the exit of a call by which it
@@ -30,7 +30,7 @@ func TestKillMatrix(t *testing.T) {
 		for _, op := range matrixOperations {
 			t.Run(op.name+" "+name, func(t *testing.T) {
 				m := newMatrix(t, op, threads[name])
-				if os.Getenv("FOTHER_LONG") == "1" {
+				if testenv.Long() {
 					m.full()
 				} else {
 					m.sample()

@@ -59,7 +59,7 @@ func TestCases(t *testing.T) {
 				newCase(t, name, "gcc", opt, ar).run()
 			})
 			if ar.Files[0].Name != "orig.c" || strings.Contains(string(ar.Comment), "not clang:") ||
-				i != turn%len(all) && os.Getenv("FOTHER_LONG") == "" {
+				i != turn%len(all) && !testenv.Long() {
 				continue
 			}
 			t.Run(name+"/clang"+strings.ReplaceAll(opt, " ", ""), func(t *testing.T) {

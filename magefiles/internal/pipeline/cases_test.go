@@ -89,7 +89,7 @@ func TestCases(t *testing.T) {
 					continue
 				}
 				// By turns: every case with gcc or g++, every second one with clang too.
-				if n := len(flagsOf(ar)); os.Getenv("FOTHER_LONG") != "1" && (i != (turn+k)%n || k > turn%2) {
+				if n := len(flagsOf(ar)); !testenv.Long() && (i != (turn+k)%n || k > turn%2) {
 					continue
 				}
 				t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar")+" "+cc+" "+flags, func(t *testing.T) {
@@ -117,7 +117,7 @@ var longFlags = append(slices.Clone(caseFlags), "-O1 -fno-plt", "-Os -fno-asynch
 func flagsOf(ar *txtar.Archive) []string {
 	_, list, ok := strings.Cut(string(ar.Comment), "flags:")
 	switch {
-	case !ok && os.Getenv("FOTHER_LONG") == "1":
+	case !ok && testenv.Long():
 		return longFlags
 	case !ok:
 		return caseFlags

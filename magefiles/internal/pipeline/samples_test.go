@@ -163,7 +163,7 @@ func TestSamples(t *testing.T) {
 			if strings.Contains(flags, "-fno-pie") && (sample == "ghost" || sample == "library") {
 				continue // their libraries need position independent code
 			}
-			mine := os.Getenv("FOTHER_LONG") == "1" || i == turn%len(sampleFlags)
+			mine := testenv.Long() || i == turn%len(sampleFlags)
 			if i > 0 && (!mine || testing.Short()) {
 				continue
 			}
