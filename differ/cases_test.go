@@ -26,7 +26,7 @@ import (
 //	orig.c, patched.c   compiled by the test; or orig.cc, patched.cc; or orig.s, patched.s
 //	run.c, run.cc       before() and after(), which print: the answers of the patched process must
 //	                    equal those of the patched build
-//	want                verdicts, those that are "same" left out; numbers in names as "#"
+//	want                verdicts, those that are "same" left out, and hooks; numbers in names as "#"
 //	want.err            instead: each refusal has one of the lines in it, each line is in one refusal
 //	want.asm            "+text" is in the patch assembly, "-text" is not
 //
@@ -207,6 +207,9 @@ func summary(set *differ.ChangeSet) string {
 			}
 			lines = append(lines, fmt.Sprintf("datum %s %v%s\n", plain(d.Name), d.Verdict, carried))
 		}
+	}
+	for _, h := range set.Hooks {
+		lines = append(lines, fmt.Sprintf("hook %s %s\n", h.Point, h.Function))
 	}
 	slices.Sort(lines)
 	return strings.Join(lines, "")

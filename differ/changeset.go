@@ -109,6 +109,7 @@ type ChangeSet struct {
 	Unit       string
 	Functions  []Function  // of the patched build in text order, then the removed ones
 	Data       []Datum     // likewise
+	Hooks      []Hook      // in text order
 	References []Reference // sorted by symbol
 	Producer   string      // compiler, from .ident
 	Assembly   []byte      // nil if nothing changed

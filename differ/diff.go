@@ -108,6 +108,10 @@ func (p *plan) changeSet(e *explainer) *ChangeSet {
 		case function:
 			c.Functions = append(c.Functions, e.functionVerdict(y))
 		case object:
+			if p.b.hook(y) {
+				c.Hooks = append(c.Hooks, hookOf(p.b.names[y]))
+				continue
+			}
 			c.Data = append(c.Data, p.datumVerdict(y))
 		}
 	}

@@ -115,7 +115,7 @@ func (j *judgement) objects() {
 			continue
 		}
 		if x == none {
-			if j.b.SectionOf(y).Kind == asm.Custom {
+			if j.b.SectionOf(y).Kind == asm.Custom && !j.b.hook(y) {
 				j.refuse(j.b, y, "new object in section "+j.b.SectionOf(y).Name+", which the program reads as a list", hintState)
 			}
 			continue

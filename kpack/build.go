@@ -85,9 +85,13 @@ func Build(in BuildInput) (*Patch, error) {
 	for _, um := range units {
 		reasons = append(reasons, b.relocs(um)...)
 		reasons = append(reasons, b.functions(um)...)
+		reasons = append(reasons, b.declared(um)...)
 	}
 	reasons = append(reasons, b.moved()...)
 	if err := b.unwinder(); err != nil {
+		reasons = append(reasons, &Refusal{Err: err})
+	}
+	if err := b.sortHooks(); err != nil {
 		reasons = append(reasons, &Refusal{Err: err})
 	}
 	if len(reasons) == 0 && len(b.patch.Functions) == 0 {
@@ -121,6 +125,7 @@ type builder struct {
 	// undos is the code of Function.Through, but for the jump, by the function's
 	// address.
 	undos map[specs.VAddr][]byte
+	hooks []hookDeclaration
 	// outside finds bound symbols, so that each stands once in the patch.
 	outside map[outsideKey]int
 }
@@ -141,6 +146,7 @@ type unitMerge struct {
 	symbols []elfobj.Symbol
 	section map[elf.SectionIndex]merged
 	symbol  map[int]int // symbol index in the object -> in the patch
+	hooks   int         // the section of the object that declares hooks, or 0
 }
 
 type merged struct {
@@ -175,6 +181,10 @@ func (b *builder) merge(u BuildUnit, number int) (*unitMerge, error) {
 	}
 	for i, s := range u.Object.Sections {
 		if s.Flags&elf.SHF_ALLOC == 0 || s.Size == 0 || s.Type == elf.SHT_NOTE {
+			continue
+		}
+		if s.Name == sectionHooks {
+			um.hooks = i
 			continue
 		}
 		kind, ok := kinds[s.Name]
@@ -354,6 +364,9 @@ func (b *builder) prune() {
 			r := &p.Sections[i].Relocs[j]
 			r.Symbol = renumber[r.Symbol]
 		}
+	}
+	for i := range p.Hooks {
+		p.Hooks[i].Symbol = renumber[p.Hooks[i].Symbol]
 	}
 	for i := range p.Functions {
 		f := &p.Functions[i]
