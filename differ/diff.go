@@ -38,6 +38,7 @@ func diff(in Input, whole bool) (*ChangeSet, error) {
 		}
 		p := compare(in.Unit, a, b)
 		more := p.unfold(keep)
+		more = p.foldedStartup(keep) || more
 		if p.a.lost || p.b.lost || more && round == maxRounds || !whole && !more && len(p.refusals) > 0 {
 			whole = true
 		} else if !more {
