@@ -56,20 +56,23 @@ type kitchen struct {
 func (k *kitchen) compile(name, source string) {
 	k.Helper()
 	args := append(slices.Clone(k.flags), "-w", "-S", "-o", name+".s", source)
-	if k.cc == "clang" {
-		k.tool("clang", args...)
-		k.tool("clang", append(slices.Clone(k.flags), "-w", "-c", "-o", name+".o", source)...)
+	if k.clang() {
+		k.tool(k.cc, args...)
+		k.tool(k.cc, append(slices.Clone(k.flags), "-w", "-c", "-o", name+".o", source)...)
 		return
 	}
 	k.tool(cmp.Or(k.cc, "gcc"), append(args, "-frandom-seed=1")...)
 	k.assemble(name)
 }
 
+// clang reports whether a clang makes objects without the assembler.
+func (k *kitchen) clang() bool { return strings.HasPrefix(k.cc, "clang") }
+
 // assemble makes an object of a text.
 func (k *kitchen) assemble(name string) {
 	k.Helper()
-	if k.cc == "clang" {
-		k.tool("clang", "-c", "-o", name+".o", name+".s")
+	if k.clang() {
+		k.tool(k.cc, "-c", "-o", name+".o", name+".s")
 		return
 	}
 	k.tool("as", "-o", name+".o", name+".s")
