@@ -20,9 +20,11 @@ const (
 
 // Input is one unit in both builds.
 type Input struct {
-	Unit              string // name for messages
-	Arch              *arch.Arch
-	Original, Patched []byte // GNU assembly
+	Unit string // name for messages
+	Arch *arch.Arch
+	// Original and Patched are GNU assembly. One is nil for a unit that only
+	// the other build has.
+	Original, Patched []byte
 	// Fix is used for reasons only; nil if nothing is known of it.
 	Fix *Fix
 }

@@ -119,6 +119,12 @@ func (j *judgement) objects() {
 		}
 		j.object(x, y)
 	}
+	for k := range j.a.Items {
+		x := int32(k)
+		if j.a.roles[x] == object && j.a.pair[x] == none && j.a.SectionOf(x).Kind == asm.Custom {
+			j.refuse(j.a, x, "it is gone from section "+j.a.SectionOf(x).Name+", which the program reads as a list", hintState)
+		}
+	}
 }
 
 func (j *judgement) object(x, y int32) {

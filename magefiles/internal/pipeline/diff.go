@@ -304,29 +304,27 @@ func (d *diffs) run(ctx context.Context, pairs []compiler.Pair) {
 	wg.Wait()
 }
 
-// diffUnit compares one unit, which is called name in messages.
+// diffUnit compares one unit, which is called name in messages. All of a unit
+// that the fix adds is new, all of one that it takes away is removed.
 func diffUnit(name string, fix *differ.Fix, u compiler.UnitPair) (*differ.ChangeSet, error) {
-	refused := func(reason, hint string) error {
-		return &differ.RefusalError{Refusals: []differ.Refusal{{Unit: name, Reason: reason, Hint: hint}}}
+	in := differ.Input{Unit: name}
+	dir := ""
+	var err error
+	if u.Patched != nil {
+		in.Arch, dir = u.Patched.Arch, u.Patched.Dir
+		if in.Patched, err = os.ReadFile(u.Patched.Text); err != nil {
+			return nil, err
+		}
 	}
-	switch {
-	case u.Original == nil:
-		return nil, refused("the fix adds this unit to a target, which is not supported yet", "put the new code into an existing file")
-	case u.Patched == nil:
-		return nil, refused("the fix removes this unit from a target, which is not supported yet", "leave the file in place")
+	if u.Original != nil {
+		in.Arch, dir = u.Original.Arch, u.Original.Dir
+		if in.Original, err = os.ReadFile(u.Original.Text); err != nil {
+			return nil, err
+		}
 	}
-	original, err := os.ReadFile(u.Original.Text)
-	if err != nil {
-		return nil, err
-	}
-	patched, err := os.ReadFile(u.Patched.Text)
-	if err != nil {
-		return nil, err
-	}
-	in := differ.Input{Unit: name, Arch: u.Original.Arch, Original: original, Patched: patched}
 	if fix != nil {
 		of := *fix
-		of.Dir = u.Original.Dir
+		of.Dir = dir
 		in.Fix = &of
 	}
 	return differ.Diff(in)
