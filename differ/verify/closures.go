@@ -183,7 +183,7 @@ func (r *Report) renumbered() {
 			}
 		}
 		for _, f := range changed {
-			if len(changed) > 1 {
+			if len(changed) > 1 && !r.inPlace(f) {
 				f.doubt = "several lambdas of one function changed, and may have changed places"
 			}
 			for _, g := range all {
@@ -193,6 +193,41 @@ func (r *Report) renumbered() {
 			}
 		}
 	}
+}
+
+// inPlace reports whether all code that leads to a changed closure is the same in
+// both builds, up to what is no closure's: then the closures that it makes are
+// the same ones.
+func (r *Report) inPlace(f *Function) bool {
+	verdicts := map[*entity]Verdict{}
+	for i := range r.Functions {
+		verdicts[r.Functions[i].right] = r.Functions[i].Verdict
+	}
+	queue, seen := []*entity{f.right}, map[*entity]bool{f.right: true}
+	for len(queue) > 0 {
+		e := queue[0]
+		queue = queue[1:]
+		users := e.usersOf()
+		if len(users) == 0 {
+			return false // data lead to it, which may have changed
+		}
+		for _, u := range users {
+			if u.parent != nil {
+				u = u.parent
+			}
+			if seen[u] {
+				continue
+			}
+			seen[u] = true
+			if verdicts[u] != Same {
+				return false
+			}
+			if _, is := closures(u.name()); is {
+				queue = append(queue, u)
+			}
+		}
+	}
+	return true
 }
 
 // equal compares two functions that are no pair.

@@ -20,8 +20,8 @@ inline __attribute__((noinline)) void shared(long a)
 	held[0] = [a](long x) { return a * x * 3; };
 	held[1] = [a](long x) { return x / (a + 9); };
 #else
-	held[0] = [a](long x) { return a + x; };
-	held[1] = [a](long x) { return a * x * 3 + IS(3); }; // 3: one changes
+	held[0] = [a](long x) { return a + x + 5 * IS(5); }; // 5: both change
+	held[1] = [a](long x) { return a * x * 3 + (IS(3) || IS(5)); }; // 3: one changes
 #endif
 }
 
