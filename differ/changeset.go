@@ -24,7 +24,8 @@ type Input struct {
 	Unit string // name for messages
 	Arch *arch.Arch
 	// Original and Patched are GNU assembly. They are not copied: they must stay
-	// as they are while the change set is in use, which keeps parts of them.
+	// as they are while the change set is in use, which keeps parts of them. One
+	// is nil for a unit that only the other build has.
 	Original, Patched []byte
 	// Fix is used for reasons only; nil if nothing is known of it.
 	Fix *Fix

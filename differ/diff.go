@@ -39,6 +39,7 @@ func diff(in Input, whole bool) (*ChangeSet, error) {
 		}
 		p := compare(in.Unit, a, b, in.Keeps)
 		more := p.unfold(keep)
+		more = p.foldedStartup(keep) || more
 		if p.a.lost || p.b.lost || more && round == maxRounds || !whole && !more && len(p.refusals) > 0 {
 			whole = true
 		} else if !more {
@@ -63,7 +64,7 @@ func compare(unit string, original, patched *asm.Unit, keeps func(name string) b
 		r.Unit, r.InOriginal = unit, i < len(refusedA)
 		j.refusals = append(j.refusals, r)
 	}
-	if a.Producer != b.Producer {
+	if a.Producer != b.Producer && a.Text != "" && b.Text != "" {
 		j.refusals = append(j.refusals, Refusal{Unit: unit, Reason: fmt.Sprintf("the builds were made by %q and %q", a.Producer, b.Producer),
 			Hint: "build both with the same compiler"})
 	}

@@ -30,7 +30,7 @@ type BuildInput struct {
 type BuildUnit struct {
 	Name string
 	// Object is the assembled patch assembly, OriginalObject the object of the
-	// same unit in the original build.
+	// same unit in the original build, nil if that has none.
 	Object, OriginalObject *elfobj.File
 	// Functions are the carried functions that replace one of the original.
 	Functions []BuildFunction
@@ -164,7 +164,7 @@ const ehFrame = ".eh_frame"
 // merge appends the sections of a unit's object to those of the patch, and
 // adds the symbols that the object defines.
 func (b *builder) merge(u BuildUnit, number int) (*unitMerge, error) {
-	if u.Object.Arch != b.in.Arch || u.OriginalObject.Arch != b.in.Arch {
+	if u.Object.Arch != b.in.Arch || u.OriginalObject != nil && u.OriginalObject.Arch != b.in.Arch {
 		return nil, fmt.Errorf("object for %v in a patch for %v", u.Object.Arch, b.in.Arch)
 	}
 	syms, err := u.Object.Symbols()
@@ -316,7 +316,8 @@ func (um *unitMerge) function(section elf.SectionIndex, offset uint64) string {
 }
 
 // moved refuses what is new in its unit, but has the name of something that
-// another unit of the original defines: unchanged code would go on using that.
+// another unit of the original defines, or that the original imports:
+// unchanged code would go on using that.
 // Weak functions and variables are in every unit that uses them.
 func (b *builder) moved() (reasons []error) {
 	type place struct {
@@ -334,8 +335,19 @@ func (b *builder) moved() (reasons []error) {
 		if _, ok := b.original.globals[name]; ok && name != label && !bodies[place{own.Section, own.Value}] && !b.weak[label] {
 			reasons = append(reasons, &Refusal{Kind: "symbol", Name: name, Err: hint("leave it where it was", errors.New("the fix moves it to another file, or defines it once more"))})
 		}
+		if s, known := b.original.dynamic[name]; known && !s.Defined() && name != label && !b.weak[label] {
+			reasons = append(reasons, &Refusal{Kind: "symbol", Name: name, Err: errInterposed})
+		}
 	}
 	return reasons
+}
+
+// idle reports whether a carried symbol that nothing refers to is a variable of
+// an inline function or a template that another unit of the original has: all
+// use that one, and the copy lies idle.
+func (b *builder) idle(s Symbol) bool {
+	_, had := b.original.globals[strings.TrimSuffix(s.Name, carriedSuffix)]
+	return had && !s.Func && b.weak[s.Name]
 }
 
 // prune drops symbols that nothing refers to, puts imports last, and renumbers
@@ -352,7 +364,7 @@ func (b *builder) prune() {
 	var keep []Symbol
 	for _, imports := range []bool{false, true} {
 		for i, s := range p.Symbols {
-			if (s.Binding == Imported) == imports && (used[i] || s.Binding == Carried && s.Name != "") {
+			if (s.Binding == Imported) == imports && (used[i] || s.Binding == Carried && s.Name != "" && !b.idle(s)) {
 				renumber[i] = len(keep)
 				keep = append(keep, s)
 			}
