@@ -128,7 +128,7 @@ func TestFoldMutations(t *testing.T) {
 		t.Fatal(err)
 	}
 	rounds := 60
-	if os.Getenv("FOTHER_LONG") != "" {
+	if testenv.Long() {
 		rounds = 5000
 	}
 	for i, in := range texts {

@@ -115,7 +115,7 @@ func reason(name string, a action) string {
 	}
 	switch name {
 	case ".intel_syntax", ".intel_mnemonic":
-		return "Intel syntax is not supported; build without -masm=intel"
+		return intelSyntax
 	case ".code32", ".code16", ".code16gcc":
 		return "code for another processor mode is not supported"
 	case ".incbin", ".include":
@@ -170,3 +170,5 @@ func specialSection(name string) (SectionKind, bool) {
 	}
 	return 0, false
 }
+
+const intelSyntax = "Intel syntax is not supported"
