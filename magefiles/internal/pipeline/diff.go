@@ -167,7 +167,11 @@ func (l Layout) name(output string) string {
 
 // compare compares the units of all pairs.
 func (c *comparison) compare(ctx context.Context, l Layout, fix *differ.Fix, pairs []compiler.Pair, sem *semantics) error {
-	d := &diffs{done: map[[2]specs.Digest]*diffResult{}, layout: l, fix: fix, keeps: sem.keeps}
+	copies, err := newCopies(pairs)
+	if err != nil {
+		return err
+	}
+	d := &diffs{done: map[[2]specs.Digest]*diffResult{}, layout: l, fix: fix, keeps: sem.keeps, copies: copies}
 	if d.run(ctx, pairs); ctx.Err() != nil {
 		return ctx.Err()
 	}
@@ -288,6 +292,7 @@ type diffs struct {
 	layout Layout
 	fix    *differ.Fix
 	keeps  func(variable string) bool
+	copies map[string]bool // of newCopies
 }
 
 type diffResult struct {
@@ -362,7 +367,8 @@ func (d *diffs) diffUnit(name string, u compiler.UnitPair) (*differ.ChangeSet, e
 	if err != nil {
 		return nil, err
 	}
-	in := differ.Input{Unit: name, Arch: u.Original.Arch, Original: original, Patched: patched, Keeps: d.keeps}
+	in := differ.Input{Unit: name, Arch: u.Original.Arch, Original: original, Patched: patched, Keeps: d.keeps,
+		Elsewhere: func(name string) bool { return d.copies[name] }}
 	if d.fix != nil {
 		of := *d.fix
 		of.Dir = u.Original.Dir
