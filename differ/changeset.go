@@ -21,9 +21,12 @@ const (
 
 // Input is one unit in both builds.
 type Input struct {
-	Unit              string // name for messages
-	Arch              *arch.Arch
-	Original, Patched []byte // GNU assembly
+	Unit string // name for messages
+	Arch *arch.Arch
+	// Original and Patched are GNU assembly. They are not copied: they must stay
+	// as they are while the change set is in use, which keeps parts of them. One
+	// is nil for a unit that only the other build has.
+	Original, Patched []byte
 	// Fix is used for reasons only; nil if nothing is known of it.
 	Fix *Fix
 	// Keeps reports whether a running program may keep the value that it has of a
@@ -111,6 +114,7 @@ type ChangeSet struct {
 	Unit       string
 	Functions  []Function  // of the patched build in text order, then the removed ones
 	Data       []Datum     // likewise
+	Hooks      []Hook      // in text order
 	References []Reference // sorted by symbol
 	Producer   string      // compiler, from .ident
 	Assembly   []byte      // nil if nothing changed

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"unsafe"
 
 	"github.com/fother/fother/differ/asm"
 )
@@ -22,7 +23,7 @@ func diff(in Input, whole bool) (*ChangeSet, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", in.Unit, err)
 	}
-	pair, err := asm.NewPair(in.Unit+" (original)", string(in.Original), in.Unit+" (patched)", string(in.Patched), d)
+	pair, err := asm.NewPair(in.Unit+" (original)", textOf(in.Original), in.Unit+" (patched)", textOf(in.Patched), d)
 	if err != nil {
 		return nil, err
 	}
@@ -38,6 +39,7 @@ func diff(in Input, whole bool) (*ChangeSet, error) {
 		}
 		p := compare(in.Unit, a, b, in.Keeps)
 		more := p.unfold(keep)
+		more = p.foldedStartup(keep) || more
 		if p.a.lost || p.b.lost || more && round == maxRounds || !whole && !more && len(p.refusals) > 0 {
 			whole = true
 		} else if !more {
@@ -45,6 +47,10 @@ func diff(in Input, whole bool) (*ChangeSet, error) {
 		}
 	}
 }
+
+// textOf returns text as a string that shares its memory: units are large, and
+// nobody changes them ([Input]).
+func textOf(text []byte) string { return unsafe.String(unsafe.SliceData(text), len(text)) }
 
 // maxRounds bounds how often functions are taken out of their folds.
 const maxRounds = 4
@@ -58,7 +64,7 @@ func compare(unit string, original, patched *asm.Unit, keeps func(name string) b
 		r.Unit, r.InOriginal = unit, i < len(refusedA)
 		j.refusals = append(j.refusals, r)
 	}
-	if a.Producer != b.Producer {
+	if a.Producer != b.Producer && a.Text != "" && b.Text != "" {
 		j.refusals = append(j.refusals, Refusal{Unit: unit, Reason: fmt.Sprintf("the builds were made by %q and %q", a.Producer, b.Producer),
 			Hint: "build both with the same compiler"})
 	}
@@ -103,6 +109,10 @@ func (p *plan) changeSet(e *explainer) *ChangeSet {
 		case function:
 			c.Functions = append(c.Functions, e.functionVerdict(y))
 		case object:
+			if p.b.hook(y) {
+				c.Hooks = append(c.Hooks, hookOf(p.b.names[y]))
+				continue
+			}
 			c.Data = append(c.Data, p.datumVerdict(y))
 		}
 	}

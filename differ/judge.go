@@ -115,12 +115,18 @@ func (j *judgement) objects() {
 			continue
 		}
 		if x == none {
-			if j.b.SectionOf(y).Kind == asm.Custom {
+			if j.b.SectionOf(y).Kind == asm.Custom && !j.b.hook(y) {
 				j.refuse(j.b, y, "new object in section "+j.b.SectionOf(y).Name+", which the program reads as a list", hintState)
 			}
 			continue
 		}
 		j.object(x, y)
+	}
+	for k := range j.a.Items {
+		x := int32(k)
+		if j.a.roles[x] == object && j.a.pair[x] == none && j.a.SectionOf(x).Kind == asm.Custom {
+			j.refuse(j.a, x, "it is gone from section "+j.a.SectionOf(x).Name+", which the program reads as a list", hintState)
+		}
 	}
 }
 
@@ -260,27 +266,4 @@ func initSection(name string) bool {
 		}
 	}
 	return false
-}
-
-// constructors refuses changes of functions that have already run.
-func (j *judgement) constructors() {
-	var refs []asm.Ref
-	for i := range j.b.Items {
-		if y := int32(i); j.b.roles[y] == function && staticInit(j.b.names[y]) && j.changed[y] {
-			j.refuse(j.b, y, "the initialisation of the file's variables changed", hintInit)
-		}
-		sec := j.b.SectionOf(int32(i))
-		if j.b.roles[i] != ordered || sec.Kind != asm.Init || len(sec.Name) > 5 && (sec.Name[1] == 'f' || sec.Name[1] == 'd') {
-			continue
-		}
-		for _, st := range j.b.Items[i].Stmts {
-			text := j.b.TextOf(st)
-			refs = j.b.Dialect.Refs(refs[:0], st.Kind, text)
-			for _, r := range refs {
-				if t := j.b.resolve(r.Name(text)); t.where == asm.InItem && j.changed[j.b.parent[t.item]] {
-					j.refuse(j.b, t.item, "a constructor changed", hintInit)
-				}
-			}
-		}
-	}
 }

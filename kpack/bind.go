@@ -104,6 +104,9 @@ const hintCopy = "use data that the original build uses already, or have a funct
 
 var errCopy = errors.New("data of another object is referred to directly, which needs a copy relocation")
 
+var errInterposed = hint("give the new one another name",
+	errors.New("is defined by the fix, but the original imports it from another object, as unchanged code goes on doing"))
+
 // canonicalPLT returns the PLT entry that stands for the address of an imported
 // function in the whole process, if the target has one (x86-64 psABI, "Function
 // Addresses": undefined, with a value) and the relocation is not of a call.
@@ -138,7 +141,7 @@ func (b *builder) outsideSymbol(um *unitMerge, name string, h howto) (Symbol, er
 	s, known := b.original.dynamic[name]
 	switch {
 	case carried && known && !s.Defined():
-		return Symbol{}, hint("give the new one another name", errors.New("is defined by the fix, but the original imports it from another object"))
+		return Symbol{}, errInterposed
 	case carried:
 		return b.patch.Symbols[at], nil
 	case slot:

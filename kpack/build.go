@@ -30,7 +30,7 @@ type BuildInput struct {
 type BuildUnit struct {
 	Name string
 	// Object is the assembled patch assembly, OriginalObject the object of the
-	// same unit in the original build.
+	// same unit in the original build, nil if that has none.
 	Object, OriginalObject *elfobj.File
 	// Functions are the carried functions that replace one of the original.
 	Functions []BuildFunction
@@ -85,9 +85,13 @@ func Build(in BuildInput) (*Patch, error) {
 	for _, um := range units {
 		reasons = append(reasons, b.relocs(um)...)
 		reasons = append(reasons, b.functions(um)...)
+		reasons = append(reasons, b.declared(um)...)
 	}
 	reasons = append(reasons, b.moved()...)
 	if err := b.unwinder(); err != nil {
+		reasons = append(reasons, &Refusal{Err: err})
+	}
+	if err := b.sortHooks(); err != nil {
 		reasons = append(reasons, &Refusal{Err: err})
 	}
 	if len(reasons) == 0 && len(b.patch.Functions) == 0 {
@@ -121,6 +125,7 @@ type builder struct {
 	// undos is the code of Function.Through, but for the jump, by the function's
 	// address.
 	undos map[specs.VAddr][]byte
+	hooks []hookDeclaration
 	// outside finds bound symbols, so that each stands once in the patch.
 	outside map[outsideKey]int
 }
@@ -141,6 +146,7 @@ type unitMerge struct {
 	symbols []elfobj.Symbol
 	section map[elf.SectionIndex]merged
 	symbol  map[int]int // symbol index in the object -> in the patch
+	hooks   int         // the section of the object that declares hooks, or 0
 }
 
 type merged struct {
@@ -158,7 +164,7 @@ const ehFrame = ".eh_frame"
 // merge appends the sections of a unit's object to those of the patch, and
 // adds the symbols that the object defines.
 func (b *builder) merge(u BuildUnit, number int) (*unitMerge, error) {
-	if u.Object.Arch != b.in.Arch || u.OriginalObject.Arch != b.in.Arch {
+	if u.Object.Arch != b.in.Arch || u.OriginalObject != nil && u.OriginalObject.Arch != b.in.Arch {
 		return nil, fmt.Errorf("object for %v in a patch for %v", u.Object.Arch, b.in.Arch)
 	}
 	syms, err := u.Object.Symbols()
@@ -175,6 +181,10 @@ func (b *builder) merge(u BuildUnit, number int) (*unitMerge, error) {
 	}
 	for i, s := range u.Object.Sections {
 		if s.Flags&elf.SHF_ALLOC == 0 || s.Size == 0 || s.Type == elf.SHT_NOTE {
+			continue
+		}
+		if s.Name == sectionHooks {
+			um.hooks = i
 			continue
 		}
 		kind, ok := kinds[s.Name]
@@ -306,7 +316,8 @@ func (um *unitMerge) function(section elf.SectionIndex, offset uint64) string {
 }
 
 // moved refuses what is new in its unit, but has the name of something that
-// another unit of the original defines: unchanged code would go on using that.
+// another unit of the original defines, or that the original imports:
+// unchanged code would go on using that.
 // Weak functions and variables are in every unit that uses them.
 func (b *builder) moved() (reasons []error) {
 	type place struct {
@@ -324,8 +335,19 @@ func (b *builder) moved() (reasons []error) {
 		if _, ok := b.original.globals[name]; ok && name != label && !bodies[place{own.Section, own.Value}] && !b.weak[label] {
 			reasons = append(reasons, &Refusal{Kind: "symbol", Name: name, Err: hint("leave it where it was", errors.New("the fix moves it to another file, or defines it once more"))})
 		}
+		if s, known := b.original.dynamic[name]; known && !s.Defined() && name != label && !b.weak[label] {
+			reasons = append(reasons, &Refusal{Kind: "symbol", Name: name, Err: errInterposed})
+		}
 	}
 	return reasons
+}
+
+// idle reports whether a carried symbol that nothing refers to is a variable of
+// an inline function or a template that another unit of the original has: all
+// use that one, and the copy lies idle.
+func (b *builder) idle(s Symbol) bool {
+	_, had := b.original.globals[strings.TrimSuffix(s.Name, carriedSuffix)]
+	return had && !s.Func && b.weak[s.Name]
 }
 
 // prune drops symbols that nothing refers to, puts imports last, and renumbers
@@ -342,7 +364,7 @@ func (b *builder) prune() {
 	var keep []Symbol
 	for _, imports := range []bool{false, true} {
 		for i, s := range p.Symbols {
-			if (s.Binding == Imported) == imports && (used[i] || s.Binding == Carried && s.Name != "") {
+			if (s.Binding == Imported) == imports && (used[i] || s.Binding == Carried && s.Name != "" && !b.idle(s)) {
 				renumber[i] = len(keep)
 				keep = append(keep, s)
 			}
@@ -354,6 +376,9 @@ func (b *builder) prune() {
 			r := &p.Sections[i].Relocs[j]
 			r.Symbol = renumber[r.Symbol]
 		}
+	}
+	for i := range p.Hooks {
+		p.Hooks[i].Symbol = renumber[p.Hooks[i].Symbol]
 	}
 	for i := range p.Functions {
 		f := &p.Functions[i]

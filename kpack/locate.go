@@ -40,7 +40,12 @@ type base struct {
 	err  error
 }
 
+// newPlacement finds out where the unit of that object lies; nil stands for a
+// unit that the original does not have.
 func newPlacement(x *symbolIndex, m *machine, object *elfobj.File) (*placement, error) {
+	if object == nil {
+		return &placement{index: x, machine: m, byName: map[string]int{}, bases: map[elf.SectionIndex]base{}, group: -1}, nil
+	}
 	syms, err := object.Symbols()
 	if err != nil {
 		return nil, err

@@ -15,6 +15,8 @@ type Patch struct {
 	Sections  []Section
 	Symbols   []Symbol
 	Functions []Function
+	// Hooks are in the order in which they run.
+	Hooks []Hook
 }
 
 // Target identifies the linked file that a patch is for.

@@ -62,7 +62,8 @@ type Section struct {
 
 	open    int32  // item that takes the next bytes, or -1
 	last    int32  // item that took the last bytes, or -1
-	sized   int32  // function that .size ended just now, or -1
+	sized   int32  // function that .size ended just now, -1, or hidden
+	buried  string // a name in a folded body that has the section's last bytes: of code the last function's
 	pending []Stmt // alignment and CFI for the next item
 	labels  []int32
 }

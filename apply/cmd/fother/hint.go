@@ -22,6 +22,8 @@ func exitCode(err error) int {
 		unwinder *apply.NoUnwinderError
 		alone    *apply.AloneError
 		split    *apply.SplitError
+		hook     *apply.HookError
+		filtered *apply.FilteredError
 	)
 	var own interface{ ExitCode() int }
 	switch {
@@ -34,7 +36,7 @@ func exitCode(err error) int {
 	case errors.Is(err, apply.ErrAlreadyApplied), errors.Is(err, apply.ErrNotApplied):
 		return exitNothing
 	case errors.As(err, &noFit), errors.As(err, &mismatch), errors.As(err, &conflict), errors.As(err, &busy), errors.As(err, &unwinder),
-		errors.As(err, &alone), errors.As(err, &split), errors.Is(err, apply.ErrNoMemory), errors.Is(err, apply.ErrSeccomp), errors.Is(err, kpack.ErrTooShort):
+		errors.As(err, &alone), errors.As(err, &split), errors.As(err, &hook), errors.As(err, &filtered), errors.Is(err, apply.ErrNoMemory), errors.Is(err, apply.ErrSeccomp), errors.Is(err, kpack.ErrTooShort):
 		return exitRefused
 	}
 	return exitError

@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -69,6 +70,7 @@ type contents struct {
 	Size      int64           `json:"size"` // of the file, in bytes
 	Memory    memorySizes     `json:"memory"`
 	Functions []shownFunction `json:"functions"`
+	Hooks     []shownHook     `json:"hooks,omitempty"`
 	Imports   []string        `json:"imports,omitempty"`
 	Producer  string          `json:"producer,omitempty"`
 	Unchecked []string        `json:"unchecked,omitempty"` // what was not compared for lack of debug data
@@ -80,6 +82,13 @@ type memorySizes struct {
 	ROData uint64 `json:"rodata"`
 	Data   uint64 `json:"data"`
 	BSS    uint64 `json:"bss"`
+}
+
+// shownHook is a function that runs in the process around the switch.
+type shownHook struct {
+	Point    kpack.HookPoint `json:"point"`
+	Function string          `json:"function"`
+	Limit    time.Duration   `json:"limit_ns"`
 }
 
 type shownFunction struct {
@@ -220,6 +229,9 @@ func contentsOf(p *kpack.Patch, size int) contents {
 	}
 	for _, f := range p.Functions {
 		c.Functions = append(c.Functions, shownFunction{f.Name, f.File, f.Reason, f.NextCall, f.Original.Size() + f.Cold.Size(), p.Symbols[f.Symbol].Size})
+	}
+	for _, h := range p.Hooks {
+		c.Hooks = append(c.Hooks, shownHook{h.Point, h.Function, h.Limit})
 	}
 	for _, s := range p.Symbols {
 		if s.Binding != kpack.Imported {

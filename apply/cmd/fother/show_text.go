@@ -130,6 +130,9 @@ func (c *show) printPatch(p contents, row func(string, string, ...any)) {
 		}
 		row("  function", "%s (%s), %d bytes instead of %d%s: %s", f.Name, orNone(f.File), f.Patched, f.Original, when, orNone(f.Reason))
 	}
+	for _, h := range p.Hooks {
+		row("  hook", "%v: %s, at most %v", h.Point, h.Function, h.Limit)
+	}
 	for _, i := range p.Imports {
 		row("  import", "%s", i)
 	}

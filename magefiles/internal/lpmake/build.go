@@ -13,6 +13,7 @@ import (
 
 	"github.com/fother/fother/compiler"
 	"github.com/fother/fother/compiler/source"
+	"github.com/fother/fother/kpack/include"
 	"github.com/fother/fother/magefiles/internal/tools"
 	"github.com/fother/fother/specs"
 )
@@ -161,6 +162,11 @@ func (r *run) capture(ctx context.Context, stage specs.Stage, base specs.Stage, 
 	defer log.Close()
 	o := r.runner(stage, log)
 	o.Commands, o.Base, o.Before = commands, base, before
+	if stage == specs.StagePatched {
+		if o.Env, err = include.Environ(o.Env, filepath.Join(r.Work, "include")); err != nil {
+			return err
+		}
+	}
 	if err := compiler.Run(ctx, o); err != nil {
 		return fmt.Errorf("%s build: %w", stage, err)
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/fother/fother/compiler"
 	"github.com/fother/fother/compiler/source"
+	"github.com/fother/fother/kpack/include"
 	"github.com/fother/fother/magefiles/internal/tools"
 	"github.com/fother/fother/specs"
 )
@@ -201,6 +202,11 @@ func (r *run) buildStage(ctx context.Context, dir string, env []string, b stageB
 		return err
 	}
 	defer log.Close()
+	if b.stage == specs.StagePatched {
+		if env, err = include.Environ(env, f.include()); err != nil {
+			return err
+		}
+	}
 	run := compiler.Options{Dir: f.Tree(), Env: env, Store: b.store, Shim: r.o.Shim, Log: log, Logger: r.o.Logger, Append: b.args}
 	if len(s.Install) > 0 {
 		run.Folders = []string{f.destdir()}

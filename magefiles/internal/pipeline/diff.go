@@ -348,50 +348,52 @@ func (d *diffs) run(ctx context.Context, pairs []compiler.Pair) {
 	wg.Wait()
 }
 
-// diffUnit compares one unit, which is called name in messages.
+// diffUnit compares one unit, which is called name in messages. All of a unit
+// that the fix adds is new, all of one that it takes away is removed.
 func (d *diffs) diffUnit(name string, u compiler.UnitPair) (*differ.ChangeSet, error) {
-	refused := func(reason, hint string) error {
-		return &differ.RefusalError{Refusals: []differ.Refusal{{Unit: name, Reason: reason, Hint: hint}}}
+	in := differ.Input{Unit: name, Keeps: d.keeps, Elsewhere: func(name string) bool { return d.copies[name] }}
+	var original, patched, dir string // of the texts, and the folder of the compiler
+	var err error
+	if u.Patched != nil {
+		in.Arch, dir, patched = u.Patched.Arch, u.Patched.Dir, u.Patched.Text
+		if in.Patched, err = os.ReadFile(patched); err != nil {
+			return nil, err
+		}
 	}
-	switch {
-	case u.Original == nil:
-		return nil, refused("the fix adds this unit to a target, which is not supported yet", "put the new code into an existing file")
-	case u.Patched == nil:
-		return nil, refused("the fix removes this unit from a target, which is not supported yet", "leave the file in place")
+	if u.Original != nil {
+		in.Arch, dir, original = u.Original.Arch, u.Original.Dir, u.Original.Text
+		if in.Original, err = os.ReadFile(original); err != nil {
+			return nil, err
+		}
 	}
-	original, err := os.ReadFile(u.Original.Text)
-	if err != nil {
-		return nil, err
-	}
-	patched, err := os.ReadFile(u.Patched.Text)
-	if err != nil {
-		return nil, err
-	}
-	in := differ.Input{Unit: name, Arch: u.Original.Arch, Original: original, Patched: patched, Keeps: d.keeps,
-		Elsewhere: func(name string) bool { return d.copies[name] }}
 	if d.fix != nil {
 		of := *d.fix
-		of.Dir = u.Original.Dir
+		of.Dir = dir
 		in.Fix = &of
 	}
 	changes, err := differ.Diff(in)
+	return changes, withTexts(err, original, patched)
+}
+
+// withTexts adds the paths of a unit's assembly texts to what is said of them.
+func withTexts(err error, original, patched string) error {
 	if e, ok := errors.AsType[*differ.RefusalError](err); ok {
 		for i := range e.Refusals {
-			e.Refusals[i].Text = u.Patched.Text
+			e.Refusals[i].Text = patched
 			if e.Refusals[i].InOriginal {
-				e.Refusals[i].Text = u.Original.Text
+				e.Refusals[i].Text = original
 			}
 		}
 	}
 	if e, ok := errors.AsType[*asm.SyntaxError](err); ok {
-		var original bool
-		if e.File, original = strings.CutSuffix(e.File, " (original)"); original {
-			e.Path = u.Original.Text
+		var first bool
+		if e.File, first = strings.CutSuffix(e.File, " (original)"); first {
+			e.Path = original
 		} else {
-			e.File, e.Path = strings.TrimSuffix(e.File, " (patched)"), u.Patched.Text
+			e.File, e.Path = strings.TrimSuffix(e.File, " (patched)"), patched
 		}
 	}
-	return changes, err
+	return err
 }
 
 // sourceOf returns the path of a unit's source.

@@ -211,11 +211,12 @@ func packUnit(ctx context.Context, a *arch.Arch, name string, u Unit) (kpack.Bui
 	if err != nil {
 		return kpack.BuildUnit{}, err
 	}
-	original, err := elfobj.Open(u.Original.Object)
-	if err != nil {
-		return kpack.BuildUnit{}, err
+	bu := kpack.BuildUnit{Name: u.Changes.Unit, Object: object, Local: map[string]bool{}}
+	if u.Original != nil {
+		if bu.OriginalObject, err = elfobj.Open(u.Original.Object); err != nil {
+			return kpack.BuildUnit{}, err
+		}
 	}
-	bu := kpack.BuildUnit{Name: u.Changes.Unit, Object: object, OriginalObject: original, Local: map[string]bool{}}
 	for _, r := range u.Changes.References {
 		if r.Local {
 			bu.Local[r.Symbol] = true

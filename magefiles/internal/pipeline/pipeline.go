@@ -121,6 +121,9 @@ const reportName = "report.json"
 // tree, it has to have one path for both.
 func (f Folder) destdir() string { return filepath.Join(f.site(), "installed") }
 
+// include is where the headers for fixes are while the patched build runs.
+func (f Folder) include() string { return filepath.Join(f.site(), "include") }
+
 func (f Folder) store() string            { return f.path("store") }
 func (f Folder) debug() string            { return f.path("store-debug") }
 func (f Folder) diff() string             { return f.path("diff") }

@@ -78,6 +78,7 @@ type ReportUnit struct {
 	// counts the others.
 	Functions []ReportFunction `json:"functions"`
 	Data      []ReportDatum    `json:"data"`
+	Hooks     []ReportHook     `json:"hooks,omitempty"`
 	Same      ReportSame       `json:"same"`
 
 	changes *differ.ChangeSet
@@ -97,6 +98,13 @@ type ReportFunction struct {
 	Reasons  differ.Reasons `json:"reasons"`            // see differ.Cause
 	Text     string         `json:"text"`               // the reasons for people
 	First    *ReportFirst   `json:"first,omitempty"`    // if changed
+}
+
+// ReportHook is a function of the fix that runs in the process around the
+// switch.
+type ReportHook struct {
+	Point    string `json:"point"` // "pre_apply", "post_apply", "pre_revert" or "post_revert"
+	Function string `json:"function"`
 }
 
 // ReportFirst is the first difference in the assembly.
@@ -247,6 +255,9 @@ func newReportUnit(c *differ.ChangeSet) ReportUnit {
 		}
 		u.Data = append(u.Data, ReportDatum{Name: d.Name, Original: d.Original, Verdict: d.Verdict, Reasons: d.Reason,
 			Text: d.Reason.String(), Carried: d.Carried, Kept: d.Kept, First: first(d.First)})
+	}
+	for _, h := range c.Hooks {
+		u.Hooks = append(u.Hooks, ReportHook(h))
 	}
 	return u
 }

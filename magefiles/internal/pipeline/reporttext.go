@@ -128,6 +128,9 @@ func (p *printer) unit(u ReportUnit, several bool) {
 		p.line(2, "%-7v  %s (%s): %s", d.Verdict, name(d.Name, d.Original), what, d.Text)
 		p.first(d.First)
 	}
+	for _, h := range u.Hooks {
+		p.line(2, "hook     %s: %s", h.Point, h.Function)
+	}
 }
 
 // name names a symbol in the patched build and, if it is another, in the

@@ -212,8 +212,11 @@ func saveTargets(f Folder, targets []Target) ([]byte, error) {
 		}
 		for i, u := range t.Units {
 			su := savedUnit{
-				Name: u.Changes.Unit, Object: rel(u.Original.Object), Producer: u.Changes.Producer, References: u.Changes.References,
+				Name: u.Changes.Unit, Producer: u.Changes.Producer, References: u.Changes.References,
 				Assembly: filepath.Join(filepath.Base(f.diff()), string(t.BuildID), assemblyName(i, u)), Assembler: u.Assembler,
+			}
+			if u.Original != nil {
+				su.Object = rel(u.Original.Object)
 			}
 			for _, fn := range u.Changes.Functions {
 				if fn.Verdict != differ.Same {
@@ -268,8 +271,11 @@ func (su savedUnit) unit(f Folder) (Unit, error) {
 		return Unit{}, err
 	}
 	u := Unit{
-		UnitPair: compiler.UnitPair{Original: &compiler.Unit{Object: f.path(su.Object)}}, Assembler: su.Assembler,
-		Changes: &differ.ChangeSet{Unit: su.Name, Producer: su.Producer, References: su.References, Assembly: text},
+		Assembler: su.Assembler,
+		Changes:   &differ.ChangeSet{Unit: su.Name, Producer: su.Producer, References: su.References, Assembly: text},
+	}
+	if su.Object != "" { // else the fix adds the unit
+		u.Original = &compiler.Unit{Object: f.path(su.Object)}
 	}
 	for _, fn := range su.Functions {
 		u.Changes.Functions = append(u.Changes.Functions, differ.Function{

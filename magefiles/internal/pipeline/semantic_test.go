@@ -12,6 +12,7 @@ import (
 
 	"github.com/fother/fother/kpack/bundle"
 	"github.com/fother/fother/specs"
+	"github.com/fother/fother/specs/testenv"
 )
 
 // server is a small program whose parts the cases change.
@@ -86,7 +87,7 @@ func TestSemanticRefused(t *testing.T) {
 			"server: function parse (conn.c:3): int(struct conn *, int) became int(struct conn *, unsigned int), called by unchanged, outside the patch"}},
 	} {
 		for _, build := range []string{withDebug, withoutDebug, withClang, withDebug + " -s", withDebug + " -gsplit-dwarf", "g1() { gcc -g1 \"$@\"; }; g1" + strings.TrimPrefix(withoutDebug, "gcc")} {
-			if build != withDebug && name != "variable" && os.Getenv("FOTHER_LONG") != "1" {
+			if build != withDebug && name != "variable" && !testenv.Long() {
 				continue
 			}
 			t.Run(name+" "+build, func(t *testing.T) {
