@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -29,6 +28,7 @@ const hookedC = `
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 #define API __attribute__((noinline, noclone, noipa, aligned(64)))
 volatile long seen, result[10], stay[10], stayed, where;
@@ -58,6 +58,7 @@ int main(int argc, char **argv) {
 		if (!strcmp(line, "stayed\n")) printf("%ld\n", stayed);
 		if (sscanf(line, "result %d %ld", &n, &v) == 2) { result[n] = v; printf("%ld\n", v); }
 		if (sscanf(line, "stay %d %ld", &n, &v) == 2) { stay[n] = v; printf("%ld\n", v); }
+		if (sscanf(line, "limit %d", &n) == 1) { struct rlimit l = {n, 1000}; setrlimit(RLIMIT_NPROC, &l); setuid(65432); printf("limited\n"); }
 		if (!strcmp(line, "end\n")) { ending = 1; printf("ended\n"); }
 		if (!strcmp(line, "wipe\n")) { wipe(); printf("wiped\n"); }
 		fflush(stdout);
@@ -98,9 +99,6 @@ IN int renewed(int x) { return x + %d; }
 // something, and with some of the hooks.
 func hookedPatch(t testing.TB, level specs.Level, adds int, hooks ...string) *kpack.Patch {
 	t.Helper()
-	if runtime.GOARCH != "amd64" {
-		testenv.Skip(t, "hooks are for x86-64")
-	}
 	var all []string
 	for _, h := range hooks {
 		all = append(all, map[string]string{
@@ -363,7 +361,7 @@ func TestHookNeverLetGo(t *testing.T) {
 		_, err = p.stageAll(plan.steps)
 	}
 	if err == nil {
-		_, err = p.createHookThread(plan.steps[0].record, kpack.PreApply)
+		_, _, err = p.createHookThread(plan.steps[0].record, kpack.PreApply)
 	}
 	p.Close()
 	if err != nil {
@@ -373,7 +371,7 @@ func TestHookNeverLetGo(t *testing.T) {
 		t.Errorf("%d threads, and %d before", n, threads)
 	}
 	applyTo(t, r.pid, patch)
-	r.expect("seen", "412") // what it left is undone, though nothing was done
+	r.expect("seen", "12") // nothing was done, and nothing is undone
 	revertAll(t, r.pid)
 	freeKept(t, r, "wipe")
 	before.same(t, r.snapshot())
@@ -437,5 +435,33 @@ func TestHooksFiltered(t *testing.T) {
 	if _, err := Apply(context.Background(), r.pid, []*kpack.Patch{&box}, Options{}); !errors.As(err, &filtered) || filtered.Hint() == "" {
 		t.Error(err)
 	}
+	before.same(t, r.snapshot())
+}
+
+// TestHooksWithoutThread: a process that can have no more threads takes no patch
+// whose hooks have to be asked, and lets go of one that it has.
+func TestHooksWithoutThread(t *testing.T) {
+	patch := hookedPatch(t, 1, 42, "1", "2", "4")
+	if os.Geteuid() != 0 {
+		testenv.Skip(t, "only root can become the user whose limit is reached")
+	}
+	r := start(t, hookedProgram(t))
+	r.ask("limit 1")
+	before := r.snapshot()
+	var veto *HookError
+	if _, err := Apply(context.Background(), r.pid, []*kpack.Patch{patch}, Options{}); !errors.As(err, &veto) || !strings.Contains(err.Error(), "could not create a thread") {
+		t.Error(err)
+	}
+	r.expect("seen", "0")
+	before.same(t, r.snapshot())
+	r.ask("limit 1000")
+	applyTo(t, r.pid, patch)
+	r.expect("seen", "12")
+	r.ask("limit 1")
+	if res := revertAll(t, r.pid); len(res.Hooks) != 1 || !strings.Contains(res.Hooks[0].Why, "could not create a thread") {
+		t.Errorf("hooks of the revert: %+v", res.Hooks)
+	}
+	r.expect("ask", "2")
+	freeKept(t, r, "wipe")
 	before.same(t, r.snapshot())
 }

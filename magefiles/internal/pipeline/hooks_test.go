@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -15,21 +14,11 @@ import (
 	"github.com/fother/fother/apply"
 	"github.com/fother/fother/kpack"
 	"github.com/fother/fother/specs/specfile"
-	"github.com/fother/fother/specs/testenv"
 )
-
-// needsHooks skips a test where hooks are refused.
-func needsHooks(t *testing.T) {
-	t.Helper()
-	if runtime.GOARCH != "amd64" {
-		testenv.Skip(t, "hooks are for x86-64")
-	}
-}
 
 // TestHooksAreTold: whoever looks at a patch with hooks sees them, in the
 // comparison, in the file, before and while it is in a process.
 func TestHooksAreTold(t *testing.T) {
-	needsHooks(t)
 	s, err := specfile.Read(filepath.Join(samples, "shadow", "spec.yaml"))
 	if err != nil {
 		t.Fatal(err)
@@ -87,7 +76,6 @@ func TestHooksAreTold(t *testing.T) {
 // TestHookVeto: a veto is a refusal, which names hook and reason, and leaves the
 // process as it was.
 func TestHookVeto(t *testing.T) {
-	needsHooks(t)
 	s, err := specfile.Read(filepath.Join(samples, "shadow", "spec.yaml"))
 	if err != nil {
 		t.Fatal(err)
