@@ -22,13 +22,17 @@ import (
 // hookedC is a program whose hooks write down that they were here: each appends a
 // digit to seen. What they are to return, and how long they stay, it can be told.
 const hookedC = `
+#define _GNU_SOURCE
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <signal.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
 #include <unistd.h>
 #define API __attribute__((noinline, noclone, noipa, aligned(64)))
 volatile long seen, result[10], stay[10], stayed, where;
@@ -36,8 +40,17 @@ volatile int unlocked = 1;
 static volatile int one = 1, ending;
 API int answer(int x) { return x + one; }
 API int busy(int x) { while (!ending) usleep(1000); return x; }
+static volatile long handled, strange, known[3];
+static void handle(int sig) { int e = errno; long me = syscall(SYS_gettid); handled++; if (me != known[0] && me != known[1]) strange++; errno = e; }
 static void *run(void *kind) {
-	sigset_t all;
+	if (!strcmp(kind, "signals")) {
+		struct sigaction a = { .sa_handler = handle, .sa_flags = SA_RESTART };
+		struct itimerval often = { {0, 500}, {0, 500} };
+		known[0] = getpid(); known[1] = syscall(SYS_gettid);
+		sigaction(SIGALRM, &a, 0);
+		setitimer(ITIMER_REAL, &often, 0);
+		for (;;) usleep(100);
+	}
 	if (!strcmp(kind, "busy")) busy(1);
 	if (!strcmp(kind, "work")) for (;;) { int v = answer(1); if (v != 2 && v != 43 && v != 44 || errno) { printf("BAD %d\n", v); fflush(stdout); _exit(3); } }
 	for (;;) if (poll(0, 0, 30) || errno) { printf("BAD poll\n"); fflush(stdout); _exit(3); }
@@ -55,6 +68,7 @@ int main(int argc, char **argv) {
 		if (errno) printf("BAD errno %d\n", errno);
 		if (!strcmp(line, "ask\n")) printf("%d\n", answer(1));
 		if (!strcmp(line, "seen\n")) { printf("%ld\n", seen); seen = 0; }
+		if (!strcmp(line, "handled\n")) { for (handled = 0; handled < 5;) ; printf("%d %ld\n", 1, strange); }
 		if (!strcmp(line, "stayed\n")) printf("%ld\n", stayed);
 		if (sscanf(line, "result %d %ld", &n, &v) == 2) { result[n] = v; printf("%ld\n", v); }
 		if (sscanf(line, "stay %d %ld", &n, &v) == 2) { stay[n] = v; printf("%ld\n", v); }
@@ -462,6 +476,36 @@ func TestHooksWithoutThread(t *testing.T) {
 		t.Errorf("hooks of the revert: %+v", res.Hooks)
 	}
 	r.expect("ask", "2")
+	freeKept(t, r, "wipe")
+	before.same(t, r.snapshot())
+}
+
+// TestHooksAndSignals: signals of the process are not for the thread of the hooks,
+// and the thread that creates it has its own mask again.
+func TestHooksAndSignals(t *testing.T) {
+	patch := hookedPatch(t, 1, 42, "1", "2", "3", "4")
+	r := start(t, hookedProgram(t), "signals")
+	before := r.snapshot()
+	for _, hook := range []int{1, 2, 3, 4} {
+		r.ask(fmt.Sprintf("stay %d 10", hook))
+	}
+	for range 5 {
+		applyTo(t, r.pid, patch)
+		r.expect("seen", "12")
+		revertAll(t, r.pid)
+		r.expect("seen", "34")
+		r.expect("handled", "1 0")
+		tids, err := ptrace.Threads(r.pid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, tid := range tids {
+			status, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/status", r.pid, tid))
+			if err != nil || !strings.Contains(string(status), "SigBlk:\t0000000000000000\n") && !strings.Contains(string(status), "SigBlk:\t0000000000002000\n") {
+				t.Errorf("thread %d: %v\n%s", tid, err, status) // a handler has SIGALRM blocked
+			}
+		}
+	}
 	freeKept(t, r, "wipe")
 	before.same(t, r.snapshot())
 }
