@@ -132,7 +132,7 @@ func (p *plan) follow(y int32) {
 // reference takes or binds what one reference in item y means.
 func (p *plan) reference(y int32, st asm.Stmt, r asm.Ref, t target) {
 	bad := func(reason, hint string) {
-		p.refusals = append(p.refusals, Refusal{p.unit, p.b.names[p.b.parent[y]], int(st.Line), reason, hint})
+		p.refusals = append(p.refusals, Refusal{Unit: p.unit, Name: p.b.names[p.b.parent[y]], Line: int(st.Line), Reason: reason, Hint: hint})
 	}
 	switch t.where {
 	case asm.Undefined:

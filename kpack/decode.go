@@ -350,7 +350,7 @@ func (m *metadata) check() error {
 		return errors.New("consistency: want functions and a reason, or neither")
 	}
 	texts := []string{m.Target, m.Meta.Name, m.Meta.Producer}
-	texts = slices.Concat(texts, m.Meta.CVEs, c.NextCall, m.Meta.AddressTaken)
+	texts = slices.Concat(texts, m.Meta.CVEs, c.NextCall, m.Meta.AddressTaken, m.Meta.Unchecked)
 	lines := append(strings.Split(m.Meta.Description, "\n"), strings.Split(c.Reason, "\n")...)
 	for _, f := range m.Functions {
 		if f.NextCall != slices.Contains(c.NextCall, f.Name) {

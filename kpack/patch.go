@@ -50,6 +50,9 @@ type Meta struct {
 	// somebody who keeps it where it cannot be found. The memory of such a patch
 	// is never freed.
 	AddressTaken []string `json:"address_taken,omitempty"`
+	// Unchecked says what was not compared of the two builds for lack of debug
+	// data, for people.
+	Unchecked []string `json:"unchecked,omitempty"`
 }
 
 // Kind says what memory a section goes to.

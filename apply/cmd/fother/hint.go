@@ -69,7 +69,7 @@ func hint(err error) string {
 	case errors.As(err, &conflict):
 		return "revert the other series first, or build one patch that holds both fixes"
 	case errors.As(err, &busy):
-		return "try again, or give the threads longer with --wait; a function that never returns cannot be patched"
+		return "try again, or give the threads longer with --wait; a function that never returns can be patched only if the spec names it under consistency: next-call"
 	case errors.As(err, &traced):
 		return "end the debugger or tracer first"
 	case errors.As(err, &stuck):

@@ -73,6 +73,7 @@ type contents struct {
 	Hooks     []shownHook     `json:"hooks,omitempty"`
 	Imports   []string        `json:"imports,omitempty"`
 	Producer  string          `json:"producer,omitempty"`
+	Unchecked []string        `json:"unchecked,omitempty"` // what was not compared for lack of debug data
 }
 
 // memorySizes are the bytes of each kind of memory that a patch brings.
@@ -209,7 +210,7 @@ func readAny(path string, limit int64) ([]byte, error) {
 func contentsOf(p *kpack.Patch, size int) contents {
 	c := contents{
 		Target: p.Target.Name, BuildID: p.Target.BuildID, Arch: p.Arch.Name, Series: p.Meta.Series, Level: p.Meta.Level,
-		Size: int64(size), Producer: p.Meta.Producer, Functions: []shownFunction{},
+		Size: int64(size), Producer: p.Meta.Producer, Unchecked: p.Meta.Unchecked, Functions: []shownFunction{},
 	}
 	for _, s := range p.Sections {
 		if s.Name == kpack.SectionGate {

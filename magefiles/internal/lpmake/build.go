@@ -14,6 +14,7 @@ import (
 	"github.com/fother/fother/compiler"
 	"github.com/fother/fother/compiler/source"
 	"github.com/fother/fother/kpack/include"
+	"github.com/fother/fother/magefiles/internal/tools"
 	"github.com/fother/fother/specs"
 )
 
@@ -21,6 +22,13 @@ import (
 func (r *run) build(ctx context.Context) (*state, error) {
 	if len(r.Patches) == 0 {
 		return nil, hinted(ErrUsage, "name the source patches of the fix", "no patch is given")
+	}
+	last, err := r.state()
+	if err == nil {
+		err = r.withdraw(last)
+	}
+	if err != nil {
+		return nil, err
 	}
 	fix, err := source.Check(r.Source, r.Patches)
 	if err != nil {
@@ -339,7 +347,7 @@ func (r *run) explain(err error) error {
 	}
 	var failed *compiler.CommandError
 	if errors.As(err, &failed) {
-		if missing := missingTools(failed.Tail); missing != nil {
+		if missing := tools.MissingIn(failed.Tail); missing != nil {
 			return fmt.Errorf("%w: %w", missing, err)
 		}
 	}

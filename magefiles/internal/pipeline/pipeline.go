@@ -28,6 +28,9 @@ type Options struct {
 	// Registry is the folder that [Publish] publishes to, and Keys the folder
 	// of the keys that sign.
 	Registry, Keys string
+	// Unchecked lets a fix pass of which types cannot be compared for lack of debug
+	// data, as [specs.NoDebugData] does in a spec. The patches say so.
+	Unchecked bool
 	// Progress, if set, gets a line for each step. On a terminal its last line
 	// says all the time what is being done.
 	Progress io.Writer
@@ -126,6 +129,7 @@ func (f Folder) debug() string            { return f.path("store-debug") }
 func (f Folder) diff() string             { return f.path("diff") }
 func (f Folder) fetched() string          { return f.path("source") }
 func (f Folder) fresh() Folder            { return Folder(f.path("new")) }
+func (f Folder) withdrawn() Folder        { return Folder(f.path("withdrawn")) }
 func (f Folder) stamp(step string) string { return f.path(step + ".stamp.json") }
 func (f Folder) log(s specs.Stage) string { return f.path("build-" + string(s) + ".log") }
 
