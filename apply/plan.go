@@ -125,6 +125,9 @@ func (plan *Plan) add(p *Process, patch *kpack.Patch, o *object) error {
 		}
 		s.replaced = r
 	}
+	if len(patch.Hooks) > 0 && ptrace.Filtered(p.PID) {
+		return &FilteredError{o.Path}
+	}
 	if err := s.checkBodies(p); err != nil {
 		return err
 	}
@@ -257,6 +260,13 @@ func headerSize(patch *kpack.Patch, o *object) uint64 {
 	if t := patch.Meta.AddressTaken; len(t) > 0 {
 		n += len(t[0])
 	}
+	const hook = 96
+	if len(patch.Hooks) > 0 {
+		n += hook // the places
+	}
+	for _, h := range patch.Hooks {
+		n += hook/escaped + len(h.Function)
+	}
 	return uint64(recordFixed+fixed+each*len(patch.Functions)+escaped*n+len(memoryName)+15) &^ 15
 }
 
@@ -278,6 +288,7 @@ func (s *step) link(p *Process, base specs.Addr) error {
 		ID: patchID(s.patch), Name: s.patch.Meta.Name, Description: s.patch.Meta.Description, CVEs: s.patch.Meta.CVEs,
 		Time: time.Now().UTC(), Object: s.object.Path, Bias: s.object.image.Bias, Base: base, Size: l.Size,
 		Finder:  told,
+		Hooks:   hooksOf(s.patch, image.Hooks),
 		Gates:   region{l.Gates.Offset, l.Gates.Size},
 		Regions: [3]region{{l.ROData.Offset, l.ROData.Size}, {l.Text.Offset, l.Text.Size}, {l.Data.Offset, l.Data.Size}},
 	}}

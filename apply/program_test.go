@@ -169,40 +169,22 @@ int main(int argc, char **argv)
 
 // fixes is patch assembly as package differ makes it.
 var fixes = map[string]string{
-	"answer": `
-	.section .kpatch.text,"ax",@progbits
-	.globl answer.kpatch
-	.type answer.kpatch, @function
-answer.kpatch:
-	.cfi_startproc
+	"answer": replacement("answer", `
 	movl $43, %eax
 	ret
-	.cfi_endproc
-	.size answer.kpatch, .-answer.kpatch
-`,
-	"answer2": `
-	.section .kpatch.text,"ax",@progbits
-	.globl answer.kpatch
-	.type answer.kpatch, @function
-answer.kpatch:
-	.cfi_startproc
+`),
+	"answer2": replacement("answer", `
 	movl $2, %eax
 	addl $1, uses(%rip)
 	ret
-	.cfi_endproc
-	.size answer.kpatch, .-answer.kpatch
+`) + `
 	.section .kpatch.bss,"aw",@nobits
 	.local uses
 	.type uses, @object
 	.size uses, 4
 uses:	.zero 4
 `,
-	"other": `
-	.section .kpatch.text,"ax",@progbits
-	.globl other.kpatch
-	.type other.kpatch, @function
-other.kpatch:
-	.cfi_startproc
+	"other": replacement("other", `
 	pushq %rax
 	.cfi_adjust_cfa_offset 8
 	leaq .Ls(%rip), %rdi
@@ -210,72 +192,49 @@ other.kpatch:
 	popq %rdx
 	.cfi_adjust_cfa_offset -8
 	ret
-	.cfi_endproc
-	.size other.kpatch, .-other.kpatch
+`) + `
 	.section .kpatch.rodata,"a",@progbits
 .Ls:	.string "123456789"
 `,
-	"text": `
-	.section .kpatch.text,"ax",@progbits
-	.globl text.kpatch
-	.type text.kpatch, @function
-text.kpatch:
-	.cfi_startproc
+	"text": replacement("text", `
 	leaq .Lt(%rip), %rax
 	ret
-	.cfi_endproc
-	.size text.kpatch, .-text.kpatch
+`) + `
 	.section .kpatch.rodata,"a",@progbits
 .Lt:	.string "new"
 `,
-	"busy": `
-	.section .kpatch.text,"ax",@progbits
-	.globl busy.kpatch
-	.type busy.kpatch, @function
-busy.kpatch:
-	.cfi_startproc
-	ret
-	.cfi_endproc
-	.size busy.kpatch, .-busy.kpatch
-`,
+	"busy": replacement("busy", "\tret\n"),
 	// It stays in pause_a_little.
-	"busy3": `
-	.section .kpatch.text,"ax",@progbits
-	.globl busy.kpatch
-	.type busy.kpatch, @function
-busy.kpatch:
-	.cfi_startproc
+	"busy3": replacement("busy", `
 	pushq %rbx
 	.cfi_adjust_cfa_offset 8
 	.cfi_offset rbx, -16
 1:	movq $1000000000, %rdi
 	call pause_a_little
 	jmp 1b
-	.cfi_endproc
-	.size busy.kpatch, .-busy.kpatch
-`,
-	"serve":  serving(43),
-	"serve2": serving(44),
-	"forever": `
+`),
+	"serve":   serving(43),
+	"serve2":  serving(44),
+	"forever": replacement("forever", "\tret\n"),
+}
+
+// replacement is the new code of a function, in the frame that package differ
+// gives it.
+func replacement(function, body string) string {
+	return strings.NewReplacer("NAME", function, "BODY", body).Replace(`
 	.section .kpatch.text,"ax",@progbits
-	.globl forever.kpatch
-	.type forever.kpatch, @function
-forever.kpatch:
+	.globl NAME.kpatch
+	.type NAME.kpatch, @function
+NAME.kpatch:
 	.cfi_startproc
-	ret
-	.cfi_endproc
-	.size forever.kpatch, .-forever.kpatch
-`,
+BODY	.cfi_endproc
+	.size NAME.kpatch, .-NAME.kpatch
+`)
 }
 
 // serving is a body of serve that stays until it is told to end.
 func serving(answer int) string {
-	return fmt.Sprintf(`
-	.section .kpatch.text,"ax",@progbits
-	.globl serve.kpatch
-	.type serve.kpatch, @function
-serve.kpatch:
-	.cfi_startproc
+	return fmt.Sprintf(replacement("serve", `
 	pushq %%rbx
 	.cfi_adjust_cfa_offset 8
 	.cfi_offset rbx, -16
@@ -287,9 +246,7 @@ serve.kpatch:
 	movl $%d, %%eax
 	popq %%rbx
 	ret
-	.cfi_endproc
-	.size serve.kpatch, .-serve.kpatch
-`, answer)
+`), answer)
 }
 
 // workdir keeps what tests compile until all have run.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/fother/fother/apply/internal/ptrace"
+	"github.com/fother/fother/kpack"
 	"github.com/fother/fother/specs"
 )
 
@@ -89,6 +90,8 @@ type recordBody struct {
 
 	// Finder tells the process's unwinder of the frames.
 	Finder finder `json:"finder,omitzero"`
+
+	Hooks recordedHooks `json:"hooks,omitzero"`
 
 	Functions []recordedFunction `json:"functions"`
 }
@@ -228,6 +231,9 @@ func (r *record) check(base specs.Addr) error {
 	if f := r.Finder; f != (finder{}) && (!r.text().Contains(f.Entry) || !r.part(0).Contains(f.Next) || f.Next&7 != 0) {
 		return errors.New("its finder is not in its memory")
 	}
+	if err := r.Hooks.check(r); err != nil {
+		return err
+	}
 	for _, f := range r.Functions {
 		if len(f.Old) != len(f.New) || len(f.Old) == 0 || len(f.Old) > maxEntry ||
 			f.Site < f.Lo || f.Site-f.Lo > maxEntry || f.Hi < f.Lo || f.Site+specs.Addr(len(f.Old)) < f.Site {
@@ -320,6 +326,15 @@ type Applied struct {
 	Size        uint64     `json:"size"` // bytes
 	// Stays is why the memory is never freed, or empty.
 	Stays string `json:"stays,omitempty"`
+	// Hooks are in the order in which they run.
+	Hooks []AppliedHook `json:"hooks,omitempty"`
+}
+
+// AppliedHook is a function that runs around the switch.
+type AppliedHook struct {
+	Point    kpack.HookPoint `json:"point"`
+	Function string          `json:"function"`
+	Limit    time.Duration   `json:"limit_ns"`
 }
 
 func (r *record) describe() Applied {
@@ -329,6 +344,9 @@ func (r *record) describe() Applied {
 	}
 	for _, f := range r.Functions {
 		a.Functions = append(a.Functions, f.Name)
+	}
+	for _, h := range r.Hooks.All {
+		a.Hooks = append(a.Hooks, AppliedHook(h))
 	}
 	if r.stays() {
 		a.Stays = "the program may have given the address of " + r.Taken + ", which is new, to the kernel or the C library"

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -17,9 +18,18 @@ func doors() map[string]string {
 	return map[string]string{"folder of tools": "clang", "compiler wrapper": fotherCC + " clang"}
 }
 
+// oneDoor reports whether a case has its turn by a door: by the compiler wrapper
+// only some have, but all if everything is tried.
+func oneDoor(door, name string, both ...string) bool {
+	return door != "compiler wrapper" || slices.Contains(both, name) || testenv.Long()
+}
+
 // TestClang: what clang's own assembler assembles is captured, in every form of
 // command line. What is not is refused by name.
 func TestClang(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short: builds many projects")
+	}
 	testenv.Needs(t, "clang")
 	patch := map[string]string{"two.c": "int helper(int n) { return n - 2; }\n"}
 	tests := map[string]struct {
@@ -45,6 +55,9 @@ func TestClang(t *testing.T) {
 	}
 	for door, compiler := range doors() {
 		for name, tt := range tests {
+			if !oneDoor(door, name, "object", "in one step", "response file", "standard input", "lto") {
+				continue
+			}
 			t.Run(door+"/"+name, func(t *testing.T) {
 				if strings.Contains(tt.command, "lld") {
 					testenv.Needs(t, "ld.lld")
@@ -76,6 +89,9 @@ func TestClang(t *testing.T) {
 // TestClangIdentity: what clang makes is what a plain build makes, and so is
 // what it writes beside it.
 func TestClangIdentity(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short: builds many projects")
+	}
 	testenv.Needs(t, "clang", "clang++", "make")
 	tests := map[string]string{
 		"O0":       "-O0",
@@ -87,6 +103,9 @@ func TestClangIdentity(t *testing.T) {
 	}
 	for name, flags := range tests {
 		for door, cc := range doors() {
+			if !oneDoor(door, name, "O2 debug", "size") {
+				continue
+			}
 			t.Run(name+"/"+door, func(t *testing.T) {
 				if name == "lld" {
 					testenv.Needs(t, "ld.lld")

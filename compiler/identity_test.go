@@ -56,6 +56,9 @@ clean:
 }
 
 func TestIdentity(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short: builds many projects")
+	}
 	testenv.Needs(t, "gcc", "g++", "make")
 	tests := map[string]string{
 		"O0":        "-O0",

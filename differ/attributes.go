@@ -41,7 +41,7 @@ func (j *judgement) leftBehind() {
 		return
 	}
 	kept, calls := make(map[int32]bool), make(map[int32]int32)
-	j.a.eachRef(func(i int32, branch bool, t target) {
+	j.a.eachRef(func(i int32, branch bool, t *target) {
 		if gone[t.item] && !branch && t.entry() && !asm.IsLocalLabel(t.name) {
 			kept[t.item] = true
 		}
@@ -66,8 +66,8 @@ func (j *judgement) absolute() {
 			continue
 		}
 		if t := j.a.resolve(y.Name); t.where != y.Where || t.add != y.Add || j.a.Symbols[t.sym].Set != y.Set {
-			j.refusals = append(j.refusals, Refusal{j.unit, y.Name, int(y.Line), "its value " + y.Set + " is new or changed",
-				"leave symbols that other units were linked with as they are"})
+			j.refusals = append(j.refusals, Refusal{Unit: j.unit, Name: y.Name, Line: int(y.Line), Reason: "its value " + y.Set + " is new or changed",
+				Hint: "leave symbols that other units were linked with as they are"})
 		}
 	}
 }

@@ -26,7 +26,7 @@ import (
 //	orig.c, patched.c   compiled by the test; or orig.cc, patched.cc; or orig.s, patched.s
 //	run.c, run.cc       before() and after(), which print: the answers of the patched process must
 //	                    equal those of the patched build
-//	want                verdicts, those that are "same" left out; numbers in names as "#"
+//	want                verdicts, those that are "same" left out, and hooks; numbers in names as "#"
 //	want.err            instead: each refusal has one of the lines in it, each line is in one refusal
 //	want.asm            "+text" is in the patch assembly, "-text" is not
 //
@@ -59,7 +59,7 @@ func TestCases(t *testing.T) {
 				newCase(t, name, "gcc", opt, ar).run()
 			})
 			if ar.Files[0].Name == "orig.s" || strings.Contains(string(ar.Comment), "not clang:") ||
-				i != turn%len(all) && os.Getenv("FOTHER_LONG") == "" {
+				i != turn%len(all) && !testenv.Long() {
 				continue
 			}
 			t.Run(name+"/clang"+strings.ReplaceAll(opt, " ", ""), func(t *testing.T) {
@@ -221,6 +221,9 @@ func summary(set *differ.ChangeSet) string {
 			}
 			lines = append(lines, fmt.Sprintf("datum %s %v%s\n", plain(d.Name), d.Verdict, carried))
 		}
+	}
+	for _, h := range set.Hooks {
+		lines = append(lines, fmt.Sprintf("hook %s %s\n", h.Point, h.Function))
 	}
 	slices.Sort(lines)
 	return strings.Join(lines, "")

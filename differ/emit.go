@@ -25,12 +25,14 @@ func emit(p *plan) []byte {
 	}
 	// Items of one section stay together: gcc reaches some by the distance
 	// from another.
-	var code, rodata, data, bss []int32
+	var code, rodata, data, bss, hooks []int32
 	for k := range p.b.Items {
 		if y := int32(k); p.carried[y] {
 			switch kind := p.b.SectionOf(y).Kind; {
 			case p.b.roles[y] == function || p.b.roles[y] == part:
 				code = append(code, y)
+			case p.b.hook(y):
+				hooks = append(hooks, y)
 			case p.b.constant(y):
 				rodata = append(rodata, y)
 			case kind == asm.Zero:
@@ -47,6 +49,7 @@ func emit(p *plan) []byte {
 	w.section(SectionROData, `"a",@progbits`, rodata)
 	w.section(SectionData, `"aw",@progbits`, data)
 	w.section(SectionBSS, `"aw",@nobits`, bss)
+	w.section(SectionHooks, `"aw",@progbits`, hooks)
 	for id := range w.b.Symbols {
 		if s := &w.b.Symbols[id]; w.labels[int32(id)] && s.LocalLabel() && s.Set != "" {
 			w.line("\t.set\t" + s.Name + ", " + s.Set)

@@ -95,7 +95,7 @@ var perturbations = []struct {
 // TestExactlyWhatChanged: a changed function is all that is in the patch,
 // whatever else the change moves, numbers or aligns.
 func TestExactlyWhatChanged(t *testing.T) {
-	long := os.Getenv("FOTHER_LONG") == "1"
+	long := testenv.Long()
 	levels := []string{"-O0", "-O1", "-O2", "-O3", "-Os"}
 	others := []string{"", "-g -fPIC", "-ffunction-sections -fdata-sections -fcf-protection", "-g -fno-pie -fno-plt -fstack-protector-strong"}
 	n := 0

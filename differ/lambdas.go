@@ -129,7 +129,7 @@ func (j *judgement) inPlace(l *family) bool {
 		}
 	}
 	users := make(map[int32][]int32)
-	j.b.eachRef(func(i int32, _ bool, t target) {
+	j.b.eachRef(func(i int32, _ bool, t *target) {
 		if to, by := j.b.parent[t.item], j.b.parent[i]; to != by && j.b.roles[by] != exception {
 			users[to] = append(users[to], by)
 		}

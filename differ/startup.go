@@ -25,7 +25,7 @@ type before struct {
 func (s *side) startup() before {
 	b := before{s, make(map[int32]bool), make(map[int32]bool)}
 	users := make(map[int32][]int32) // of static functions; none for an address
-	s.eachRef(func(i int32, branch bool, t target) {
+	s.eachRef(func(i int32, branch bool, t *target) {
 		to, by := s.parent[t.item], s.parent[i]
 		switch {
 		case s.roles[to] != function || to == by || s.roles[i] == exception || !t.entry() && asm.IsLocalLabel(t.name):
@@ -83,7 +83,7 @@ func (p *plan) foldedStartup(keep map[string]bool) (more bool) {
 	}
 	queue, seen := []int32(nil), make(map[int32]bool)
 	calls := make(map[int32][]int32)
-	p.b.eachRef(func(i int32, _ bool, t target) {
+	p.b.eachRef(func(i int32, _ bool, t *target) {
 		to, by := p.b.parent[t.item], p.b.parent[i]
 		if p.b.roles[to] != function {
 			return

@@ -39,6 +39,8 @@ type Layout struct {
 	// finder is in Text, frameHeader in ROData: offsets from the base, 0 for
 	// none.
 	finder, frameHeader uint64
+	// hookLists is in ROData, hookCode in Text, hookMemory in Data, likewise.
+	hookLists, hookCode, hookMemory uint64
 }
 
 // Offset returns where section i of the patch lies, in bytes from the base of
@@ -115,6 +117,7 @@ func (p *Patch) Layout(page, header uint64) (Layout, error) {
 			l.frameHeader = alignUp(at, 8)
 			at = l.frameHeader + finderHeader + finderCells
 		}
+		at = p.placeHooks(&l, m, ROData, alignUp(at, 8))
 	})
 	if err != nil {
 		return Layout{}, err
@@ -131,12 +134,14 @@ func (p *Patch) Layout(page, header uint64) (Layout, error) {
 			l.finder = alignUp(at, 16)
 			at = l.finder + uint64(m.finderSize)
 		}
+		at = p.placeHooks(&l, m, Text, at)
 		at = p.placeGates(&l, m, at)
 	})
 	if err != nil {
 		return Layout{}, err
 	}
 	l.Data.Offset = at
+	at = p.placeHooks(&l, m, Data, at)
 	err = region(&l.Data, []Kind{Data, BSS}, func() {
 		place(func(w want) bool { return w.thunk }, func(e *extras) *uint64 { return &e.slot }, 8)
 	})

@@ -128,6 +128,19 @@ func (d *foldLabels) define(l label, name string, at place) bool {
 	return !d.twice
 }
 
+// bury notes that a label belongs to what a body defines. It reports false if
+// it is known as that of another one, or if there is no room for it.
+func (d *foldLabels) bury(name string, body int32) bool {
+	if at := d.lookup(name).body; at != 0 {
+		return at == body
+	}
+	l := label{}
+	if IsLocalLabel(name) {
+		l = d.of(name)
+	}
+	return d.define(l, name, place{body: body})
+}
+
 // find returns where a label was defined, or a place without a body.
 func (d *foldLabels) find(l label, name string) place {
 	if l.family == 0 {

@@ -12,6 +12,7 @@ const (
 	lineLabel               // .L…:
 	lineName                // another label, which counts as it is written
 	lineExact               // counts as it is written
+	lineType                // likewise; gives a cold part its type
 	lineSection             // likewise; changes the section
 	lineInsn
 	lineData
@@ -224,8 +225,8 @@ func directiveLine(l, function string) line {
 	case aLiteral:
 		return lineExact
 	case aType:
-		if strings.HasSuffix(l, "function") {
-			return lineExact // a cold part
+		if strings.HasPrefix(l, ".type\t"+function+".cold") && strings.HasSuffix(l, "function") {
+			return lineType
 		}
 	case aSection:
 		return lineSection

@@ -73,7 +73,7 @@ func compare(t testing.TB, original, patched string, outside []string, command .
 
 // sample is the first of the compilers, or all with FOTHER_LONG=1.
 func sample(compilers [][]string) [][]string {
-	if os.Getenv("FOTHER_LONG") == "1" {
+	if testenv.Long() {
 		return compilers
 	}
 	return compilers[:1]

@@ -2,8 +2,7 @@
 // missing a test is skipped with the reason, but never in CI, where it fails: a
 // test that did not run there must not look like one that passed.
 //
-// Only tests import it. What depends on no machine, such as -short, is not its
-// business.
+// Only tests import it.
 package testenv
 
 import (
@@ -21,6 +20,10 @@ func Needs(t testing.TB, programs ...string) {
 		}
 	}
 }
+
+// Long reports whether tests are to try all there is, not a sample:
+// FOTHER_LONG=1.
+func Long() bool { return os.Getenv("FOTHER_LONG") == "1" }
 
 // Skip skips the test for want of something; in CI it fails.
 func Skip(t testing.TB, why string) {

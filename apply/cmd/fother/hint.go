@@ -22,6 +22,8 @@ func exitCode(err error) int {
 		unwinder *apply.NoUnwinderError
 		alone    *apply.AloneError
 		split    *apply.SplitError
+		hook     *apply.HookError
+		filtered *apply.FilteredError
 	)
 	var own interface{ ExitCode() int }
 	switch {
@@ -34,7 +36,7 @@ func exitCode(err error) int {
 	case errors.Is(err, apply.ErrAlreadyApplied), errors.Is(err, apply.ErrNotApplied):
 		return exitNothing
 	case errors.As(err, &noFit), errors.As(err, &mismatch), errors.As(err, &conflict), errors.As(err, &busy), errors.As(err, &unwinder),
-		errors.As(err, &alone), errors.As(err, &split), errors.Is(err, apply.ErrNoMemory), errors.Is(err, apply.ErrSeccomp), errors.Is(err, kpack.ErrTooShort):
+		errors.As(err, &alone), errors.As(err, &split), errors.As(err, &hook), errors.As(err, &filtered), errors.Is(err, apply.ErrNoMemory), errors.Is(err, apply.ErrSeccomp), errors.Is(err, kpack.ErrTooShort):
 		return exitRefused
 	}
 	return exitError
@@ -67,7 +69,7 @@ func hint(err error) string {
 	case errors.As(err, &conflict):
 		return "revert the other series first, or build one patch that holds both fixes"
 	case errors.As(err, &busy):
-		return "try again, or give the threads longer with --wait; a function that never returns cannot be patched"
+		return "try again, or give the threads longer with --wait; a function that never returns can be patched only if the spec names it under consistency: next-call"
 	case errors.As(err, &traced):
 		return "end the debugger or tracer first"
 	case errors.As(err, &stuck):

@@ -253,6 +253,9 @@ func (t *tool) printInfo(i processInfo) {
 		for _, a := range i.Applied {
 			if a.BuildID == o.BuildID {
 				fmt.Fprintf(t.stdout, "    %s: %s\n", a.State, title(a))
+				for _, h := range a.Hooks {
+					fmt.Fprintf(t.stdout, "      hook %s (%v, at most %v)\n", clean(h.Function), h.Point, h.Limit)
+				}
 			}
 		}
 		for _, a := range o.Available {

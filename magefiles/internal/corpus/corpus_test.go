@@ -10,6 +10,7 @@ import (
 
 	"github.com/fother/fother/kpack/elfobj"
 	"github.com/fother/fother/magefiles/internal/tools"
+	"github.com/fother/fother/specs/testenv"
 )
 
 func TestCases(t *testing.T) {
@@ -110,7 +111,7 @@ func TestSeries(t *testing.T) {
 
 // TestPrepare fetches a source package: it needs Debian and its archive.
 func TestPrepare(t *testing.T) {
-	if os.Getenv("FOTHER_LONG") != "1" {
+	if !testenv.Long() {
 		t.Skip("fetches source packages: set FOTHER_LONG=1")
 	}
 	dir := t.TempDir()
@@ -141,7 +142,7 @@ func TestPrepare(t *testing.T) {
 // TestBuild runs the commands of one case of each package as a spec's commands
 // are run, and looks for what they link. (Package nginx builds nginx.)
 func TestBuild(t *testing.T) {
-	if os.Getenv("FOTHER_LONG") != "1" {
+	if !testenv.Long() {
 		t.Skip("fetches and builds source packages: set FOTHER_LONG=1")
 	}
 	for _, id := range []string{"cjson-05-CVE-2025-57052", "less-05-CVE-2024-32487", "memcached-09-CVE-2023-46853"} {

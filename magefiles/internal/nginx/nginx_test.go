@@ -16,6 +16,7 @@ import (
 	"github.com/fother/fother/magefiles/internal/corpus"
 	"github.com/fother/fother/magefiles/internal/tools"
 	"github.com/fother/fother/specs"
+	"github.com/fother/fother/specs/testenv"
 )
 
 // fake answers every request by its number, counted over all connections. It
@@ -130,7 +131,7 @@ func TestProbeUnknown(t *testing.T) {
 // TestProbes builds nginx before and after each fix, and holds every probe to
 // tell the two apart.
 func TestProbes(t *testing.T) {
-	if os.Getenv("FOTHER_LONG") != "1" {
+	if !testenv.Long() {
 		t.Skip("builds nginx three times: set FOTHER_LONG=1")
 	}
 	root := os.Getenv("FOTHER_TREES") // keeps the trees for another run

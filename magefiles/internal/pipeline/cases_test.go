@@ -91,7 +91,7 @@ func TestCases(t *testing.T) {
 					continue
 				}
 				// By turns: every case with gcc or g++, every second one with clang too.
-				if n := len(flagsOf(ar)); os.Getenv("FOTHER_LONG") != "1" && (i != (turn+k)%n || k > turn%2) {
+				if n := len(flagsOf(ar)); !testenv.Long() && (i != (turn+k)%n || k > turn%2) {
 					continue
 				}
 				t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar")+" "+cc+" "+flags, func(t *testing.T) {
@@ -119,7 +119,7 @@ var longFlags = append(slices.Clone(caseFlags), "-O1 -fno-plt", "-Os -fno-asynch
 func flagsOf(ar *txtar.Archive) []string {
 	_, list, ok := strings.Cut(string(ar.Comment), "flags:")
 	switch {
-	case !ok && os.Getenv("FOTHER_LONG") == "1":
+	case !ok && testenv.Long():
 		return longFlags
 	case !ok:
 		return caseFlags
@@ -235,6 +235,9 @@ func (c *linkedCase) run() {
 			c.Errorf("the patch has %q, want %q", carried(targets), want)
 		}
 		_, err = Pack(ctx, c.spec, o)
+		if is[*RefusedError](err) {
+			c.Error("packing refuses what the comparison did not")
+		}
 	}
 	if err == nil {
 		err = Step(ctx, c.spec, o, "verify")

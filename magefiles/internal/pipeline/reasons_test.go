@@ -39,7 +39,7 @@ func TestReasons(t *testing.T) {
 			t.Fatal(err)
 		}
 		runs := []string{"gcc", "gcc -g", "clang -g"}
-		if os.Getenv("FOTHER_LONG") == "1" {
+		if testenv.Long() {
 			runs = append(runs, "clang")
 		}
 		for _, run := range runs {

@@ -78,7 +78,7 @@ func TestThreadLocalOnAArch64(t *testing.T) {
 		{"traditional", linked, "-O2 -fPIC -mtls-dialect=trad -DIMPORTS"},
 		{"opened", opened, "-O0 -fPIC"},
 	}
-	if os.Getenv("FOTHER_LONG") != "1" {
+	if !testenv.Long() {
 		shapes = shapes[:2]
 	}
 	for _, c := range shapes {
