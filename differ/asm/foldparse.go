@@ -43,7 +43,7 @@ func (p *parser) fold(f *Fold) *SyntaxError {
 // before it in the section, or if it does not end in an item.
 func (p *parser) bury(f *Fold, v visit, end int) bool {
 	sec := &p.Sections[p.sec]
-	if sec.Kind == Ignored {
+	if sec.Kind == Ignored || strings.TrimSpace(p.Text[v.directive.hi:end]) == "" {
 		return true
 	}
 	label, last, split := ends(p.Text[v.directive.hi:end])
