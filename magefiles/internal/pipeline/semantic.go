@@ -127,12 +127,12 @@ func (s *semantics) locate(p compiler.Pair, u compiler.UnitPair, err error) {
 	}
 	for i := range e.Refusals {
 		r := &e.Refusals[i]
-		program, source := in.Patched, u.Patched.Source
+		program, unit := in.Patched, u.Patched
 		if r.InOriginal {
-			program, source = in.Original, u.Original.Source
+			program, unit = in.Original, u.Original
 		}
-		if r.Source == "" && r.Line > 0 {
-			r.Source, r.SourceLine = program.Declared(source, r.Name)
+		if r.Source == "" && r.Line > 0 && unit != nil {
+			r.Source, r.SourceLine = program.Declared(unit.Source, r.Name)
 			if filepath.Base(r.Unit) == r.Source {
 				r.Source = r.Unit
 			}
