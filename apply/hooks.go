@@ -178,19 +178,20 @@ func (p *Process) owed(r *record) (kpack.HookPoint, error) {
 	if err != nil {
 		return 0, err
 	}
-	want := kpack.PostRevert
+	want, undone := kpack.PostRevert, kpack.PreApply
 	switch r.state {
 	case applied:
-		want = kpack.PostApply
+		want, undone = kpack.PostApply, kpack.PreRevert
 	case staged:
 		if s.Point == 0 {
 			return 0, nil
 		}
 	case retired:
+		undone = 0
 	default:
 		return 0, nil
 	}
-	if s.Point == want && (s.Done || s.Begun) {
+	if s.Point == want && (s.Done || s.Begun) || s.Point == undone && undone != 0 && !s.Begun {
 		return 0, nil
 	}
 	return want, nil
@@ -206,14 +207,15 @@ func (p *Process) runHooks(ctx context.Context, r *record, point kpack.HookPoint
 	for _, h := range hooks {
 		run.Functions = append(run.Functions, h.Function)
 	}
-	if ptrace.Filtered(p.PID) {
-		return run, &FilteredError{r.Object}
-	}
 	start := time.Now()
-	held, err := p.createHookThread(r, point)
+	held, errno, err := p.createHookThread(r, point)
 	res.Held += held
-	if err == nil {
+	switch {
+	case err == nil && errno == 0:
 		err = p.attend(ctx, r, hooks, &run, true)
+	case err == nil:
+		run.Why = fmt.Sprintf("the process could not create a thread for them: %v", errno)
+		err = p.neverRun(r, point)
 	}
 	run.Took = time.Since(start)
 	if err == nil {
@@ -222,11 +224,29 @@ func (p *Process) runHooks(ctx context.Context, r *record, point kpack.HookPoint
 	return run, err
 }
 
+// neverRun gives hooks up for which there is no thread. What can veto was not
+// begun, and nothing is owed for it; all else is not tried again, so that a patch
+// can go out of a process that has reached its limits.
+func (p *Process) neverRun(r *record, point kpack.HookPoint) error {
+	if point.Vetoes() {
+		return nil
+	}
+	return errors.Join(p.mem.Write(r.Hooks.Control+kpack.HookGo, []byte{1, 0, 0, 0}), p.mem.Write(r.Hooks.Control+kpack.HookDone, []byte{1, 0, 0, 0}))
+}
+
 // createHookThread has a borrowed thread create that of the hooks, which waits
-// to be let go.
-func (p *Process) createHookThread(r *record, point kpack.HookPoint) (time.Duration, error) {
+// to be let go. The error of the call is returned apart. Under a seccomp filter
+// none is created.
+func (p *Process) createHookThread(r *record, point kpack.HookPoint) (held time.Duration, errno unix.Errno, err error) {
 	h := &r.Hooks
-	held, err := p.withAgent(specs.Range[specs.Addr]{}, func(a *ptrace.Agent) error {
+	filtered := ptrace.Filtered(p.PID)
+	if filtered && point.Vetoes() {
+		return 0, 0, &FilteredError{r.Object}
+	} else if filtered {
+		s := kpack.HookStart{Point: point, Place: h.HookPlace}
+		return 0, unix.EPERM, p.mem.Write(h.Control, s.Bytes())
+	}
+	held, err = p.withAgent(specs.Range[specs.Addr]{}, func(a *ptrace.Agent) error {
 		return a.Detour(h.Code, h.Created, func(home []uint64) error {
 			s := kpack.HookStart{Point: point, Place: h.HookPlace}
 			copy(s.Home[:], home)
@@ -234,13 +254,10 @@ func (p *Process) createHookThread(r *record, point kpack.HookPoint) (time.Durat
 		})
 	})
 	if err != nil {
-		return held, fmt.Errorf("hooks: %w", err)
+		return held, 0, fmt.Errorf("hooks: %w", err)
 	}
 	s, err := p.hookState(r)
-	if err == nil && s.Errno != 0 {
-		err = fmt.Errorf("hooks: the process could not create a thread: %w", unix.Errno(s.Errno))
-	}
-	return held, err
+	return held, unix.Errno(s.Errno), err
 }
 
 // attend waits for the end of the hooks of one point, and ends their thread if

@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -23,12 +22,17 @@ import (
 // hookedC is a program whose hooks write down that they were here: each appends a
 // digit to seen. What they are to return, and how long they stay, it can be told.
 const hookedC = `
+#define _GNU_SOURCE
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
 #include <unistd.h>
 #define API __attribute__((noinline, noclone, noipa, aligned(64)))
 volatile long seen, result[10], stay[10], stayed, where;
@@ -36,8 +40,17 @@ volatile int unlocked = 1;
 static volatile int one = 1, ending;
 API int answer(int x) { return x + one; }
 API int busy(int x) { while (!ending) usleep(1000); return x; }
+static volatile long handled, strange, known[3];
+static void handle(int sig) { int e = errno; long me = syscall(SYS_gettid); handled++; if (me != known[0] && me != known[1]) strange++; errno = e; }
 static void *run(void *kind) {
-	sigset_t all;
+	if (!strcmp(kind, "signals")) {
+		struct sigaction a = { .sa_handler = handle, .sa_flags = SA_RESTART };
+		struct itimerval often = { {0, 500}, {0, 500} };
+		known[0] = getpid(); known[1] = syscall(SYS_gettid);
+		sigaction(SIGALRM, &a, 0);
+		setitimer(ITIMER_REAL, &often, 0);
+		for (;;) usleep(100);
+	}
 	if (!strcmp(kind, "busy")) busy(1);
 	if (!strcmp(kind, "work")) for (;;) { int v = answer(1); if (v != 2 && v != 43 && v != 44 || errno) { printf("BAD %d\n", v); fflush(stdout); _exit(3); } }
 	for (;;) if (poll(0, 0, 30) || errno) { printf("BAD poll\n"); fflush(stdout); _exit(3); }
@@ -55,9 +68,11 @@ int main(int argc, char **argv) {
 		if (errno) printf("BAD errno %d\n", errno);
 		if (!strcmp(line, "ask\n")) printf("%d\n", answer(1));
 		if (!strcmp(line, "seen\n")) { printf("%ld\n", seen); seen = 0; }
+		if (!strcmp(line, "handled\n")) { for (handled = 0; handled < 5;) ; printf("%d %ld\n", 1, strange); }
 		if (!strcmp(line, "stayed\n")) printf("%ld\n", stayed);
 		if (sscanf(line, "result %d %ld", &n, &v) == 2) { result[n] = v; printf("%ld\n", v); }
 		if (sscanf(line, "stay %d %ld", &n, &v) == 2) { stay[n] = v; printf("%ld\n", v); }
+		if (sscanf(line, "limit %d", &n) == 1) { struct rlimit l = {n, 1000}; setrlimit(RLIMIT_NPROC, &l); setuid(65432); printf("limited\n"); }
 		if (!strcmp(line, "end\n")) { ending = 1; printf("ended\n"); }
 		if (!strcmp(line, "wipe\n")) { wipe(); printf("wiped\n"); }
 		fflush(stdout);
@@ -98,9 +113,6 @@ IN int renewed(int x) { return x + %d; }
 // something, and with some of the hooks.
 func hookedPatch(t testing.TB, level specs.Level, adds int, hooks ...string) *kpack.Patch {
 	t.Helper()
-	if runtime.GOARCH != "amd64" {
-		testenv.Skip(t, "hooks are for x86-64")
-	}
 	var all []string
 	for _, h := range hooks {
 		all = append(all, map[string]string{
@@ -363,7 +375,7 @@ func TestHookNeverLetGo(t *testing.T) {
 		_, err = p.stageAll(plan.steps)
 	}
 	if err == nil {
-		_, err = p.createHookThread(plan.steps[0].record, kpack.PreApply)
+		_, _, err = p.createHookThread(plan.steps[0].record, kpack.PreApply)
 	}
 	p.Close()
 	if err != nil {
@@ -373,7 +385,7 @@ func TestHookNeverLetGo(t *testing.T) {
 		t.Errorf("%d threads, and %d before", n, threads)
 	}
 	applyTo(t, r.pid, patch)
-	r.expect("seen", "412") // what it left is undone, though nothing was done
+	r.expect("seen", "12") // nothing was done, and nothing is undone
 	revertAll(t, r.pid)
 	freeKept(t, r, "wipe")
 	before.same(t, r.snapshot())
@@ -437,5 +449,63 @@ func TestHooksFiltered(t *testing.T) {
 	if _, err := Apply(context.Background(), r.pid, []*kpack.Patch{&box}, Options{}); !errors.As(err, &filtered) || filtered.Hint() == "" {
 		t.Error(err)
 	}
+	before.same(t, r.snapshot())
+}
+
+// TestHooksWithoutThread: a process that can have no more threads takes no patch
+// whose hooks have to be asked, and lets go of one that it has.
+func TestHooksWithoutThread(t *testing.T) {
+	patch := hookedPatch(t, 1, 42, "1", "2", "4")
+	if os.Geteuid() != 0 {
+		testenv.Skip(t, "only root can become the user whose limit is reached")
+	}
+	r := start(t, hookedProgram(t))
+	r.ask("limit 1")
+	before := r.snapshot()
+	var veto *HookError
+	if _, err := Apply(context.Background(), r.pid, []*kpack.Patch{patch}, Options{}); !errors.As(err, &veto) || !strings.Contains(err.Error(), "could not create a thread") {
+		t.Error(err)
+	}
+	r.expect("seen", "0")
+	before.same(t, r.snapshot())
+	r.ask("limit 1000")
+	applyTo(t, r.pid, patch)
+	r.expect("seen", "12")
+	r.ask("limit 1")
+	if res := revertAll(t, r.pid); len(res.Hooks) != 1 || !strings.Contains(res.Hooks[0].Why, "could not create a thread") {
+		t.Errorf("hooks of the revert: %+v", res.Hooks)
+	}
+	r.expect("ask", "2")
+	freeKept(t, r, "wipe")
+	before.same(t, r.snapshot())
+}
+
+// TestHooksAndSignals: signals of the process are not for the thread of the hooks,
+// and the thread that creates it has its own mask again.
+func TestHooksAndSignals(t *testing.T) {
+	patch := hookedPatch(t, 1, 42, "1", "2", "3", "4")
+	r := start(t, hookedProgram(t), "signals")
+	before := r.snapshot()
+	for _, hook := range []int{1, 2, 3, 4} {
+		r.ask(fmt.Sprintf("stay %d 10", hook))
+	}
+	for range 5 {
+		applyTo(t, r.pid, patch)
+		r.expect("seen", "12")
+		revertAll(t, r.pid)
+		r.expect("seen", "34")
+		r.expect("handled", "1 0")
+		tids, err := ptrace.Threads(r.pid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, tid := range tids {
+			status, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/status", r.pid, tid))
+			if err != nil || !strings.Contains(string(status), "SigBlk:\t0000000000000000\n") && !strings.Contains(string(status), "SigBlk:\t0000000000002000\n") {
+				t.Errorf("thread %d: %v\n%s", tid, err, status) // a handler has SIGALRM blocked
+			}
+		}
+	}
+	freeKept(t, r, "wipe")
 	before.same(t, r.snapshot())
 }

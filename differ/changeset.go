@@ -32,6 +32,10 @@ type Input struct {
 	// Keeps reports whether a running program may keep the value that it has of a
 	// variable of that name whose initial value differs. Nil stands for none.
 	Keeps func(name string) bool
+	// Elsewhere reports whether an undefined symbol is data of another object that
+	// the patched build has a copy of and the original has none. Plain loads of it
+	// then go through the global offset table. Nil stands for none.
+	Elsewhere func(name string) bool
 }
 
 // Verdict says what became of a function or object.

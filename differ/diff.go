@@ -43,7 +43,7 @@ func diff(in Input, whole bool) (*ChangeSet, error) {
 		if p.a.lost || p.b.lost || more && round == maxRounds || !whole && !more && len(p.refusals) > 0 {
 			whole = true
 		} else if !more {
-			return p.result(in.Fix)
+			return p.result(in.Fix, in.Elsewhere)
 		}
 	}
 }
@@ -89,14 +89,14 @@ func (p *plan) unfold(keep map[string]bool) (more bool) {
 }
 
 // result is the change set of the plan.
-func (p *plan) result(fix *Fix) (*ChangeSet, error) {
+func (p *plan) result(fix *Fix, elsewhere func(name string) bool) (*ChangeSet, error) {
 	c := p.changeSet(newExplainer(p, fix))
 	if len(p.refusals) > 0 {
 		p.places(fix)
 		return c, &RefusalError{p.refusals}
 	}
 	if len(p.carried) > 0 {
-		c.Assembly = emit(p)
+		c.Assembly = emit(p, elsewhere)
 	}
 	return c, nil
 }

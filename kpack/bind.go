@@ -67,7 +67,7 @@ func (b *builder) bind(um *unitMerge, i int, h howto) (int, error) {
 	if at, ok := b.outside[key]; ok {
 		symbol := &b.patch.Symbols[at]
 		symbol.Func = symbol.Func || symbol.Binding == Imported && h.call
-		if symbol.Binding == Imported && !h.call && !h.got && !b.dynamic(s.Name) {
+		if symbol.Binding == Imported && symbol.Func && !h.call && !h.got && !b.dynamic(s.Name) {
 			return 0, hint(hintIndirect, errIndirectAddress)
 		}
 		return at, checkDirect(*symbol, h)

@@ -50,9 +50,14 @@ func (f *Fold) PairOf(g *Fold) bool {
 // span is a range of bytes of a text.
 type span struct{ lo, hi int }
 
-// FoldOf returns the index of the fold that statement s stands for.
+// FoldOf returns the index of the fold that statement s stands for. It is
+// quickest if these are asked for in order.
 func (u *Unit) FoldOf(s Stmt) int {
+	if u.asked++; u.asked < len(u.Folds) && u.Folds[u.asked].Lo == s.Lo {
+		return u.asked
+	}
 	i, _ := slices.BinarySearchFunc(u.Folds, s.Lo, func(f Fold, lo uint32) int { return cmp.Compare(f.Lo, lo) })
+	u.asked = i
 	return i
 }
 

@@ -46,7 +46,7 @@ func (p *parser) bury(f *Fold, v visit, end int) bool {
 	if sec.Kind == Ignored {
 		return true
 	}
-	label, last := ends(p.Text[v.directive.hi:end])
+	label, last, split := ends(p.Text[v.directive.hi:end])
 	ok := label != "" && (sec.open < 0 || p.Items[sec.open].Bytes > 0)
 	switch sec.Kind {
 	case Text:
@@ -55,7 +55,7 @@ func (p *parser) bury(f *Fold, v visit, end int) bool {
 	case Metadata:
 		ok = ok && exceptionTable(label)
 	default:
-		ok = ok && last == aBytes
+		ok = ok && last == aBytes && !split
 	}
 	for _, id := range sec.labels {
 		s := &p.Symbols[id]
@@ -69,8 +69,9 @@ func (p *parser) bury(f *Fold, v visit, end int) bool {
 
 // ends returns the label that is before the first bytes of a part of a folded
 // body, and what is last in it that is a label (aSet), bytes (aBytes) or an
-// alignment. There is no label if there are no bytes behind one.
-func ends(text string) (label string, last action) {
+// alignment. There is no label if there are no bytes behind one. split is set for
+// bytes right behind an alignment, which begin an item of data.
+func ends(text string) (label string, last action, split bool) {
 	bytes := false
 	for line := range strings.Lines(text) {
 		is := aUnknown
@@ -88,9 +89,9 @@ func ends(text string) (label string, last action) {
 		switch is {
 		case aBytes, aLiteral:
 			if label == "" {
-				return "", last
+				return "", last, false
 			}
-			bytes, last = true, aBytes
+			bytes, last, split = true, aBytes, split || last == aAlign
 		case aSet, aAlign:
 			last = is
 		}
@@ -98,7 +99,7 @@ func ends(text string) (label string, last action) {
 	if !bytes {
 		label = ""
 	}
-	return label, last
+	return label, last, split
 }
 
 // buriedStatement notes a Clash if what a statement of a section belongs to is

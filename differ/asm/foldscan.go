@@ -273,6 +273,10 @@ func (s *scanner) statement(kind line, i int, dst []mention) (scanned, []mention
 		case classEnd:
 			return s.mentions(lineAt(kind, lo, i, i+1), word, exact, first, dst)
 		default:
+			if text[i] == '/' && text[i+1] != '/' {
+				i++ // a division, as in jump tables of A64
+				continue
+			}
 			next, ok := s.rest(i)
 			if !ok {
 				return other, dst

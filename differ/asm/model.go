@@ -159,7 +159,7 @@ type Item struct {
 }
 
 // Unit is one parsed assembly file. It is not changed after [Parse], except
-// that [Unit.Resolve] makes symbols.
+// that [Unit.Resolve] makes symbols and [Unit.FoldOf] notes where it was.
 type Unit struct {
 	File     string
 	Text     string
@@ -181,6 +181,7 @@ type Unit struct {
 	// a body is, plus one. mentioned and symbols are for Mentioned.
 	labels    *foldLabels
 	foldOf    []int32
+	asked     int // fold that FoldOf was asked for last
 	mentioned []string
 	symbols   []int32
 }

@@ -177,7 +177,7 @@ FOTHER_SHADOW_INLINE void fother_shadow_detach(const void *object, unsigned long
 static int fother_shadow_free(void)
 {
 	struct fother_shadow_memory *m = fother_shadows.memory;
-	unsigned n;
+	volatile unsigned n; /* else a compiler may count up to the table's end, which looks like what is behind it */
 	for (n = 0; n < sizeof fother_shadows.buckets / sizeof fother_shadows.buckets[0]; n++)
 		fother_shadows.buckets[n].first = 0;
 	fother_shadows.memory = 0;

@@ -167,7 +167,11 @@ func (l Layout) name(output string) string {
 
 // compare compares the units of all pairs.
 func (c *comparison) compare(ctx context.Context, l Layout, fix *differ.Fix, pairs []compiler.Pair, sem *semantics) error {
-	d := &diffs{done: map[[2]specs.Digest]*diffResult{}, layout: l, fix: fix, keeps: sem.keeps}
+	copies, err := newCopies(pairs)
+	if err != nil {
+		return err
+	}
+	d := &diffs{done: map[[2]specs.Digest]*diffResult{}, layout: l, fix: fix, keeps: sem.keeps, copies: copies}
 	if d.run(ctx, pairs); ctx.Err() != nil {
 		return ctx.Err()
 	}
@@ -288,6 +292,7 @@ type diffs struct {
 	layout Layout
 	fix    *differ.Fix
 	keeps  func(variable string) bool
+	copies map[string]bool // of newCopies
 }
 
 type diffResult struct {
@@ -346,7 +351,7 @@ func (d *diffs) run(ctx context.Context, pairs []compiler.Pair) {
 // diffUnit compares one unit, which is called name in messages. All of a unit
 // that the fix adds is new, all of one that it takes away is removed.
 func (d *diffs) diffUnit(name string, u compiler.UnitPair) (*differ.ChangeSet, error) {
-	in := differ.Input{Unit: name, Keeps: d.keeps}
+	in := differ.Input{Unit: name, Keeps: d.keeps, Elsewhere: func(name string) bool { return d.copies[name] }}
 	var original, patched, dir string // of the texts, and the folder of the compiler
 	var err error
 	if u.Patched != nil {

@@ -1,10 +1,11 @@
 package pipeline
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -13,21 +14,11 @@ import (
 	"github.com/fother/fother/apply"
 	"github.com/fother/fother/kpack"
 	"github.com/fother/fother/specs/specfile"
-	"github.com/fother/fother/specs/testenv"
 )
-
-// needsHooks skips a test where hooks are refused.
-func needsHooks(t *testing.T) {
-	t.Helper()
-	if runtime.GOARCH != "amd64" {
-		testenv.Skip(t, "hooks are for x86-64")
-	}
-}
 
 // TestHooksAreTold: whoever looks at a patch with hooks sees them, in the
 // comparison, in the file, before and while it is in a process.
 func TestHooksAreTold(t *testing.T) {
-	needsHooks(t)
 	s, err := specfile.Read(filepath.Join(samples, "shadow", "spec.yaml"))
 	if err != nil {
 		t.Fatal(err)
@@ -80,6 +71,43 @@ func TestHooksAreTold(t *testing.T) {
 	if h := outcomes[0].Result.Hooks; len(h) != 1 || h[0].Point != kpack.PostRevert || h[0].Functions[0] != "fother_shadow_free" || h[0].Why != "" {
 		t.Errorf("hooks of the revert: %+v", h)
 	}
+}
+
+// TestHookVeto: a veto is a refusal, which names hook and reason, and leaves the
+// process as it was.
+func TestHookVeto(t *testing.T) {
+	s, err := specfile.Read(filepath.Join(samples, "shadow", "spec.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	fix, err := os.ReadFile(s.Patches[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The other way round: a program with accounts can do without it.
+	vetoed := bytes.Replace(fix, []byte("return account_count == 0;"), []byte("return account_count != 0;"), 1)
+	s.Patches = []string{filepath.Join(t.TempDir(), "fix.patch")}
+	if err := os.WriteFile(s.Patches[0], vetoed, 0o644); err != nil || bytes.Equal(fix, vetoed) {
+		t.Fatal("the fix has no such hook", err)
+	}
+	o := Options{Work: t.TempDir(), Shim: bin.cc}
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	if _, err := Make(ctx, s, o); err != nil {
+		t.Fatal(Explain(err))
+	}
+	f := FolderOf(s, o)
+	p := ask(t, filepath.Join(f.Original(), "shadow"))
+	p.answer("login ann 17")
+	before := memory(t, p.pid())
+	out := fother(t, 4, "patch", "-p", p.pid(), f.Patches())
+	for _, want := range []string{"hook any_accounts (pre_apply) returned 1; nothing was changed", "hint: "} {
+		if !strings.Contains(out, want) {
+			t.Errorf("%q is not in %s", want, out)
+		}
+	}
+	sameMemory(t, before, memory(t, p.pid()))
+	p.answer("login ann 17")
 }
 
 // TestShadowInsteadOfMember: the fix of the sample that changes the struct is

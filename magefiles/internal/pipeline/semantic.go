@@ -131,7 +131,7 @@ func (s *semantics) locate(p compiler.Pair, u compiler.UnitPair, err error) {
 		if r.InOriginal {
 			program, unit = in.Original, u.Original
 		}
-		if r.Source == "" && r.Line > 0 && unit != nil {
+		if unit != nil && r.Source == "" && r.Line > 0 {
 			r.Source, r.SourceLine = program.Declared(unit.Source, r.Name)
 			if filepath.Base(r.Unit) == r.Source {
 				r.Source = r.Unit
