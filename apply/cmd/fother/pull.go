@@ -66,9 +66,18 @@ func (c *pull) run(ctx context.Context, args []string) int {
 	if c.registry.url == "" {
 		c.registry.url = os.Getenv("FOTHER_REGISTRY")
 	}
+	report, err := c.pass(ctx)
+	if err != nil {
+		return c.fail(pullError(err))
+	}
+	return c.tell(report)
+}
+
+// pass makes one pass. Errors: why there was none.
+func (c *pull) pass(ctx context.Context) (*fleet.Report, error) {
 	state, err := stateFolder(c.state)
 	if err != nil {
-		return c.fail(err)
+		return nil, err
 	}
 	o := fleet.Options{State: state, DryRun: c.dryRun, Wait: c.options(c.wait).Wait, Logger: c.logger(), Ready: makeRoom}
 	if c.procs.pid != 0 {
@@ -76,17 +85,13 @@ func (c *pull) run(ctx context.Context, args []string) int {
 	}
 	client, err := c.registry.open(c.tool, state)
 	if err != nil {
-		return c.fail(err)
+		return nil, err
 	}
 	o.Registry, o.Address = client, c.registry.address()
 	var end func()
 	o.Progress, end = c.progress()
-	report, err := fleet.Pull(ctx, o)
-	end()
-	if err != nil {
-		return c.fail(pullError(err))
-	}
-	return c.tell(report)
+	defer end()
+	return fleet.Pull(ctx, o)
 }
 
 // tell prints the report and returns the exit code.
