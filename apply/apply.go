@@ -17,6 +17,9 @@ type Options struct {
 	// Wait is how long threads that are inside a function that changes are
 	// waited for; 0 is two seconds, less than 0 is not at all.
 	Wait time.Duration
+	// Count has Apply count how often the patched functions are called, which
+	// [Process.Applied] tells.
+	Count bool
 	// Logger hears what is being done; nil is silent.
 	Logger *slog.Logger
 }
@@ -72,7 +75,7 @@ func Prepare(ctx context.Context, pid int, patches []*kpack.Patch) (_ *Plan, err
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	return makePlan(p, patches)
+	return makePlan(p, patches, Options{})
 }
 
 // Apply puts the patches that fit into process pid, in one stop, all or none.
@@ -89,7 +92,7 @@ func Apply(ctx context.Context, pid int, patches []*kpack.Patch, o Options) (_ *
 		return nil, err
 	}
 	defer p.Close()
-	plan, err := makePlan(p, patches)
+	plan, err := makePlan(p, patches, o)
 	if err != nil {
 		return nil, err
 	}

@@ -44,13 +44,14 @@ func TestKillMatrix(t *testing.T) {
 type matrixOperation struct {
 	name     string
 	from, to int
+	count    bool // calls of what is applied
 	phases   []string
 }
 
 var matrixOperations = []matrixOperation{
-	{"apply", 0, 1, []string{"look", "stage", "prepare", "seize", "stop", "write", "resume"}},
-	{"replace", 1, 2, phases},
-	{"revert", 1, 0, []string{"look", "prepare", "seize", "stop", "write", "resume", "free"}},
+	{"apply", 0, 1, false, []string{"look", "stage", "prepare", "seize", "stop", "write", "resume"}},
+	{"replace", 1, 2, true, phases},
+	{"revert", 1, 0, false, []string{"look", "prepare", "seize", "stop", "write", "resume", "free"}},
 }
 
 type matrix struct {
@@ -77,6 +78,9 @@ func newMatrix(t *testing.T, op matrixOperation, kinds []string) *matrix {
 		path = encoded(t, m.patches[op.to])
 	}
 	m.env = toolEnv("quiet", m.r.pid, path)
+	if op.count {
+		m.env = append(m.env, "APPLY_TEST_COUNT=1")
+	}
 	m.begin()
 	return m
 }
@@ -201,7 +205,7 @@ func (m *matrix) alive(at tracedCall) {
 func (m *matrix) finish(run *toolTrace) {
 	m.t.Helper()
 	var err error
-	o := Options{Wait: time.Minute}
+	o := Options{Wait: time.Minute, Count: m.op.count}
 	if m.op.to > 0 {
 		_, err = Apply(context.Background(), m.r.pid, []*kpack.Patch{m.patches[m.op.to]}, o)
 	} else {

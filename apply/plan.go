@@ -24,7 +24,8 @@ type Plan struct {
 	// Unfit are patches that are for no object of the process.
 	Unfit []specs.PatchID
 
-	steps []*step
+	steps   []*step
+	options Options
 }
 
 // step is one patch for one object.
@@ -40,8 +41,8 @@ type step struct {
 }
 
 // makePlan is pure: it reads the snapshot p, and memory through it.
-func makePlan(p *Process, patches []*kpack.Patch) (*Plan, error) {
-	plan := &Plan{}
+func makePlan(p *Process, patches []*kpack.Patch, o Options) (*Plan, error) {
+	plan := &Plan{options: o}
 	var errs []error
 	for _, patch := range newest(patches) {
 		fits := false
@@ -129,8 +130,12 @@ func (plan *Plan) add(p *Process, patch *kpack.Patch, o *object) error {
 		return err
 	}
 	s.header = headerSize(patch, o)
+	layout := patch.Layout
+	if plan.options.Count {
+		layout = patch.CountingLayout
+	}
 	var err error
-	if s.layout, err = patch.Layout(p.page, s.header); err != nil {
+	if s.layout, err = layout(p.page, s.header); err != nil {
 		return fmt.Errorf("%s: %w", o.Path, err)
 	}
 	plan.steps = append(plan.steps, s)
@@ -246,7 +251,7 @@ func (plan *Plan) place(p *Process) error {
 // headerSize bounds the size of the step's record before its addresses are
 // known.
 func headerSize(patch *kpack.Patch, o *object) uint64 {
-	const fixed, each, escaped = 1152, 768, 6 // JSON may write 6 bytes for one
+	const fixed, each, escaped = 1152, 832, 6 // JSON may write 6 bytes for one
 	n := len(patch.Meta.Name) + len(patch.Meta.Description) + len(o.Path) + len(patch.Meta.Series)
 	for _, c := range patch.Meta.CVEs {
 		n += len(c) + 4
@@ -312,7 +317,7 @@ func (s *step) redirect(p *Process, f kpack.Function, image *kpack.Image, i int)
 	r := recordedFunction{
 		Name: f.Name, File: f.File, Lo: bias.Addr(f.Original.Lo), Hi: bias.Addr(f.Original.Hi),
 		Entry: image.Entries[i], Size: s.patch.Symbols[f.Symbol].Size, NextCall: f.NextCall,
-		Through: image.Jumps[i], Gate: image.Gates[i], Copy: image.Copies[i], Alone: f.Alone,
+		Through: image.Jumps[i], Count: at(image.Counters, i), Gate: image.Gates[i], Copy: image.Copies[i], Alone: f.Alone,
 	}
 	if f.Copy != nil && f.Copy.Calls && ptrace.ShadowStacks(p.PID) {
 		r.Copy, r.Alone = 0, "it begins with a call, and the process has shadow stacks"
@@ -331,15 +336,23 @@ func (s *step) redirect(p *Process, f kpack.Function, image *kpack.Image, i int)
 	if r.Site, r.New, err = kpack.Redirect(s.patch.Arch, old, skip, r.Lo, r.Through); err != nil {
 		return r, err
 	}
-	at := uint64(r.Site - r.Lo)
-	if len(r.New) == 0 || at > uint64(len(old)) || uint64(len(r.New)) > uint64(len(old))-at {
+	skipped := uint64(r.Site - r.Lo)
+	if len(r.New) == 0 || skipped > uint64(len(old)) || uint64(len(r.New)) > uint64(len(old))-skipped {
 		return r, fmt.Errorf("%w: room for %d bytes", kpack.ErrTooShort, len(old))
 	}
-	r.Old = old[at : at+uint64(len(r.New))]
+	r.Old = old[skipped : skipped+uint64(len(r.New))]
 	if end := uint64(r.Site) + uint64(len(r.New)) - 1; end/p.page != uint64(r.Site)/p.page {
 		return r, &SplitError{Site: r.Site}
 	}
 	return r, nil
+}
+
+// at returns the i-th address, or 0 if there are none.
+func at(all []specs.Addr, i int) specs.Addr {
+	if len(all) == 0 {
+		return 0
+	}
+	return all[i]
 }
 
 // resolver looks imports up as the dynamic linker would.

@@ -115,6 +115,8 @@ type recordedFunction struct {
 	New  []byte     `json:"new"`
 	// Through is where New leads: to Entry, or to code that goes on there.
 	Through specs.Addr `json:"through"`
+	// Count is where its calls are counted, or 0.
+	Count specs.Addr `json:"count,omitempty"`
 	// Gated leads to the function's gate, and Copy is where the original goes on
 	// then: 0 if it cannot, for which Alone is the reason.
 	Gated []byte     `json:"gated"`
@@ -236,6 +238,9 @@ func (r *record) check(base specs.Addr) error {
 		if g := r.gates(); len(f.Gated) != len(f.New) || !g.Contains(f.Gate) || f.Copy != 0 && !g.Contains(f.Copy) {
 			return fmt.Errorf("function %q: its gate is not one", f.Name)
 		}
+		if f.Count != 0 && (!r.part(2).Contains(f.Count) || f.Count&7 != 0) {
+			return fmt.Errorf("function %q: its counter is not one", f.Name)
+		}
 	}
 	return nil
 }
@@ -318,6 +323,10 @@ type Applied struct {
 	State       string     `json:"state"`
 	Base        specs.Addr `json:"base"`
 	Size        uint64     `json:"size"` // bytes
+	// Hits are how often the functions, in the order of Functions, were called
+	// by way of their old entries since the patch was applied; nil if that is
+	// not counted. Only [Process.Applied] tells.
+	Hits []uint64 `json:"hits,omitempty"`
 	// Stays is why the memory is never freed, or empty.
 	Stays string `json:"stays,omitempty"`
 }
@@ -342,6 +351,29 @@ func (p *Process) Applied() []Applied {
 	all := make([]Applied, len(p.records))
 	for i, r := range p.records {
 		all[i] = r.describe()
+		all[i].Hits = p.hits(r)
 	}
 	return all
+}
+
+// hits reads the counters of a record, nil if there are none.
+func (p *Process) hits(r *record) []uint64 {
+	var spans []ptrace.Span
+	for _, f := range r.Functions {
+		if f.Count == 0 {
+			return nil
+		}
+		spans = append(spans, ptrace.Span{Addr: f.Count, Buf: make([]byte, 8)})
+	}
+	if p.mem.ReadSpans(spans) != nil {
+		return nil
+	}
+	hits := make([]uint64, len(spans))
+	for i, s := range spans {
+		if s.N < len(s.Buf) {
+			return nil
+		}
+		hits[i] = binary.LittleEndian.Uint64(s.Buf)
+	}
+	return hits
 }

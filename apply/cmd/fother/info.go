@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"math"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -253,6 +254,7 @@ func (t *tool) printInfo(i processInfo) {
 		for _, a := range i.Applied {
 			if a.BuildID == o.BuildID {
 				fmt.Fprintf(t.stdout, "    %s: %s\n", a.State, title(a))
+				t.printHits(a)
 			}
 		}
 		for _, a := range o.Available {
@@ -261,6 +263,13 @@ func (t *tool) printInfo(i processInfo) {
 	}
 	for _, d := range i.Damaged {
 		fmt.Fprintf(t.stdout, "  damaged: %s\n", clean(d))
+	}
+}
+
+// printHits tells how often the functions of a patch were called.
+func (t *tool) printHits(a apply.Applied) {
+	for i, n := range a.Hits {
+		fmt.Fprintf(t.stdout, "      %s: called %s\n", clean(a.Functions[i]), count(int(min(n, math.MaxInt)), "time"))
 	}
 }
 

@@ -199,7 +199,7 @@ func (l *libcare) apply(ctx context.Context, c *patch, pid int) (res *apply.Resu
 		return nil, nil
 	}
 	if err == nil {
-		res, err = c.applyTo(ctx, pid, patches, c.wait)
+		res, err = c.applyTo(ctx, pid, patches, c.applyOptions())
 	}
 	var noFit *apply.NoFitError
 	var none *noneFitError

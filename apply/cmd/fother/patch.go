@@ -35,6 +35,8 @@ processes such are left out.
 
 Options:
   -p PID|all      the process, or all that the caller may trace, but init
+  --count         count the calls of the patched functions, which info tells;
+                  each costs an atomic addition to memory
   --dry-run       say what would be done, and change nothing
   --wait TIME     how long to wait for threads that are inside a function that
                   changes, such as 500ms or 10s (2s)
@@ -43,6 +45,7 @@ Options:
 		c := &patch{tool: t}
 		c.procs.declare(fs)
 		c.wait.declare(fs)
+		fs.BoolVar(&c.count, "count", false, "")
 		fs.BoolVar(&c.dryRun, "dry-run", false, "")
 		return c.run
 	},
@@ -52,6 +55,7 @@ type patch struct {
 	*tool
 	procs  processes
 	wait   wait
+	count  bool
 	dryRun bool
 	store  *store
 }
@@ -80,12 +84,19 @@ func (c *patch) run(ctx context.Context, args []string) int {
 		if c.dryRun {
 			return c.dry(ctx, pid, patches)
 		}
-		res, err := c.applyTo(ctx, pid, patches, c.wait)
+		res, err := c.applyTo(ctx, pid, patches, c.applyOptions())
 		if errors.Is(err, apply.ErrAlreadyApplied) && res != nil {
 			err = there(res.Present)
 		}
 		return &outcome{Result: res}, err
 	})
+}
+
+// applyOptions are the command's options for package apply.
+func (c *patch) applyOptions() apply.Options {
+	o := c.options(c.wait)
+	o.Count = c.count
+	return o
 }
 
 // noteScripts tells of scripts that LibCare would have run around the patching.

@@ -40,6 +40,8 @@ A program that changes its privileges (set-user-ID) is refused.
 
 Options:
   --best-effort   start the program even so
+  --count         count the calls of the patched functions, which info tells; not
+                  with --registry
   --registry URL  folder or http(s) address of a registry, in place of FILE
                   ($FOTHER_REGISTRY, if no FILE is named)
   --root FILE     the root.json that says whose signatures are trusted
@@ -56,6 +58,7 @@ Options:
 		c.wait.declare(fs)
 		fs.StringVar(&c.state, "state", "", "")
 		fs.BoolVar(&c.bestEffort, "best-effort", false, "")
+		fs.BoolVar(&c.count, "count", false, "")
 		fs.IntVar(&c.parent, helperOption, 0, "")
 		return c.run
 	},
@@ -88,6 +91,7 @@ type runner struct {
 	state      string
 	wait       wait
 	bestEffort bool
+	count      bool
 	parent     int
 }
 
@@ -102,8 +106,8 @@ func (c *runner) run(ctx context.Context, args []string) int {
 		return c.fail(usageError{errors.New("no program is named behind --")})
 	case c.registry.url == "" && len(args) == 0:
 		return c.fail(usageError{errors.New("no patch file and no registry is named")})
-	case c.registry.url != "" && len(args) > 0:
-		return c.fail(usageError{errors.New("--registry cannot stand with patch files")})
+	case c.registry.url != "" && (len(args) > 0 || c.count):
+		return c.fail(usageError{errors.New("--registry cannot stand with patch files or --count")})
 	case c.parent != 0:
 		return c.help(ctx, args)
 	}
@@ -269,7 +273,9 @@ func (c *runner) patchFrom(ctx context.Context, s *store) error {
 	if len(patches) == 0 {
 		patches = s.given() // apply says what is wrong
 	}
-	res, err := c.applyTo(ctx, c.parent, patches, c.wait)
+	o := c.options(c.wait)
+	o.Count = c.count
+	res, err := c.applyTo(ctx, c.parent, patches, o)
 	if err == nil && c.verbose {
 		c.print(&outcome{PID: c.parent, Result: res})
 	}
