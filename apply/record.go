@@ -324,8 +324,8 @@ type Applied struct {
 	Base        specs.Addr `json:"base"`
 	Size        uint64     `json:"size"` // bytes
 	// Hits are how often the functions, in the order of Functions, were called
-	// by way of their old entries since the patch was applied; nil if that is
-	// not counted. Only [Process.Applied] tells.
+	// by way of their old entries since the patch was applied, or a little more
+	// often, if several threads call at once; nil if that is not counted. Only [Process.Applied] tells.
 	Hits []uint64 `json:"hits,omitempty"`
 	// Stays is why the memory is never freed, or empty.
 	Stays string `json:"stays,omitempty"`

@@ -16,17 +16,15 @@ import (
 func TestCountCode(t *testing.T) {
 	const at, counter, to = 0x7f0000001040, 0x7f0000005008, 0x7f0000000800
 	for a, text := range map[*arch.Arch]string{
-		arch.X86_64: fmt.Sprintf("lock incq %d(%%rip)\n jmp .-8+%d\n .fill 3,1,0xcc\n", counter-at-8, to-at),
+		arch.X86_64: fmt.Sprintf("incq %d(%%rip)\n jmp .-7+%d\n .fill 4,1,0xcc\n", counter-at-7, to-at),
 		arch.AArch64: fmt.Sprintf(`
-	str x15, [sp, #-16]!
-	ldr x16, 2f
-1:	ldxr x17, [x16]
+	ldr x16, 1f
+	ldr x17, [x16]
 	add x17, x17, #1
-	stxr w15, x17, [x16]
-	cbnz w15, 1b
-	ldr x15, [sp], #16
-	b .-28+%d
-2:	.quad %d, 0
+	str x17, [x16]
+	b .-16+%d
+	nop
+1:	.quad %d
 `, to-at, counter),
 	} {
 		t.Run(a.Name, func(t *testing.T) {

@@ -76,7 +76,7 @@ func (p *Patch) Layout(page, header uint64) (Layout, error) { return p.layout(pa
 
 // CountingLayout is Layout for a patch that counts how often its functions are
 // called by way of their old entries. What the patch itself calls directly is
-// not counted.
+// not counted, and of threads that call at the same moment maybe only one.
 func (p *Patch) CountingLayout(page, header uint64) (Layout, error) {
 	return p.layout(page, header, true)
 }

@@ -35,8 +35,7 @@ processes such are left out.
 
 Options:
   -p PID|all      the process, or all that the caller may trace, but init
-  --count         count the calls of the patched functions, which info tells;
-                  each costs an atomic addition to memory
+  --count         count the calls of the patched functions, which info tells
   --dry-run       say what would be done, and change nothing
   --wait TIME     how long to wait for threads that are inside a function that
                   changes, such as 500ms or 10s (2s)
