@@ -20,6 +20,9 @@ type Options struct {
 	// Count has Apply count how often the patched functions are called, which
 	// [Process.Applied] tells.
 	Count bool
+	// Trial is how long Apply's patches stay unless [Accept] is called: then
+	// [Expire] reverts them. 0 is for good.
+	Trial time.Duration
 	// Logger hears what is being done; nil is silent.
 	Logger *slog.Logger
 }
@@ -83,7 +86,8 @@ func Prepare(ctx context.Context, pid int, patches []*kpack.Patch) (_ *Plan, err
 //
 // Errors: [ErrAlreadyApplied] if all that fit are there, [*NoFitError] if none
 // fits, [*MismatchError], [*ConflictError], [*BusyError], [ErrNoMemory],
-// [ErrPermission], [ErrGone], [ErrLocked], [*TracedError], [*StuckError].
+// [*TrialError], [ErrPermission], [ErrGone], [ErrLocked], [*TracedError],
+// [*StuckError].
 func Apply(ctx context.Context, pid int, patches []*kpack.Patch, o Options) (_ *Result, err error) {
 	defer func() { err = orGone(pid, err) }()
 	start := time.Now()
@@ -163,6 +167,9 @@ func (p *Process) carryOut(ctx context.Context, plan *Plan, res *Result, o Optio
 	for _, r := range t.outs {
 		res.Replaced = append(res.Replaced, r.describe())
 	}
+	if err := p.forget(t.ins); err != nil {
+		return err
+	}
 	_, err = p.free(ctx, t.outs, &stacks, res)
 	return err
 }
@@ -183,6 +190,11 @@ func (s Selector) matches(id specs.PatchID) bool {
 		(s.Series == "" || s.Series == id.Series)
 }
 
+// selected reports whether r is one of those that are named.
+func selected(which []Selector, r *record) bool {
+	return len(which) == 0 || slices.ContainsFunc(which, func(s Selector) bool { return s.matches(r.ID) })
+}
+
 // Revert takes the patches that a selector names out of process pid, in one
 // stop, all or none; without selectors all.
 //
@@ -197,7 +209,7 @@ func Revert(ctx context.Context, pid int, which []Selector, o Options) (_ *Resul
 	defer p.Close()
 	t := &transaction{}
 	for _, r := range p.records {
-		if r.state == applied && (len(which) == 0 || slices.ContainsFunc(which, func(s Selector) bool { return s.matches(r.ID) })) {
+		if r.state == applied && selected(which, r) {
 			t.remove(r)
 		}
 	}

@@ -35,6 +35,7 @@ type step struct {
 	replaced *record
 	layout   kpack.Layout
 	header   uint64
+	trial    uint64 // the record's word
 	// record and image are made for one base address, by link.
 	record *record
 	image  *kpack.Image
@@ -126,6 +127,10 @@ func (plan *Plan) add(p *Process, patch *kpack.Patch, o *object) error {
 		}
 		s.replaced = r
 	}
+	if s.replaced != nil && plan.options.Trial > 0 {
+		return &TrialError{Object: o.Path, Replaced: s.replaced.ID}
+	}
+	s.trial = trialWord(plan.options.Trial)
 	if err := s.checkBodies(p); err != nil {
 		return err
 	}
@@ -262,7 +267,7 @@ func headerSize(patch *kpack.Patch, o *object) uint64 {
 	if t := patch.Meta.AddressTaken; len(t) > 0 {
 		n += len(t[0])
 	}
-	return uint64(recordFixed+fixed+each*len(patch.Functions)+escaped*n+len(memoryName)+15) &^ 15
+	return uint64(recordFixed+fixed+each*len(patch.Functions)+escaped*n+trialSize+len(memoryName)+15) &^ 15
 }
 
 // link makes image and record for memory at base.
@@ -301,11 +306,15 @@ func (s *step) link(p *Process, base specs.Addr) error {
 		}
 		r.Functions = append(r.Functions, rf)
 	}
-	head, err := r.encode(s.header - uint64(len(memoryName)))
+	size := s.header - uint64(trialSize+len(memoryName))
+	if s.trial != trialNone {
+		r.Trial, r.trial = base+specs.Addr(size), s.trial
+	}
+	head, err := r.encode(size)
 	if err != nil {
 		return err
 	}
-	copy(image.ROData, append(head, memoryName...))
+	copy(image.ROData, append(binary.LittleEndian.AppendUint64(head, s.trial), memoryName...))
 	s.image, s.record = image, r
 	return nil
 }

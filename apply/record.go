@@ -58,6 +58,8 @@ type record struct {
 	state  state
 	open   bool
 	leader specs.Addr
+	// trial is the word at Trial, or 0.
+	trial uint64
 }
 
 // recordBody is what does not change while the record exists. Addresses are
@@ -83,6 +85,9 @@ type recordBody struct {
 	// Gates are, in the second region, the copies of first instructions and the
 	// gates.
 	Gates region `json:"gates,omitzero"`
+
+	// Trial is where, in the first region, it stands when a trial ends, or 0.
+	Trial specs.Addr `json:"trial,omitempty"`
 
 	// Taken is a new function whose address somebody may have, or empty.
 	Taken string `json:"taken,omitempty"`
@@ -144,7 +149,7 @@ func (r *record) gates() specs.Range[specs.Addr] {
 func (r *record) text() specs.Range[specs.Addr] { return r.part(1) }
 
 // stays reports whether the memory is never freed once an entry has led to it.
-func (r *record) stays() bool { return r.Taken != "" }
+func (r *record) stays() bool { return r.Taken != "" || r.trial == trialFailed }
 
 // encode returns the record's bytes, padded with zeros to size.
 func (r *record) encode(size uint64) ([]byte, error) {
@@ -211,6 +216,7 @@ func readRecord(mem memory, base specs.Addr) (*record, error) {
 	if err := r.check(base); err != nil {
 		return nil, fmt.Errorf("record at %v: %w", base, err)
 	}
+	r.readTrial(mem)
 	return r, nil
 }
 
@@ -229,6 +235,9 @@ func (r *record) check(base specs.Addr) error {
 	}
 	if f := r.Finder; f != (finder{}) && (!r.text().Contains(f.Entry) || !r.part(0).Contains(f.Next) || f.Next&7 != 0) {
 		return errors.New("its finder is not in its memory")
+	}
+	if r.Trial != 0 && (!r.part(0).Contains(r.Trial) || r.Trial&7 != 0) {
+		return errors.New("the word about its trial is not in its memory")
 	}
 	for _, f := range r.Functions {
 		if len(f.Old) != len(f.New) || len(f.Old) == 0 || len(f.Old) > maxEntry ||
@@ -327,6 +336,9 @@ type Applied struct {
 	// by way of their old entries since the patch was applied, or a little more
 	// often, if several threads call at once; nil if that is not counted. Only [Process.Applied] tells.
 	Hits []uint64 `json:"hits,omitempty"`
+	// TrialEnds is when it is reverted unless it is accepted, zero if it is not
+	// on trial.
+	TrialEnds time.Time `json:"trial_ends,omitzero"`
 	// Stays is why the memory is never freed, or empty.
 	Stays string `json:"stays,omitempty"`
 }
@@ -335,11 +347,15 @@ func (r *record) describe() Applied {
 	a := Applied{
 		PatchID: r.ID, Name: r.Name, Description: r.Description, CVEs: r.CVEs, Object: r.Object,
 		Time: r.Time, State: r.state.String(), Base: r.Base, Size: r.Size, Functions: []string{},
+		TrialEnds: r.trialEnds(),
 	}
 	for _, f := range r.Functions {
 		a.Functions = append(a.Functions, f.Name)
 	}
-	if r.stays() {
+	switch {
+	case r.rejected():
+		a.Stays = "it was on trial and nobody accepted it, so that a pull does not put it in again"
+	case r.Taken != "":
 		a.Stays = "the program may have given the address of " + r.Taken + ", which is new, to the kernel or the C library"
 	}
 	return a

@@ -30,6 +30,9 @@ type Report struct {
 	Releases []*Release `json:"releases"`
 	// Processes are those that a release is for.
 	Processes []*Process `json:"processes"`
+	// Expired are the processes out of which patches were taken, or with DryRun
+	// would be, whose trial has ended.
+	Expired []Expired `json:"expired,omitempty"`
 	// Errors are those of the scan and of the registry as a whole.
 	Errors []Failure     `json:"errors,omitempty"`
 	Wall   time.Duration `json:"wall_ns"`
@@ -61,6 +64,9 @@ type Process struct {
 	// or a higher one.
 	Fits    []specs.PatchID `json:"fits"`
 	Present []specs.PatchID `json:"present,omitempty"`
+	// Rejected is what was on trial in it and was not accepted: a pass does not
+	// put it in again.
+	Rejected []specs.PatchID `json:"rejected,omitempty"`
 	// Steps are what was done, one for each release.
 	Steps  []Step    `json:"steps,omitempty"`
 	Errors []Failure `json:"errors,omitempty"`
@@ -73,6 +79,13 @@ type Step struct {
 	// Apply and Replace are the plan of a dry run.
 	Apply   []apply.Applied `json:"apply,omitempty"`
 	Replace []apply.Applied `json:"replace,omitempty"`
+}
+
+// Expired is a process in which a trial has ended.
+type Expired struct {
+	PID    int           `json:"pid"`
+	Name   string        `json:"name"` // comm
+	Result *apply.Result `json:"result,omitempty"`
 }
 
 // Failure is an error in a report.

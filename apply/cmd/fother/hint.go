@@ -22,6 +22,7 @@ func exitCode(err error) int {
 		unwinder *apply.NoUnwinderError
 		alone    *apply.AloneError
 		split    *apply.SplitError
+		trial    *apply.TrialError
 	)
 	var own interface{ ExitCode() int }
 	switch {
@@ -31,10 +32,10 @@ func exitCode(err error) int {
 		return own.ExitCode()
 	case errors.As(err, &use):
 		return exitUsage
-	case errors.Is(err, apply.ErrAlreadyApplied), errors.Is(err, apply.ErrNotApplied):
+	case errors.Is(err, apply.ErrAlreadyApplied), errors.Is(err, apply.ErrNotApplied), errors.Is(err, apply.ErrNoTrial):
 		return exitNothing
 	case errors.As(err, &noFit), errors.As(err, &mismatch), errors.As(err, &conflict), errors.As(err, &busy), errors.As(err, &unwinder),
-		errors.As(err, &alone), errors.As(err, &split), errors.Is(err, apply.ErrNoMemory), errors.Is(err, apply.ErrSeccomp), errors.Is(err, kpack.ErrTooShort),
+		errors.As(err, &alone), errors.As(err, &split), errors.As(err, &trial), errors.Is(err, apply.ErrNoMemory), errors.Is(err, apply.ErrSeccomp), errors.Is(err, kpack.ErrTooShort),
 		errors.Is(err, apply.ErrPrivileged), errors.Is(err, apply.ErrForeign):
 		return exitRefused
 	}

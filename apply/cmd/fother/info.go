@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"time"
 
 	"github.com/fother/fother/apply"
 	"github.com/fother/fother/specs"
@@ -254,6 +255,9 @@ func (t *tool) printInfo(i processInfo) {
 		for _, a := range i.Applied {
 			if a.BuildID == o.BuildID {
 				fmt.Fprintf(t.stdout, "    %s: %s\n", a.State, title(a))
+				if !a.TrialEnds.IsZero() {
+					fmt.Fprintf(t.stdout, "      on trial until %s\n", a.TrialEnds.Local().Format(time.DateTime))
+				}
 				t.printHits(a)
 			}
 		}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/fother/fother/apply"
 	"github.com/fother/fother/kpack"
@@ -36,6 +37,9 @@ processes such are left out.
 Options:
   -p PID|all      the process, or all that the caller may trace, but init
   --count         count the calls of the patched functions, which info tells
+  --trial TIME    put the patches in for a time such as 10m, and revert them unless
+                  fother accept keeps them. The command waits for that; if it
+                  is killed, fother pull reverts
   --dry-run       say what would be done, and change nothing
   --wait TIME     how long to wait for threads that are inside a function that
                   changes, such as 500ms or 10s (2s)
@@ -44,6 +48,7 @@ Options:
 		c := &patch{tool: t}
 		c.procs.declare(fs)
 		c.wait.declare(fs)
+		c.trial.declare(fs)
 		fs.BoolVar(&c.count, "count", false, "")
 		fs.BoolVar(&c.dryRun, "dry-run", false, "")
 		return c.run
@@ -55,6 +60,7 @@ type patch struct {
 	procs  processes
 	wait   wait
 	count  bool
+	trial  trial
 	dryRun bool
 	store  *store
 }
@@ -75,7 +81,8 @@ func (c *patch) run(ctx context.Context, args []string) int {
 	}
 	c.noteScripts()
 	makeRoom()
-	return c.each(ctx, c.procs, func(pid int) (*outcome, error) {
+	var tried []int
+	code := c.each(ctx, c.procs, func(pid int) (*outcome, error) {
 		patches, err := c.fitting(ctx, pid)
 		if err != nil || len(patches) == 0 {
 			return nil, err
@@ -87,14 +94,21 @@ func (c *patch) run(ctx context.Context, args []string) int {
 		if errors.Is(err, apply.ErrAlreadyApplied) && res != nil {
 			err = there(res.Present)
 		}
+		if err == nil && c.trial > 0 {
+			tried = append(tried, pid)
+		}
 		return &outcome{Result: res}, err
 	})
+	if len(tried) == 0 {
+		return code
+	}
+	return c.watch(ctx, tried, code)
 }
 
 // applyOptions are the command's options for package apply.
 func (c *patch) applyOptions() apply.Options {
 	o := c.options(c.wait)
-	o.Count = c.count
+	o.Count, o.Trial = c.count, time.Duration(c.trial)
 	return o
 }
 

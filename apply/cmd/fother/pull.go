@@ -139,6 +139,13 @@ func (c *pull) errors(r *fleet.Report) {
 // results tells a person what was done.
 func (c *pull) results(r *fleet.Report) {
 	done := 0
+	for _, e := range r.Expired {
+		if e.Result == nil {
+			fmt.Fprintf(c.stdout, "%d (%s): would take out a patch whose trial has ended\n", e.PID, clean(e.Name))
+		} else {
+			c.print(&outcome{PID: e.PID, Result: e.Result})
+		}
+	}
 	for _, p := range r.Processes {
 		for _, s := range p.Steps {
 			done++
@@ -151,6 +158,9 @@ func (c *pull) results(r *fleet.Report) {
 		if c.verbose {
 			for _, id := range p.Present {
 				fmt.Fprintf(c.stdout, "%d (%s): has series %s, level %d of %s already\n", p.PID, clean(p.Name), id.Series, id.Level, id.BuildID)
+			}
+			for _, id := range p.Rejected {
+				fmt.Fprintf(c.stdout, "%d (%s): series %s, level %d of %s was on trial and was not accepted\n", p.PID, clean(p.Name), id.Series, id.Level, id.BuildID)
 			}
 		}
 	}
