@@ -38,7 +38,7 @@ type action func(ctx context.Context, args []string) int
 
 // commands are all commands, in the order of the usage text.
 func commands() []*command {
-	return []*command{patchCommand, unpatchCommand, acceptCommand, infoCommand, runCommand, pullCommand, showCommand}
+	return []*command{patchCommand, unpatchCommand, acceptCommand, infoCommand, runCommand, pullCommand, showCommand, symbolsCommand}
 }
 
 func findCommand(name string) *command {
