@@ -48,6 +48,8 @@ type Options struct {
 	Wait time.Duration
 	// PIDs are the processes to look at; nil is all but init and the caller.
 	PIDs []int
+	// Deny are the processes that are left alone; nil is none.
+	Deny *Deny
 	// Ready is called when a release's bundle has been read, before any process
 	// is stopped for it; it may be nil.
 	Ready func()

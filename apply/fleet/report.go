@@ -23,6 +23,8 @@ type Report struct {
 	Denied  int `json:"denied,omitempty"`
 	Gone    int `json:"gone,omitempty"`
 	LeftOut int `json:"left_out,omitempty"`
+	// LeftAlone are those that the deny list has. They were not even read.
+	LeftAlone []LeftAlone `json:"left_alone,omitempty"`
 	// BuildIDs is how many the registry was asked for.
 	BuildIDs int `json:"build_ids"`
 	// Releases are what the registry has for them, the highest level of each
@@ -79,6 +81,13 @@ type Step struct {
 	// Apply and Replace are the plan of a dry run.
 	Apply   []apply.Applied `json:"apply,omitempty"`
 	Replace []apply.Applied `json:"replace,omitempty"`
+}
+
+// LeftAlone is a process that must not be touched.
+type LeftAlone struct {
+	PID  int    `json:"pid"`
+	Name string `json:"name"` // comm
+	Rule string `json:"rule"` // of the deny list
 }
 
 // Expired is a process in which a trial has ended.

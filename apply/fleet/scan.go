@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/fother/fother/apply"
@@ -138,6 +140,13 @@ func (p *pull) scan(ctx context.Context) ([]found, error) {
 		if ctx.Err() != nil {
 			break
 		}
+		if denied := (*DeniedError)(nil); errors.As(p.Deny.Check(c.pid), &denied) {
+			if p.PIDs != nil {
+				p.fail(fmt.Errorf("process %d: %w", c.pid, denied))
+			}
+			p.report.LeftAlone = append(p.report.LeftAlone, LeftAlone{c.pid, comm(c.pid), denied.Rule})
+			continue
+		}
 		f, err := Do(ctx, p.limiter, c.pid, p.reading, func(context.Context) (found, error) { return p.host.read(c.pid) })
 		if err != nil {
 			p.unread(ctx, c.pid, err)
@@ -154,6 +163,15 @@ func (p *pull) scan(ctx context.Context) ([]found, error) {
 		p.fail(fmt.Errorf("not one of %d processes can be looked at: %w", n, apply.ErrPermission))
 	}
 	return all, nil
+}
+
+// comm returns a process's name, empty if it has ended.
+func comm(pid int) string {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSuffix(string(b), "\n")
 }
 
 // unread notes why a process could not be read. Of all processes those that

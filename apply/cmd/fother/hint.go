@@ -23,6 +23,7 @@ func exitCode(err error) int {
 		alone    *apply.AloneError
 		split    *apply.SplitError
 		trial    *apply.TrialError
+		denied   *fleet.DeniedError
 	)
 	var own interface{ ExitCode() int }
 	switch {
@@ -35,7 +36,7 @@ func exitCode(err error) int {
 	case errors.Is(err, apply.ErrAlreadyApplied), errors.Is(err, apply.ErrNotApplied), errors.Is(err, apply.ErrNoTrial):
 		return exitNothing
 	case errors.As(err, &noFit), errors.As(err, &mismatch), errors.As(err, &conflict), errors.As(err, &busy), errors.As(err, &unwinder),
-		errors.As(err, &alone), errors.As(err, &split), errors.As(err, &trial), errors.Is(err, apply.ErrNoMemory), errors.Is(err, apply.ErrSeccomp), errors.Is(err, kpack.ErrTooShort),
+		errors.As(err, &alone), errors.As(err, &split), errors.As(err, &trial), errors.As(err, &denied), errors.Is(err, apply.ErrNoMemory), errors.Is(err, apply.ErrSeccomp), errors.Is(err, kpack.ErrTooShort),
 		errors.Is(err, apply.ErrPrivileged), errors.Is(err, apply.ErrForeign):
 		return exitRefused
 	}
@@ -90,6 +91,8 @@ func hint(err error) string {
 		return "the memory around the object is full, or the process has reached its limits (ulimit -v, vm.max_map_count)"
 	case errors.Is(err, kpack.ErrTooShort):
 		return "the function has no room for a jump, and so no patch can change it; restart the program with the fixed build"
+	case errors.As(err, new(*fleet.DeniedError)):
+		return "who looks after this machine does not want it touched: take the line out of the deny list first"
 	case errors.Is(err, apply.ErrPrivileged):
 		return "start it as it is, and patch it with fother patch -p PID, as root"
 	case errors.Is(err, apply.ErrForeign):

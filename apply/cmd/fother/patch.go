@@ -43,11 +43,12 @@ Options:
   --dry-run       say what would be done, and change nothing
   --wait TIME     how long to wait for threads that are inside a function that
                   changes, such as 500ms or 10s (2s)
-`,
+` + denyHelp,
 	start: func(t *tool, fs *flag.FlagSet) action {
 		c := &patch{tool: t}
 		c.procs.declare(fs)
 		c.wait.declare(fs)
+		c.deny.declare(fs)
 		c.trial.declare(fs)
 		fs.BoolVar(&c.count, "count", false, "")
 		fs.BoolVar(&c.dryRun, "dry-run", false, "")
@@ -59,6 +60,7 @@ type patch struct {
 	*tool
 	procs  processes
 	wait   wait
+	deny   deny
 	count  bool
 	trial  trial
 	dryRun bool
@@ -73,7 +75,10 @@ func (c *patch) run(ctx context.Context, args []string) int {
 		return c.fail(usageError{errors.New("no patch file is named")})
 	}
 	var err error
-	if c.store, err = openStore(args); err == nil {
+	if err = c.deny.read(); err == nil {
+		c.store, err = openStore(args)
+	}
+	if err == nil {
 		err = c.store.empty()
 	}
 	if err != nil {
@@ -82,7 +87,14 @@ func (c *patch) run(ctx context.Context, args []string) int {
 	c.noteScripts()
 	makeRoom()
 	var tried []int
+	if c.procs.all {
+		c.noteCapabilities()
+	}
+	defer c.deny.note(c.tool)
 	code := c.each(ctx, c.procs, func(pid int) (*outcome, error) {
+		if refused, err := c.deny.refuses(c.tool, c.procs, pid); refused {
+			return nil, err
+		}
 		patches, err := c.fitting(ctx, pid)
 		if err != nil || len(patches) == 0 {
 			return nil, err

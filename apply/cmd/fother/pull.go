@@ -38,12 +38,13 @@ Options:
   --dry-run       say what would be done, and change no process
   --wait TIME     how long to wait for threads that are inside a function that
                   changes, such as 500ms or 10s (2s)
-`,
+` + denyHelp,
 	start: func(t *tool, fs *flag.FlagSet) action {
 		c := &pull{tool: t}
 		c.registry.declare(fs)
 		c.procs.declare(fs)
 		c.wait.declare(fs)
+		c.deny.declare(fs)
 		fs.StringVar(&c.state, "state", "", "")
 		fs.BoolVar(&c.dryRun, "dry-run", false, "")
 		return c.run
@@ -56,6 +57,7 @@ type pull struct {
 	state    string
 	procs    processes
 	wait     wait
+	deny     deny
 	dryRun   bool
 }
 
@@ -65,6 +67,12 @@ func (c *pull) run(ctx context.Context, args []string) int {
 	}
 	if c.registry.url == "" {
 		c.registry.url = os.Getenv("FOTHER_REGISTRY")
+	}
+	if err := c.deny.read(); err != nil {
+		return c.fail(err)
+	}
+	if c.procs.pid == 0 {
+		c.noteCapabilities()
 	}
 	report, err := c.pass(ctx)
 	if err != nil {
@@ -79,7 +87,7 @@ func (c *pull) pass(ctx context.Context) (*fleet.Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := fleet.Options{State: state, DryRun: c.dryRun, Wait: c.options(c.wait).Wait, Logger: c.logger(), Ready: makeRoom}
+	o := fleet.Options{State: state, DryRun: c.dryRun, Wait: c.options(c.wait).Wait, Logger: c.logger(), Ready: makeRoom, Deny: c.deny.list}
 	if c.procs.pid != 0 {
 		o.PIDs = []int{c.procs.pid}
 	}
@@ -173,6 +181,11 @@ func (c *pull) results(r *fleet.Report) {
 	}
 	fmt.Fprintf(c.stdout, "looked at %s: %s for %s, %s %s\n", count(r.Scanned, "process"),
 		count(len(r.Releases), "release"), count(len(r.Processes), "process"), count(done, "bundle"), what)
+	if c.verbose {
+		for _, l := range r.LeftAlone {
+			fmt.Fprintf(c.stdout, "%d (%s): left alone: the deny list has %q\n", l.PID, clean(l.Name), l.Rule)
+		}
+	}
 	if r.Denied > 0 && c.verbose {
 		fmt.Fprintf(c.stdout, "%s may not be traced by this user\n", count(r.Denied, "process"))
 	}

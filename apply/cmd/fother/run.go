@@ -50,12 +50,15 @@ Options:
                   $XDG_STATE_HOME/fother)
   --wait TIME     how long to wait for threads that are inside a function that
                   changes, such as 500ms or 10s (2s)
+` + denyHelp + `
+A program on the deny list starts without patches.
 `,
 	tail: true,
 	start: func(t *tool, fs *flag.FlagSet) action {
 		c := &runner{tool: t}
 		c.registry.declare(fs)
 		c.wait.declare(fs)
+		c.deny.declare(fs)
 		fs.StringVar(&c.state, "state", "", "")
 		fs.BoolVar(&c.bestEffort, "best-effort", false, "")
 		fs.BoolVar(&c.count, "count", false, "")
@@ -90,6 +93,7 @@ type runner struct {
 	registry   registryFlags
 	state      string
 	wait       wait
+	deny       deny
 	bestEffort bool
 	count      bool
 	parent     int
@@ -216,6 +220,9 @@ func (c *runner) help(ctx context.Context, args []string) int {
 
 func (c *runner) patchParent(ctx context.Context, args []string) int {
 	put, err := c.source(args)
+	if err == nil {
+		err = c.deny.read()
+	}
 	if err != nil {
 		return c.fail(err)
 	}
@@ -233,6 +240,10 @@ func (c *runner) patchParent(ctx context.Context, args []string) int {
 		return exitError
 	case err != nil:
 		return c.fail(fmt.Errorf("%s: %w", clean(c.tail[0]), err))
+	}
+	if err := c.deny.list.Check(c.parent); err != nil {
+		c.note("%s: %v", clean(c.tail[0]), err)
+		return exitDone
 	}
 	return put(ctx)
 }

@@ -23,10 +23,11 @@ that are named, or all. They stay then. A build-id's first digits are enough.
 
 Options:
   -p PID|all      the process, or all that the caller may trace, but init
-`,
+` + denyHelp,
 	start: func(t *tool, fs *flag.FlagSet) action {
 		c := &accept{tool: t}
 		c.procs.declare(fs)
+		c.deny.declare(fs)
 		return c.run
 	},
 }
@@ -34,6 +35,7 @@ Options:
 type accept struct {
 	*tool
 	procs processes
+	deny  deny
 }
 
 func (c *accept) run(ctx context.Context, args []string) int {
@@ -44,7 +46,14 @@ func (c *accept) run(ctx context.Context, args []string) int {
 	if err != nil {
 		return c.fail(usageError{err})
 	}
+	if err := c.deny.read(); err != nil {
+		return c.fail(err)
+	}
+	defer c.deny.note(c.tool)
 	return c.each(ctx, c.procs, func(pid int) (*outcome, error) {
+		if refused, err := c.deny.refuses(c.tool, c.procs, pid); refused {
+			return nil, err
+		}
 		if c.procs.all {
 			if some, err := c.onTrial(ctx, pid); !some {
 				return nil, err
