@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"runtime"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -132,7 +133,7 @@ func (c *runner) launch() (int, error) {
 	if err := unprivileged(path); err != nil {
 		return 0, err
 	}
-	signal.Reset() // the program is not to inherit what the tool ignores
+	inherit := c.inherited()
 	helper, ready, err := startHelper()
 	if err != nil {
 		return 0, err
@@ -148,7 +149,27 @@ func (c *runner) launch() (int, error) {
 	if unix.Gettid() != os.Getpid() {
 		return 0, errors.New("not the first thread")
 	}
+	inherit()
 	return 0, &os.PathError{Op: "execute", Path: path, Err: syscall.Exec(path, c.tail, os.Environ())}
+}
+
+// inherited ends the tool's own handling of signals, and returns what ignores
+// those again that it was started with ignored. SIGCHLD is not among them: the
+// program waits for the helper.
+func (c *runner) inherited() func() {
+	ignored, err := ignoredSignals()
+	if err != nil && c.verbose {
+		c.note("which signals were ignored is not known, and but for SIGHUP and SIGINT none will be: %v", err)
+	}
+	ignored = slices.DeleteFunc(ignored, func(s syscall.Signal) bool { return s == syscall.SIGCHLD })
+	// What is ignored is inherited, what has a handler becomes the default.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGCHLD, syscall.SIGPIPE)
+	signal.Reset()
+	return func() {
+		for _, s := range ignored {
+			signal.Ignore(s)
+		}
+	}
 }
 
 // startHelper starts a child that is to patch this process. ready says when the

@@ -253,6 +253,29 @@ func childOf(pid int) int {
 	return 0
 }
 
+// TestRunSignals: what the command was started with ignored stays so, and
+// nothing else. The tool is built as it is installed: with symbols.
+func TestRunSignals(t *testing.T) {
+	prog, patch := launched(t)
+	tool := filepath.Join(prog.dir, "fother")
+	execute(t, "go", "build", "-o", tool, ".")
+	for trap, want := range map[string]string{"": "signals: 0 1 1\n", "trap '' PIPE USR1 HUP;": "signals: 0 0 1\n"} {
+		out, err := exec.Command("sh", "-c", trap+`exec "$@"`, "sh", tool, "run", patch, "--", prog.bin).CombinedOutput()
+		if err != nil || !strings.HasPrefix(string(out), "41 41 0\n") || !strings.Contains(string(out), want) {
+			t.Errorf("%q: %v, %s: want %q", trap, err, out, want)
+		}
+		out, err = exec.Command("sh", "-c", trap+`exec "$@"`, "sh", tool, "run", patch, "--", "grep", "SigIgn", "/proc/self/status").Output()
+		if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != exitRefused {
+			t.Errorf("grep has no patch: %v, %s", err, out)
+		}
+		out, err = exec.Command("sh", "-c", trap+`exec "$@"`, "sh", tool, "run", "--best-effort", patch, "--", "grep", "SigIgn", "/proc/self/status").Output()
+		plain, e := exec.Command("sh", "-c", trap+`exec "$@"`, "sh", "grep", "SigIgn", "/proc/self/status").Output()
+		if err != nil || e != nil || !bytes.Equal(out, plain) {
+			t.Errorf("%q: %v, %v, %s: want %s", trap, err, e, out, plain)
+		}
+	}
+}
+
 // loaderSource is a program that loads a library when it is told to.
 const loaderSource = `
 #include <dlfcn.h>
