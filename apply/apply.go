@@ -59,6 +59,8 @@ type Result struct {
 	Freed []Applied `json:"freed,omitempty"`
 	// Recovered are patches that an earlier run had left half done.
 	Recovered []Applied `json:"recovered,omitempty"`
+	// Hooks are those that ran, in this order, also for earlier runs.
+	Hooks []HookRun `json:"hooks,omitempty"`
 
 	Stop Stop `json:"stop"`
 	// Held is how long single threads were held to make system calls, the
@@ -87,7 +89,7 @@ func Prepare(ctx context.Context, pid int, patches []*kpack.Patch) (_ *Plan, err
 // Errors: [ErrAlreadyApplied] if all that fit are there, [*NoFitError] if none
 // fits, [*MismatchError], [*ConflictError], [*BusyError], [ErrNoMemory],
 // [*TrialError], [ErrPermission], [ErrGone], [ErrLocked], [*TracedError],
-// [*StuckError].
+// [*StuckError], [*HookError], [*FilteredError].
 func Apply(ctx context.Context, pid int, patches []*kpack.Patch, o Options) (_ *Result, err error) {
 	defer func() { err = orGone(pid, err) }()
 	start := time.Now()
@@ -153,12 +155,19 @@ func (p *Process) carryOut(ctx context.Context, plan *Plan, res *Result, o Optio
 	o.logger().Debug("staged", "pid", p.PID, "patches", len(plan.steps), "held", held)
 	t := plan.transaction()
 	var stacks stackUses
-	res.Stop, err = p.commit(ctx, t, commitOptions{wait: o.wait(), stacks: &stacks})
-	if err != nil {
-		if _, e := p.unstage(plan.unused()); ignoreGone(e) != nil {
+	if err = p.hooksBefore(ctx, t, res); err == nil {
+		res.Stop, err = p.commit(ctx, t, commitOptions{wait: o.wait(), stacks: &stacks})
+	}
+	if e := p.hooksAfter(ctx, slices.Concat(t.outs, t.ins), res, o); err != nil {
+		if e == nil {
+			_, e = p.unstage(plan.unused())
+		}
+		if ignoreGone(e) != nil {
 			err = fmt.Errorf("%w; memory that was mapped for it is left: %w", err, e)
 		}
 		return err
+	} else if e != nil {
+		return fmt.Errorf("the patch is in use, but not all hooks have run: %w", e)
 	}
 	p.records = append(p.records, t.ins...)
 	for _, r := range t.ins {
@@ -261,9 +270,14 @@ func (p *Process) freeRetired(ctx context.Context, res *Result, o Options) error
 
 func (p *Process) revert(ctx context.Context, t *transaction, res *Result, o Options) error {
 	var stacks stackUses
-	var err error
-	if res.Stop, err = p.commit(ctx, t, commitOptions{wait: o.wait(), stacks: &stacks}); err != nil {
-		return err
+	err := p.hooksBefore(ctx, t, res)
+	if err == nil {
+		res.Stop, err = p.commit(ctx, t, commitOptions{wait: o.wait(), stacks: &stacks})
+	}
+	if e := p.hooksAfter(ctx, t.outs, res, o); err != nil {
+		return errors.Join(err, e)
+	} else if e != nil {
+		return fmt.Errorf("the functions are as they were, but not all hooks have run: %w", e)
 	}
 	for _, r := range t.outs {
 		res.Removed = append(res.Removed, r.describe())

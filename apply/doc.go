@@ -5,7 +5,8 @@
 // what fits and what would be written; staging maps memory near the object
 // through one briefly held thread and fills it while the process runs; the
 // commit stops all threads, proves that none is inside what changes, switches
-// the function entries and lets go. [Apply] does all of it, [Revert] the way
+// the function entries and lets go. Hooks of the patch run in the process before
+// and after, in a thread of their own. [Apply] does all of it, [Revert] the way
 // back, [Prepare] ends after the plan.
 //
 // What was applied is recorded in the process itself, in the first bytes of

@@ -17,7 +17,8 @@ import (
 // TestKillMatrix kills the tool at the entry or the exit of a call by which it
 // touches its target. Whichever it is, the target lives, and is wholly as it was
 // or wholly as it was to be; the next run brings it to the end; and a revert
-// leaves nothing. With FOTHER_LONG=1 all calls have their turn.
+// leaves nothing. The hooks of the patches, one of each kind, see that each of them
+// runs that has to. With FOTHER_LONG=1 all calls have their turn.
 func TestKillMatrix(t *testing.T) {
 	threads := map[string][]string{
 		"1 that waits":    nil,
@@ -49,9 +50,9 @@ type matrixOperation struct {
 }
 
 var matrixOperations = []matrixOperation{
-	{"apply", 0, 1, false, []string{"look", "stage", "prepare", "seize", "stop", "write", "resume"}},
+	{"apply", 0, 1, false, []string{"look", "stage", "hooks", "prepare", "seize", "stop", "write", "resume", "free"}},
 	{"replace", 1, 2, true, phases},
-	{"revert", 1, 0, false, []string{"look", "prepare", "seize", "stop", "write", "resume", "free"}},
+	{"revert", 1, 0, false, []string{"look", "hooks", "prepare", "seize", "stop", "write", "resume", "free"}},
 }
 
 type matrix struct {
@@ -60,6 +61,7 @@ type matrix struct {
 	r       *running
 	working bool // some thread calls the functions all the while
 	pure    memoryState
+	threads int
 	patches map[int]*kpack.Patch
 	env     []string
 	random  *rand.Rand
@@ -71,7 +73,7 @@ type matrix struct {
 func newMatrix(t *testing.T, op matrixOperation, kinds []string) *matrix {
 	seed := uint64(time.Now().UnixNano())
 	m := &matrix{t: t, op: op, r: start(t, matrixProgram(t), kinds...), working: len(kinds) > 0, random: rand.New(rand.NewPCG(seed, 0))}
-	m.pure = m.r.snapshot()
+	m.pure, m.threads = m.r.snapshot(), tasks(t, m.r.pid)
 	m.patches = map[int]*kpack.Patch{1: matrixPatch(t, 1), 2: matrixPatch(t, 2)}
 	path := ""
 	if op.to > 0 {
@@ -92,6 +94,7 @@ func (m *matrix) begin() {
 		applyTo(m.t, m.r.pid, m.patches[m.op.from])
 	}
 	m.r.expect("all", matrixAnswers[m.op.from])
+	m.r.expect("hooked", hookedAfter(m.op.from))
 }
 
 // full kills at the first call of each phase, at the second, and so on until a
@@ -112,11 +115,8 @@ func (m *matrix) sample() {
 	whole := m.kill(moment{})
 	calls, _ := perPhase(whole.calls)
 	for _, phase := range m.op.phases {
-		n := 1
-		if phase == "write" {
-			n = 4
-		}
-		for range n {
+		n := map[string]int{"write": 4, "hooks": 2}[phase]
+		for range max(1, n) {
 			m.kill(moment{phase, 1 + m.random.IntN(max(1, calls[phase]))})
 		}
 		m.kill(moment{phase, 1}) // which there is in any run
@@ -185,10 +185,17 @@ func (m *matrix) alive(at tracedCall) {
 	if err != nil {
 		m.t.Fatal(err)
 	}
+	well := 0
 	for _, tid := range tids {
-		if s := ptrace.State(m.r.pid, tid); !strings.Contains("RSD", s) {
+		switch s := ptrace.State(m.r.pid, tid); {
+		case strings.Contains("RSD", s):
+			well++
+		case !strings.Contains("XZ", s): // the end of a hook's thread
 			m.t.Fatalf("killed at %v: thread %d is in state %s", at, tid, s)
 		}
+	}
+	if well < m.threads {
+		m.t.Fatalf("killed at %v: %d threads of %d", at, well, m.threads)
 	}
 	if !m.working {
 		return
@@ -215,10 +222,15 @@ func (m *matrix) finish(run *toolTrace) {
 		m.t.Fatalf("after %v: %v", m.last(run), err)
 	}
 	m.r.expect("all", matrixAnswers[m.op.to])
+	m.r.expect("hooked", hookedAfter(m.op.to))
 	if m.op.to > 0 {
 		revertAll(m.t, m.r.pid)
 	}
 	m.r.expect("all", matrixAnswers[0])
+	m.r.expect("hooked", "0")
+	if n := tasks(m.t, m.r.pid); n != m.threads {
+		m.t.Errorf("%d threads, and %d before", n, m.threads)
+	}
 	freeKept(m.t, m.r, "wipe")
 	m.pure.same(m.t, m.r.snapshot())
 	if m.t.Failed() {

@@ -25,6 +25,7 @@ const matrixC = `
 #include <unistd.h>
 
 #define API __attribute__((noinline, noclone, noipa, aligned(4096)))
+volatile unsigned hooked; /* a bit for each thing that a level's hooks say */
 static volatile int one __attribute__((used)) = 1, two __attribute__((used)) = 2;
 API int ten(void) { return 10; }
 API int answer(int x) { return x + one; }
@@ -152,6 +153,7 @@ int main(int argc, char **argv)
 		if (!fgets(line, sizeof line, stdin)) return 0;
 		if (!strcmp(line, "all\n")) { asked++; printf("%d %d %d %d\n", answer(1), other(1), first(1), second(1)); }
 		if (!strcmp(line, "loops\n")) printf("%d %d %d\n", answer(1), looping(3), circling(3));
+		if (!strcmp(line, "hooked\n")) printf("%x\n", hooked);
 		if (!strcmp(line, "rounds\n")) printf("%lu\n", rounds);
 		if (!strcmp(line, "wipe\n")) { wipe(); printf("wiped\n"); }
 		fflush(stdout);
@@ -177,7 +179,34 @@ func constant(name string, n int) string {
 `, name, n)
 }
 
+// hooking is the hooks of a level. After its apply bits LEVEL and 8+LEVEL of
+// the program's hooked are set, and after its revert none.
+func hooking(level int) string {
+	asm := "\t.section .kpatch.text,\"ax\",@progbits\n"
+	declared := "\t.section .kpatch.hooks,\"aw\",@progbits\n"
+	in, begun, leaving := uint32(1)<<level, uint32(1)<<(8+level), uint32(1)<<(16+level)
+	for i, h := range []struct {
+		set, clear uint32
+	}{{begun, 0}, {in, leaving}, {leaving, 0}, {0, in | begun | leaving}} {
+		name := fmt.Sprintf("hook%d_%d.kpatch", level, i+1)
+		asm += fmt.Sprintf("\t.type %[1]s, @function\n%[1]s:\n\t.cfi_startproc\n\tlock orl $%#[2]x, hooked(%%rip)\n\tlock andl $%#[3]x, hooked(%%rip)\n\t"+
+			"xorl %%eax, %%eax\n\tret\n\t.cfi_endproc\n\t.size %[1]s, .-%[1]s\n", name, h.set, ^h.clear)
+		declared += fmt.Sprintf("\t.quad %s\n\t.long %d, 30000, %d, 0\n", name, i+1, i)
+	}
+	return asm + declared
+}
+
+// hookedAfter is the program's hooked after the apply of a level, or after a
+// revert.
+func hookedAfter(level int) string {
+	if level == 0 {
+		return "0"
+	}
+	return fmt.Sprintf("%x", 1<<level|1<<(8+level))
+}
+
 func init() {
+	fixes["answer4"], fixes["answer5"] = constant("answer", 43)+hooking(1), constant("answer", 44)+hooking(2)
 	fixes["first"], fixes["second"] = constant("first", 7), constant("second", 8)
 	// Not that of the other tests, whose argument to strlen stays below the stack
 	// pointers of threads that do nothing else.
@@ -192,10 +221,11 @@ func matrixProgram(t testing.TB) string {
 }
 
 // matrixPatch returns the patch of a level. The second has new bodies for two
-// functions of the first, not any more the third, and another one.
+// functions of the first, not any more the third, and another one. Both have
+// hooks of all kinds.
 func matrixPatch(t testing.TB, level specs.Level) *kpack.Patch {
 	t.Helper()
-	functions := map[specs.Level][]string{1: {"answer", "other2", "first"}, 2: {"answer3", "other3", "second"}}
+	functions := map[specs.Level][]string{1: {"answer4", "other2", "first"}, 2: {"answer5", "other3", "second"}}
 	return patchFor(t, matrixProgram(t), "default", level, functions[level]...)
 }
 

@@ -131,6 +131,9 @@ func (plan *Plan) add(p *Process, patch *kpack.Patch, o *object) error {
 		return &TrialError{Object: o.Path, Replaced: s.replaced.ID}
 	}
 	s.trial = trialWord(plan.options.Trial)
+	if len(patch.Hooks) > 0 && ptrace.Filtered(p.PID) {
+		return &FilteredError{o.Path}
+	}
 	if err := s.checkBodies(p); err != nil {
 		return err
 	}
@@ -267,6 +270,13 @@ func headerSize(patch *kpack.Patch, o *object) uint64 {
 	if t := patch.Meta.AddressTaken; len(t) > 0 {
 		n += len(t[0])
 	}
+	const hook = 96
+	if len(patch.Hooks) > 0 {
+		n += hook // the places
+	}
+	for _, h := range patch.Hooks {
+		n += hook/escaped + len(h.Function)
+	}
 	return uint64(recordFixed+fixed+each*len(patch.Functions)+escaped*n+trialSize+len(memoryName)+15) &^ 15
 }
 
@@ -288,6 +298,7 @@ func (s *step) link(p *Process, base specs.Addr) error {
 		ID: patchID(s.patch), Name: s.patch.Meta.Name, Description: s.patch.Meta.Description, CVEs: s.patch.Meta.CVEs,
 		Time: time.Now().UTC(), Object: s.object.Path, Bias: s.object.image.Bias, Base: base, Size: l.Size,
 		Finder:  told,
+		Hooks:   hooksOf(s.patch, image.Hooks),
 		Gates:   region{l.Gates.Offset, l.Gates.Size},
 		Regions: [3]region{{l.ROData.Offset, l.ROData.Size}, {l.Text.Offset, l.Text.Size}, {l.Data.Offset, l.Data.Size}},
 	}}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/fother/fother/apply/internal/ptrace"
+	"github.com/fother/fother/kpack"
 	"github.com/fother/fother/specs"
 )
 
@@ -94,6 +95,8 @@ type recordBody struct {
 
 	// Finder tells the process's unwinder of the frames.
 	Finder finder `json:"finder,omitzero"`
+
+	Hooks recordedHooks `json:"hooks,omitzero"`
 
 	Functions []recordedFunction `json:"functions"`
 }
@@ -239,6 +242,9 @@ func (r *record) check(base specs.Addr) error {
 	if r.Trial != 0 && (!r.part(0).Contains(r.Trial) || r.Trial&7 != 0) {
 		return errors.New("the word about its trial is not in its memory")
 	}
+	if err := r.Hooks.check(r); err != nil {
+		return err
+	}
 	for _, f := range r.Functions {
 		if len(f.Old) != len(f.New) || len(f.Old) == 0 || len(f.Old) > maxEntry ||
 			f.Site < f.Lo || f.Site-f.Lo > maxEntry || f.Hi < f.Lo || f.Site+specs.Addr(len(f.Old)) < f.Site {
@@ -341,6 +347,15 @@ type Applied struct {
 	TrialEnds time.Time `json:"trial_ends,omitzero"`
 	// Stays is why the memory is never freed, or empty.
 	Stays string `json:"stays,omitempty"`
+	// Hooks are in the order in which they run.
+	Hooks []AppliedHook `json:"hooks,omitempty"`
+}
+
+// AppliedHook is a function that runs around the switch.
+type AppliedHook struct {
+	Point    kpack.HookPoint `json:"point"`
+	Function string          `json:"function"`
+	Limit    time.Duration   `json:"limit_ns"`
 }
 
 func (r *record) describe() Applied {
@@ -351,6 +366,9 @@ func (r *record) describe() Applied {
 	}
 	for _, f := range r.Functions {
 		a.Functions = append(a.Functions, f.Name)
+	}
+	for _, h := range r.Hooks.All {
+		a.Hooks = append(a.Hooks, AppliedHook(h))
 	}
 	switch {
 	case r.rejected():

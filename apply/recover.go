@@ -26,6 +26,9 @@ func (p *Process) recover(ctx context.Context, res *Result, o Options) error {
 		}
 		return err
 	}
+	if err := p.hooksLeft(ctx, res, o); err != nil {
+		return err
+	}
 	waiting := p.waiting()
 	free := slices.Clone(waiting)
 	for _, t := range p.unfinished() {
@@ -38,6 +41,9 @@ func (p *Process) recover(ctx context.Context, res *Result, o Options) error {
 			return err
 		}
 		free = append(free, t.going()...)
+	}
+	if err := p.hooksAfter(ctx, p.records, res, o); err != nil {
+		return err
 	}
 	if t := p.closed(); len(t.outs) > 0 {
 		if err := commit(t); err != nil {

@@ -29,7 +29,7 @@ func (c tracedCall) String() string {
 }
 
 // phases of a run, in order.
-var phases = []string{"look", "stage", "prepare", "seize", "stop", "write", "resume", "free"}
+var phases = []string{"look", "stage", "hooks", "prepare", "seize", "stop", "write", "resume", "free"}
 
 // moment is the n-th entry or exit, from 1 on, of all or of those in one phase. 0
 // is never.
@@ -49,11 +49,13 @@ type toolTrace struct {
 	killed    bool
 	status    unix.WaitStatus
 
-	inside map[int]*tracedCall // by thread, while it is in a call of interest
-	held   int                 // threads of the target that the tool has seized
-	phase  string
-	commit bool // in a session that commits, not in one for system calls
-	sealed bool // the first commit is over
+	inside  map[int]*tracedCall // by thread, while it is in a call of interest
+	status4 map[int]uint64      // by thread, where its wait puts a status
+	held    int                 // threads of the target that the tool has seized
+	phase   string
+	commit  bool // in a session that commits, not in one for system calls or hooks
+	asked   bool // in this session a thread was interrupted
+	sealed  bool // the first commit is over
 }
 
 // traceTool runs a program and kills it with SIGKILL at the killAt-th entry or
@@ -64,7 +66,7 @@ func traceTool(t testing.TB, killAt moment, env ...string) *toolTrace {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tr := &toolTrace{killAt: killAt, inside: map[int]*tracedCall{}, phase: "look"}
+	tr := &toolTrace{killAt: killAt, inside: map[int]*tracedCall{}, status4: map[int]uint64{}, phase: "look"}
 	out, err := os.CreateTemp(t.TempDir(), "out")
 	if err != nil {
 		t.Fatal(err)
@@ -164,13 +166,14 @@ func (tr *toolTrace) syscall(tid int) {
 		if c := tr.inside[tid]; c != nil {
 			delete(tr.inside, tid)
 			tr.count(tracedCall{c.phase, c.name, true})
-			tr.after(c.name, int64(info.data[0]))
+			tr.after(c.name, int64(info.data[0]), tr.status4[tid])
 		}
 		return
 	}
 	nr, args := info.data[0], info.data[1:]
 	if name := tr.interesting(nr, args); name != "" {
 		tr.before(name, args)
+		tr.status4[tid] = args[1]
 		c := &tracedCall{phase: tr.phase, name: name}
 		tr.inside[tid] = c
 		tr.count(*c)
@@ -234,16 +237,22 @@ func (tr *toolTrace) isMemory(fd uint64) bool {
 
 // before moves on to the phase that a call is in.
 func (tr *toolTrace) before(name string, args []uint64) {
+	first := name == "ptrace SEIZE" && tr.held == 0
+	if first {
+		tr.commit, tr.asked = args[3]&unix.PTRACE_O_TRACECLONE != 0, false
+	}
+	tr.asked = tr.asked || name == "ptrace INTERRUPT"
 	switch {
+	case tr.held == 1 && !tr.commit && !tr.asked && name == "memory write": // it lets them go
+		tr.phase = "hooks"
 	case tr.sealed && tr.held == 0:
 		tr.phase = "free"
 	case tr.sealed:
-	case name == "ptrace SEIZE" && tr.held == 0:
-		tr.commit = args[3]&unix.PTRACE_O_TRACECLONE != 0
+	case first:
 		if tr.phase = "stage"; tr.commit {
 			tr.phase = "seize"
 		}
-	case tr.held == 0 && (name == "memory write" || tr.phase == "stage"):
+	case tr.held == 0 && (name == "memory write" || tr.phase == "stage" || tr.phase == "hooks"):
 		tr.phase = "prepare"
 	case tr.commit && name == "ptrace INTERRUPT":
 		tr.phase = "stop"
@@ -254,15 +263,30 @@ func (tr *toolTrace) before(name string, args []uint64) {
 	}
 }
 
-// after takes in what a call has done.
-func (tr *toolTrace) after(name string, result int64) {
+// after takes in what a call has done. status is where a wait has put one.
+func (tr *toolTrace) after(name string, result int64, status uint64) {
 	switch {
+	case name == "wait" && result > 0 && tr.ended(status):
+		tr.held--
 	case name == "ptrace SEIZE" && result == 0:
 		tr.held++
 	case name == "ptrace DETACH" && result == 0:
 		tr.held--
 		tr.sealed = tr.sealed || tr.commit && tr.held == 0
 	}
+}
+
+// ended reports whether a status in the tool's memory is that of a thread that has
+// ended by itself.
+func (tr *toolTrace) ended(status uint64) bool {
+	mem, err := os.Open(fmt.Sprintf("/proc/%d/mem", tr.pid))
+	if err != nil {
+		return false
+	}
+	defer mem.Close()
+	var b [4]byte
+	_, err = mem.ReadAt(b[:], int64(status))
+	return err == nil && unix.WaitStatus(binary.NativeEndian.Uint32(b[:])).Exited()
 }
 
 // harmless are the calls of a Go program that do not touch another process.

@@ -69,7 +69,7 @@ func Compare(orig, patched *Capture, targets ...string) ([]Pair, error) {
 	}
 	for _, t := range targets {
 		if !found[t] {
-			errs = append(errs, hint("targets are the paths of programs and libraries as the build links them: here "+outputs(orig),
+			errs = append(errs, hint("targets are the paths of programs and libraries as the build links them, in the tree, or below DESTDIR: here "+outputs(orig, t),
 				"target %s: %w", t, ErrNoTarget))
 		}
 	}
@@ -78,15 +78,20 @@ func Compare(orig, patched *Capture, targets ...string) ([]Pair, error) {
 	return pairs, errors.Join(errs...)
 }
 
-// outputs lists deliverables of c for a message.
-func outputs(c *Capture) string {
+// outputs lists deliverables of c for a message, those with the base name of the
+// path that was meant first.
+func outputs(c *Capture, meant string) string {
 	const most = 10
 	var names []string
 	for _, l := range c.Deliverables() {
-		if len(names) == most {
-			return strings.Join(names, ", ") + " and others"
+		if filepath.Base(l.Output) == filepath.Base(meant) {
+			names = slices.Insert(names, 0, l.Output)
+		} else {
+			names = append(names, l.Output)
 		}
-		names = append(names, l.Output)
+	}
+	if len(names) > most {
+		return strings.Join(names[:most], ", ") + " and others"
 	}
 	return strings.Join(names, ", ")
 }

@@ -41,7 +41,7 @@ func (j *judgement) leftBehind() {
 		return
 	}
 	kept, calls := make(map[int32]bool), make(map[int32]int32)
-	j.a.eachRef(func(i int32, branch bool, t target) {
+	j.a.eachRef(func(i int32, branch bool, t *target) {
 		if gone[t.item] && !branch && t.entry() && !asm.IsLocalLabel(t.name) {
 			kept[t.item] = true
 		}
@@ -66,8 +66,8 @@ func (j *judgement) absolute() {
 			continue
 		}
 		if t := j.a.resolve(y.Name); t.where != y.Where || t.add != y.Add || j.a.Symbols[t.sym].Set != y.Set {
-			j.refusals = append(j.refusals, Refusal{j.unit, y.Name, int(y.Line), "its value " + y.Set + " is new or changed",
-				"leave symbols that other units were linked with as they are"})
+			j.refusals = append(j.refusals, Refusal{Unit: j.unit, Name: y.Name, Line: int(y.Line), Reason: "its value " + y.Set + " is new or changed",
+				Hint: "leave symbols that other units were linked with as they are"})
 		}
 	}
 }
@@ -100,12 +100,28 @@ func (j *judgement) names(x, y int32) {
 			j.refuse(j.b, y, "its name was "+j.a.names[x]+" in the original build, and units that did not change use that", hintNumbers)
 		}
 		local := t.where == asm.InItem && sym.Bind == asm.Local && j.a.Symbols[t.sym].Bind == asm.Local
-		if t.where != asm.InItem || t.item == x && t.entry() || local && (x != none || !j.a.folds(t.item)) {
+		if t.where != asm.InItem || t.item == x && t.entry() || local && (x != none || !j.a.folds(t.item) || j.namesakes(t.item, y)) {
 			continue
 		}
 		j.refuse(j.b, y, "its name "+sym.Name+" stood for "+j.a.names[t.item]+" in the original build",
 			"one entry cannot be switched for one of its names: keep the aliases as they are, and in the next release build with -fno-ipa-icf")
 	}
+}
+
+// namesakes reports whether a function of a and one of b are one entry with the
+// same names but for numbers: constructors of closures, which have two. If they
+// are no pair, none of the names parts from the others.
+func (j *judgement) namesakes(x, y int32) bool {
+	stems := func(s *side, i int32) (all []string) {
+		for _, id := range s.Items[i].Symbols {
+			if sym := &s.Symbols[id]; !sym.LocalLabel() {
+				all = append(all, stem(sym.Name))
+			}
+		}
+		slices.Sort(all)
+		return all
+	}
+	return hasLambda(j.b.names[y]) && slices.Equal(stems(j.a, x), stems(j.b, y))
 }
 
 // folds reports whether item i is a function with several names: an alias, or

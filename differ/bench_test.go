@@ -42,7 +42,7 @@ func benchmarkDiff(b *testing.B, compiler string) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		if n := bytes.Count(set.Assembly, []byte("@function")); n != 1 {
+		if n := bytes.Count(set.Assembly, []byte("@function")); n < 1 || n > 2 { // a compiler may inline it
 			b.Fatalf("%d functions carried", n)
 		}
 	}

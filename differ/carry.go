@@ -30,7 +30,7 @@ func carry(j *judgement) *plan {
 	for k := range j.b.Items {
 		y := int32(k)
 		switch {
-		case j.b.roles[y] == function && (j.b.pair[y] == none || j.changed[y]),
+		case j.b.roles[y] == function && (j.b.pair[y] == none || j.changed[y]), j.b.hook(y),
 			j.b.roles[y] == object && j.b.pair[y] == none && !j.b.allLocal(y) && j.b.SectionOf(y).Kind != asm.Custom:
 			p.take(y, "")
 		}
@@ -82,7 +82,7 @@ func (p *plan) take(y int32, from string) {
 		p.refuse(p.b, y, "bytes without a label follow it", hintAsm)
 	case sec.Kind == asm.TLS:
 		p.refuse(p.b, y, "a new thread-local variable: threads that already run have no room for it", "use a variable that all threads share, or keep the value elsewhere")
-	case sec.Kind == asm.Custom:
+	case sec.Kind == asm.Custom && !p.b.hook(y):
 		p.refuse(p.b, y, "it is new in section "+sec.Name, hintState)
 	case p.b.roles[y] == content && !p.b.constant(y):
 		p.refuse(p.b, y, "writable data without a name, used by "+from, "give the object a name")
@@ -132,7 +132,7 @@ func (p *plan) follow(y int32) {
 // reference takes or binds what one reference in item y means.
 func (p *plan) reference(y int32, st asm.Stmt, r asm.Ref, t target) {
 	bad := func(reason, hint string) {
-		p.refusals = append(p.refusals, Refusal{p.unit, p.b.names[p.b.parent[y]], int(st.Line), reason, hint})
+		p.refusals = append(p.refusals, Refusal{Unit: p.unit, Name: p.b.names[p.b.parent[y]], Line: int(st.Line), Reason: reason, Hint: hint})
 	}
 	switch t.where {
 	case asm.Undefined:

@@ -26,13 +26,13 @@ import (
 //	orig.c, patched.c   compiled by the test; or orig.cc, patched.cc; or orig.s, patched.s
 //	run.c, run.cc       before() and after(), which print: the answers of the patched process must
 //	                    equal those of the patched build
-//	want                verdicts, those that are "same" left out; numbers in names as "#"
+//	want                verdicts, those that are "same" left out, and hooks; numbers in names as "#"
 //	want.err            instead: each refusal has one of the lines in it, each line is in one refusal
 //	want.asm            "+text" is in the patch assembly, "-text" is not
 //
 // "want -O0" instead of "want" is for the runs whose options begin so.
 //
-// Cases in C are compiled by clang too, unless "not clang: REASON" is in the
+// Cases in C and C++ are compiled by clang too, unless "not clang: REASON" is in the
 // comment; "want clang" and "want clang -O0" are for those runs. They are one
 // for each case, with the options whose turn it is, and all if FOTHER_LONG is
 // set.
@@ -58,7 +58,7 @@ func TestCases(t *testing.T) {
 				t.Parallel()
 				newCase(t, name, "gcc", opt, ar).run()
 			})
-			if ar.Files[0].Name != "orig.c" || strings.Contains(string(ar.Comment), "not clang:") ||
+			if ar.Files[0].Name == "orig.s" || strings.Contains(string(ar.Comment), "not clang:") ||
 				i != turn%len(all) && !testenv.Long() {
 				continue
 			}
@@ -134,8 +134,8 @@ func (c *testCase) text(build string) []byte {
 func (c *testCase) run() {
 	for _, ext := range []string{".c", ".cc"} {
 		if _, ok := c.files["orig"+ext]; ok {
-			args := append(strings.Fields(c.opt), "-w", "-S", "-frandom-seed=1", "orig"+ext, "patched"+ext)
-			c.tool(c.compiler, args...)
+			c.compile("orig", ext)
+			c.compile("patched", ext)
 		}
 	}
 	in := differ.Input{Unit: "orig.c", Arch: c.arch, Original: c.text("orig"), Patched: c.text("patched")}
@@ -169,6 +169,20 @@ func (c *testCase) run() {
 			c.execute(run)
 		}
 	}
+}
+
+// compile compiles one build's source in a folder of its own, under the name
+// that it has in both: clang names the initialisation after the file.
+func (c *testCase) compile(build, ext string) {
+	c.Helper()
+	source := filepath.Join(build, "unit"+ext)
+	if err := os.Mkdir(filepath.Join(c.dir, build), 0o700); err != nil {
+		c.Fatal(err)
+	}
+	if err := os.Rename(filepath.Join(c.dir, build+ext), filepath.Join(c.dir, source)); err != nil {
+		c.Fatal(err)
+	}
+	c.tool(c.compiler, append(strings.Fields(c.opt), "-w", "-S", "-frandom-seed=1", "-I.", "-o", build+".s", source)...)
 }
 
 func (c *testCase) refused(want string, err error) {
@@ -207,6 +221,9 @@ func summary(set *differ.ChangeSet) string {
 			}
 			lines = append(lines, fmt.Sprintf("datum %s %v%s\n", plain(d.Name), d.Verdict, carried))
 		}
+	}
+	for _, h := range set.Hooks {
+		lines = append(lines, fmt.Sprintf("hook %s %s\n", h.Point, h.Function))
 	}
 	slices.Sort(lines)
 	return strings.Join(lines, "")

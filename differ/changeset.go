@@ -2,6 +2,7 @@ package differ
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/fother/fother/specs/arch"
@@ -20,11 +21,21 @@ const (
 
 // Input is one unit in both builds.
 type Input struct {
-	Unit              string // name for messages
-	Arch              *arch.Arch
-	Original, Patched []byte // GNU assembly
+	Unit string // name for messages
+	Arch *arch.Arch
+	// Original and Patched are GNU assembly. They are not copied: they must stay
+	// as they are while the change set is in use, which keeps parts of them. One
+	// is nil for a unit that only the other build has.
+	Original, Patched []byte
 	// Fix is used for reasons only; nil if nothing is known of it.
 	Fix *Fix
+	// Keeps reports whether a running program may keep the value that it has of a
+	// variable of that name whose initial value differs. Nil stands for none.
+	Keeps func(name string) bool
+	// Elsewhere reports whether an undefined symbol is data of another object that
+	// the patched build has a copy of and the original has none. Plain loads of it
+	// then go through the global offset table. Nil stands for none.
+	Elsewhere func(name string) bool
 }
 
 // Verdict says what became of a function or object.
@@ -63,7 +74,13 @@ type Difference struct {
 }
 
 func (d *Difference) String() string {
-	return fmt.Sprintf("line %d %q became line %d %q", d.OriginalLine, d.Original, d.PatchedLine, d.Patched)
+	text := func(s string) string {
+		if s == "" {
+			return "its end"
+		}
+		return strconv.Quote(s)
+	}
+	return text(d.Original) + " became " + text(d.Patched)
 }
 
 // Function is the verdict on one function. Its .cold part is included.
@@ -82,6 +99,7 @@ type Datum struct {
 	Reason         Reasons // none if Same
 	First          *Difference
 	Carried        bool // the patch has a copy of its own
+	Kept           bool // the running program keeps its value, see Input.Keeps
 }
 
 // Reference is a symbol that Assembly uses and does not define.
@@ -96,6 +114,7 @@ type ChangeSet struct {
 	Unit       string
 	Functions  []Function  // of the patched build in text order, then the removed ones
 	Data       []Datum     // likewise
+	Hooks      []Hook      // in text order
 	References []Reference // sorted by symbol
 	Producer   string      // compiler, from .ident
 	Assembly   []byte      // nil if nothing changed
@@ -105,20 +124,41 @@ type ChangeSet struct {
 type Refusal struct {
 	Unit   string
 	Name   string // function, object or section
-	Line   int    // in the patched assembly if the name exists there, else in the original; 0 if unknown
+	Line   int    // in the assembly of the patched build, or with InOriginal of the original; 0 if unknown
 	Reason string
 	Hint   string // what the author can do, or ""
+	// InOriginal is set if Line is in the assembly of the original build.
+	InOriginal bool
+	// Source is the place in the source, if debug data tells it: a file, in the
+	// tree of the fix if it is there, and a line.
+	Source     string
+	SourceLine int
+	// Text is the name of the file that Line is of. The differ does not know it:
+	// the caller may set it.
+	Text string
 }
 
 func (r Refusal) String() string {
 	s := r.Unit
-	if r.Line > 0 {
-		s += fmt.Sprintf(":%d", r.Line)
+	switch {
+	case r.Source == "":
+	case r.Source == r.Unit:
+		s += fmt.Sprintf(":%d", r.SourceLine)
+	default:
+		s += fmt.Sprintf(": %s:%d", r.Source, r.SourceLine)
 	}
 	if r.Name != "" {
 		s += ": " + r.Name
 	}
-	return s + ": " + r.Reason
+	s += ": " + r.Reason
+	if r.Source == "" && r.Line > 0 {
+		s += fmt.Sprintf(" (line %d of the assembly text", r.Line)
+		if r.Text != "" {
+			s += " " + r.Text
+		}
+		s += ")"
+	}
+	return s
 }
 
 // RefusalError says that the difference is not one that can be made into a

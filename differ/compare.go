@@ -1,6 +1,7 @@
 package differ
 
 import (
+	"maps"
 	"strings"
 
 	"github.com/fother/fother/differ/asm"
@@ -95,7 +96,7 @@ func (c *comparer) folds(i, j int32, sa, sb asm.Stmt) bool {
 		return false
 	}
 	for k := range fa.Refs {
-		if !c.refer(i, j, c.a.mentioned(fa.Refs[k]), c.b.mentioned(fb.Refs[k])) {
+		if !c.refer(i, j, *c.a.mentioned(fa.Refs[k]), *c.b.mentioned(fb.Refs[k])) {
 			return false
 		}
 	}
@@ -268,9 +269,16 @@ func (c *comparer) forget() {
 func (c *comparer) blocks(i, j int32) bool {
 	key := [2]int32{i, j}
 	same, known := c.block[key]
-	if !known {
-		same = c.compareBlocks(i, j)
-		c.block[key] = same
+	if known {
+		return same
+	}
+	// What refers back to the block is the same if the rest of it is. If not,
+	// what was found meanwhile may rest on that.
+	c.block[key] = true
+	if same = c.compareBlocks(i, j); !same {
+		clear(c.memo)
+		maps.DeleteFunc(c.block, func(_ [2]int32, same bool) bool { return same })
+		c.block[key] = false
 	}
 	return same
 }

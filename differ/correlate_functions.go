@@ -82,7 +82,7 @@ func (c *correlation) settled(g *group) (found bool) {
 // with numbers in their names are paired.
 func (c *correlation) settledHash(s *side, i int32) (hash uint64, settled bool) {
 	settled = true
-	nested := false
+	nested := int32(none) // the table that is being read
 	var known func(name string) string
 	known = func(name string) string {
 		plain := plainName(name)
@@ -94,13 +94,16 @@ func (c *correlation) settledHash(s *side, i int32) (hash uint64, settled bool) 
 			return plain
 		}
 		if s.roles[t.item] == content {
-			if nested {
+			if t.item == nested {
+				return fmt.Sprintf("here+%d+%d", t.ord, t.add) // entries are distances
+			}
+			if nested != none {
 				settled = false // tables of tables are not followed
 				return plain
 			}
-			nested = true
+			nested = t.item
 			plain = fmt.Sprintf("%x+%d+%d", s.weakHash(c.seed, t.item, known), t.ord, t.add)
-			nested = false
+			nested = none
 			return plain
 		}
 		if s.roles[t.item] != function || !t.entry() {

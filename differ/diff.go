@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"unsafe"
 
 	"github.com/fother/fother/differ/asm"
 )
@@ -22,7 +23,7 @@ func diff(in Input, whole bool) (*ChangeSet, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", in.Unit, err)
 	}
-	pair, err := asm.NewPair(in.Unit+" (original)", string(in.Original), in.Unit+" (patched)", string(in.Patched), d)
+	pair, err := asm.NewPair(in.Unit+" (original)", textOf(in.Original), in.Unit+" (patched)", textOf(in.Patched), d)
 	if err != nil {
 		return nil, err
 	}
@@ -36,29 +37,34 @@ func diff(in Input, whole bool) (*ChangeSet, error) {
 		if err != nil {
 			return nil, err
 		}
-		p := compare(in.Unit, a, b)
+		p := compare(in.Unit, a, b, in.Keeps)
 		more := p.unfold(keep)
+		more = p.foldedStartup(keep) || more
 		if p.a.lost || p.b.lost || more && round == maxRounds || !whole && !more && len(p.refusals) > 0 {
 			whole = true
 		} else if !more {
-			return p.result(in.Fix)
+			return p.result(in.Fix, in.Elsewhere)
 		}
 	}
 }
+
+// textOf returns text as a string that shares its memory: units are large, and
+// nobody changes them ([Input]).
+func textOf(text []byte) string { return unsafe.String(unsafe.SliceData(text), len(text)) }
 
 // maxRounds bounds how often functions are taken out of their folds.
 const maxRounds = 4
 
 // compare compares two parsed builds and plans the patch.
-func compare(unit string, original, patched *asm.Unit) *plan {
+func compare(unit string, original, patched *asm.Unit, keeps func(name string) bool) *plan {
 	a, refusedA := survey(original)
 	b, refusedB := survey(patched)
-	j := judge(unit, correlate(a, b))
-	for _, r := range append(refusedA, refusedB...) {
-		r.Unit = unit
+	j := judge(unit, correlate(a, b), keeps)
+	for i, r := range append(refusedA, refusedB...) {
+		r.Unit, r.InOriginal = unit, i < len(refusedA)
 		j.refusals = append(j.refusals, r)
 	}
-	if a.Producer != b.Producer {
+	if a.Producer != b.Producer && a.Text != "" && b.Text != "" {
 		j.refusals = append(j.refusals, Refusal{Unit: unit, Reason: fmt.Sprintf("the builds were made by %q and %q", a.Producer, b.Producer),
 			Hint: "build both with the same compiler"})
 	}
@@ -83,13 +89,14 @@ func (p *plan) unfold(keep map[string]bool) (more bool) {
 }
 
 // result is the change set of the plan.
-func (p *plan) result(fix *Fix) (*ChangeSet, error) {
+func (p *plan) result(fix *Fix, elsewhere func(name string) bool) (*ChangeSet, error) {
 	c := p.changeSet(newExplainer(p, fix))
 	if len(p.refusals) > 0 {
+		p.places(fix)
 		return c, &RefusalError{p.refusals}
 	}
 	if len(p.carried) > 0 {
-		c.Assembly = emit(p)
+		c.Assembly = emit(p, elsewhere)
 	}
 	return c, nil
 }
@@ -102,6 +109,10 @@ func (p *plan) changeSet(e *explainer) *ChangeSet {
 		case function:
 			c.Functions = append(c.Functions, e.functionVerdict(y))
 		case object:
+			if p.b.hook(y) {
+				c.Hooks = append(c.Hooks, hookOf(p.b.names[y]))
+				continue
+			}
 			c.Data = append(c.Data, p.datumVerdict(y))
 		}
 	}
@@ -135,7 +146,7 @@ func (e *explainer) functionVerdict(y int32) Function {
 }
 
 func (p *plan) datumVerdict(y int32) Datum {
-	d := Datum{Name: p.b.names[y], Carried: p.carried[y]}
+	d := Datum{Name: p.b.names[y], Carried: p.carried[y], Kept: p.kept[y]}
 	x := p.b.pair[y]
 	switch {
 	case x == none:

@@ -12,8 +12,8 @@ import (
 )
 
 // emit prints the patch assembly.
-func emit(p *plan) []byte {
-	w := &writer{plan: p, begin: make(map[int32][]int32)}
+func emit(p *plan, elsewhere func(name string) bool) []byte {
+	w := &writer{plan: p, elsewhere: elsewhere, begin: make(map[int32][]int32)}
 	for id := range p.b.Symbols {
 		if s := &p.b.Symbols[id]; p.labels[int32(id)] && s.LocalLabel() && s.Where == asm.InItem && s.Ord == 0 && s.Set == "" {
 			w.begin[s.Item] = append(w.begin[s.Item], int32(id))
@@ -25,12 +25,14 @@ func emit(p *plan) []byte {
 	}
 	// Items of one section stay together: gcc reaches some by the distance
 	// from another.
-	var code, rodata, data, bss []int32
+	var code, rodata, data, bss, hooks []int32
 	for k := range p.b.Items {
 		if y := int32(k); p.carried[y] {
 			switch kind := p.b.SectionOf(y).Kind; {
 			case p.b.roles[y] == function || p.b.roles[y] == part:
 				code = append(code, y)
+			case p.b.hook(y):
+				hooks = append(hooks, y)
 			case p.b.constant(y):
 				rodata = append(rodata, y)
 			case kind == asm.Zero:
@@ -47,6 +49,7 @@ func emit(p *plan) []byte {
 	w.section(SectionROData, `"a",@progbits`, rodata)
 	w.section(SectionData, `"aw",@progbits`, data)
 	w.section(SectionBSS, `"aw",@nobits`, bss)
+	w.section(SectionHooks, `"aw",@progbits`, hooks)
 	for id := range w.b.Symbols {
 		if s := &w.b.Symbols[id]; w.labels[int32(id)] && s.LocalLabel() && s.Set != "" {
 			w.line("\t.set\t" + s.Name + ", " + s.Set)
@@ -66,6 +69,7 @@ func plain(r rune) rune {
 
 type writer struct {
 	*plan
+	elsewhere func(name string) bool // see Input.Elsewhere
 	bytes.Buffer
 	// begin has, by item, the labels at its begin that are mentioned. Some
 	// stand before directives that made another item.
@@ -219,13 +223,18 @@ func (w *writer) statement(y int32, st asm.Stmt) {
 }
 
 // slot rewrites an instruction that computes the address of a class's data in
-// another object, as code of executables does it: the linker would have copied
-// the data into the program.
+// another object, or of data that the caller says is in one, or that loads such
+// data, as code of executables does it: the linker would have copied the data
+// into the program.
 func (w *writer) slot(text, name string) (string, bool) {
-	if w.b.Dialect.AddressToSlot == nil || classData(name) == "" || w.b.resolve(name).where != asm.Undefined {
+	d, elsewhere := w.b.Dialect, w.elsewhere != nil && w.elsewhere(name)
+	if d.AddressToSlot == nil || !elsewhere && classData(name) == "" || w.b.resolve(name).where != asm.Undefined {
 		return "", false
 	}
-	return w.b.Dialect.AddressToSlot(text, name)
+	if load, ok := d.LoadBySlot(text, name); ok && elsewhere {
+		return load, true
+	}
+	return d.AddressToSlot(text, name)
 }
 
 // rename returns how the patch writes a reference, and whether the patch

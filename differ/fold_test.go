@@ -5,7 +5,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -74,9 +73,6 @@ func edit(text string, instructions []byte) string {
 	for ; len(instructions) >= 5; instructions = instructions[5:] {
 		i := (int(instructions[1])<<8 | int(instructions[2])) % len(lines)
 		k := (i + int(instructions[3])%64) % len(lines)
-		if structure.MatchString(lines[i]) || structure.MatchString(lines[k]) {
-			continue
-		}
 		switch instructions[0] % 7 {
 		case 0:
 			lines[i] = ""
@@ -99,10 +95,6 @@ func edit(text string, instructions []byte) string {
 	}
 	return strings.Join(lines, "")
 }
-
-// structure says where functions begin and end, which folding takes to be as
-// compilers write it.
-var structure = regexp.MustCompile(`^(\t\.(section|text|data|bss|size|type)\b|\.LLSDA|[A-Za-z_])`)
 
 func label(line string) string {
 	at := strings.Index(line, ".L")

@@ -2,6 +2,7 @@ package differ
 
 import (
 	"slices"
+	"strconv"
 
 	"github.com/fother/fother/differ/asm"
 )
@@ -22,18 +23,20 @@ type judgement struct {
 	*comparer
 	unit     string
 	cor      *correlation
+	keeps    func(name string) bool
+	kept     map[int32]bool        // objects of b that keeps says it of
 	first    map[int32]*Difference // of functions and objects of b
 	changed  map[int32]bool        // functions of b, by their main part
 	refusals []Refusal
 }
 
 func (j *judgement) refuse(s *side, item int32, reason, hint string) {
-	j.refusals = append(j.refusals, Refusal{j.unit, s.names[item], int(s.Items[item].Line), reason, hint})
+	j.refusals = append(j.refusals, Refusal{Unit: j.unit, Name: s.names[item], Line: int(s.Items[item].Line), Reason: reason, Hint: hint, InOriginal: s == j.a})
 }
 
 // judge compares all items.
-func judge(unit string, cor *correlation) *judgement {
-	j := &judgement{comparer: newComparer(cor.a, cor.b), unit: unit, cor: cor, first: make(map[int32]*Difference),
+func judge(unit string, cor *correlation, keeps func(name string) bool) *judgement {
+	j := &judgement{comparer: newComparer(cor.a, cor.b), unit: unit, cor: cor, keeps: keeps, kept: make(map[int32]bool), first: make(map[int32]*Difference),
 		changed: make(map[int32]bool)}
 	j.constants()
 	for j.functions() {
@@ -112,12 +115,18 @@ func (j *judgement) objects() {
 			continue
 		}
 		if x == none {
-			if j.b.SectionOf(y).Kind == asm.Custom {
+			if j.b.SectionOf(y).Kind == asm.Custom && !j.b.hook(y) {
 				j.refuse(j.b, y, "new object in section "+j.b.SectionOf(y).Name+", which the program reads as a list", hintState)
 			}
 			continue
 		}
 		j.object(x, y)
+	}
+	for k := range j.a.Items {
+		x := int32(k)
+		if j.a.roles[x] == object && j.a.pair[x] == none && j.a.SectionOf(x).Kind == asm.Custom {
+			j.refuse(j.a, x, "it is gone from section "+j.a.SectionOf(x).Name+", which the program reads as a list", hintState)
+		}
 	}
 }
 
@@ -134,6 +143,14 @@ func (j *judgement) object(x, y int32) {
 	}
 	d := j.items(x, y)
 	switch {
+	case d != nil && j.valueOnly(x, y):
+		j.first[y] = d
+		if name := base(b.names[y]); j.keeps != nil && j.keeps(name) {
+			j.kept[y] = true
+		} else {
+			j.refuse(b, y, "initial value of "+ka.Kind.String()+" changed"+describe(d), hintState+
+				"; if a running program may keep the value that it has, make the patch from a spec and name it there: allow: [{change: variable "+name+", reason: why}]")
+		}
 	case d != nil:
 		j.first[y] = d
 		j.refuse(b, y, "initial value or size of "+ka.Kind.String()+" changed"+describe(d), hintState)
@@ -142,6 +159,38 @@ func (j *judgement) object(x, y int32) {
 	case a.allLocal(x) && !b.allLocal(y):
 		j.refuse(b, y, "was static and is now global: other units cannot reach it", hintState)
 	}
+}
+
+// valueOnly reports whether two variables differ in nothing but their initial
+// value: not in size, binding or section, nor in that each thread has one.
+func (j *judgement) valueOnly(x, y int32) bool {
+	plain := func(k asm.SectionKind) bool { return k == asm.Writable || k == asm.Zero }
+	size := func(s *side, i int32) uint64 {
+		if s.Items[i].Common || s.symbol[i] == none {
+			return 0
+		}
+		n, _ := strconv.ParseUint(s.Symbols[s.symbol[i]].Size, 0, 64)
+		return n // 0 for an expression
+	}
+	return plain(j.a.SectionOf(x).Kind) && plain(j.b.SectionOf(y).Kind) && size(j.a, x) > 0 && size(j.a, x) == size(j.b, y) &&
+		j.a.allLocal(x) == j.b.allLocal(y) && !j.labelled(j.a, x) && !j.labelled(j.b, y)
+}
+
+// labelled reports whether an object refers to places inside functions, as
+// tables of computed goto do: new code must not go there.
+func (j *judgement) labelled(s *side, i int32) bool {
+	var refs []asm.Ref
+	for _, st := range s.Items[i].Stmts {
+		text := s.TextOf(st)
+		refs = s.Dialect.Refs(refs[:0], st.Kind, text)
+		for _, r := range refs {
+			t := s.resolve(r.Name(text))
+			if t.where == asm.InItem && asm.IsLocalLabel(t.name) && (s.roles[t.item] == function || s.roles[t.item] == part) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // writable folds the sections between which a linker may choose.
@@ -217,27 +266,4 @@ func initSection(name string) bool {
 		}
 	}
 	return false
-}
-
-// constructors refuses changes of functions that have already run.
-func (j *judgement) constructors() {
-	var refs []asm.Ref
-	for i := range j.b.Items {
-		if y := int32(i); j.b.roles[y] == function && staticInit(j.b.names[y]) && j.changed[y] {
-			j.refuse(j.b, y, "the initialisation of the file's variables changed", hintInit)
-		}
-		sec := j.b.SectionOf(int32(i))
-		if j.b.roles[i] != ordered || sec.Kind != asm.Init || len(sec.Name) > 5 && (sec.Name[1] == 'f' || sec.Name[1] == 'd') {
-			continue
-		}
-		for _, st := range j.b.Items[i].Stmts {
-			text := j.b.TextOf(st)
-			refs = j.b.Dialect.Refs(refs[:0], st.Kind, text)
-			for _, r := range refs {
-				if t := j.b.resolve(r.Name(text)); t.where == asm.InItem && j.changed[j.b.parent[t.item]] {
-					j.refuse(j.b, t.item, "a constructor changed", hintInit)
-				}
-			}
-		}
-	}
 }

@@ -62,16 +62,19 @@ func skipDigits(s string, i int) int {
 	return i
 }
 
+// family is the lambdas of an inline function that differ in numbers.
+type family struct {
+	stem          string
+	before, after []string
+	originals     []int32
+	changed       []int32
+}
+
 // lambdas refuses changed lambdas of inline functions unless they are the only
-// ones to change among those that differ in numbers, and none came or went. All
-// units know them by their numbers: two that changed may have changed places,
-// and closures that exist would go on as the other.
+// ones to change among those that differ in numbers, or keep their places, and
+// none came or went. All units know them by their numbers: two that changed may
+// have changed places, and closures that exist would go on as the other.
 func (j *judgement) lambdas() {
-	type family struct {
-		stem          string
-		before, after []string
-		changed       []int32
-	}
 	byStem, order := make(map[string]*family), []*family{}
 	each := func(s *side, f func(i int32, l *family)) {
 		for k := range s.Items {
@@ -88,7 +91,9 @@ func (j *judgement) lambdas() {
 			f(i, l)
 		}
 	}
-	each(j.a, func(i int32, l *family) { l.before = append(l.before, j.a.names[i]) })
+	each(j.a, func(i int32, l *family) {
+		l.before, l.originals = append(l.before, j.a.names[i]), append(l.originals, i)
+	})
 	each(j.b, func(i int32, l *family) {
 		l.after = append(l.after, j.b.names[i])
 		if j.changed[i] {
@@ -102,13 +107,50 @@ func (j *judgement) lambdas() {
 		switch {
 		case !slices.Equal(l.before, l.after):
 			reason = "lambdas of an inline function came or went, so that its name may stand for another one now"
-		case len(l.changed) < 2:
+		case len(l.changed) < 2 || j.inPlace(l):
 			continue
 		}
 		for _, y := range l.changed {
 			j.refuse(j.b, y, reason, "change one lambda of a function at a time and put new ones behind the others, or write functions")
 		}
 	}
+}
+
+// inPlace reports whether the changed lambdas of a family are where they were:
+// none has become what another one was, and all code that makes closures of
+// them is the same. So a closure that exists is what the patched build would
+// have made there.
+func (j *judgement) inPlace(l *family) bool {
+	for _, y := range l.changed {
+		for _, x := range l.originals {
+			if x != j.b.pair[y] && j.items(x, y) == nil {
+				return false
+			}
+		}
+	}
+	users := make(map[int32][]int32)
+	j.b.eachRef(func(i int32, _ bool, t *target) {
+		if to, by := j.b.parent[t.item], j.b.parent[i]; to != by && j.b.roles[by] != exception {
+			users[to] = append(users[to], by)
+		}
+	})
+	queue, seen := slices.Clone(l.changed), make(map[int32]bool)
+	for len(queue) > 0 {
+		y := queue[0]
+		queue = queue[1:]
+		for _, by := range users[y] {
+			named := j.b.roles[by] == function || j.b.roles[by] == object
+			switch {
+			case named && (j.b.pair[by] == none || j.changed[by] || j.stale[by]):
+				return false
+			case named && !hasLambda(j.b.names[by]) || seen[by]:
+				continue
+			}
+			seen[by] = true
+			queue = append(queue, by)
+		}
+	}
+	return true
 }
 
 // keepers are words in the names of the functions with which libstdc++ and

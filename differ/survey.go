@@ -33,6 +33,10 @@ type side struct {
 	// users are the functions and objects that refer to objects whose names
 	// are unstable, in order of the first reference.
 	users map[int32][]use
+	// mentions are what the symbols that folded bodies mention stand for, as far
+	// as they were asked for, by reference; known tells.
+	mentions []target
+	known    []bool
 	// lost is set when something refers to a label inside a folded body.
 	lost bool
 }
@@ -199,13 +203,25 @@ func (s *side) target(name string, id int32) target {
 	return t
 }
 
-// mentioned returns what a symbol that a folded body mentions stands for.
-func (s *side) mentioned(ref int32) target {
-	name, id := s.Mentioned(ref)
-	if id < 0 || s.Symbols[id].Where == asm.Undefined {
-		return s.resolve(name)
+// mentioned returns what a symbol that a folded body mentions stands for. The
+// target is not to be changed.
+func (s *side) mentioned(ref int32) *target {
+	if int(ref) >= len(s.known) {
+		n := s.Mentions() - len(s.known)
+		s.known = append(s.known, make([]bool, n)...)
+		s.mentions = append(s.mentions, make([]target, n)...)
 	}
-	return s.target(name, id)
+	t := &s.mentions[ref]
+	if !s.known[ref] {
+		name, id := s.Mentioned(ref)
+		if id < 0 || s.Symbols[id].Where == asm.Undefined {
+			*t = s.resolve(name)
+		} else {
+			*t = s.target(name, id)
+		}
+		s.known[ref] = true
+	}
+	return t
 }
 
 // entry reports whether t is the begin of its item.
@@ -225,7 +241,7 @@ type use struct {
 func (s *side) collectUsers(wanted []bool) {
 	s.users = make(map[int32][]use)
 	order := int32(0)
-	s.eachRef(func(i int32, _ bool, t target) {
+	s.eachRef(func(i int32, _ bool, t *target) {
 		if wanted[t.item] && !t.anchor() {
 			order++
 			s.addUse(t.item, use{base(s.names[s.parent[i]]), order})
@@ -236,7 +252,7 @@ func (s *side) collectUsers(wanted []bool) {
 // eachRef calls f with every reference from an item i to an item of the unit;
 // branch says whether it is the target of a call or jump. Folded bodies
 // mention each symbol once, and never as a branch.
-func (s *side) eachRef(f func(i int32, branch bool, t target)) {
+func (s *side) eachRef(f func(i int32, branch bool, t *target)) {
 	var refs []asm.Ref
 	for i := range s.Items {
 		for _, st := range s.Items[i].Stmts {
@@ -249,11 +265,14 @@ func (s *side) eachRef(f func(i int32, branch bool, t target)) {
 				}
 				continue
 			}
+			if st.Kind >= asm.Literal && st.Kind != asm.CFI && st.Kind != asm.Mark {
+				continue // it names no symbol
+			}
 			text := s.TextOf(st)
 			refs = s.Dialect.Refs(refs[:0], st.Kind, text)
 			for _, r := range refs {
 				if t := s.resolve(r.Name(text)); t.where == asm.InItem {
-					f(int32(i), r.Branch, t)
+					f(int32(i), r.Branch, &t)
 				}
 			}
 		}

@@ -43,7 +43,8 @@ func (m *machine) around(entry []byte, addr specs.VAddr) (skip int, undo []byte,
 		}
 		n, back, ok := m.undo(entry[:skip], entry[skip:])
 		if !ok {
-			return 0, nil, fmt.Errorf("its first instructions at %v lie across two pages, and cannot be overwritten at once: compile it with -falign-functions=16", addr)
+			return 0, nil, hint("leave the function as it is and change its callers; in the next release, compile it with -falign-functions=16",
+				fmt.Errorf("its first instructions at %v lie across two pages, and cannot be overwritten at once", addr))
 		}
 		skip, undo = skip+n, append(back, undo...)
 	}

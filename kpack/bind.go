@@ -67,7 +67,7 @@ func (b *builder) bind(um *unitMerge, i int, h howto) (int, error) {
 	if at, ok := b.outside[key]; ok {
 		symbol := &b.patch.Symbols[at]
 		symbol.Func = symbol.Func || symbol.Binding == Imported && h.call
-		if symbol.Binding == Imported && !h.call && !h.got && !b.dynamic(s.Name) {
+		if symbol.Binding == Imported && symbol.Func && !h.call && !h.got && !b.dynamic(s.Name) {
 			return 0, hint(hintIndirect, errIndirectAddress)
 		}
 		return at, checkDirect(*symbol, h)
@@ -95,11 +95,17 @@ func (b *builder) bind(um *unitMerge, i int, h howto) (int, error) {
 // running program has no room.
 func checkDirect(s Symbol, h howto) error {
 	if s.Binding == Imported && !s.Func && !h.got && (h.value != valueAbs || h.size != 8) {
-		return hint("build with -fPIC or -mno-direct-extern-access",
-			errors.New("data of another object is referred to directly, which needs a copy relocation"))
+		return hint(hintCopy, errCopy)
 	}
 	return nil
 }
+
+const hintCopy = "use data that the original build uses already, or have a function return its address, such as dlsym; in the next release, build with -fPIC"
+
+var errCopy = errors.New("data of another object is referred to directly, which needs a copy relocation")
+
+var errInterposed = hint("give the new one another name",
+	errors.New("is defined by the fix, but the original imports it from another object, as unchanged code goes on doing"))
 
 // canonicalPLT returns the PLT entry that stands for the address of an imported
 // function in the whole process, if the target has one (x86-64 psABI, "Function
@@ -135,7 +141,7 @@ func (b *builder) outsideSymbol(um *unitMerge, name string, h howto) (Symbol, er
 	s, known := b.original.dynamic[name]
 	switch {
 	case carried && known && !s.Defined():
-		return Symbol{}, errors.New("is defined by the fix, but the original imports it from another object; give the new one another name")
+		return Symbol{}, errInterposed
 	case carried:
 		return b.patch.Symbols[at], nil
 	case slot:
@@ -162,7 +168,7 @@ func (b *builder) originalSymbol(name string, s elfobj.Symbol, h howto) (Symbol,
 	case s.Type == elf.STT_GNU_IFUNC:
 		return b.indirect(name, s, h)
 	case s.Section == elf.SHN_ABS && !s.Extended, specs.VAddr(s.Value) < image.Lo, specs.VAddr(s.Value) > image.Hi:
-		return Symbol{}, errors.New("is a number, not an address in the target")
+		return Symbol{}, hint(hintNumber, errors.New("is a number, not an address in the target"))
 	}
 	return Symbol{Name: name, Binding: Original, Value: s.Value, Size: s.Size, Func: s.Type == elf.STT_FUNC}, nil
 }
@@ -183,7 +189,14 @@ func (b *builder) indirect(name string, s elfobj.Symbol, h howto) (Symbol, error
 	return Symbol{Name: name, Binding: Imported, Func: true, Import: &Import{Slot: at}}, nil
 }
 
-const hintIndirect = "build with -fPIC, or call the function instead of taking its address"
+const hintIndirect = "call the function instead of taking its address; in the next release, build with -fPIC"
+
+const hintNumber = "let the new code use a constant of its own"
+
+const (
+	hintMissing  = "use only what the original has or imports; --gc-sections leaves out what it did not use"
+	hintVersions = "use another function or variable: which version the original means cannot be told"
+)
 
 var errIndirectAddress = errors.New("is an indirect function (ifunc) of the target, whose address is taken")
 
@@ -229,14 +242,14 @@ func (b *builder) preemptible(name string) bool {
 func (b *builder) imported(x *symbolIndex, name string, h howto) (Symbol, error) {
 	s, ok := x.dynamic[name]
 	if !ok {
-		return Symbol{}, hint("use only what the original has or imports; --gc-sections leaves out what it did not use",
+		return Symbol{}, hint(hintMissing,
 			errors.New("is neither in the original nor an import of the patched build; does the fix add a file or a library?"))
 	}
 	if s.Type == elf.STT_TLS {
 		return Symbol{}, errThreadPlain
 	}
 	if x.ambiguous[name] {
-		return Symbol{}, errors.New("is imported in several versions")
+		return Symbol{}, hint(hintVersions, errors.New("is imported in several versions"))
 	}
 	im := &Import{Version: s.Version}
 	if sl, ok := b.original.slots[name]; ok {

@@ -30,7 +30,7 @@ type BuildInput struct {
 type BuildUnit struct {
 	Name string
 	// Object is the assembled patch assembly, OriginalObject the object of the
-	// same unit in the original build.
+	// same unit in the original build, nil if that has none.
 	Object, OriginalObject *elfobj.File
 	// Functions are the carried functions that replace one of the original.
 	Functions []BuildFunction
@@ -46,8 +46,8 @@ type BuildFunction struct {
 	Reason   string
 }
 
-// Build makes the patch for one target. It fails with every reason at once
-// (errors.Join), each naming unit and symbol.
+// Build makes the patch for one target. It refuses what cannot work with every
+// reason at once, each naming unit and symbol: a [*RefusalError].
 func Build(in BuildInput) (*Patch, error) {
 	m, err := machineOf(in.Arch)
 	if err != nil {
@@ -66,6 +66,7 @@ func Build(in BuildInput) (*Patch, error) {
 		return nil, fmt.Errorf("%s (patched): %w", in.Name, err)
 	}
 	var units []*unitMerge
+	var reasons []error
 	for _, u := range in.Units {
 		for _, f := range u.Functions {
 			b.labels[f.Label] = true
@@ -73,25 +74,31 @@ func Build(in BuildInput) (*Patch, error) {
 	}
 	for i, u := range in.Units {
 		um, err := b.merge(u, i+1)
-		if err != nil {
+		if isRefusal(err) {
+			reasons = append(reasons, err)
+			continue
+		} else if err != nil {
 			return nil, fmt.Errorf("%s: %w", u.Name, err)
 		}
 		units = append(units, um)
 	}
-	var reasons []error
 	for _, um := range units {
 		reasons = append(reasons, b.relocs(um)...)
 		reasons = append(reasons, b.functions(um)...)
+		reasons = append(reasons, b.declared(um)...)
 	}
 	reasons = append(reasons, b.moved()...)
 	if err := b.unwinder(); err != nil {
-		reasons = append(reasons, fmt.Errorf("%s: %w", in.Name, err))
+		reasons = append(reasons, &Refusal{Err: err})
 	}
-	if len(reasons) > 0 {
-		return nil, errors.Join(reasons...)
+	if err := b.sortHooks(); err != nil {
+		reasons = append(reasons, &Refusal{Err: err})
 	}
-	if len(b.patch.Functions) == 0 {
-		return nil, fmt.Errorf("%s: no function of the original changes", in.Name)
+	if len(reasons) == 0 && len(b.patch.Functions) == 0 {
+		reasons = append(reasons, &Refusal{Err: errNothing})
+	}
+	if err := refusalError(reasons); err != nil {
+		return nil, err
 	}
 	if err := b.gates(); err != nil {
 		return nil, fmt.Errorf("%s: %w", in.Name, err)
@@ -100,6 +107,8 @@ func Build(in BuildInput) (*Patch, error) {
 	b.patch.Meta.AddressTaken = b.patch.addressesTaken(m)
 	return b.patch, nil
 }
+
+var errNothing = hint("let a function that the original build has use what is new", errors.New("no function of the original changes: nothing leads to what the fix adds"))
 
 // builder holds the state of one Build.
 type builder struct {
@@ -116,6 +125,7 @@ type builder struct {
 	// undos is the code of Function.Through, but for the jump, by the function's
 	// address.
 	undos map[specs.VAddr][]byte
+	hooks []hookDeclaration
 	// outside finds bound symbols, so that each stands once in the patch.
 	outside map[outsideKey]int
 }
@@ -136,6 +146,7 @@ type unitMerge struct {
 	symbols []elfobj.Symbol
 	section map[elf.SectionIndex]merged
 	symbol  map[int]int // symbol index in the object -> in the patch
+	hooks   int         // the section of the object that declares hooks, or 0
 }
 
 type merged struct {
@@ -153,7 +164,7 @@ const ehFrame = ".eh_frame"
 // merge appends the sections of a unit's object to those of the patch, and
 // adds the symbols that the object defines.
 func (b *builder) merge(u BuildUnit, number int) (*unitMerge, error) {
-	if u.Object.Arch != b.in.Arch || u.OriginalObject.Arch != b.in.Arch {
+	if u.Object.Arch != b.in.Arch || u.OriginalObject != nil && u.OriginalObject.Arch != b.in.Arch {
 		return nil, fmt.Errorf("object for %v in a patch for %v", u.Object.Arch, b.in.Arch)
 	}
 	syms, err := u.Object.Symbols()
@@ -172,9 +183,13 @@ func (b *builder) merge(u BuildUnit, number int) (*unitMerge, error) {
 		if s.Flags&elf.SHF_ALLOC == 0 || s.Size == 0 || s.Type == elf.SHT_NOTE {
 			continue
 		}
+		if s.Name == sectionHooks {
+			um.hooks = i
+			continue
+		}
 		kind, ok := kinds[s.Name]
 		if !ok {
-			return nil, fmt.Errorf("section %s cannot be part of a patch", s.Name)
+			return nil, &Refusal{u.Name, "section", s.Name, hint("compile the function in a file of its own, or write it without that inline assembly", errors.New("cannot be part of a patch")), nil}
 		}
 		if um.section[elf.SectionIndex(i)], err = b.append(kind, s); err != nil {
 			return nil, fmt.Errorf("section %s: %w", s.Name, err)
@@ -183,7 +198,7 @@ func (b *builder) merge(u BuildUnit, number int) (*unitMerge, error) {
 	for i, s := range syms {
 		if at, ok := um.section[s.Section]; ok && i > 0 {
 			if um.symbol[i], err = b.define(s, at); err != nil {
-				return nil, fmt.Errorf("symbol %q: %w", s.Name, err)
+				return nil, &Refusal{u.Name, "symbol", strings.TrimSuffix(s.Name, carriedSuffix), err, nil}
 			}
 		}
 	}
@@ -224,7 +239,7 @@ func (b *builder) append(kind Kind, s elfobj.Section) (merged, error) {
 func (b *builder) define(s elfobj.Symbol, at merged) (int, error) {
 	i, name := len(b.patch.Symbols), s.Name
 	if s.Type == elf.STT_GNU_IFUNC || s.Type == elf.STT_TLS {
-		return 0, errors.New("new indirect functions and thread-local variables are not supported")
+		return 0, errNewKind
 	}
 	if s.Type == elf.STT_SECTION {
 		name = ""
@@ -239,7 +254,7 @@ func (b *builder) define(s elfobj.Symbol, at merged) (int, error) {
 		return i, nil
 	}
 	if first, taken := b.carried[name]; taken && !b.weak[name] {
-		return first, errors.New("is defined by two units")
+		return first, hint("give one of the two another name", errors.New("is defined by two units"))
 	}
 	b.carried[name], b.weak[name] = i, s.Bind == elf.STB_WEAK
 	return i, nil
@@ -247,18 +262,16 @@ func (b *builder) define(s elfobj.Symbol, at merged) (int, error) {
 
 // relocs converts the relocations of a unit's object.
 func (b *builder) relocs(um *unitMerge) (reasons []error) {
-	refuse := func(name string, err error) {
-		reasons = append(reasons, fmt.Errorf("%s: symbol %q: %w", um.unit.Name, name, err))
-	}
+	refused := &symbolRefusals{unit: um.unit.Name}
 	for _, i := range slices.Sorted(maps.Keys(um.section)) {
 		at := um.section[i]
 		relocs, err := um.unit.Object.Relocs(int(i))
 		if err != nil {
-			return append(reasons, fmt.Errorf("%s: %w", um.unit.Name, err))
+			return []error{fmt.Errorf("%s: %w", um.unit.Name, err)}
 		}
 		for _, r := range relocs {
 			if r.Symbol < 0 || r.Symbol >= len(um.symbols) {
-				return append(reasons, fmt.Errorf("%s: relocation at %#x names symbol %d of %d", um.unit.Name, r.Offset, r.Symbol, len(um.symbols)))
+				return []error{fmt.Errorf("%s: relocation at %#x names symbol %d of %d", um.unit.Name, r.Offset, r.Symbol, len(um.symbols))}
 			}
 		}
 		to := &b.patch.Sections[at.section]
@@ -273,12 +286,13 @@ func (b *builder) relocs(um *unitMerge) (reasons []error) {
 			name := um.symbols[r.Symbol].Name
 			h, ok := b.machine.relocs[r.Type]
 			if !ok {
-				refuse(name, fmt.Errorf("%s is not supported%s", b.machine.relocName(r.Type), tlsHint(um.symbols[r.Symbol])))
+				refused.add(name, um.function(i, r.Offset), hint("build with -fPIC in the next release, or use another function or variable",
+					fmt.Errorf("%s is not supported%s", b.machine.relocName(r.Type), tlsHint(um.symbols[r.Symbol]))))
 				continue
 			}
 			symbol, err := b.bindAny(um, r.Symbol, h)
 			if err != nil {
-				refuse(name, err)
+				refused.add(name, um.function(i, r.Offset), err)
 				continue
 			}
 			to.Relocs = append(to.Relocs, Reloc{Offset: at.offset + r.Offset, Type: r.Type, Symbol: symbol, Addend: r.Addend})
@@ -287,11 +301,23 @@ func (b *builder) relocs(um *unitMerge) (reasons []error) {
 	for i := range b.patch.Sections {
 		slices.SortStableFunc(b.patch.Sections[i].Relocs, func(x, y Reloc) int { return cmp.Compare(x.Offset, y.Offset) })
 	}
-	return reasons
+	return append(reasons, refused.all...)
+}
+
+// function returns the name of the function that has an offset in a section of
+// the unit's object, or "".
+func (um *unitMerge) function(section elf.SectionIndex, offset uint64) string {
+	for _, s := range um.symbols {
+		if s.Section == section && s.Type == elf.STT_FUNC && offset >= s.Value && offset-s.Value < s.Size {
+			return strings.TrimSuffix(s.Name, carriedSuffix)
+		}
+	}
+	return ""
 }
 
 // moved refuses what is new in its unit, but has the name of something that
-// another unit of the original defines: unchanged code would go on using that.
+// another unit of the original defines, or that the original imports:
+// unchanged code would go on using that.
 // Weak functions and variables are in every unit that uses them.
 func (b *builder) moved() (reasons []error) {
 	type place struct {
@@ -307,10 +333,21 @@ func (b *builder) moved() (reasons []error) {
 	for _, label := range slices.Sorted(maps.Keys(b.carried)) {
 		name, own := strings.TrimSuffix(label, carriedSuffix), b.patch.Symbols[b.carried[label]]
 		if _, ok := b.original.globals[name]; ok && name != label && !bodies[place{own.Section, own.Value}] && !b.weak[label] {
-			reasons = append(reasons, hint("leave it where it was", fmt.Errorf("symbol %q: the fix moves it to another file, or defines it once more", name)))
+			reasons = append(reasons, &Refusal{Kind: "symbol", Name: name, Err: hint("leave it where it was", errors.New("the fix moves it to another file, or defines it once more"))})
+		}
+		if s, known := b.original.dynamic[name]; known && !s.Defined() && name != label && !b.weak[label] {
+			reasons = append(reasons, &Refusal{Kind: "symbol", Name: name, Err: errInterposed})
 		}
 	}
 	return reasons
+}
+
+// idle reports whether a carried symbol that nothing refers to is a variable of
+// an inline function or a template that another unit of the original has: all
+// use that one, and the copy lies idle.
+func (b *builder) idle(s Symbol) bool {
+	_, had := b.original.globals[strings.TrimSuffix(s.Name, carriedSuffix)]
+	return had && !s.Func && b.weak[s.Name]
 }
 
 // prune drops symbols that nothing refers to, puts imports last, and renumbers
@@ -327,7 +364,7 @@ func (b *builder) prune() {
 	var keep []Symbol
 	for _, imports := range []bool{false, true} {
 		for i, s := range p.Symbols {
-			if (s.Binding == Imported) == imports && (used[i] || s.Binding == Carried && s.Name != "") {
+			if (s.Binding == Imported) == imports && (used[i] || s.Binding == Carried && s.Name != "" && !b.idle(s)) {
 				renumber[i] = len(keep)
 				keep = append(keep, s)
 			}
@@ -339,6 +376,9 @@ func (b *builder) prune() {
 			r := &p.Sections[i].Relocs[j]
 			r.Symbol = renumber[r.Symbol]
 		}
+	}
+	for i := range p.Hooks {
+		p.Hooks[i].Symbol = renumber[p.Hooks[i].Symbol]
 	}
 	for i := range p.Functions {
 		f := &p.Functions[i]

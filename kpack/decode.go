@@ -59,7 +59,7 @@ func Decode(data []byte) (*Patch, error) {
 
 func decode(f *elfobj.File, data []byte) (*Patch, error) {
 	d := &decoder{file: f, data: data, patch: &Patch{Arch: f.Arch}}
-	for _, step := range []func() error{d.notes, d.sections, d.symbols, d.imports, d.threads, d.relocs, d.functions} {
+	for _, step := range []func() error{d.notes, d.sections, d.symbols, d.imports, d.threads, d.relocs, d.functions, d.hooks} {
 		if err := step(); err != nil {
 			return nil, err
 		}
@@ -350,7 +350,7 @@ func (m *metadata) check() error {
 		return errors.New("consistency: want functions and a reason, or neither")
 	}
 	texts := []string{m.Target, m.Meta.Name, m.Meta.Producer}
-	texts = slices.Concat(texts, m.Meta.CVEs, c.NextCall, m.Meta.AddressTaken)
+	texts = slices.Concat(texts, m.Meta.CVEs, c.NextCall, m.Meta.AddressTaken, m.Meta.Unchecked)
 	lines := append(strings.Split(m.Meta.Description, "\n"), strings.Split(c.Reason, "\n")...)
 	for _, f := range m.Functions {
 		if f.NextCall != slices.Contains(c.NextCall, f.Name) {
@@ -359,11 +359,19 @@ func (m *metadata) check() error {
 		texts = append(texts, f.Name, f.File, f.Alone)
 		lines = append(lines, strings.Split(f.Reason, "\n")...)
 	}
-	control := func(r rune) bool { return r != '\t' && unicode.IsControl(r) }
 	for _, t := range append(texts, lines...) {
-		if len(t) > maxText || strings.ContainsFunc(t, control) {
-			return fmt.Errorf("text %.40q has control characters or is longer than %d bytes", t, maxText)
+		if err := checkText(t); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+// checkText refuses one line of text that is not for a terminal.
+func checkText(t string) error {
+	control := func(r rune) bool { return r != '\t' && unicode.IsControl(r) }
+	if len(t) > maxText || strings.ContainsFunc(t, control) {
+		return fmt.Errorf("text %.40q has control characters or is longer than %d bytes", t, maxText)
 	}
 	return nil
 }

@@ -73,6 +73,9 @@ func (p *Patch) Encode() ([]byte, error) {
 	if threads != nil {
 		symtab++
 	}
+	if len(p.Hooks) > 0 {
+		symtab++
+	}
 	for _, i := range p.withRelocs() {
 		w.relocs(p.Sections[i], i+1, symtab)
 	}
@@ -82,6 +85,9 @@ func (p *Patch) Encode() ([]byte, error) {
 	w.add(elf.Section64{Type: uint32(elf.SHT_PROGBITS), Addralign: 8, Entsize: importSize}, sectionImports, p.importTable(w))
 	if threads != nil {
 		w.add(elf.Section64{Type: uint32(elf.SHT_PROGBITS), Addralign: 8, Entsize: threadSize}, sectionThreads, threads)
+	}
+	if len(p.Hooks) > 0 {
+		w.add(elf.Section64{Type: uint32(elf.SHT_PROGBITS), Addralign: 8, Entsize: hookSize}, sectionHooks, p.hookTable())
 	}
 	meta, err := json.Marshal(metadata{Target: p.Target.Name, Meta: p.Meta, Functions: p.Functions})
 	if err != nil {

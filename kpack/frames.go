@@ -83,11 +83,11 @@ func (b *builder) unwinder() error {
 		return nil
 	}
 	if b.machine.finderSize == 0 {
-		return errors.New("exceptions on " + b.patch.Arch.Name + " are not supported yet")
+		return hint("patch a program that has no exceptions, or build the fix into the next release", errors.New("exceptions on "+b.patch.Arch.Name+" are not supported yet"))
 	}
 	_, own := b.original.globals["_Unwind_RaiseException"]
 	if _, asks := b.original.dynamic[FindObject]; own && !asks {
-		return errors.New("exceptions cannot go through the new code: the unwinder is linked in statically, and does not ask " + FindObject + "; link without -static")
+		return hint("in the next release, link without -static", errors.New("exceptions cannot go through the new code: the unwinder is linked in statically, and does not ask "+FindObject))
 	}
 	return nil
 }

@@ -15,7 +15,7 @@ import (
 func (b *builder) functions(um *unitMerge) (reasons []error) {
 	for _, f := range um.unit.Functions {
 		if err := b.function(um, f); err != nil {
-			reasons = append(reasons, fmt.Errorf("%s: function %s: %w", um.unit.Name, f.Original, err))
+			reasons = append(reasons, &Refusal{um.unit.Name, "function", f.Original, err, nil})
 		}
 	}
 	return reasons
@@ -42,7 +42,7 @@ func (b *builder) function(um *unitMerge, f BuildFunction) error {
 		return err
 	}
 	if s.Type != elf.STT_FUNC || s.Size == 0 {
-		return fmt.Errorf("is not a function with a size")
+		return hint("declare it with .type NAME, @function and .size NAME, .-NAME", errors.New("is not a function with a size"))
 	}
 	body, err := b.in.Original.ReadAt(addr, s.Size)
 	if err != nil {
@@ -127,7 +127,8 @@ func (b *builder) cold(um *unitMerge, name string, copied bool) (specs.Range[spe
 		at := specs.VAddr(parts[0].Value)
 		return specs.Range[specs.VAddr]{Lo: at, Hi: at + specs.VAddr(parts[0].Size)}, nil
 	default:
-		return specs.Range[specs.VAddr]{}, fmt.Errorf("its cold part is one of %d that the target has under the name %s; compile it with -fno-reorder-blocks-and-partition", len(parts), name)
+		return specs.Range[specs.VAddr]{}, hint("in the next release, compile it with -fno-reorder-blocks-and-partition",
+			fmt.Errorf("its cold part is one of %d that the target has under the name %s", len(parts), name))
 	}
 }
 

@@ -133,13 +133,14 @@ func alone(functions []Function, taken []specs.Range[specs.VAddr]) error {
 	for i, f := range functions {
 		if f.Alone != "" {
 			pages[taken[i].Lo/smallestPage] = true
-			errs = append(errs, fmt.Errorf("%s: function %s cannot change together with others like it: %s: make patches of their own for them", f.File, f.Name, f.Alone))
+			errs = append(errs, &Refusal{Unit: f.File, Kind: "function", Name: f.Name, Err: hint("make a patch of its own for each, in series of their own",
+				errors.New("cannot change together with others like it: "+f.Alone))})
 		}
 	}
 	if len(pages) < 2 {
 		return nil
 	}
-	return errors.Join(errs...)
+	return refusalError(errs)
 }
 
 // taken returns where the jump of f is.

@@ -264,7 +264,7 @@ func TestAlone(t *testing.T) {
 	if err := alone(two, []specs.Range[specs.VAddr]{at(0x1000), at(0x1800), at(0x3000)}); err != nil {
 		t.Errorf("in one page: %v", err)
 	}
-	if err := alone(two, []specs.Range[specs.VAddr]{at(0x1000), at(0x2800), at(0x3000)}); err == nil || !strings.Contains(err.Error(), "function g cannot change together") || strings.Contains(err.Error(), "function h") {
+	if err := alone(two, []specs.Range[specs.VAddr]{at(0x1000), at(0x2800), at(0x3000)}); err == nil || !strings.Contains(err.Error(), "function g: cannot change together") || strings.Contains(err.Error(), "function h") {
 		t.Errorf("in two pages: %v", err)
 	}
 	_, p := gated(t, []string{"jmp *inner(%rip)\n nop\n .data\n .balign 8\n inner: .quad f0+2\n .text"})

@@ -100,6 +100,16 @@ func write(t testing.TB, path, text string) string {
 // fixture builds the program and the patch of check for it.
 func fixture(t testing.TB, a *arch.Arch, flags ...string) *Patch {
 	t.Helper()
+	p, err := fixtureWith(t, a, "", flags...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// fixtureWith adds more assembly to the patch.
+func fixtureWith(t testing.TB, a *arch.Arch, more string, flags ...string) (*Patch, error) {
+	t.Helper()
 	dir, gcc, as := t.TempDir(), a.Tuple+"-gcc", a.Tuple+"-as"
 	testenv.Needs(t, gcc)
 	at := func(name string) string { return filepath.Join(dir, name) }
@@ -110,9 +120,9 @@ func fixture(t testing.TB, a *arch.Arch, flags ...string) *Patch {
 	tool(t, gcc, append(compile, "-c", "-o", at("a.o"), at("a.c"))...)
 	tool(t, gcc, append(compile, "-o", at("a"), at("a.o"))...)
 	tool(t, gcc, append(compile, "-o", at("b"), at("b.c"))...)
-	tool(t, as, "-o", at("p.o"), write(t, at("p.s"), patchS[a]))
+	tool(t, as, "-o", at("p.o"), write(t, at("p.s"), patchS[a]+more))
 	open := func(name string) *elfobj.File { return open(t, at(name)) }
-	p, err := Build(BuildInput{
+	return Build(BuildInput{
 		Arch: a, Name: "a", Original: open("a"), Patched: open("b"),
 		Meta: Meta{Name: "test", Series: specs.DefaultSeries, Level: 1},
 		Units: []BuildUnit{{
@@ -121,10 +131,6 @@ func fixture(t testing.TB, a *arch.Arch, flags ...string) *Patch {
 			Local:     map[string]bool{"calls": true},
 		}},
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p
 }
 
 func TestBuildBindsEverything(t *testing.T) {

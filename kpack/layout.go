@@ -44,6 +44,8 @@ type Layout struct {
 	// code that counts.
 	Counters Region
 	counts   uint64
+	// hookLists is in ROData, hookCode in Text, hookMemory in Data, likewise.
+	hookLists, hookCode, hookMemory uint64
 }
 
 // Offset returns where section i of the patch lies, in bytes from the base of
@@ -129,6 +131,7 @@ func (p *Patch) layout(page, header uint64, counting bool) (Layout, error) {
 			l.frameHeader = alignUp(at, 8)
 			at = l.frameHeader + finderHeader + finderCells
 		}
+		at = p.placeHooks(&l, m, ROData, alignUp(at, 8))
 	})
 	if err != nil {
 		return Layout{}, err
@@ -149,12 +152,14 @@ func (p *Patch) layout(page, header uint64, counting bool) (Layout, error) {
 			l.counts = alignUp(at, countAlign)
 			at = l.counts + uint64(len(p.Functions))*uint64(m.countSize)
 		}
+		at = p.placeHooks(&l, m, Text, at)
 		at = p.placeGates(&l, m, at)
 	})
 	if err != nil {
 		return Layout{}, err
 	}
 	l.Data.Offset = at
+	at = p.placeHooks(&l, m, Data, at)
 	err = region(&l.Data, []Kind{Data, BSS}, func() {
 		place(func(w want) bool { return w.thunk }, func(e *extras) *uint64 { return &e.slot }, 8)
 		if counting {

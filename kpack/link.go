@@ -25,6 +25,7 @@ type Image struct {
 	// and Gates where there is room for their gates, in the same order.
 	Copies, Gates []specs.Addr
 	Finder        Finder
+	Hooks         HookPlace
 }
 
 // Resolver finds the run-time address of an imported symbol in the process, in
@@ -65,7 +66,11 @@ func (p *Patch) Link(l Layout, base specs.Addr, bias specs.Bias, resolve Resolve
 	if err != nil {
 		return nil, fmt.Errorf("call frame information: %w", err)
 	}
-	im := &Image{Base: base, Finder: finder, ROData: k.region(l.ROData), Text: k.region(l.Text), Data: k.region(l.Data)}
+	hooks, err := k.hooks()
+	if err != nil {
+		return nil, fmt.Errorf("hooks: %w", err)
+	}
+	im := &Image{Base: base, Finder: finder, Hooks: hooks, ROData: k.region(l.ROData), Text: k.region(l.Text), Data: k.region(l.Data)}
 	for i, f := range p.Functions {
 		im.Entries = append(im.Entries, k.carried(p.Symbols[f.Symbol]))
 		var before specs.Addr

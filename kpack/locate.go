@@ -16,7 +16,8 @@ import (
 // ErrNotLinked is the class of symbols of a unit that the linker left out of
 // the target: unused sections (--gc-sections), folded functions (--icf),
 // archive members that nothing needed.
-var ErrNotLinked = errors.New("is not in the linked file")
+var ErrNotLinked = hint("the link left it out, as with --gc-sections, or folded it into another: change those that use it instead",
+	errors.New("is not in the linked file"))
 
 // placement says where the sections of one unit's object lie in the linked
 // file.
@@ -39,7 +40,12 @@ type base struct {
 	err  error
 }
 
+// newPlacement finds out where the unit of that object lies; nil stands for a
+// unit that the original does not have.
 func newPlacement(x *symbolIndex, m *machine, object *elfobj.File) (*placement, error) {
+	if object == nil {
+		return &placement{index: x, machine: m, byName: map[string]int{}, bases: map[elf.SectionIndex]base{}, group: -1}, nil
+	}
 	syms, err := object.Symbols()
 	if err != nil {
 		return nil, err
@@ -228,7 +234,7 @@ func (p *placement) find(name string) (elfobj.Symbol, specs.VAddr, error) {
 		return s, specs.VAddr(g.Value), nil
 	}
 	if _, ok := s.InSection(); !ok {
-		return s, 0, errors.New("is a number, not an address in the target")
+		return s, 0, hint(hintNumber, errors.New("is a number, not an address in the target"))
 	}
 	b, ok := p.bases[s.Section]
 	if !ok {
@@ -237,6 +243,8 @@ func (p *placement) find(name string) (elfobj.Symbol, specs.VAddr, error) {
 	}
 	return s, b.addr + specs.VAddr(s.Value), b.err
 }
+
+const hintPlaces = "give static functions and variables of one name different names, or link with another linker"
 
 // locate finds the address of a section of the object. Every symbol that the
 // section defines votes for the addresses it could have; the section's bytes
@@ -262,9 +270,9 @@ func (p *placement) locate(section elf.SectionIndex) (specs.VAddr, error) {
 	case len(found) == 0:
 		return 0, ErrNotLinked
 	case len(found) > 1:
-		return 0, fmt.Errorf("could be at %d places of the linked file: file name, symbol names and bytes are the same", len(found))
+		return 0, hint(hintPlaces, fmt.Errorf("could be at %d places of the linked file: file name, symbol names and bytes are the same", len(found)))
 	case !certain:
-		return 0, hint("give static functions and variables of one name different names, or link with another linker", fmt.Errorf("may belong to another of the %d files called %s: this one has nothing else in the linked file to tell it by", len(p.index.groups[p.source]), p.source))
+		return 0, hint(hintPlaces, fmt.Errorf("may belong to another of the %d files called %s: this one has nothing else in the linked file to tell it by", len(p.index.groups[p.source]), p.source))
 	}
 	return found[0], nil
 }

@@ -43,6 +43,9 @@ type machine struct {
 	finderSize int
 	finder     func(dst []byte, at specs.Addr, text specs.Range[specs.Addr], header, next, linkMap specs.Addr) error
 
+	// hooks is nil where there is no code for them.
+	hooks *hookMachine
+
 	// padding returns how many bytes at the start of b are what assemblers and
 	// linkers put between functions.
 	padding func(b []byte) int

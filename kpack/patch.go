@@ -15,6 +15,8 @@ type Patch struct {
 	Sections  []Section
 	Symbols   []Symbol
 	Functions []Function
+	// Hooks are in the order in which they run.
+	Hooks []Hook
 }
 
 // Target identifies the linked file that a patch is for.
@@ -48,6 +50,9 @@ type Meta struct {
 	// somebody who keeps it where it cannot be found. The memory of such a patch
 	// is never freed.
 	AddressTaken []string `json:"address_taken,omitempty"`
+	// Unchecked says what was not compared of the two builds for lack of debug
+	// data, for people.
+	Unchecked []string `json:"unchecked,omitempty"`
 }
 
 // Kind says what memory a section goes to.

@@ -39,8 +39,8 @@ func (b *builder) reentry(f Function) error {
 			}
 		}
 		if found {
-			return fmt.Errorf("consistency next-call: what is at %v may lead a call that is under way back to the first %d bytes, where the jump to the new code will be: compile it with -falign-loops=16, or leave it out of next-call",
-				at, c.taken.Size())
+			return hint("leave it out of next-call; in the next release, compile it with -falign-loops=16",
+				fmt.Errorf("consistency next-call: what is at %v may lead a call that is under way back to the first %d bytes, where the jump to the new code will be", at, c.taken.Size()))
 		}
 	}
 	return c.words()
@@ -129,7 +129,7 @@ func (c *comesBack) words() error {
 		}
 	}
 	if found {
-		return errors.New("consistency next-call: the address of its first instructions is taken: a call that is under way might go back there")
+		return hint("leave it out of next-call", errors.New("consistency next-call: the address of its first instructions is taken: a call that is under way might go back there"))
 	}
 	return nil
 }

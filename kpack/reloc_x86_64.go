@@ -46,6 +46,7 @@ var machineX86_64 = &machine{
 	count:      countX86_64,
 	finderSize: len(finderX86_64),
 	finder:     putFinderX86_64,
+	hooks:      &hooksX86_64,
 	padding:    paddingX86_64,
 	redirect:   redirectX86_64,
 	jumpsTo:    jumpsToX86_64,

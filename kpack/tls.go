@@ -92,11 +92,14 @@ type relaxed struct {
 	none, next bool
 }
 
+const hintThread = "use a variable that all threads share, or a function that the original build has"
+
 var (
-	errSequence    = errors.New("the code that finds the thread-local variable is not understood; build with -ftls-model=initial-exec")
-	errThreadPlain = errors.New("is a thread-local variable, referred to as if all threads had the same")
-	errEntryOffset = errors.New("is thread-local, and a place near it is referred to by its entry; compile with -fno-section-anchors")
-	errNotThread   = errors.New("is no thread-local variable of the original")
+	errSequence    = hint("in the next release, build with -ftls-model=initial-exec", errors.New("the code that finds the thread-local variable is not understood"))
+	errThreadPlain = hint(hintThread, errors.New("is a thread-local variable, referred to as if all threads had the same"))
+	errEntryOffset = hint("in the next release, compile with -fno-section-anchors", errors.New("is thread-local, and a place near it is referred to by its entry"))
+	errNotThread   = hint(hintThread, errors.New("is no thread-local variable of the original"))
+	errNewKind     = hint(hintThread, errors.New("new indirect functions and thread-local variables are not supported"))
 )
 
 // moduleBase is the name by which compilers call the begin of the block.
@@ -162,7 +165,7 @@ func (b *builder) bindThread(um *unitMerge, i int, h howto) (int, error) {
 		name = moduleBase // whatever it names, the whole block is meant
 	}
 	if s.Section != elf.SHN_UNDEF && name != moduleBase {
-		return 0, errors.New("new indirect functions and thread-local variables are not supported")
+		return 0, errNewKind
 	}
 	key := outsideKey{name: name, thread: true}
 	if um.unit.Local[name] {
@@ -180,7 +183,7 @@ func (b *builder) bindThread(um *unitMerge, i int, h howto) (int, error) {
 	}
 	symbol := b.patch.Symbols[at]
 	if (h.tls == tlsDirect && !symbol.Thread.Fixed) || (h.tls == tlsInBlock && symbol.Binding == Imported) {
-		return 0, errors.New("is thread-local in another object than this one; build with -fPIC and without -ftls-model=local-exec")
+		return 0, hint("in the next release, build with -fPIC and without -ftls-model=local-exec", errors.New("is thread-local in another object than this one"))
 	}
 	return at, nil
 }
@@ -213,10 +216,10 @@ func (b *builder) threadSymbol(um *unitMerge, name string, h howto) (Symbol, err
 	}
 	s, ok := x.dynamic[name]
 	if !ok || s.Type != elf.STT_TLS {
-		return Symbol{}, errors.New("is no thread-local variable of the original, nor an import of the patched build; does the fix add a file or a library?")
+		return Symbol{}, hint(hintMissing, errors.New("is no thread-local variable of the original, nor an import of the patched build; does the fix add a file or a library?"))
 	}
 	if x.ambiguous[name] {
-		return Symbol{}, errors.New("is imported in several versions")
+		return Symbol{}, hint(hintVersions, errors.New("is imported in several versions"))
 	}
 	t := &b.original.threads
 	return Symbol{
@@ -237,7 +240,7 @@ func (b *builder) ownThread(name string, offset, size uint64) (Symbol, error) {
 	s := Symbol{Name: name, Binding: Original, Value: offset, Size: size, Thread: &ThreadLocal{}}
 	if !x.shared() {
 		if x.file.Type == elf.ET_DYN && !x.pie {
-			return Symbol{}, errors.New("is thread-local in a file that is marked neither as executable nor as library; link it with a newer linker")
+			return Symbol{}, hint("in the next release, link it with a newer linker", errors.New("is thread-local in a file that is marked neither as executable nor as library"))
 		}
 		block, err := ThreadOffset(b.in.Arch, p)
 		if err != nil {
@@ -273,7 +276,7 @@ func (b *builder) relaxThreads(um *unitMerge, data []byte, relocs []elfobj.Reloc
 		h, s := b.machine.relocs[r.Type], um.symbols[r.Symbol]
 		switch {
 		case h.tls >= tlsEntry && r.Addend != b.machine.tls.addend:
-			reasons = append(reasons, fmt.Errorf("%s: symbol %q: %w", um.unit.Name, s.Name, errEntryOffset))
+			reasons = append(reasons, &Refusal{um.unit.Name, "symbol", s.Name, errEntryOffset, nil})
 			continue
 		case b.original.shared() && r.Type == b.machine.tls.call:
 			x.none = true
@@ -285,7 +288,7 @@ func (b *builder) relaxThreads(um *unitMerge, data []byte, relocs []elfobj.Reloc
 			_, defined := b.definition(um, s.Name)
 			var err error
 			if x, err = b.machine.tls.relax(data, r, next, defined || um.unit.Local[s.Name] || s.Name == moduleBase); err != nil {
-				reasons = append(reasons, fmt.Errorf("%s: symbol %q: %w", um.unit.Name, s.Name, err))
+				reasons = append(reasons, &Refusal{um.unit.Name, "symbol", s.Name, err, nil})
 				continue
 			}
 		}

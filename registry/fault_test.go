@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -237,9 +238,9 @@ func TestStoreGoesAway(t *testing.T) {
 	expect(t, s.clientAt(t, v.URL, state), one.BuildIDs, one)
 	s.publish(t, two)
 	for working := 0; ; working++ {
-		left := working
+		var requests atomic.Int64
 		v.set(func(w http.ResponseWriter, r *http.Request) bool {
-			if left--; left >= 0 {
+			if requests.Add(1) <= int64(working) {
 				return false
 			}
 			panic(http.ErrAbortHandler)

@@ -45,10 +45,15 @@ type Spec struct {
 // Allowance says of one change that it may go into the patch.
 type Allowance struct {
 	// Change is what the refusal names, such as "struct conn" or "variable
-	// limit".
+	// limit", or NoDebugData. Of a variable it stands for its type and for its
+	// initial value, which a running program goes without.
 	Change string `json:"change"`
 	Reason string `json:"reason"` // why that is right; never empty
 }
+
+// NoDebugData is what allows a patch of units without debug data, of which
+// types, variables and signatures cannot be compared.
+const NoDebugData = "no debug data"
 
 // Consistency says when the new code of a patch may begin to run. The zero
 // value is strict: not while a thread is inside a function that changes, so

@@ -50,6 +50,10 @@ type Dialect struct {
 	// so that it reads it from the global offset table: data of another object
 	// is too far away. It reports whether it could. May be nil.
 	AddressToSlot func(stmt, symbol string) (string, bool)
+	// LoadBySlot rewrites an instruction that loads a register from symbol so
+	// that it finds it by the global offset table. It reports whether it could.
+	// It is there if AddressToSlot is.
+	LoadBySlot func(stmt, symbol string) (string, bool)
 }
 
 var dialects = []*Dialect{&x86_64, &aarch64}

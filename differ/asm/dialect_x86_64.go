@@ -1,6 +1,7 @@
 package asm
 
 import (
+	"strconv"
 	"strings"
 
 	"github.com/fother/fother/specs/arch"
@@ -27,6 +28,7 @@ var x86_64 = Dialect{
 	prefix:        x86Prefix,
 	SlotToAddress: x86SlotToAddress,
 	AddressToSlot: x86AddressToSlot,
+	LoadBySlot:    x86LoadBySlot,
 }
 
 func x86Prefix(word string) bool {
@@ -73,17 +75,76 @@ func x86AddressToSlot(stmt, symbol string) (string, bool) {
 	default:
 		return "", false
 	}
-	offset := ""
-	if address != symbol {
-		if before, found := strings.CutSuffix(address, "+"+symbol); found {
-			offset = before
-		} else if offset, found = strings.CutPrefix(address, symbol+"+"); !found {
-			return "", false
-		}
+	offset, ok := x86Offset(address, symbol)
+	if !ok {
+		return "", false
 	}
 	slot := "movq\t" + symbol + "@GOTPCREL(%rip), %" + register
 	if offset != "" {
 		slot += "\n\tleaq\t" + offset + "(%" + register + "), %" + register
 	}
 	return slot, true
+}
+
+// x86Offset returns what address adds to a symbol, "" for nothing.
+func x86Offset(address, symbol string) (offset string, ok bool) {
+	if address == symbol {
+		return "", true
+	}
+	if offset, ok = strings.CutSuffix(address, "+"+symbol); ok {
+		return offset, true
+	}
+	return strings.CutPrefix(address, symbol+"+")
+}
+
+// x86Loads are the moves from memory that set all of a general register: the
+// value is that of the destination's size.
+var x86Loads = map[string]int{
+	"movq": 64, "movsbq": 64, "movswq": 64, "movslq": 64,
+	"movl": 32, "movzbl": 32, "movzwl": 32, "movsbl": 32, "movswl": 32,
+}
+
+// x86LoadBySlot knows plain loads of general registers but for the stack
+// pointer. The address goes through the register that is loaded; none of the
+// instructions changes a flag. The displacement has four bytes, which no
+// compiler gives to one that is so small: it tells the pair from an address that
+// is read from a slot and a load that the compiler wrote.
+func x86LoadBySlot(stmt, symbol string) (string, bool) {
+	op, args, _ := strings.Cut(strings.TrimSpace(stmt), "\t")
+	address, register, ok := strings.Cut(args, "(%rip), %")
+	size, known := x86Loads[op]
+	if !ok || !known {
+		return "", false
+	}
+	whole, ok := x86Whole(register, size)
+	if !ok {
+		return "", false
+	}
+	offset, ok := x86Offset(address, symbol)
+	if !ok {
+		return "", false
+	}
+	if offset == "" {
+		offset = "0"
+	}
+	if n, err := strconv.Atoi(offset); err != nil || n < 0 || n > 127 {
+		return "", false
+	}
+	return "movq\t" + symbol + "@GOTPCREL(%rip), %" + whole + "\n\t{disp32} " + op + "\t" + offset + "(%" + whole + "), %" + register, true
+}
+
+// x86Whole returns the register of 64 bits of which the named one, of the given
+// size, is the lower part.
+func x86Whole(register string, size int) (string, bool) {
+	for _, old := range []string{"ax", "bx", "cx", "dx", "si", "di", "bp"} {
+		if size == 64 && register == "r"+old || size == 32 && register == "e"+old {
+			return "r" + old, true
+		}
+	}
+	for _, n := range []string{"8", "9", "10", "11", "12", "13", "14", "15"} {
+		if size == 64 && register == "r"+n || size == 32 && register == "r"+n+"d" {
+			return "r" + n, true
+		}
+	}
+	return "", false
 }

@@ -66,10 +66,41 @@ var directives = map[string]action{
 	".ifndef": aRefused, ".rept": aRefused, ".irp": aRefused, ".irpc": aRefused, ".org": aRefused, ".subsection": aRefused,
 }
 
+// named is an entry of directiveTable.
+type named struct {
+	name   string
+	action action
+}
+
+// directiveTable has the directives again, at their hashes or behind them: the
+// parser looks up one on nearly every line.
+var directiveTable = func() (t [512]named) {
+	for name, a := range directives {
+		h := directiveHash(name)
+		for t[h].name != "" {
+			h = (h + 1) % uint(len(t))
+		}
+		t[h] = named{name, a}
+	}
+	return t
+}()
+
+// directiveHash returns the place where the search for a directive begins. The
+// name has two bytes or more.
+func directiveHash(name string) uint {
+	n := len(name)
+	return (uint(name[1])*7 + uint(name[n/2])*31 + uint(name[n-1])*5 + uint(n)*67) % 512
+}
+
 // actionOf returns what to do with the directive of that name.
 func actionOf(name string) action {
-	if a, ok := directives[name]; ok {
-		return a
+	if len(name) < 2 {
+		return aUnknown
+	}
+	for h := directiveHash(name); directiveTable[h].name != ""; h = (h + 1) % uint(len(directiveTable)) {
+		if directiveTable[h].name == name {
+			return directiveTable[h].action
+		}
 	}
 	if strings.HasPrefix(name, ".cfi_") {
 		return aCFI
@@ -84,7 +115,7 @@ func reason(name string, a action) string {
 	}
 	switch name {
 	case ".intel_syntax", ".intel_mnemonic":
-		return "Intel syntax is not supported; build without -masm=intel"
+		return intelSyntax
 	case ".code32", ".code16", ".code16gcc":
 		return "code for another processor mode is not supported"
 	case ".incbin", ".include":
@@ -139,3 +170,5 @@ func specialSection(name string) (SectionKind, bool) {
 	}
 	return 0, false
 }
+
+const intelSyntax = "Intel syntax is not supported"

@@ -9,7 +9,7 @@ func (p *parser) directive(name string, lo, hi int) *SyntaxError {
 	switch a := actionOf(name); a {
 	case aNoise:
 	case aBytes:
-		return st(Data)
+		return st(dataKind(args))
 	case aLiteral:
 		return st(Literal)
 	case aAlign:
@@ -61,6 +61,7 @@ func (p *parser) setMode(name string, lo, hi int) *SyntaxError {
 			return p.fail(lo, hi, "too many .arch_extension directives")
 		}
 	}
+	p.Clash = p.Clash || p.Sections[p.sec].buried != ""
 	if open := p.Sections[p.sec].open; open >= 0 {
 		p.Items[open].Mode = p.mode
 	}
@@ -86,7 +87,11 @@ func (p *parser) sections(a action, name, args string, lo, hi int) *SyntaxError 
 		if args != "" && args != "0" {
 			return p.fail(lo, hi, "subsections are not supported")
 		}
-		p.change(p.section(name, map[string]string{".text": "ax", ".data": "aw", ".bss": "aw"}[name], ""))
+		flags := "aw"
+		if name == ".text" {
+			flags = "ax"
+		}
+		p.change(p.section(name, flags, ""))
 		return nil
 	}
 	if a == aPush {
@@ -204,6 +209,9 @@ func (p *parser) attribute(a action, name, args string, lo, hi int) *SyntaxError
 func (p *parser) size(id int32, expr string) {
 	s := &p.Symbols[id]
 	s.Size = expr
+	if s.Where == Undefined {
+		p.buriedSize(s.Name)
+	}
 	if s.Where != InItem || p.Sections[p.Items[s.Item].Section].Kind != Text {
 		return
 	}

@@ -1,6 +1,7 @@
 package asm
 
 import (
+	"bytes"
 	"cmp"
 	"slices"
 	"strings"
@@ -21,26 +22,47 @@ type Fold struct {
 	body  int32 // by which places know it
 	item  int32 // in the unit that was parsed with it
 	lines int
-	// plain is set if nothing in the body changes the section.
-	plain bool
-	// exits are the last two directives that change the section.
-	exits [2]span
+	// visits are the stretches behind directives that change the section.
+	visits []visit
+	// shape has a byte for the section of each, in the unit that was parsed with
+	// it: its kind, or own.
+	shape []byte
 }
+
+// visit is a stretch of a body behind a directive that changes the section.
+type visit struct {
+	directive span
+	first     span // named label
+	last      span // likewise
+}
+
+// own stands for the section of the function itself.
+const own = 0xff
 
 // Name is the function's.
 func (f *Fold) Name() string { return f.name }
 
 // PairOf reports whether f and g are the same function's of the two builds.
-func (f *Fold) PairOf(g *Fold) bool { return f.name == g.name && len(f.Refs) == len(g.Refs) }
+func (f *Fold) PairOf(g *Fold) bool {
+	return f.name == g.name && len(f.Refs) == len(g.Refs) && bytes.Equal(f.shape, g.shape)
+}
 
 // span is a range of bytes of a text.
 type span struct{ lo, hi int }
 
-// FoldOf returns the index of the fold that statement s stands for.
+// FoldOf returns the index of the fold that statement s stands for. It is
+// quickest if these are asked for in order.
 func (u *Unit) FoldOf(s Stmt) int {
+	if u.asked++; u.asked < len(u.Folds) && u.Folds[u.asked].Lo == s.Lo {
+		return u.asked
+	}
 	i, _ := slices.BinarySearchFunc(u.Folds, s.Lo, func(f Fold, lo uint32) int { return cmp.Compare(f.Lo, lo) })
+	u.asked = i
 	return i
 }
+
+// Mentions returns how many names the Refs of folds stand for.
+func (u *Unit) Mentions() int { return len(u.mentioned) }
 
 // Mentioned returns the name that stands in the Refs of folds as ref, and the
 // index of its symbol, or -1.
@@ -100,7 +122,7 @@ func (u *Unit) Resolve(name string) (symbol int32, lost bool) {
 	if f == nil {
 		return symbol, false
 	}
-	if symbol >= 0 || !f.plain || !IsLocalLabel(name) {
+	if symbol >= 0 || len(f.visits) > 0 || !IsLocalLabel(name) {
 		return symbol, true
 	}
 	symbol = int32(len(u.Symbols))

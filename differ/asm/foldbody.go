@@ -14,14 +14,13 @@ func (f *folder) alike(function string) bool {
 	f.body++
 	f.ord, f.pairs = 0, f.pairs[:0]
 	for same := 0; ; {
-		if same == 0 {
-			same = common(f.a.text[f.a.i:min(f.a.i+window, len(f.a.text))], f.b.text[f.b.i:])
+		same = f.run(same)
+		if f.a.labels.twice || f.b.labels.twice {
+			return false
 		}
-		same -= f.plainLines(same)
-		l, m, ok := f.renumbered(same)
-		if ok {
-			same = 0
-		} else if l, f.refsA = f.a.scan(f.a.i, function, f.refsA[:0]); l.kind != lineOther && int(l.next)-f.a.i <= same {
+		var l, m scanned
+		var ok bool
+		if l, f.refsA = f.a.scan(f.a.i, function, f.refsA[:0]); l.kind != lineOther && int(l.next)-f.a.i <= same {
 			same -= int(l.next) - f.a.i
 			m = f.written(l)
 		} else if l, m, ok = f.differing(l, function); ok {
@@ -39,51 +38,6 @@ func (f *folder) alike(function string) bool {
 			f.ord++
 		}
 	}
-}
-
-// plainLines goes behind the next lines that mention no symbol, as far as the
-// texts are known to be the same, and returns how long they are.
-func (f *folder) plainLines(same int) int {
-	lines, count, size := f.a.plainLines(f.a.i, f.a.i+same)
-	f.a.lines += lines
-	f.b.lines += lines
-	f.ord += int32(count)
-	f.a.i += size
-	f.b.i += size
-	return size
-}
-
-// renumbered reads the next line of both sides if it is ".L7:" or a jump to .L7
-// in a, and the same with another number in b, which is the commonest difference
-// by far. The texts differ first after same bytes.
-func (f *folder) renumbered(same int) (l, m scanned, ok bool) {
-	a, b, at := f.a.text, f.b.text, f.a.i+same
-	for at > f.a.i && a[at-1]-'0' <= 9 {
-		at--
-	}
-	at -= len(".L")
-	by := f.b.i - f.a.i
-	if at < f.a.i || a[at] != '.' || a[at+1] != 'L' {
-		return l, m, false
-	}
-	la, endA := plain(a, at)
-	lb, endB := plain(b, at+by)
-	if endA == 0 || endB == 0 {
-		return l, m, false
-	}
-	kind, next := lineLabel, 2
-	switch word := at - 1; {
-	case at == f.a.i && a[endA] == ':' && a[endA+1] == '\n' && b[endB] == ':' && b[endB+1] == '\n':
-	case word > f.a.i+1 && a[f.a.i] == '\t' && a[word] == '\t' && a[endA] == '\n' && b[endB] == '\n' &&
-		identEnd(a, f.a.i+1) == word && f.a.d.branch(a[f.a.i+1:word], ""):
-		kind, next = lineInsn, 1
-		f.pairs = append(f.pairs, pair{mentionAt(la, at, endA), mentionAt(lb, at+by, endB)})
-	default:
-		return l, m, false
-	}
-	l, m = lineAt(kind, at, endA, endA+next), lineAt(kind, at+by, endB, endB+next)
-	l.label, m.label = la, lb
-	return l, m, true
 }
 
 // written pairs the symbols of line l of a with those of the line of b, whose
@@ -147,17 +101,30 @@ func (f *folder) take(s *foldSide, l scanned) bool {
 	s.i = int(l.next)
 	s.lines++
 	switch l.kind {
-	case lineLabel, lineName:
+	case lineName:
+		if len(s.visits) == s.from {
+			return false // it begins an item of its own
+		}
+		v, at := &s.visits[len(s.visits)-1], span{int(l.lo), int(l.hi)}
+		if v.last = at; v.first.hi == 0 {
+			v.first = at
+		}
+		fallthrough
+	case lineLabel:
 		return s.labels.define(l.label, s.text[l.lo:l.hi], place{f.body, f.ord})
 	case lineSection:
-		s.sections++
-		s.exits = [2]span{s.exits[1], {int(l.lo), int(l.hi)}}
+		s.visits = append(s.visits, visit{directive: span{int(l.lo), int(l.hi)}})
+	case lineType:
+		s.typed = span{int(l.lo), int(l.hi)}
 	}
 	return s.i > lo
 }
 
 // consistent checks the labels of the bodies, and notes what is outside them.
 func (f *folder) consistent() bool {
+	if !f.a.typedHere(f.body) || !f.b.typedHere(f.body) {
+		return false
+	}
 	f.outside = f.outside[:0]
 	for i := range f.pairs {
 		p := &f.pairs[i]

@@ -128,6 +128,19 @@ func (d *foldLabels) define(l label, name string, at place) bool {
 	return !d.twice
 }
 
+// bury notes that a label belongs to what a body defines. It reports false if
+// it is known as that of another one, or if there is no room for it.
+func (d *foldLabels) bury(name string, body int32) bool {
+	if at := d.lookup(name).body; at != 0 {
+		return at == body
+	}
+	l := label{}
+	if IsLocalLabel(name) {
+		l = d.of(name)
+	}
+	return d.define(l, name, place{body: body})
+}
+
 // find returns where a label was defined, or a place without a body.
 func (d *foldLabels) find(l label, name string) place {
 	if l.family == 0 {
@@ -154,17 +167,27 @@ func (d *foldLabels) lookup(name string) place {
 
 // foldNames gives names numbers.
 type foldNames struct {
-	ids  map[string]int32
-	text []string
+	ids    map[string]int32
+	text   []string
+	recent [1 << 10]int32 // some of the names, plus one, by length and end
 }
 
 // id returns the number of a name.
 func (n *foldNames) id(name string) int32 {
+	h := uint(len(name))
+	for i := max(len(name)-4, 0); i < len(name); i++ {
+		h = h*31 + uint(name[i])
+	}
+	recent := &n.recent[h%uint(len(n.recent))]
+	if *recent > 0 && n.text[*recent-1] == name {
+		return *recent - 1
+	}
 	id, ok := n.ids[name]
 	if !ok {
 		id = int32(len(n.text))
 		n.text = append(n.text, name)
 		n.ids[name] = id
 	}
+	*recent = id + 1
 	return id
 }

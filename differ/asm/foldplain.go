@@ -1,6 +1,9 @@
 package asm
 
-import "strings"
+import (
+	"math/bits"
+	"strings"
+)
 
 // Bits of bytes that may begin something that counts. A byte and the one before
 // it that share a bit are looked at by scan.
@@ -11,11 +14,20 @@ const (
 )
 
 // plains are the bits of a byte: before another one, and behind another one.
-type plains struct{ before, behind [256]uint8 }
+type plains struct {
+	before, behind [256]uint8
+	// candidates is for 8 bytes at once, those before them and themselves: it
+	// has bit 6 of each byte that may share a bit with the one before it, and
+	// of some more. The byte before may be odd: if so it was found itself.
+	candidates func(before, behind uint64) uint64
+}
 
 // plainBytes returns the bits for instructions of a dialect.
 func plainBytes(d *Dialect, class *[256]class) *plains {
-	t := new(plains)
+	t := &plains{candidates: candidatesPlain}
+	if d.bareWord == nil {
+		t.candidates = candidatesWord
+	}
 	for c := range class {
 		t.before[c] = bitStop
 		switch class[c] {
@@ -38,29 +50,27 @@ func plainBytes(d *Dialect, class *[256]class) *plains {
 	return t
 }
 
-// plainLines passes over the lines of text[i:end] that are instructions without
-// symbols or noise. It returns how many they are, how many of them count, and
-// their size.
-func (s *scanner) plainLines(i, end int) (lines, count, size int) {
-	text, before, behind := s.text[:end], &s.plain.before, &s.plain.behind
-	start := i
-	for i+2 < len(text) && text[i] == '\t' {
-		k := i + 2
-		if c := text[i+1]; c >= 'a' && c <= 'z' {
-			for k < len(text) && before[text[k-1]]&behind[text[k]] == 0 {
-				k++
+// skip returns the first offset from k on at which a byte shares a bit with the
+// one before it, or the end of the text.
+func (t *plains) skip(text string, k int) int {
+	for k < len(text) {
+		if k+8 <= len(text) {
+			found := t.candidates(word(text[k-1:]), word(text[k:]))
+			if found == 0 {
+				k += 8
+				continue
 			}
-			if k >= len(text) || text[k] != '\n' || s.d.bareWord != nil && s.d.mayName(text[i+1:k]) {
-				break
-			}
-			count++
-		} else if k = noise(text, i+1); k == 0 {
+			k += bits.TrailingZeros64(found) / 8
+		}
+		if t.before[text[k-1]]&t.behind[text[k]] != 0 {
 			break
 		}
-		i = k + 1
-		lines++
+		// The byte behind one that looks odd is no candidate.
+		if k++; k < len(text) && t.before[text[k-1]]&t.behind[text[k]] != 0 {
+			break
+		}
 	}
-	return lines, count, i - start
+	return min(k, len(text))
 }
 
 // noise returns the end of a line with one of the commonest directives that
@@ -71,15 +81,21 @@ func noise(text string, i int) int {
 	if len(l) <= len(align) || (l[:len(cfi)] != cfi || l[len(cfi)] == 'p' || l[len(cfi)] == 'l') && l[:len(align)] != align {
 		return 0
 	}
-	n := strings.IndexByte(l, '\n')
-	if n < 0 || !single(l[:n]) {
-		return 0
+	for k := len(cfi); k < len(l); k++ {
+		if c := l[k]; c < '%' || c > '9' || c == '/' || c == '\'' {
+			switch c {
+			case '\n':
+				return i + k
+			case '/', '\'', '"', '#', ':', ';', '=':
+				return 0
+			}
+		}
 	}
-	return i + n
+	return 0
 }
 
 // single reports whether a line with a directive holds nothing else: no second
 // statement, label or assignment.
 func single(l string) bool {
-	return strings.IndexByte(l, ';') < 0 && strings.IndexByte(l, '=') < 0 && strings.IndexByte(l, ':') < 0
+	return !strings.ContainsAny(l, ";=:\"'")
 }

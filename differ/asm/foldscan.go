@@ -12,6 +12,7 @@ const (
 	lineLabel               // .L…:
 	lineName                // another label, which counts as it is written
 	lineExact               // counts as it is written
+	lineType                // likewise; gives a cold part its type
 	lineSection             // likewise; changes the section
 	lineInsn
 	lineData
@@ -224,8 +225,8 @@ func directiveLine(l, function string) line {
 	case aLiteral:
 		return lineExact
 	case aType:
-		if strings.HasSuffix(l, "function") {
-			return lineExact // a cold part
+		if strings.HasPrefix(l, ".type\t"+function+".cold") && strings.HasSuffix(l, "function") {
+			return lineType
 		}
 	case aSection:
 		return lineSection
@@ -272,6 +273,10 @@ func (s *scanner) statement(kind line, i int, dst []mention) (scanned, []mention
 		case classEnd:
 			return s.mentions(lineAt(kind, lo, i, i+1), word, exact, first, dst)
 		default:
+			if text[i] == '/' && text[i+1] != '/' {
+				i++ // a division, as in jump tables of A64
+				continue
+			}
 			next, ok := s.rest(i)
 			if !ok {
 				return other, dst

@@ -10,9 +10,10 @@ type foldSide struct {
 	lo     int            // where the body begins
 	ahead  int            // where no body was looked for yet
 	passed map[string]int // bodies before it that were passed over
-	// lines and sections count all lines and those that change the section.
-	lines, sections int
-	exits           [2]span
+	lines  int
+	visits []visit // of all folds
+	from   int     // the first of this body
+	typed  span    // the name that the body gave a type last
 }
 
 func newFoldSide(text string, d *Dialect, f *families) *foldSide {
@@ -23,12 +24,12 @@ func newFoldSide(text string, d *Dialect, f *families) *foldSide {
 
 // begin begins a body at the next line.
 func (s *foldSide) begin() {
-	s.lo, s.lines, s.sections, s.exits = s.i, 0, 0, [2]span{}
+	s.lo, s.lines, s.from, s.typed = s.i, 0, len(s.visits), span{}
 }
 
 // fold is the body that ends here.
 func (s *foldSide) fold(name string, body int32) Fold {
-	return Fold{Lo: uint32(s.lo), Hi: uint32(s.i), name: name, body: body, lines: s.lines, plain: s.sections == 0, exits: s.exits}
+	return Fold{Lo: uint32(s.lo), Hi: uint32(s.i), name: name, body: body, lines: s.lines, visits: s.visits[s.from:len(s.visits):len(s.visits)]}
 }
 
 // function goes to the body of the next function that is written as compilers
@@ -91,4 +92,10 @@ func (s *foldSide) seek(name string) bool {
 		}
 		s.passed[next] = s.i
 	}
+}
+
+// typedHere reports whether the body defines what it gave a type.
+func (s *foldSide) typedHere(body int32) bool {
+	name, _, _ := strings.Cut(strings.TrimPrefix(s.text[s.typed.lo:s.typed.hi], ".type\t"), ",")
+	return s.typed.hi == 0 || s.labels.named[name].body == body
 }

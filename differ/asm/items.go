@@ -22,6 +22,7 @@ func (p *parser) section(name, flags, args string) int32 {
 
 // change makes sec the current section.
 func (p *parser) change(sec int32) {
+	p.Clash = p.Clash || p.inline && p.Sections[p.sec].buried != ""
 	if cur := &p.Sections[p.sec]; p.inline && cur.Kind == Text && cur.open >= 0 && sec != p.sec {
 		p.Items[cur.open].Foreign = uint32(p.line)
 	}
@@ -61,6 +62,9 @@ func (p *parser) label(name string, numeric bool, lo, after int) *SyntaxError {
 // begins. Its name and one byte more is Text[lo:after].
 func (p *parser) mark(id int32, lo, after int) {
 	sec := &p.Sections[p.sec]
+	if sec.buried != "" {
+		p.buriedLabel(sec, p.Symbols[id].Name)
+	}
 	begins := p.begins(sec, id)
 	if !begins {
 		if open := sec.open; open >= 0 {
@@ -145,12 +149,26 @@ func (p *parser) open() {
 	if len(p.Items) == p.max.items {
 		p.exceed(p.max.items, "functions and objects")
 	}
-	it := Item{Section: p.sec, Line: uint32(p.line), Stmts: sec.pending, Inner: -1, Mode: p.mode}
+	it := Item{Section: p.sec, Line: uint32(p.line), Inner: -1, Mode: p.mode}
+	it.Symbols, it.Stmts = p.room()
+	it.Stmts = append(it.Stmts, sec.pending...)
 	p.place(sec.labels, InItem, id, 0)
-	sec.pending, sec.labels = nil, nil
+	sec.pending, sec.labels = sec.pending[:0], sec.labels[:0]
 	sec.open, sec.last, sec.sized = id, id, -1
 	sec.Items = append(sec.Items, id)
 	p.Items = append(p.Items, it)
+}
+
+// room returns empty lists for an item, with room for what a string has: its
+// alignment, its label and two directives.
+func (p *parser) room() (symbols []int32, stmts []Stmt) {
+	const few = 4
+	if len(p.ids) == 0 {
+		p.ids, p.stmts = make([]int32, 256), make([]Stmt, 256*few)
+	}
+	symbols, stmts = p.ids[:0:1], p.stmts[:0:few]
+	p.ids, p.stmts = p.ids[1:], p.stmts[few:]
+	return symbols, stmts
 }
 
 // add hands a statement to the item it belongs to.
@@ -158,6 +176,9 @@ func (p *parser) add(st Stmt) *SyntaxError {
 	sec := &p.Sections[p.sec]
 	if sec.Kind == Ignored {
 		return nil
+	}
+	if sec.buried != "" {
+		p.buriedStatement(sec, st)
 	}
 	if p.count++; p.count == p.max.statements {
 		p.exceed(p.count, "statements")
@@ -176,6 +197,7 @@ func (p *parser) add(st Stmt) *SyntaxError {
 			return nil
 		}
 		if !st.Kind.Bytes() && st.Kind != Number {
+			p.Clash = p.Clash || sec.sized == hidden && p.TextOf(st) == ".cfi_endproc"
 			sec.pending = append(sec.pending, st)
 			return nil
 		}

@@ -62,7 +62,8 @@ type Section struct {
 
 	open    int32  // item that takes the next bytes, or -1
 	last    int32  // item that took the last bytes, or -1
-	sized   int32  // function that .size ended just now, or -1
+	sized   int32  // function that .size ended just now, -1, or hidden
+	buried  string // a name in a folded body that has the section's last bytes: of code the last function's
 	pending []Stmt // alignment and CFI for the next item
 	labels  []int32
 }
@@ -158,7 +159,7 @@ type Item struct {
 }
 
 // Unit is one parsed assembly file. It is not changed after [Parse], except
-// that [Unit.Resolve] makes symbols.
+// that [Unit.Resolve] makes symbols and [Unit.FoldOf] notes where it was.
 type Unit struct {
 	File     string
 	Text     string
@@ -180,6 +181,7 @@ type Unit struct {
 	// a body is, plus one. mentioned and symbols are for Mentioned.
 	labels    *foldLabels
 	foldOf    []int32
+	asked     int // fold that FoldOf was asked for last
 	mentioned []string
 	symbols   []int32
 }
@@ -204,13 +206,21 @@ type SyntaxError struct {
 	Line   int
 	Text   string // the line or statement, at most 200 bytes
 	Reason string
+	// Path is where the text is, for people. The caller may set it.
+	Path string
 }
 
 func (e *SyntaxError) Error() string {
+	if e.Path != "" {
+		return fmt.Sprintf("%s: line %d of the assembly text %s: %s: %q", e.File, e.Line, e.Path, e.Reason, e.Text)
+	}
 	return fmt.Sprintf("%s:%d: %s: %q", e.File, e.Line, e.Reason, e.Text)
 }
 
 // Hint says what the author can do.
 func (e *SyntaxError) Hint() string {
+	if e.Reason == intelSyntax {
+		return "build without -masm=intel, which gives the same code, and write inline assembly in AT&T syntax"
+	}
 	return "fother reads AT&T syntax as gcc and clang write it; leave hand-written files as they are, or write what they do without macros and in one file"
 }

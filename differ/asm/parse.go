@@ -21,6 +21,10 @@ func (p *parser) exceed(n int, what string) {
 	p.over = fmt.Sprintf("more than %d %s in one unit", n, what)
 }
 
+// bytesPerSymbol is about how much text comes with each symbol outside of folded
+// bodies, at least.
+const bytesPerSymbol = 1 << 10
+
 // maxStack bounds nested .pushsection directives.
 const maxStack = 64
 
@@ -38,6 +42,10 @@ type parser struct {
 	max      limits // of what the unit may hold
 	over     string // which limit it is over
 	taken    int    // of Folds
+	recent   recent
+	// stmts and ids are room for the lists of items, most of which are short.
+	stmts []Stmt
+	ids   []int32
 }
 
 // Parse reads the assembly text of one unit. The text is kept. Errors are of
@@ -120,10 +128,11 @@ func parseText(file, text string, d *Dialect, folds []Fold, labels *foldLabels, 
 
 func newParser(file, text string, d *Dialect) *parser {
 	p := &parser{
-		Unit: &Unit{File: file, Text: text, Dialect: d, index: make(map[string]int32)},
+		Unit: &Unit{File: file, Text: text, Dialect: d, index: make(map[string]int32, len(text)/bytesPerSymbol)},
 		line: 1, names: make(map[string]int32), max: most,
 	}
-	p.Items = make([]Item, 0, 64)
+	p.Items = make([]Item, 0, len(text)/bytesPerSymbol+16)
+	p.Symbols = make([]Symbol, 0, len(text)/bytesPerSymbol+16)
 	p.sec = p.section(".text", "ax", "")
 	p.previous = p.sec
 	return p
@@ -167,24 +176,6 @@ func (p *parser) run() *SyntaxError {
 	return p.finish()
 }
 
-// fold takes the body of a function as one statement.
-func (p *parser) fold(f *Fold) *SyntaxError {
-	if err := p.add(Stmt{f.Lo, f.Hi, uint32(p.line), Folded}); err != nil {
-		return err
-	}
-	f.item = p.Sections[p.sec].open
-	p.Clash = p.Clash || p.inline || p.Sections[p.sec].Kind != Text
-	p.line += f.lines
-	for _, e := range f.exits {
-		if e.lo < e.hi {
-			if err := p.statement(e.lo, e.hi); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
 // skipIgnored passes over a line of a debug section that switches no section.
 func (p *parser) skipIgnored(i int) (next int, skipped bool) {
 	text := p.Text
@@ -203,7 +194,7 @@ func (p *parser) skipIgnored(i int) (next int, skipped bool) {
 				return 0, false
 			}
 		default:
-			switch directives[text[j:identEnd(text, j)]] {
+			switch actionOf(text[j:identEnd(text, j)]) {
 			case aBytes, aLiteral, aNoise, aAlign:
 			default:
 				return 0, false
@@ -293,11 +284,35 @@ func (p *parser) plain(i, end int) (done bool, err *SyntaxError) {
 		return false, nil
 	}
 	for k := word; k < len(text); k++ {
-		if stops[text[k]] || text[k] == ' ' && k == len(text)-1 || text[k] == '=' || text[k] == '\r' {
+		if notPlain[text[k]] {
 			return false, nil
 		}
 	}
+	if len(text) > word && text[len(text)-1] == ' ' {
+		return false, nil
+	}
+	if kind == Data {
+		kind = dataKind(text[word:])
+	}
 	return true, p.add(Stmt{uint32(i), uint32(end), uint32(p.line), kind})
+}
+
+// notPlain are the bytes that no plain line has.
+var notPlain = func() (t [256]bool) {
+	t = stops
+	t['='], t['\r'] = true, true
+	return t
+}()
+
+// dataKind returns the kind of a directive that makes bytes: most have numbers
+// only, and need not be asked for symbols again.
+func dataKind(operands string) Kind {
+	for i := range len(operands) {
+		if c := operands[i]; identStart[c] || c == '"' || c == '\'' {
+			return Data
+		}
+	}
+	return Literal
 }
 
 func (p *parser) fail(lo, hi int, format string, args ...any) *SyntaxError {
@@ -382,7 +397,11 @@ func assignment(text string, end int) (sym, expr string, ok bool) {
 // symbol returns the index of the symbol of that name, which it makes if need
 // be.
 func (p *parser) symbol(name string) int32 {
+	if name == p.recent.name && name != "" {
+		return p.recent.id
+	}
 	if i, ok := p.index[name]; ok {
+		p.recent = recent{name, i}
 		return i
 	}
 	i := int32(len(p.Symbols))
@@ -392,7 +411,15 @@ func (p *parser) symbol(name string) int32 {
 	}
 	p.Symbols = append(p.Symbols, Symbol{Name: name, Item: -1, Line: uint32(p.line)})
 	p.index[name] = i
+	p.recent = recent{name, i}
 	return i
+}
+
+// recent is the symbol that was asked for last: the directives for one come
+// together.
+type recent struct {
+	name string
+	id   int32
 }
 
 // finish resolves and checks what can only be known at the end.

@@ -144,7 +144,7 @@ func TestSyntaxErrors(t *testing.T) {
 		"\tnop\n/* never closed\n":          "a.s:2: comment without an end",
 		"\t.section\n":                      "a.s:1: section without a name",
 		"\t.text 3\n":                       "a.s:1: subsections are not supported",
-		"\tnop\n\t.intel_syntax noprefix\n": "a.s:2: Intel syntax is not supported; build without -masm=intel: \".intel_syntax noprefix\"",
+		"\tnop\n\t.intel_syntax noprefix\n": "a.s:2: Intel syntax is not supported: \".intel_syntax noprefix\"",
 		"\tmov eax, [rdi]\n":                "a.s:1: no instruction of x86_64 in the syntax that gcc and clang write by default: \"mov eax, [rdi]\"",
 		"\tldr\tx0, [sp, 8]\n":              "a.s:1: no instruction of x86_64",
 		"\t.section x,\"a\u00e9\"\n":        "a.s:1: section flags are not understood",

@@ -113,6 +113,33 @@ func TestRefs(t *testing.T) {
 	}
 }
 
+// TestLoadBySlot: loads that set a whole general register go by a slot, all
+// else stays as it is, to be refused.
+func TestLoadBySlot(t *testing.T) {
+	for stmt, want := range map[string]string{
+		"movq\tx(%rip), %rdi":     "movq\tx@GOTPCREL(%rip), %rdi\n\t{disp32} movq\t0(%rdi), %rdi",
+		"movl\tx(%rip), %r9d":     "movq\tx@GOTPCREL(%rip), %r9\n\t{disp32} movl\t0(%r9), %r9d",
+		"movl\t4+x(%rip), %ebp":   "movq\tx@GOTPCREL(%rip), %rbp\n\t{disp32} movl\t4(%rbp), %ebp",
+		"movslq\tx+8(%rip), %r12": "movq\tx@GOTPCREL(%rip), %r12\n\t{disp32} movslq\t8(%r12), %r12",
+		"movzbl\tx(%rip), %eax":   "movq\tx@GOTPCREL(%rip), %rax\n\t{disp32} movzbl\t0(%rax), %eax",
+		"movq\tx(%rip), %rsp":     "",
+		"movq\tx(%rip), %xmm0":    "",
+		"movw\tx(%rip), %ax":      "",
+		"movb\tx(%rip), %al":      "",
+		"movq\t%rax, x(%rip)":     "",
+		"addl\tx(%rip), %eax":     "",
+		"movl\tx(%rip), %rax":     "",
+		"movl\ty(%rip), %eax":     "",
+		"movq\tx-8(%rip), %rax":   "",
+		"movq\tx+128(%rip), %rax": "",
+		"movq\tx(,%rax,8), %rax":  "",
+	} {
+		if got, ok := x86_64.LoadBySlot(stmt, "x"); ok != (want != "") || ok && got != want {
+			t.Errorf("%q: %q, %v; want %q", stmt, got, ok, want)
+		}
+	}
+}
+
 func TestSlotToAddress(t *testing.T) {
 	for _, r := range []struct {
 		a          *arch.Arch

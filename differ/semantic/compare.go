@@ -181,21 +181,58 @@ func (p *Program) linesOnly(u *unit) bool {
 	}
 }
 
+// Declared returns where the unit with the given source declares a variable or
+// function, by the name of its symbol: the base name of the file and the line, or "" and 0 if
+// that is not known or not certain.
+func (p *Program) Declared(source, symbol string) (file string, line int) {
+	for _, u := range p.units {
+		if u.source != source {
+			continue
+		}
+		t, err := p.load(u)
+		if err != nil {
+			continue
+		}
+		note := func(name string, r ref) {
+			at, n := r.t.place(r.i)
+			switch {
+			case stem(name) != stem(symbol):
+			case file == "" && line == 0:
+				file, line = at, n
+			case file != at || line != n:
+				file, line = "", -1
+			}
+		}
+		t.statics(func(_ string, i int32) { note((ref{t, i}).symbol(), ref{t, i}) })
+		t.definitions(note)
+		u.drop()
+	}
+	return file, max(line, 0)
+}
+
 // where tells the place of a declaration.
 func (t *tree) where(i int32) string {
+	if file, line := t.place(i); file != "" {
+		return fmt.Sprintf("%s:%d", file, line)
+	}
+	return ""
+}
+
+// place returns the base name of the file and the line of a declaration, or "".
+func (t *tree) place(i int32) (file string, line int) {
 	n := (ref{t, i}).told(func(n *node) bool { return n.line > 0 })
 	if n == nil {
-		return ""
+		return "", 0
 	}
 	r, err := t.p.data.LineReader(t.u.entry)
 	if err != nil || r == nil {
-		return ""
+		return "", 0
 	}
 	files := r.Files()
 	if n.file < 0 || n.file >= int64(len(files)) || files[n.file] == nil {
-		return ""
+		return "", 0
 	}
-	return fmt.Sprintf("%s:%d", filepath.Base(files[n.file].Name), n.line)
+	return filepath.Base(files[n.file].Name), int(n.line)
 }
 
 // title is what a person calls a type.

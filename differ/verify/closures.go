@@ -175,6 +175,7 @@ func (r *Report) renumbered() {
 			families[plain] = append(families[plain], f)
 		}
 	}
+	var leads map[*entity][]*entity
 	for _, all := range families {
 		var changed []*Function
 		for _, f := range all {
@@ -182,8 +183,11 @@ func (r *Report) renumbered() {
 				changed = append(changed, f)
 			}
 		}
+		if len(changed) > 1 && leads == nil {
+			leads = r.c.right.leads()
+		}
 		for _, f := range changed {
-			if len(changed) > 1 {
+			if len(changed) > 1 && !r.inPlace(f, leads) {
 				f.doubt = "several lambdas of one function changed, and may have changed places"
 			}
 			for _, g := range all {
@@ -193,6 +197,75 @@ func (r *Report) renumbered() {
 			}
 		}
 	}
+}
+
+// inPlace reports whether all code that leads to a changed closure is the same in
+// both builds, up to what is no closure's: then the closures that it makes are
+// the same ones. leads is what [image.leads] returns.
+func (r *Report) inPlace(f *Function, leads map[*entity][]*entity) bool {
+	verdicts := map[*entity]Verdict{}
+	for i := range r.Functions {
+		verdicts[r.Functions[i].right] = r.Functions[i].Verdict
+	}
+	queue, seen := []*entity{f.right}, map[*entity]bool{f.right: true}
+	for len(queue) > 0 {
+		e := queue[0]
+		queue = queue[1:]
+		for _, u := range leads[e] {
+			if u == nil {
+				return false // data may have changed
+			}
+			if seen[u] {
+				continue
+			}
+			seen[u] = true
+			if verdicts[u] != Same {
+				return false
+			}
+			if _, is := closures(u.name()); is {
+				queue = append(queue, u)
+			}
+		}
+	}
+	return true
+}
+
+// leads finds the functions whose code refers to other functions, by those; nil
+// stands for data.
+func (im *image) leads() map[*entity][]*entity {
+	m := map[*entity][]*entity{}
+	note := func(to place, by *entity) {
+		if to.kind != placeCode {
+			return
+		}
+		e := to.ent
+		if e.parent != nil {
+			e = e.parent
+		}
+		if e != by && !slices.Contains(m[e], by) {
+			m[e] = append(m[e], by)
+		}
+	}
+	for _, e := range im.funcs {
+		if e.parent != nil {
+			continue
+		}
+		for _, p := range im.decode(e).parts {
+			for i := range p.code {
+				for j := range int(p.code[i].refs) {
+					note(im.operand(&p.code[i], j).place, e)
+				}
+			}
+		}
+	}
+	for at := range im.relocs {
+		to, _ := im.loaded(at)
+		note(to, nil)
+	}
+	if im.fixed {
+		im.eachPointer(func(to place) { note(to, nil) })
+	}
+	return m
 }
 
 // equal compares two functions that are no pair.

@@ -33,7 +33,7 @@ func TestClosures(t *testing.T) {
 		t.Run(flavour, func(t *testing.T) {
 			t.Parallel()
 			base := build(t, flavour, "testdata/lambdas.cc")
-			for n, swapped := range map[string]bool{"PLANT=1": true, "PLANT=2": true, "PLANT=3": false, "PLANT=4": false} {
+			for n, swapped := range map[string]bool{"PLANT=1": true, "PLANT=2": true, "PLANT=3": false, "PLANT=4": false, "PLANT=5": false} {
 				testClosures(t, base, build(t, flavour, "testdata/lambdas.cc", n), n, swapped)
 			}
 		})

@@ -31,6 +31,7 @@ func (d *x86) references(form byte, immAt, immLen int) {
 		in.add(ref{use: useMaybe, value: number(d.code[immAt:][:immLen])})
 		clear(in.shape[immAt : immAt+immLen])
 		d.immediateAddress()
+		d.accumulator()
 	case d.opcode&0xfe == 0xc0 && d.code[immAt] == 1:
 		d.shiftOnce(immAt)
 	case d.opcode == 0xff:
@@ -137,6 +138,24 @@ func (d *x86) indirect() {
 func (d *x86) shiftOnce(immAt int) {
 	d.in.shape[d.opAt] |= 0x10
 	d.in.shape[immAt] = 0
+}
+
+// accumulator gives an instruction with a 4-byte immediate and rax or eax, in the
+// form without a ModRM byte, the shape of the form with one. Compilers that write
+// objects themselves choose the first, assemblers the second if the immediate is
+// an address. Source: Intel SDM volume 2, operand encoding "I" and "MI" of ADD,
+// OR, ADC, SBB, AND, SUB, XOR and CMP, and of TEST.
+func (d *x86) accumulator() {
+	op, modrm := byte(0x81), 0xc0|d.opcode&0x38
+	switch {
+	case d.rex&1 != 0:
+		return
+	case d.opcode == 0xa9:
+		op, modrm = 0xf7, 0xc0
+	case d.opcode&^0x38 != 0x05:
+		return
+	}
+	d.in.shape[d.opAt], d.in.shape[d.opAt+1] = op, modrm
 }
 
 // immediateAddress marks the moves of an immediate to a register that are as

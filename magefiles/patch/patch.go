@@ -14,7 +14,8 @@
 // example after an update of system headers, which are not looked at.
 //
 // patch:diff prints a report: what differs and why, and what stands in the way
-// of a patch, with what the author can do. With -json behind the spec, standard
+// of a patch, with what the author can do; the patches are made in memory for
+// that. With -json behind the spec, standard
 // output has nothing but the report in the form of [pipeline.Report], for a fix
 // that is refused too, which ends with exit status 4. The same is left in
 // report.json in the folder of the spec.
@@ -31,10 +32,10 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/magefile/mage/mg"
 
-	"github.com/fother/fother/differ"
 	"github.com/fother/fother/magefiles/internal/pipeline"
 	"github.com/fother/fother/magefiles/internal/tools"
 	"github.com/fother/fother/specs"
@@ -128,8 +129,12 @@ type specError struct {
 
 func (e *specError) Unwrap() error { return e.error }
 
-// Hint helps who names the folder of a spec instead of the spec.
+// Hint helps who names the folder of a spec instead of the spec, or an option
+// before it.
 func (e *specError) Hint() string {
+	if strings.HasPrefix(e.path, "-") {
+		return "name the spec first, and options behind it: SPEC " + e.path
+	}
 	inside := filepath.Join(e.path, "spec.yaml")
 	if _, err := os.Stat(inside); err != nil {
 		return ""
@@ -152,10 +157,9 @@ func with(ctx context.Context, spec string, do func(specs.Spec, pipeline.Options
 // exit gives a target's error its hints and its exit status.
 func exit(ctx context.Context, err error) error {
 	var (
-		bad      *specError
-		allow    *pipeline.AllowError
-		refused  *differ.RefusalError
-		semantic *pipeline.SemanticError
+		bad     *specError
+		refused *pipeline.RefusedError
+		stale   *pipeline.StaleError
 	)
 	switch {
 	case err == nil:
@@ -165,10 +169,10 @@ func exit(ctx context.Context, err error) error {
 		return mg.Fatal(exitError, "interrupted")
 	case errors.As(err, &bad):
 		return mg.Fatal(exitUsage, pipeline.Explain(err))
-	case errors.As(err, &refused), errors.As(err, &semantic):
-		return mg.Fatal(exitRefused, pipeline.Explain(err))
-	case errors.As(err, &allow):
+	case errors.As(err, &refused) && refused.OfSpec():
 		return mg.Fatal(exitUsage, pipeline.Explain(err))
+	case errors.As(err, &refused), errors.As(err, &stale) && stale.Refused:
+		return mg.Fatal(exitRefused, pipeline.Explain(err))
 	}
 	return mg.Fatal(exitError, pipeline.Explain(err))
 }

@@ -24,6 +24,8 @@ func exitCode(err error) int {
 		split    *apply.SplitError
 		trial    *apply.TrialError
 		denied   *fleet.DeniedError
+		hook     *apply.HookError
+		filtered *apply.FilteredError
 	)
 	var own interface{ ExitCode() int }
 	switch {
@@ -36,7 +38,8 @@ func exitCode(err error) int {
 	case errors.Is(err, apply.ErrAlreadyApplied), errors.Is(err, apply.ErrNotApplied), errors.Is(err, apply.ErrNoTrial):
 		return exitNothing
 	case errors.As(err, &noFit), errors.As(err, &mismatch), errors.As(err, &conflict), errors.As(err, &busy), errors.As(err, &unwinder),
-		errors.As(err, &alone), errors.As(err, &split), errors.As(err, &trial), errors.As(err, &denied), errors.Is(err, apply.ErrNoMemory), errors.Is(err, apply.ErrSeccomp), errors.Is(err, kpack.ErrTooShort),
+		errors.As(err, &alone), errors.As(err, &split), errors.As(err, &trial), errors.As(err, &denied), errors.As(err, &hook), errors.As(err, &filtered),
+		errors.Is(err, apply.ErrNoMemory), errors.Is(err, apply.ErrSeccomp), errors.Is(err, kpack.ErrTooShort),
 		errors.Is(err, apply.ErrPrivileged), errors.Is(err, apply.ErrForeign):
 		return exitRefused
 	}
@@ -70,7 +73,7 @@ func hint(err error) string {
 	case errors.As(err, &conflict):
 		return "revert the other series first, or build one patch that holds both fixes"
 	case errors.As(err, &busy):
-		return "try again, or give the threads longer with --wait; a function that never returns cannot be patched"
+		return "try again, or give the threads longer with --wait; a function that never returns can be patched only if the spec names it under consistency: next-call"
 	case errors.As(err, &traced):
 		return "end the debugger or tracer first"
 	case errors.As(err, &stuck):

@@ -259,6 +259,9 @@ func (t *tool) printInfo(i processInfo) {
 					fmt.Fprintf(t.stdout, "      on trial until %s\n", a.TrialEnds.Local().Format(time.DateTime))
 				}
 				t.printHits(a)
+				for _, h := range a.Hooks {
+					fmt.Fprintf(t.stdout, "      hook %s (%v, at most %v)\n", clean(h.Function), h.Point, h.Limit)
+				}
 			}
 		}
 		for _, a := range o.Available {

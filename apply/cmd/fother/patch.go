@@ -28,7 +28,9 @@ Applies patches to running processes. FILE is a .kpatch file or a bundle
                                 of the series "default"
 
 Only root and the caller may be able to change the files, the folders and links
-on the way to them. LibCare's scripts before and after are never run.
+on the way to them. LibCare's scripts before and after are never run. Hooks that
+a patch brings run inside the process, and may refuse the patch; fother show
+lists them.
 
 Of one series the highest level goes in and replaces what was there; series
 coexist. A process that is named and that nothing fits is refused; of all

@@ -47,6 +47,9 @@ func (t *tool) print(o *outcome) {
 	if o.Plan != nil {
 		for _, a := range o.Plan.Apply {
 			fmt.Fprintf(t.stdout, "%d: would apply %s\n", o.PID, title(a))
+			for _, h := range a.Hooks {
+				fmt.Fprintf(t.stdout, "%d: it has hook %s (%v)\n", o.PID, clean(h.Function), h.Point)
+			}
 		}
 		for _, a := range o.Plan.Replace {
 			fmt.Fprintf(t.stdout, "%d: would replace %s\n", o.PID, title(a))
@@ -82,6 +85,13 @@ func (t *tool) print(o *outcome) {
 			continue
 		}
 		fmt.Fprintf(t.stdout, "%s: %d KiB of %s stay, since something may still refer to them; a later run frees them\n", who, a.Size>>10, title(a))
+	}
+	for _, h := range r.Hooks {
+		if h.Why != "" {
+			fmt.Fprintf(t.stdout, "%s: hook %s (%v) %s\n", who, clean(h.Failed), h.Point, clean(h.Why))
+		} else {
+			fmt.Fprintf(t.stdout, "%s: ran %s (%v) in %s\n", who, clean(functions(h.Functions)), h.Point, micro(h.Took))
+		}
 	}
 	if s := r.Stop; s.Tries > 0 {
 		fmt.Fprintf(t.stdout, "%s: stopped for %s (%s)", who, micro(s.Total), count(s.Threads, "thread"))

@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -69,8 +70,10 @@ type contents struct {
 	Size      int64           `json:"size"` // of the file, in bytes
 	Memory    memorySizes     `json:"memory"`
 	Functions []shownFunction `json:"functions"`
+	Hooks     []shownHook     `json:"hooks,omitempty"`
 	Imports   []string        `json:"imports,omitempty"`
 	Producer  string          `json:"producer,omitempty"`
+	Unchecked []string        `json:"unchecked,omitempty"` // what was not compared for lack of debug data
 }
 
 // memorySizes are the bytes of each kind of memory that a patch brings.
@@ -79,6 +82,13 @@ type memorySizes struct {
 	ROData uint64 `json:"rodata"`
 	Data   uint64 `json:"data"`
 	BSS    uint64 `json:"bss"`
+}
+
+// shownHook is a function that runs in the process around the switch.
+type shownHook struct {
+	Point    kpack.HookPoint `json:"point"`
+	Function string          `json:"function"`
+	Limit    time.Duration   `json:"limit_ns"`
 }
 
 type shownFunction struct {
@@ -200,7 +210,7 @@ func readAny(path string, limit int64) ([]byte, error) {
 func contentsOf(p *kpack.Patch, size int) contents {
 	c := contents{
 		Target: p.Target.Name, BuildID: p.Target.BuildID, Arch: p.Arch.Name, Series: p.Meta.Series, Level: p.Meta.Level,
-		Size: int64(size), Producer: p.Meta.Producer, Functions: []shownFunction{},
+		Size: int64(size), Producer: p.Meta.Producer, Unchecked: p.Meta.Unchecked, Functions: []shownFunction{},
 	}
 	for _, s := range p.Sections {
 		if s.Name == kpack.SectionGate {
@@ -219,6 +229,9 @@ func contentsOf(p *kpack.Patch, size int) contents {
 	}
 	for _, f := range p.Functions {
 		c.Functions = append(c.Functions, shownFunction{f.Name, f.File, f.Reason, f.NextCall, f.Original.Size() + f.Cold.Size(), p.Symbols[f.Symbol].Size})
+	}
+	for _, h := range p.Hooks {
+		c.Hooks = append(c.Hooks, shownHook{h.Point, h.Function, h.Limit})
 	}
 	for _, s := range p.Symbols {
 		if s.Binding != kpack.Imported {

@@ -120,12 +120,18 @@ func (c *show) printFile(s *shown) {
 func (c *show) printPatch(p contents, row func(string, string, ...any)) {
 	row("target", "%s (%s), build-id %s", orNone(p.Target), p.Arch, p.BuildID)
 	row("  size", "%d bytes: code %d, constants %d, data %d, zeroed data %d", p.Size, p.Memory.Code, p.Memory.ROData, p.Memory.Data, p.Memory.BSS)
+	for _, u := range p.Unchecked {
+		row("  unchecked", "%s", u)
+	}
 	for _, f := range p.Functions {
 		when := ""
 		if f.NextCall {
 			when = ", from the next call on"
 		}
 		row("  function", "%s (%s), %d bytes instead of %d%s: %s", f.Name, orNone(f.File), f.Patched, f.Original, when, orNone(f.Reason))
+	}
+	for _, h := range p.Hooks {
+		row("  hook", "%v: %s, at most %v", h.Point, h.Function, h.Limit)
 	}
 	for _, i := range p.Imports {
 		row("  import", "%s", i)

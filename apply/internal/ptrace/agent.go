@@ -119,7 +119,7 @@ func (a *Agent) Syscall(nr uintptr, args ...uint64) (uint64, error) {
 			}
 			aimed = true
 		}
-		sig, err := a.toCall(deadline)
+		sig, err := a.toCall(deadline, 0)
 		if err != nil {
 			return 0, err
 		}
@@ -144,11 +144,11 @@ func (a *Agent) Syscall(nr uintptr, args ...uint64) (uint64, error) {
 }
 
 // toCall lets the thread run to its next system-call-stop, or to the delivery
-// of a signal, which it returns.
-func (a *Agent) toCall(deadline time.Time) (unix.Signal, error) {
-	for {
+// of a signal, which it returns. with is a signal to go on with, or 0.
+func (a *Agent) toCall(deadline time.Time, with unix.Signal) (unix.Signal, error) {
+	for ; ; with = 0 {
 		a.t.stopped, a.t.fresh = false, false
-		if err := request(unix.PTRACE_SYSCALL, a.t.TID, 0, 0); err != nil {
+		if err := request(unix.PTRACE_SYSCALL, a.t.TID, 0, uintptr(with)); err != nil {
 			return 0, a.g.lost(a.t, err)
 		}
 		ws, err := a.report(deadline)

@@ -55,7 +55,7 @@ func (a *Agent) leaveCall() (bool, error) {
 	deadline := time.Now().Add(a.g.limit)
 	var regs Regs
 	for {
-		sig, err := a.toCall(deadline)
+		sig, err := a.toCall(deadline, 0)
 		if err != nil {
 			return false, err
 		}
@@ -73,7 +73,7 @@ func (a *Agent) leaveCall() (bool, error) {
 		return false, a.g.lost(a.t, err)
 	}
 	a.home.Regs[8] = regs.Regs[8]
-	_, err := a.toCall(deadline)
+	_, err := a.toCall(deadline, 0)
 	return false, err
 }
 
@@ -101,3 +101,11 @@ func (a *Agent) aim(regs *Regs, nr uint64, args []uint64) {
 	regs.Regs[8] = nr
 	copy(regs.Regs[:6], args)
 }
+
+// Detour is not done here.
+func (a *Agent) Detour(code, end specs.Addr, write func(home []uint64) error) error {
+	return errors.New("hooks are not supported on this architecture")
+}
+
+// divert makes the thread go on elsewhere.
+func (r *Regs) divert(to specs.Addr) { r.Pc = uint64(to) }

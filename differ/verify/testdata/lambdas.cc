@@ -14,14 +14,14 @@ static Function held[4];
 inline __attribute__((noinline)) void shared(long a)
 {
 #if IS(1) // 1: they change places
-	held[1] = [a](long x) { return a * x * 3; };
-	held[0] = [a](long x) { return a + x; };
+	held[1] = [a](long x) { return a * x * 3 + (IS(3) || IS(5)); };
+	held[0] = [a](long x) { return a + x + 5 * IS(5); };
 #elif IS(2) // 2: one goes in front, another one comes behind
-	held[0] = [a](long x) { return a * x * 3; };
+	held[0] = [a](long x) { return a * x * 3 + (IS(3) || IS(5)); };
 	held[1] = [a](long x) { return x / (a + 9); };
 #else
-	held[0] = [a](long x) { return a + x; };
-	held[1] = [a](long x) { return a * x * 3 + IS(3); }; // 3: one changes
+	held[0] = [a](long x) { return a + x + 5 * IS(5); }; // 5: both change
+	held[1] = [a](long x) { return a * x * 3 + (IS(3) || IS(5)); }; // 3: one changes
 #endif
 }
 

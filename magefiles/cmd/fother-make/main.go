@@ -16,7 +16,6 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/fother/fother/differ"
 	"github.com/fother/fother/magefiles/internal/lpmake"
 	"github.com/fother/fother/magefiles/internal/pipeline"
 	"github.com/fother/fother/magefiles/internal/tools"
@@ -170,14 +169,11 @@ func (c *command) fail(err error) int {
 	for _, h := range pipeline.Hints(err) {
 		fmt.Fprintf(c.stderr, "%s: hint: %s\n", c.name, h)
 	}
-	var (
-		refused  *differ.RefusalError
-		semantic *pipeline.SemanticError
-	)
+	var refused *pipeline.RefusedError
 	switch {
 	case errors.Is(err, lpmake.ErrUsage), errors.Is(err, lpmake.ErrNeedsClean):
 		return exitUsage
-	case errors.As(err, &refused), errors.As(err, &semantic):
+	case errors.As(err, &refused):
 		return exitRefused
 	}
 	return exitError

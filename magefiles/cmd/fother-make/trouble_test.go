@@ -233,7 +233,7 @@ func TestMissingTools(t *testing.T) {
 }
 
 // TestBadFix: the sources come back, with times that make heeds, and the
-// patches of before stay.
+// patches of before are gone: nobody takes them for those of this fix.
 func TestBadFix(t *testing.T) {
 	p := newProject(t, "ask", plain())
 	p.write(files{
@@ -245,14 +245,21 @@ func TestBadFix(t *testing.T) {
 	p.ok(".", "fother-make", "fix.patch")
 	made := p.patches("patchroot")
 	start := time.Now()
+	p.write(files{"patchroot/0123.kpatch": "theirs"})
 	for name, says := range map[string]string{"wrong.patch": "nothing", "none.patch": "changes no code", "data.patch": "calls"} {
 		code := 1
 		if name == "data.patch" {
 			code = 4
 		}
+		p.ok(".", "fother-make", "fix.patch")
 		p.fails(code, says, name)
 		p.unchanged(before)
-		same(t, made, p.patches("patchroot"))
+		if left := p.patches("patchroot"); len(left) != 1 || left["0123.kpatch"] != "theirs" {
+			t.Errorf("%s: %d patches are left, want theirs alone", name, len(left))
+		}
+	}
+	if err := os.Remove(p.path("patchroot/0123.kpatch")); err != nil {
+		t.Fatal(err)
 	}
 	if info, err := os.Stat(p.path("answer.c")); err != nil || !info.ModTime().After(start) {
 		t.Errorf("answer.c is of %v: make would not build it again", info.ModTime())

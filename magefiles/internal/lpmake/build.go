@@ -13,6 +13,8 @@ import (
 
 	"github.com/fother/fother/compiler"
 	"github.com/fother/fother/compiler/source"
+	"github.com/fother/fother/kpack/include"
+	"github.com/fother/fother/magefiles/internal/tools"
 	"github.com/fother/fother/specs"
 )
 
@@ -20,6 +22,13 @@ import (
 func (r *run) build(ctx context.Context) (*state, error) {
 	if len(r.Patches) == 0 {
 		return nil, hinted(ErrUsage, "name the source patches of the fix", "no patch is given")
+	}
+	last, err := r.state()
+	if err == nil {
+		err = r.withdraw(last)
+	}
+	if err != nil {
+		return nil, err
 	}
 	fix, err := source.Check(r.Source, r.Patches)
 	if err != nil {
@@ -153,6 +162,11 @@ func (r *run) capture(ctx context.Context, stage specs.Stage, base specs.Stage, 
 	defer log.Close()
 	o := r.runner(stage, log)
 	o.Commands, o.Base, o.Before = commands, base, before
+	if stage == specs.StagePatched {
+		if o.Env, err = include.Environ(o.Env, filepath.Join(r.Work, "include")); err != nil {
+			return err
+		}
+	}
 	if err := compiler.Run(ctx, o); err != nil {
 		return fmt.Errorf("%s build: %w", stage, err)
 	}
@@ -333,7 +347,7 @@ func (r *run) explain(err error) error {
 	}
 	var failed *compiler.CommandError
 	if errors.As(err, &failed) {
-		if missing := missingTools(failed.Tail); missing != nil {
+		if missing := tools.MissingIn(failed.Tail); missing != nil {
 			return fmt.Errorf("%w: %w", missing, err)
 		}
 	}

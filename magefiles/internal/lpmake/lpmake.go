@@ -56,8 +56,8 @@ type run struct {
 	lock *os.File
 }
 
-// Make builds both trees and makes the patches. If it fails, the patches of an
-// earlier run stay as they were. Errors are of the classes of this package,
+// Make builds both trees and makes the patches. Those of an earlier run are
+// removed before, so that nobody takes them for its own if it fails. Errors are of the classes of this package,
 // [compiler.CommandError], those of package source and what
 // [pipeline.DiffAt] and [pipeline.PackAt] return.
 func Make(ctx context.Context, o Options) ([]Patch, error) {
@@ -86,6 +86,9 @@ func Update(ctx context.Context, o Options) ([]Patch, error) {
 	}
 	if !s.Complete {
 		return nil, hinted(ErrNotBuilt, "run it without --update first", "%s: %v", r.Dir, ErrNotBuilt)
+	}
+	if err := r.withdraw(s); err != nil {
+		return nil, err
 	}
 	return r.pack(ctx, s)
 }
@@ -291,5 +294,5 @@ func (r *run) say(format string, args ...any) {
 func (r *run) pipeline() (pipeline.Layout, pipeline.Options) {
 	return pipeline.Layout{
 		Tree: r.Dir, Source: r.Source, SourceAt: r.Source, Store: r.store(), Diff: filepath.Join(r.Work, "diff"), Patches: filepath.Join(r.Work, "patches"),
-	}, pipeline.Options{Work: r.Work, Shim: r.Shim, Logger: r.Logger}
+	}, pipeline.Options{Work: r.Work, Shim: r.Shim, Unchecked: true, Logger: r.Logger}
 }

@@ -14,8 +14,21 @@ import (
 	"github.com/fother/fother/specs"
 )
 
-// pack compares the two builds and puts the patches into Patchroot. Those that
-// an earlier run put there and that are of no use now are removed.
+// withdraw removes the patches that an earlier run put into Patchroot.
+func (r *run) withdraw(s *state) error {
+	if len(s.Made) == 0 {
+		return nil
+	}
+	for _, path := range s.Made {
+		if err := remove(path); err != nil {
+			return err
+		}
+	}
+	s.Made = nil
+	return r.setState(s)
+}
+
+// pack compares the two builds and puts the patches into Patchroot.
 func (r *run) pack(ctx context.Context, s *state) ([]Patch, error) {
 	r.say("making the patches")
 	layout, options := r.pipeline()
@@ -29,6 +42,11 @@ func (r *run) pack(ctx context.Context, s *state) ([]Patch, error) {
 			err = hinted(err, hintClean, "%v", err)
 		}
 		return nil, err
+	}
+	for _, t := range targets {
+		for _, u := range t.Unchecked {
+			r.say("warning: %s: %s; build with -g to have them compared", t.Name, u)
+		}
 	}
 	made, err := pipeline.PackAt(ctx, spec, layout, options, targets)
 	if err != nil {
@@ -47,8 +65,6 @@ func (r *run) publish(s *state, made []string) ([]Patch, error) {
 	if err := os.MkdirAll(r.Patchroot, 0o755); err != nil {
 		return nil, err
 	}
-	before := s.Made
-	s.Made = nil
 	var out []Patch
 	for _, path := range made {
 		to := filepath.Join(r.Patchroot, filepath.Base(path))
@@ -61,13 +77,6 @@ func (r *run) publish(s *state, made []string) ([]Patch, error) {
 		}
 		s.Made = append(s.Made, to)
 		out = append(out, Patch{File: to, Target: s.installedAs(strings.TrimSuffix(filepath.Base(path), ".kpatch"))})
-	}
-	for _, path := range before {
-		if !slices.Contains(s.Made, path) {
-			if err := remove(path); err != nil {
-				return nil, err
-			}
-		}
 	}
 	slices.SortFunc(out, func(a, b Patch) int { return cmp.Compare(a.Target, b.Target) })
 	return out, nil

@@ -14,6 +14,8 @@ import (
 
 	"github.com/fother/fother/compiler"
 	"github.com/fother/fother/compiler/source"
+	"github.com/fother/fother/kpack/include"
+	"github.com/fother/fother/magefiles/internal/tools"
 	"github.com/fother/fother/specs"
 )
 
@@ -43,7 +45,9 @@ func (r *run) build(ctx context.Context) (*built, error) {
 	if err != nil {
 		return nil, err
 	}
-	env := append(slices.Clone(r.spec.Env), fmt.Sprintf("%s=%d", epochName, b.Epoch))
+	// A build that is told CC=fother-cc has to find it.
+	path, _ := lookup(r.env(), "PATH")
+	env := append(slices.Clone(r.spec.Env), fmt.Sprintf("%s=%d", epochName, b.Epoch), "PATH="+path+":"+filepath.Dir(r.o.Shim))
 	for _, stage := range stages {
 		if err := r.buildStage(ctx, dir, env, stageBuild{stage: stage, store: fresh.store(), log: f.log(stage)}); err != nil {
 			return nil, fmt.Errorf("%s build of %s: %w", stage, r.spec.Name, err)
@@ -198,6 +202,11 @@ func (r *run) buildStage(ctx context.Context, dir string, env []string, b stageB
 		return err
 	}
 	defer log.Close()
+	if b.stage == specs.StagePatched {
+		if env, err = include.Environ(env, f.include()); err != nil {
+			return err
+		}
+	}
 	run := compiler.Options{Dir: f.Tree(), Env: env, Store: b.store, Shim: r.o.Shim, Log: log, Logger: r.o.Logger, Append: b.args}
 	if len(s.Install) > 0 {
 		run.Folders = []string{f.destdir()}
@@ -241,6 +250,9 @@ func (r *run) runCommands(ctx context.Context, run compiler.Options, doing, log 
 	end()
 	if e, ok := errors.AsType[*compiler.CommandError](err); ok {
 		e.Command = strings.TrimPrefix(e.Command, r.installPrefix())
+		if missing := tools.MissingIn(e.Tail); missing != nil {
+			err = fmt.Errorf("%w: %w", missing, err)
+		}
 	}
 	if err != nil {
 		return &loggedError{err, log}

@@ -50,9 +50,11 @@ func (r *run) pack(ctx context.Context) error {
 		return err
 	}
 	defer os.RemoveAll(string(fresh))
-	targets, err := Targets(r.spec, r.o)
-	if err != nil {
-		return err
+	targets := r.found
+	if targets == nil {
+		if targets, err = Targets(r.spec, r.o); err != nil {
+			return err
+		}
 	}
 	l := r.folder.Layout()
 	l.Patches = fresh.Patches()
@@ -109,6 +111,34 @@ func (r *run) manifest(targets []Target) (bundle.Manifest, error) {
 	var err error
 	m.Spec, err = r.specDigest()
 	return m, err
+}
+
+// withdraw takes the .kpatch files and the bundle of an earlier run away, to a
+// folder of their own.
+func (r *run) withdraw() error {
+	w := r.folder.withdrawn()
+	if err := os.RemoveAll(string(w)); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(string(w), 0o755); err != nil {
+		return err
+	}
+	return swap(w, r.folder, r.results()...)
+}
+
+// giveBack puts what withdraw took away in its place again, if it was made from
+// what a step left now.
+func (r *run) giveBack(noun string, left specs.Digest) error {
+	st, err := readStamp(r.folder, "pack")
+	if err != nil || st.Depends[noun] != left {
+		return nil // there is none, or it is of no use
+	}
+	return swap(r.folder, r.folder.withdrawn(), r.results()...)
+}
+
+// results are the names of what the step "pack" leaves.
+func (r *run) results() []string {
+	return []string{filepath.Base(r.folder.Patches()), filepath.Base(r.folder.Bundle(r.spec))}
 }
 
 func targetNames(targets []Target) string {

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -49,7 +50,8 @@ int main(void) {
 // TestCases takes small programs the whole way. Each file of testdata/cases is
 // a txtar archive whose comment says what it is about, and has:
 //
-//	NAME, patched/NAME   the sources of the original, and what takes their places in the patched tree
+//	NAME, patched/NAME   the sources of the original, and what takes their places in the patched tree:
+//	                     nothing, if it is empty
 //	requests             are sent to the original build, to the patched build, and to the process before,
 //	                     with and after the patch: the answers must be those of the two builds, and differ
 //	state                the answers of the process with the patch, if they depend on what came before
@@ -164,6 +166,10 @@ func newLinkedCase(t *testing.T, ar *txtar.Archive, cc, flags string) *linkedCas
 			if _, said := c.expected[name]; !some && !said || some && (strings.HasPrefix(flags, only) || strings.HasPrefix(cc+" "+flags, only)) {
 				c.expected[name] = strings.Split(strings.TrimSpace(string(f.Data)), "\n")
 			}
+		case patched && len(f.Data) == 0:
+			if err := os.Remove(filepath.Join(c.dir, "b", source)); err != nil {
+				t.Fatal(err)
+			}
 		case patched:
 			c.put(filepath.Join("b", source), f.Data)
 		default:
@@ -198,12 +204,17 @@ func (c *linkedCase) put(path string, data []byte) {
 	}
 }
 
+// absent matches what diff -N says of a file that is not there.
+var absent = regexp.MustCompile(`(?m)^(---|\+\+\+) .*\t1970-01-01 00:00:00.*$`)
+
 // patch writes the difference of the two trees.
 func (c *linkedCase) patch() string {
 	c.Helper()
 	diff := exec.Command("diff", "-urN", "a", "b")
 	diff.Dir = c.dir
+	diff.Env = append(os.Environ(), "TZ=UTC")
 	patch, err := diff.Output()
+	patch = absent.ReplaceAll(patch, []byte("$1 /dev/null"))
 	if len(patch) == 0 {
 		c.Fatalf("the case changes nothing: %v", err)
 	}
@@ -224,6 +235,9 @@ func (c *linkedCase) run() {
 			c.Errorf("the patch has %q, want %q", carried(targets), want)
 		}
 		_, err = Pack(ctx, c.spec, o)
+		if is[*RefusedError](err) {
+			c.Error("packing refuses what the comparison did not")
+		}
 	}
 	if err == nil {
 		err = Step(ctx, c.spec, o, "verify")

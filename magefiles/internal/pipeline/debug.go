@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 
 	"github.com/fother/fother/compiler"
@@ -67,8 +68,25 @@ func loadPairs(store string) ([]compiler.Pair, error) {
 // tellsTypes reports whether the debug data of a pair of deliverables tells the
 // types of all units that differ.
 func tellsTypes(p compiler.Pair) bool {
+	if !hasTypes(p) {
+		return true
+	}
 	_, _, untold, err := openPrograms(p)
 	return err == nil && len(untold) == 0
+}
+
+// hasTypes reports whether a pair of deliverables differs in units that have
+// types: all but those that were written in assembly.
+func hasTypes(p compiler.Pair) bool {
+	return slices.ContainsFunc(p.Units, func(u compiler.UnitPair) bool { return !u.Same() && typed(u) })
+}
+
+func typed(u compiler.UnitPair) bool {
+	switch filepath.Ext(sourceOf(u)) {
+	case ".s", ".S", ".sx":
+		return false
+	}
+	return true
 }
 
 // openPrograms opens the debug data of both builds of a deliverable. Untold are
@@ -93,7 +111,7 @@ func openPrograms(p compiler.Pair) (original, patched *semantic.Program, untold 
 		programs = append(programs, program)
 	}
 	for _, u := range p.Units {
-		if u.Original == nil || u.Patched == nil || u.Same() {
+		if u.Original == nil || u.Patched == nil || u.Same() || !typed(u) {
 			continue
 		}
 		told, err := hasDebugData(u)

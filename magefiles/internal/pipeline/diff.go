@@ -7,11 +7,13 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 
 	"github.com/fother/fother/compiler"
 	"github.com/fother/fother/differ"
+	"github.com/fother/fother/differ/asm"
 	"github.com/fother/fother/specs"
 )
 
@@ -25,6 +27,12 @@ type Target struct {
 	Units             []Unit
 	// Unchecked says what could not be compared for lack of debug data.
 	Unchecked []string
+	// Kept are the names, in either build, of variables whose initial value
+	// changed and of which the spec says that a running program may keep its own.
+	Kept []string
+
+	partial bool   // some of its units are refused
+	file    []byte // the .kpatch file, if it was made
 }
 
 // Unit is one unit of a target that the fix changes.
@@ -59,15 +67,15 @@ type comparison struct {
 func (c *comparison) refuse(target string, err error) {
 	c.report.refuse(target, err)
 	if target != "" {
-		err = fmt.Errorf("%s: %w", target, err)
+		err = &targetError{target, err}
 	}
 	c.reasons = append(c.reasons, err)
 }
 
 // err returns what stands in the way of a patch.
 func (c *comparison) err() error {
-	if len(c.reasons) > 0 {
-		return errors.Join(c.reasons...)
+	if err := refusedError(c.reasons); err != nil {
+		return err
 	}
 	if len(c.targets) == 0 {
 		return ErrNoChange
@@ -95,34 +103,56 @@ func compareBuilds(ctx context.Context, s specs.Spec, l Layout, o Options) (*com
 		wanted = append(wanted, t)
 	}
 	c := &comparison{report: newReport(s)}
-	defer c.report.finish(l.Tree, l.Installed, l.Store)
+	defer c.report.finish(l)
 	pairs, err := compiler.Compare(original, patched, wanted...)
 	if err != nil {
-		c.refuse("", err)
+		for _, e := range joined(err) {
+			c.refuse("", e)
+		}
 		return c, nil
 	}
 	for _, path := range compiler.Added(original, patched) {
 		o.say("%s: only the patched build links %s: no patch is needed for it", s.Name, path)
 	}
-	sem, err := newSemantics(s, l)
+	sem, err := newSemantics(s, l, o.Unchecked)
 	if err != nil {
 		return nil, err
 	}
 	if err := c.compare(ctx, l, fixOf(s, l), pairs, sem); err != nil {
 		return nil, err
 	}
-	for _, t := range c.report.Targets {
-		for _, u := range t.Unchecked {
-			o.say("%s: warning: %s: %s", s.Name, t.Name, u)
-		}
+	if err := c.pack(ctx, s); err != nil {
+		return nil, err
 	}
 	if len(c.reasons) > 0 {
 		return c, nil
+	}
+	c.busy(s)
+	for _, t := range c.report.Targets {
+		for _, w := range slices.Concat(t.Unchecked, t.Warnings) {
+			o.say("%s: warning: %s: %s", s.Name, t.Name, w)
+		}
 	}
 	if len(c.targets) == 0 {
 		c.report.Result = Unchanged
 	}
 	return c, writeAssembly(l, c.targets)
+}
+
+// warnMain is what is said of a patch that changes main.
+const warnMain = "main changes, or what is inlined into it, and it is on the stack as long as the program runs: a process takes the patch only if the spec allows calls that are under way to end in the old code, by consistency: {next-call: [main], reason: why}"
+
+// busy warns of targets whose main changes under strict consistency.
+func (c *comparison) busy(s specs.Spec) {
+	for _, t := range c.targets {
+		changes := slices.ContainsFunc(t.Units, func(u Unit) bool {
+			return slices.ContainsFunc(u.Changes.Functions, func(f differ.Function) bool { return f.Verdict == differ.Changed && f.Original == "main" })
+		})
+		i := slices.IndexFunc(c.report.Targets, func(r ReportTarget) bool { return r.Name == t.Name })
+		if changes && i >= 0 && !slices.Contains(s.Consistency.NextCall, "main") {
+			c.report.Targets[i].Warnings = append(c.report.Targets[i].Warnings, warnMain)
+		}
+	}
 }
 
 // name returns what a deliverable is called.
@@ -137,7 +167,11 @@ func (l Layout) name(output string) string {
 
 // compare compares the units of all pairs.
 func (c *comparison) compare(ctx context.Context, l Layout, fix *differ.Fix, pairs []compiler.Pair, sem *semantics) error {
-	d := &diffs{done: map[[2]specs.Digest]*diffResult{}, layout: l, fix: fix}
+	copies, err := newCopies(pairs)
+	if err != nil {
+		return err
+	}
+	d := &diffs{done: map[[2]specs.Digest]*diffResult{}, layout: l, fix: fix, keeps: sem.keeps, copies: copies}
 	if d.run(ctx, pairs); ctx.Err() != nil {
 		return ctx.Err()
 	}
@@ -153,12 +187,15 @@ func (c *comparison) compare(ctx context.Context, l Layout, fix *differ.Fix, pai
 			compared = true
 			assembly := ""
 			if r.err != nil {
+				t.partial = true
+				sem.locate(p, u, r.err)
 				c.refuse(t.Name, r.err)
 			} else if r.changes.Assembly != nil {
 				t.Units = append(t.Units, newUnit(u, r.changes))
 				assembly = t.assembly(l, len(t.Units)-1)
 			}
 			if r.changes != nil {
+				t.Kept = append(t.Kept, sem.values(r.changes)...)
 				c.report.add(t.Name, r.changes, assembly)
 			}
 		}
@@ -190,6 +227,11 @@ func (c *comparison) semantics(ctx context.Context, t *Target, p compiler.Pair, 
 	}
 	if err != nil {
 		refused = append(refused, fmt.Errorf("debug data: %w", err))
+	}
+	for _, what := range unchecked {
+		if !sem.lenient && !sem.allows(specs.NoDebugData) {
+			refused = append(refused, &UncheckedError{what})
+		}
 	}
 	for _, e := range refused {
 		c.refuse(t.Name, e)
@@ -249,6 +291,8 @@ type diffs struct {
 	done   map[[2]specs.Digest]*diffResult
 	layout Layout
 	fix    *differ.Fix
+	keeps  func(variable string) bool
+	copies map[string]bool // of newCopies
 }
 
 type diffResult struct {
@@ -289,7 +333,7 @@ func (d *diffs) run(ctx context.Context, pairs []compiler.Pair) {
 	for range min(runtime.GOMAXPROCS(0), len(todo)) {
 		wg.Go(func() {
 			for r := range work {
-				r.changes, r.err = diffUnit(d.layout.unitName(r.pair), d.fix, r.pair)
+				r.changes, r.err = d.diffUnit(d.layout.unitName(r.pair), r.pair)
 			}
 		})
 	}
@@ -304,32 +348,52 @@ func (d *diffs) run(ctx context.Context, pairs []compiler.Pair) {
 	wg.Wait()
 }
 
-// diffUnit compares one unit, which is called name in messages.
-func diffUnit(name string, fix *differ.Fix, u compiler.UnitPair) (*differ.ChangeSet, error) {
-	refused := func(reason, hint string) error {
-		return &differ.RefusalError{Refusals: []differ.Refusal{{Unit: name, Reason: reason, Hint: hint}}}
+// diffUnit compares one unit, which is called name in messages. All of a unit
+// that the fix adds is new, all of one that it takes away is removed.
+func (d *diffs) diffUnit(name string, u compiler.UnitPair) (*differ.ChangeSet, error) {
+	in := differ.Input{Unit: name, Keeps: d.keeps, Elsewhere: func(name string) bool { return d.copies[name] }}
+	var original, patched, dir string // of the texts, and the folder of the compiler
+	var err error
+	if u.Patched != nil {
+		in.Arch, dir, patched = u.Patched.Arch, u.Patched.Dir, u.Patched.Text
+		if in.Patched, err = os.ReadFile(patched); err != nil {
+			return nil, err
+		}
 	}
-	switch {
-	case u.Original == nil:
-		return nil, refused("the fix adds this unit to a target, which is not supported yet", "put the new code into an existing file")
-	case u.Patched == nil:
-		return nil, refused("the fix removes this unit from a target, which is not supported yet", "leave the file in place")
+	if u.Original != nil {
+		in.Arch, dir, original = u.Original.Arch, u.Original.Dir, u.Original.Text
+		if in.Original, err = os.ReadFile(original); err != nil {
+			return nil, err
+		}
 	}
-	original, err := os.ReadFile(u.Original.Text)
-	if err != nil {
-		return nil, err
-	}
-	patched, err := os.ReadFile(u.Patched.Text)
-	if err != nil {
-		return nil, err
-	}
-	in := differ.Input{Unit: name, Arch: u.Original.Arch, Original: original, Patched: patched}
-	if fix != nil {
-		of := *fix
-		of.Dir = u.Original.Dir
+	if d.fix != nil {
+		of := *d.fix
+		of.Dir = dir
 		in.Fix = &of
 	}
-	return differ.Diff(in)
+	changes, err := differ.Diff(in)
+	return changes, withTexts(err, original, patched)
+}
+
+// withTexts adds the paths of a unit's assembly texts to what is said of them.
+func withTexts(err error, original, patched string) error {
+	if e, ok := errors.AsType[*differ.RefusalError](err); ok {
+		for i := range e.Refusals {
+			e.Refusals[i].Text = patched
+			if e.Refusals[i].InOriginal {
+				e.Refusals[i].Text = original
+			}
+		}
+	}
+	if e, ok := errors.AsType[*asm.SyntaxError](err); ok {
+		var first bool
+		if e.File, first = strings.CutSuffix(e.File, " (original)"); first {
+			e.Path = original
+		} else {
+			e.File, e.Path = strings.TrimSuffix(e.File, " (patched)"), patched
+		}
+	}
+	return err
 }
 
 // sourceOf returns the path of a unit's source.

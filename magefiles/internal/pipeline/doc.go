@@ -10,8 +10,10 @@
 //     more with it.
 //   - [Diff] pairs the deliverables of the two builds and their units, and
 //     compares the units that differ, and what their debug data says of types,
-//     variables and signatures. [Compare] does so and returns the
-//     [Report], which a fix that is refused has too.
+//     variables and signatures; and it packs them in memory, so that all that
+//     stands in the way of a patch is told at once, as a [RefusedError].
+//     [Compare] does so and returns the [Report], which a fix that is refused
+//     has too.
 //   - [Pack] assembles what changed, binds it to each target, writes one
 //     .kpatch file for each, named by its build-id, and the bundle of all.
 //   - The verification reads the bundle as a host would and holds it against
@@ -22,7 +24,9 @@
 // [Step] one, if those before it are up to date. Whether one is, its stamp
 // tells: a file with the digests of everything that the step depended on and of
 // what it left. Steps work beside what was there and replace it at their end,
-// so that one that fails leaves it as it was.
+// so that one that fails leaves it as it was. The .kpatch files and the bundle
+// are removed before any step that they depend on is taken, and if they are
+// found wrong: what is there is never that of another fix.
 //
 // The work folder of a spec is WORK/NAME-LEVEL, or WORK/NAME@SERIES-LEVEL: original and patched (the trees
 // after the builds), installed-original and installed-patched (what install

@@ -45,7 +45,14 @@ func oracle(p *kpack.Patch, t Target, own map[string]bool) error {
 	if err != nil {
 		return err
 	}
-	missing := slices.DeleteFunc(verify.Check(report, covered(p)).Missing, func(f verify.Finding) bool {
+	all := covered(p)
+	all.Refused = append(all.Refused, t.Kept...)
+	hooks := declaredHooks(report)
+	if len(hooks) != len(p.Hooks) {
+		return fmt.Errorf("the patched build declares %d hooks, and the patch has %d", len(hooks), len(p.Hooks))
+	}
+	all.Carried = append(all.Carried, hooks...)
+	missing := slices.DeleteFunc(verify.Check(report, all).Missing, func(f verify.Finding) bool {
 		return !own[f.Name] && !strings.HasPrefix(f.Name, ".") // a section
 	})
 	var reasons []error
@@ -53,6 +60,17 @@ func oracle(p *kpack.Patch, t Target, own map[string]bool) error {
 		reasons = append(reasons, fmt.Errorf("the linked builds differ from the patch: %v", f))
 	}
 	return errors.Join(reasons...)
+}
+
+// declaredHooks are the names of what declares the hooks of the patched build, by
+// fother.h. The patch has what they say, not them.
+func declaredHooks(r *verify.Report) (names []string) {
+	for _, d := range r.Data {
+		if d.Verdict == verify.New && strings.Contains(d.Name, differ.HookPrefix) {
+			names = append(names, d.Name)
+		}
+	}
+	return names
 }
 
 // definitions returns the names of functions and objects in the units that

@@ -23,28 +23,14 @@ import (
 // layout to l.Patches and returns their paths. All or none are written; the
 // error has every reason.
 func PackAt(ctx context.Context, s specs.Spec, l Layout, o Options, targets []Target) ([]string, error) {
-	reasons := checkNextCall(s, targets)
-	made := map[specs.BuildID]Target{}
-	var paths []string
-	var files [][]byte
-	for _, t := range targets {
-		if other, ok := made[t.BuildID]; ok && other.Original.Digest == t.Original.Digest && other.Patched.Digest == t.Patched.Digest {
-			continue // the same file, linked twice
-		} else if ok {
-			reasons = append(reasons, &sameIDError{t.Name, other.Name, t.BuildID})
-			continue
+	p := &packing{spec: s, made: map[specs.BuildID]*Target{}}
+	for i := range targets {
+		if err := p.add(ctx, &targets[i]); err != nil {
+			return nil, fmt.Errorf("%s: %w", targets[i].Name, err)
 		}
-		made[t.BuildID] = t
-		b, err := packTarget(ctx, s, l, t)
-		if err != nil {
-			reasons = append(reasons, fmt.Errorf("%s: %w", t.Name, err))
-			continue
-		}
-		paths = append(paths, filepath.Join(l.Patches, string(t.BuildID)+".kpatch"))
-		files = append(files, b)
 	}
-	if len(reasons) > 0 {
-		return nil, errors.Join(reasons...)
+	if err := refusedError(append(p.reasons, checkNextCall(s, targets)...)); err != nil {
+		return nil, err
 	}
 	if err := os.RemoveAll(l.Patches); err != nil {
 		return nil, err
@@ -52,13 +38,48 @@ func PackAt(ctx context.Context, s specs.Spec, l Layout, o Options, targets []Ta
 	if err := os.MkdirAll(l.Patches, 0o755); err != nil {
 		return nil, err
 	}
-	for i, path := range paths {
-		if err := os.WriteFile(path, files[i], 0o644); err != nil {
+	var paths []string
+	for _, t := range p.order {
+		path := filepath.Join(l.Patches, string(t.BuildID)+".kpatch")
+		if err := os.WriteFile(path, t.file, 0o644); err != nil {
 			return nil, err
 		}
-		o.say("%s: %s: %d bytes for %s", s.Name, filepath.Base(path), len(files[i]), made[specs.BuildID(strings.TrimSuffix(filepath.Base(path), ".kpatch"))].Name)
+		o.say("%s: %s: %d bytes for %s", s.Name, filepath.Base(path), len(t.file), t.Name)
+		paths = append(paths, path)
 	}
 	return paths, nil
+}
+
+// packing makes the .kpatch files of a release in memory.
+type packing struct {
+	spec    specs.Spec
+	made    map[specs.BuildID]*Target
+	order   []*Target // that have a file
+	reasons []error   // why others have none, as for comparison.refuse
+}
+
+// add makes the file of a target, unless it has one. What is refused is in
+// p.reasons afterwards; other errors are returned.
+func (p *packing) add(ctx context.Context, t *Target) error {
+	if other, ok := p.made[t.BuildID]; ok && other.Original.Digest == t.Original.Digest && other.Patched.Digest == t.Patched.Digest {
+		return nil // the same file, linked twice
+	} else if ok {
+		p.reasons = append(p.reasons, &sameIDError{t.Name, other.Name, t.BuildID})
+		return nil
+	}
+	p.made[t.BuildID] = t
+	if t.file == nil {
+		var err error
+		t.file, err = packTarget(ctx, p.spec, *t)
+		if _, refused := errors.AsType[*kpack.RefusalError](err); refused {
+			p.reasons = append(p.reasons, &targetError{t.Name, err})
+			return nil
+		} else if err != nil {
+			return err
+		}
+	}
+	p.order = append(p.order, t)
+	return nil
 }
 
 // sameIDError means that two different targets cannot be told apart where they
@@ -76,6 +97,43 @@ func (e *sameIDError) Error() string {
 func (e *sameIDError) Hint() string {
 	return "does the build give a build-id by hand, with --build-id=0x…? Then give one to each file; else name one of them under targets"
 }
+
+// pack makes the .kpatch files of the targets that can have one so far, so that
+// what packing refuses is told with all else.
+func (c *comparison) pack(ctx context.Context, s specs.Spec) error {
+	p := &packing{spec: s, made: map[specs.BuildID]*Target{}}
+	whole := true
+	for i := range c.targets {
+		t := &c.targets[i]
+		if t.partial {
+			whole = false
+			continue
+		}
+		if err := p.add(ctx, t); err != nil {
+			return fmt.Errorf("%s: %w", t.Name, err)
+		}
+	}
+	if whole {
+		p.reasons = append(p.reasons, checkNextCall(s, c.targets)...)
+	}
+	for _, err := range p.reasons {
+		if of, ok := err.(*targetError); ok {
+			c.refuse(of.target, of.err)
+			continue
+		}
+		c.refuse("", err)
+	}
+	return nil
+}
+
+// targetError is why a target cannot be patched.
+type targetError struct {
+	target string
+	err    error
+}
+
+func (e *targetError) Error() string { return e.target + ": " + e.err.Error() }
+func (e *targetError) Unwrap() error { return e.err }
 
 // checkNextCall refuses functions of the spec's consistency that the fix
 // changes in no target: a misspelt name would be an error in silence.
@@ -109,10 +167,13 @@ func (e *nextCallError) Error() string {
 	return fmt.Sprintf("consistency: next-call: the fix changes no function %s in any target", e.name)
 }
 
+func (e *nextCallError) ofSpec() {}
+
 // Hint says what the user can do.
 func (e *nextCallError) Hint() string { return "the fix changes " + strings.Join(e.changed, ", ") }
 
-func packTarget(ctx context.Context, s specs.Spec, l Layout, t Target) ([]byte, error) {
+// packTarget makes the .kpatch file of a target.
+func packTarget(ctx context.Context, s specs.Spec, t Target) ([]byte, error) {
 	original, err := elfobj.Open(t.Original.File)
 	if err != nil {
 		return nil, err
@@ -125,12 +186,12 @@ func packTarget(ctx context.Context, s specs.Spec, l Layout, t Target) ([]byte, 
 		Arch: original.Arch, Name: filepath.Base(t.Name), Original: original, Patched: patched,
 		Meta: kpack.Meta{
 			Name: s.Name, Series: s.Series, Level: s.Level, Description: s.Description, CVEs: s.CVEs, Consistency: s.Consistency,
+			Unchecked: t.Unchecked,
 		},
 	}
-	dir := filepath.Join(l.Diff, string(t.BuildID))
 	for i, u := range t.Units {
 		in.Meta.Producer = u.Changes.Producer
-		bu, err := packUnit(ctx, in.Arch, filepath.Join(dir, assemblyName(i, u)), u)
+		bu, err := packUnit(ctx, in.Arch, assemblyName(i, u), u)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", u.Changes.Unit, err)
 		}
@@ -143,17 +204,19 @@ func packTarget(ctx context.Context, s specs.Spec, l Layout, t Target) ([]byte, 
 	return p.Encode()
 }
 
-// packUnit assembles the patch assembly of one unit.
-func packUnit(ctx context.Context, a *arch.Arch, path string, u Unit) (kpack.BuildUnit, error) {
-	object, err := assemble(ctx, a, path, u.Assembler)
+// packUnit assembles the patch assembly of one unit, which has the given file
+// name in messages.
+func packUnit(ctx context.Context, a *arch.Arch, name string, u Unit) (kpack.BuildUnit, error) {
+	object, err := assemble(ctx, a, name, u.Changes.Assembly, u.Assembler)
 	if err != nil {
 		return kpack.BuildUnit{}, err
 	}
-	original, err := elfobj.Open(u.Original.Object)
-	if err != nil {
-		return kpack.BuildUnit{}, err
+	bu := kpack.BuildUnit{Name: u.Changes.Unit, Object: object, Local: map[string]bool{}}
+	if u.Original != nil {
+		if bu.OriginalObject, err = elfobj.Open(u.Original.Object); err != nil {
+			return kpack.BuildUnit{}, err
+		}
 	}
-	bu := kpack.BuildUnit{Name: u.Changes.Unit, Object: object, OriginalObject: original, Local: map[string]bool{}}
 	for _, r := range u.Changes.References {
 		if r.Local {
 			bu.Local[r.Symbol] = true
@@ -170,9 +233,9 @@ func packUnit(ctx context.Context, a *arch.Arch, path string, u Unit) (kpack.Bui
 }
 
 // assemble runs the given assembler or, if there is none, binutils' for an
-// architecture. clang's text is for clang's own assembler: it has directives
+// architecture, on a text that has a file name in messages. clang's text is for clang's own assembler: it has directives
 // that binutils' lacks, and chooses other encodings.
-func assemble(ctx context.Context, a *arch.Arch, path string, command []string) (*elfobj.File, error) {
+func assemble(ctx context.Context, a *arch.Arch, name string, text []byte, command []string) (*elfobj.File, error) {
 	if len(command) == 0 {
 		command = []string{a.Tuple + "-as"}
 		if _, err := exec.LookPath(command[0]); err != nil {
@@ -184,10 +247,13 @@ func assemble(ctx context.Context, a *arch.Arch, path string, command []string) 
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	out := filepath.Join(dir, "patch.o")
+	path, out := filepath.Join(dir, name), filepath.Join(dir, "patch.o")
+	if err := os.WriteFile(path, text, 0o644); err != nil {
+		return nil, err
+	}
 	cmd := exec.CommandContext(ctx, command[0], append(slices.Clone(command[1:]), "-o", out, path)...)
 	if msg, err := cmd.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("%s: %w\n%s", command[0], err, bytes.TrimSpace(msg))
+		return nil, fmt.Errorf("%s: %w\n%s", command[0], err, bytes.TrimSpace(bytes.ReplaceAll(msg, []byte(dir+"/"), nil)))
 	}
 	return elfobj.Open(out)
 }

@@ -28,6 +28,9 @@ type Options struct {
 	// Registry is the folder that [Publish] publishes to, and Keys the folder
 	// of the keys that sign.
 	Registry, Keys string
+	// Unchecked lets a fix pass of which types cannot be compared for lack of debug
+	// data, as [specs.NoDebugData] does in a spec. The patches say so.
+	Unchecked bool
 	// Progress, if set, gets a line for each step. On a terminal its last line
 	// says all the time what is being done.
 	Progress io.Writer
@@ -118,11 +121,15 @@ const reportName = "report.json"
 // tree, it has to have one path for both.
 func (f Folder) destdir() string { return filepath.Join(f.site(), "installed") }
 
+// include is where the headers for fixes are while the patched build runs.
+func (f Folder) include() string { return filepath.Join(f.site(), "include") }
+
 func (f Folder) store() string            { return f.path("store") }
 func (f Folder) debug() string            { return f.path("store-debug") }
 func (f Folder) diff() string             { return f.path("diff") }
 func (f Folder) fetched() string          { return f.path("source") }
 func (f Folder) fresh() Folder            { return Folder(f.path("new")) }
+func (f Folder) withdrawn() Folder        { return Folder(f.path("withdrawn")) }
 func (f Folder) stamp(step string) string { return f.path(step + ".stamp.json") }
 func (f Folder) log(s specs.Stage) string { return f.path("build-" + string(s) + ".log") }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/fother/fother/differ"
 	"github.com/fother/fother/differ/asm"
+	"github.com/fother/fother/kpack"
 	"github.com/fother/fother/specs"
 )
 
@@ -60,6 +61,8 @@ type ReportTarget struct {
 	BuildID specs.BuildID `json:"build_id"`
 	// Unchecked says what was not compared for lack of debug data.
 	Unchecked []string `json:"unchecked,omitempty"`
+	// Warnings are about a patch that can be made.
+	Warnings []string `json:"warnings,omitempty"`
 }
 
 // ReportUnit is a unit whose text differs.
@@ -75,6 +78,7 @@ type ReportUnit struct {
 	// counts the others.
 	Functions []ReportFunction `json:"functions"`
 	Data      []ReportDatum    `json:"data"`
+	Hooks     []ReportHook     `json:"hooks,omitempty"`
 	Same      ReportSame       `json:"same"`
 
 	changes *differ.ChangeSet
@@ -96,6 +100,13 @@ type ReportFunction struct {
 	First    *ReportFirst   `json:"first,omitempty"`    // if changed
 }
 
+// ReportHook is a function of the fix that runs in the process around the
+// switch.
+type ReportHook struct {
+	Point    string `json:"point"` // "pre_apply", "post_apply", "pre_revert" or "post_revert"
+	Function string `json:"function"`
+}
+
 // ReportFirst is the first difference in the assembly.
 type ReportFirst struct {
 	Original     string `json:"original"`
@@ -111,7 +122,8 @@ type ReportDatum struct {
 	Verdict  differ.Verdict `json:"verdict"`
 	Reasons  differ.Reasons `json:"reasons"`
 	Text     string         `json:"text"`
-	Carried  bool           `json:"carried"` // the patch has a copy of its own
+	Carried  bool           `json:"carried"`        // the patch has a copy of its own
+	Kept     bool           `json:"kept,omitempty"` // the spec allows that a running program keeps its value
 	First    *ReportFirst   `json:"first,omitempty"`
 }
 
@@ -119,21 +131,28 @@ type ReportDatum struct {
 type Refusal struct {
 	Targets []string `json:"targets,omitempty"` // names
 	Unit    string   `json:"unit,omitempty"`
-	Name    string   `json:"name,omitempty"` // of a function, object or section
-	Line    int      `json:"line,omitempty"` // in the unit's assembly, from 1: the patched build's if the name is in that
-	Reason  string   `json:"reason"`
-	Hint    string   `json:"hint,omitempty"` // what the author can do
+	Name    string   `json:"name,omitempty"`   // of a function, object or section
+	Source  string   `json:"source,omitempty"` // FILE:LINE, where it is in the source, if debug data tells it
+	// Line is where it is in the assembly text, from 1, and Assembly the file with
+	// that in the work folder.
+	Line     int    `json:"line,omitempty"`
+	Assembly string `json:"assembly,omitempty"`
+	Reason   string `json:"reason"`
+	Hint     string `json:"hint,omitempty"` // what the author can do
 }
 
 func (r Refusal) String() string {
-	where := r.Unit
+	where, reason, source := r.Unit, r.Reason, r.Source
 	if where == "" {
 		where = strings.Join(r.Targets, ", ")
 	}
-	if r.Line > 0 {
-		where += fmt.Sprintf(":%d", r.Line)
+	if strings.HasPrefix(source, where+":") {
+		where, source = source, ""
 	}
-	parts := slices.DeleteFunc([]string{where, r.Name, r.Reason}, func(s string) bool { return s == "" })
+	if r.Source == "" && r.Line > 0 {
+		reason += fmt.Sprintf(" (line %d of the assembly text %s)", r.Line, r.Assembly)
+	}
+	parts := slices.DeleteFunc([]string{where, source, r.Name, reason}, func(s string) bool { return s == "" })
 	return strings.Join(parts, ": ")
 }
 
@@ -163,18 +182,36 @@ func refusalsOf(err error) (all []Refusal) {
 		}
 		return all
 	}
-	if e, ok := errors.AsType[*differ.RefusalError](err); ok {
+	if e, ok := errors.AsType[*kpack.RefusalError](err); ok {
 		for _, r := range e.Refusals {
-			all = append(all, Refusal{Unit: r.Unit, Name: r.Name, Line: r.Line, Reason: r.Reason, Hint: r.Hint})
+			all = append(all, refusalOf(r))
 		}
 		return all
 	}
+	if e, ok := errors.AsType[*differ.RefusalError](err); ok {
+		for _, r := range e.Refusals {
+			n := Refusal{Unit: r.Unit, Name: r.Name, Line: r.Line, Assembly: r.Text, Reason: r.Reason, Hint: r.Hint}
+			if r.Source != "" {
+				n.Source = fmt.Sprintf("%s:%d", r.Source, r.SourceLine)
+			}
+			all = append(all, n)
+		}
+		return all
+	}
+	return []Refusal{refusalOf(err)}
+}
+
+// refusalOf is the refusal of an error that cannot be taken apart.
+func refusalOf(err error) Refusal {
 	r := Refusal{Reason: err.Error(), Hint: strings.Join(Hints(err), "; ")}
+	if e, ok := errors.AsType[*kpack.Refusal](err); ok {
+		r.Unit, r.Name, r.Reason = e.Unit, e.Name, e.Reason()
+	}
 	if e, ok := errors.AsType[*asm.SyntaxError](err); ok {
-		r.Unit, r.Line, r.Reason = e.File, e.Line, fmt.Sprintf("%s: %q", e.Reason, e.Text)
+		r.Unit, r.Line, r.Assembly, r.Reason = e.File, e.Line, e.Path, fmt.Sprintf("%s: %q", e.Reason, e.Text)
 		r.Hint = cmp.Or(r.Hint, "the assembly of this file is not understood: compile it in another way, or leave it as it is")
 	}
-	return []Refusal{r}
+	return r
 }
 
 // newReport returns the report of a comparison that has found nothing yet.
@@ -217,7 +254,10 @@ func newReportUnit(c *differ.ChangeSet) ReportUnit {
 			continue
 		}
 		u.Data = append(u.Data, ReportDatum{Name: d.Name, Original: d.Original, Verdict: d.Verdict, Reasons: d.Reason,
-			Text: d.Reason.String(), Carried: d.Carried, First: first(d.First)})
+			Text: d.Reason.String(), Carried: d.Carried, Kept: d.Kept, First: first(d.First)})
+	}
+	for _, h := range c.Hooks {
+		u.Hooks = append(u.Hooks, ReportHook(h))
 	}
 	return u
 }
@@ -229,9 +269,9 @@ func first(d *differ.Difference) *ReportFirst {
 	return &ReportFirst{d.Original, d.Patched, d.OriginalLine, d.PatchedLine}
 }
 
-// finish puts the report into its final form. Paths in the folders are made
-// relative to them.
-func (r *Report) finish(folders ...string) {
+// finish puts the report into its final form. Paths in the folders of l are made
+// relative to them, those in the capture to the work folder.
+func (r *Report) finish(l Layout) {
 	slices.SortStableFunc(r.Targets, func(a, b ReportTarget) int { return cmp.Compare(a.Name, b.Name) })
 	for i := range r.Units {
 		if len(r.Refusals) > 0 {
@@ -240,8 +280,8 @@ func (r *Report) finish(folders ...string) {
 	}
 	slices.Sort(r.EqualUnits)
 	r.EqualUnits = slices.Compact(r.EqualUnits)
-	var pairs []string
-	for _, f := range folders {
+	pairs := []string{l.Store + "/", filepath.Base(l.Store) + "/"}
+	for _, f := range []string{l.Tree, l.Installed} {
 		if f != "" {
 			pairs = append(pairs, f+"/", "")
 		}
@@ -249,7 +289,9 @@ func (r *Report) finish(folders ...string) {
 	short := strings.NewReplacer(pairs...)
 	for i := range r.Refusals {
 		n := &r.Refusals[i]
-		n.Unit, n.Reason, n.Hint = short.Replace(n.Unit), short.Replace(n.Reason), short.Replace(n.Hint)
+		for _, s := range []*string{&n.Unit, &n.Assembly, &n.Reason, &n.Hint} {
+			*s = short.Replace(*s)
+		}
 	}
 }
 

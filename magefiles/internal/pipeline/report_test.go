@@ -140,7 +140,7 @@ two  build-id ID-two
 }
 
 // TestReportRefused: a fix that is refused has a report with what the author
-// can do, and is an error of the class. The patch of an earlier fix stays.
+// can do, and is an error of the class.
 func TestReportRefused(t *testing.T) {
 	p := newReported(t, "int count = 1;", "int count = 2;")
 	r, err := p.compare()
@@ -150,7 +150,10 @@ func TestReportRefused(t *testing.T) {
 	if r.Result != Refused || len(r.Refusals) != 1 || len(r.Refusals[0].Targets) != 2 || r.Refusals[0].Line == 0 {
 		t.Errorf("report %+v", r)
 	}
-	r.Refusals[0].Line, r.Refusals[0].Hint = 7, "HINT"
+	if n := r.Refusals[0]; !strings.HasPrefix(n.Assembly, "store/") || n.Source != "shared.c:1" {
+		t.Errorf("refusal %+v", n)
+	}
+	r.Refusals[0].Hint = "HINT"
 	r.Units[0].Data[0].First = nil
 	r.Refusals[0].Reason, _, _ = strings.Cut(r.Refusals[0].Reason, ":")
 	p.text(r, false, `both, level 3: no patch can be made, for 1 reason
@@ -160,7 +163,7 @@ two  build-id ID-two
     changed  count (data): content changed
 2 units have the same text in both builds
 refused:
-  shared.c:7: count: initial value or size of writable data changed
+  shared.c:1: count: initial value of writable data changed
     hint: HINT
 `)
 	if left, _ := filepath.Glob(FolderOf(p.spec, p.o).path("diff.stamp*")); len(left) > 0 {
@@ -205,6 +208,58 @@ func TestReportStale(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := ReadReport(p.spec, p.o); err == nil || !strings.Contains(err.Error(), "version 99") {
+		t.Errorf("error %v", err)
+	}
+}
+
+// TestReportPacking: what packing refuses is in the report with what the author
+// can do, and together with what the comparison of types refuses.
+func TestReportPacking(t *testing.T) {
+	const tree = `
+-- unit.c --
+#include <unistd.h>
+int limit = 7;
+__attribute__((noinline, aligned(1))) int tiny(void) { return 0; }
+__attribute__((noinline, aligned(1))) int next(void) { return 0; }
+__attribute__((noinline)) int check(int v) { return v + 1; }
+int main(int argc, char **argv) { return check(argc) + tiny() + next(); }
+`
+	s, o := semanticCase(t, tree, []string{"int limit", "unsigned limit", "tiny(void) { return 0", "tiny(void) { return 77", "v + 1", "v + (optind += 2)"},
+		"gcc -O2 -fno-pie -no-pie -Wl,--build-id -o unit unit.c")
+	s.Consistency.NextCall = []string{"main"}
+	if err := Build(t.Context(), s, o); err != nil {
+		t.Fatal(err)
+	}
+	r, err := Compare(t.Context(), s, o)
+	if e, ok := errors.AsType[*RefusedError](err); !ok || e.OfSpec() {
+		t.Fatalf("error %v", err)
+	}
+	if r.Result != Refused {
+		t.Errorf("result %q", r.Result)
+	}
+	for name, reason := range map[string]string{"optind": "copy relocation, used by check", "tiny": "too short", "": "next-call: the fix changes no function main"} {
+		found := false
+		for _, n := range r.Refusals {
+			if n.Name == name && strings.Contains(n.Reason, reason) {
+				found = true
+				if n.Hint == "" || name != "" && (n.Unit != "unit.c" || len(n.Targets) != 1 || n.Targets[0] != "unit") {
+					t.Errorf("refusal %+v", n)
+				}
+			}
+		}
+		if !found {
+			t.Errorf("%q is not refused for %q: %+v", name, reason, r.Refusals)
+		}
+	}
+	if left, _ := filepath.Glob(FolderOf(s, o).path("diff")); len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
+	stale, _ := errors.AsType[*StaleError](Step(t.Context(), s, o, "pack"))
+	if stale == nil || !stale.Refused || !strings.Contains(Explain(stale).Error(), "patch:diff") {
+		t.Errorf("packing: %v", stale)
+	}
+	s.Consistency.NextCall = nil
+	if _, err := Make(t.Context(), s, o); !is[*RefusedError](err) {
 		t.Errorf("error %v", err)
 	}
 }

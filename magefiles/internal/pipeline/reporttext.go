@@ -3,6 +3,7 @@ package pipeline
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/fother/fother/differ"
@@ -15,8 +16,10 @@ func (r *Report) Text(w io.Writer, verbose bool) {
 	p.line(0, "%s, level %d: %s", r.Name, r.Level, r.headline())
 	for _, t := range r.Targets {
 		p.line(0, "%s  build-id %s", t.Name, t.BuildID)
-		for _, u := range t.Unchecked {
-			p.line(1, "warning: %s", u)
+		for _, w := range slices.Concat(t.Unchecked, t.Warnings) {
+			if r.Result != Refused { // else it is among the refusals
+				p.line(1, "warning: %s", w)
+			}
 		}
 	}
 	for _, u := range r.Units {
@@ -119,8 +122,14 @@ func (p *printer) unit(u ReportUnit, several bool) {
 		if d.Carried {
 			what = "data, carried"
 		}
+		if d.Kept {
+			what = "data, a running program keeps its value"
+		}
 		p.line(2, "%-7v  %s (%s): %s", d.Verdict, name(d.Name, d.Original), what, d.Text)
 		p.first(d.First)
+	}
+	for _, h := range u.Hooks {
+		p.line(2, "hook     %s: %s", h.Point, h.Function)
 	}
 }
 
@@ -143,8 +152,16 @@ func (p *printer) first(d *ReportFirst) {
 		}
 		return fmt.Sprintf("%d: ", line)
 	}
-	p.line(4, "- %s%s", where(d.OriginalLine), plainLine(d.Original))
-	p.line(4, "+ %s%s", where(d.PatchedLine), plainLine(d.Patched))
+	was, is := plainLine(d.Original), plainLine(d.Patched)
+	if was == is {
+		if p.verbose {
+			is = fmt.Sprintf("%d, %d: %s", d.OriginalLine, d.PatchedLine, is)
+		}
+		p.line(4, "= %s (what it refers to is not the same)", is)
+		return
+	}
+	p.line(4, "- %s%s", where(d.OriginalLine), was)
+	p.line(4, "+ %s%s", where(d.PatchedLine), is)
 }
 
 // maxLine bounds a line of assembly in a report for people, in bytes.

@@ -158,7 +158,7 @@ func makeSample(t *testing.T, sample string, env ...string) Folder {
 // runs, asked, reverted, asked again.
 func TestSamples(t *testing.T) {
 	sampleFlags := []string{"-O2 -g", "-O0", "-O3 -fno-plt -ffunction-sections -fdata-sections", "-Os -fno-pie -no-pie -fcf-protection=full"}
-	for turn, sample := range []string{"simple", "server", "ghost", "threads", "library"} {
+	for turn, sample := range []string{"simple", "server", "ghost", "threads", "library", "shadow"} {
 		for i, flags := range sampleFlags {
 			if strings.Contains(flags, "-fno-pie") && (sample == "ghost" || sample == "library") {
 				continue // their libraries need position independent code

@@ -29,6 +29,7 @@ type (
 		Units    []savedUnit   `json:"units"`
 		// Unchecked is that of Target.
 		Unchecked []string `json:"unchecked,omitempty"`
+		Kept      []string `json:"kept,omitempty"` // likewise
 	}
 	savedLink struct {
 		File   string       `json:"file"`
@@ -90,9 +91,10 @@ func (r *run) diff(ctx context.Context) error {
 		return err
 	}
 	if err := c.err(); err != nil {
-		// The report is about this fix; what an earlier one left stays.
-		return errors.Join(err, r.replace("diff", reportName))
+		// The report is about this fix, and an earlier one's patch assembly is not.
+		return errors.Join(err, r.replace("diff", filepath.Base(l.Diff), reportName))
 	}
+	r.found = c.targets
 	data, err := saveTargets(r.folder, c.targets)
 	if err != nil {
 		return err
@@ -206,12 +208,15 @@ func saveTargets(f Folder, targets []Target) ([]byte, error) {
 		st := savedTarget{
 			Name: t.Name, BuildID: t.BuildID,
 			Original: savedLink{rel(t.Original.File), t.Original.Digest},
-			Patched:  savedLink{rel(t.Patched.File), t.Patched.Digest}, Unchecked: t.Unchecked,
+			Patched:  savedLink{rel(t.Patched.File), t.Patched.Digest}, Unchecked: t.Unchecked, Kept: t.Kept,
 		}
 		for i, u := range t.Units {
 			su := savedUnit{
-				Name: u.Changes.Unit, Object: rel(u.Original.Object), Producer: u.Changes.Producer, References: u.Changes.References,
+				Name: u.Changes.Unit, Producer: u.Changes.Producer, References: u.Changes.References,
 				Assembly: filepath.Join(filepath.Base(f.diff()), string(t.BuildID), assemblyName(i, u)), Assembler: u.Assembler,
+			}
+			if u.Original != nil {
+				su.Object = rel(u.Original.Object)
 			}
 			for _, fn := range u.Changes.Functions {
 				if fn.Verdict != differ.Same {
@@ -244,7 +249,7 @@ func Targets(s specs.Spec, o Options) ([]Target, error) {
 	var targets []Target
 	for _, st := range saved {
 		t := Target{
-			Name: st.Name, BuildID: st.BuildID, Unchecked: st.Unchecked,
+			Name: st.Name, BuildID: st.BuildID, Unchecked: st.Unchecked, Kept: st.Kept,
 			Original: &compiler.Link{BuildID: st.BuildID, File: f.path(st.Original.File), Digest: st.Original.Digest},
 			Patched:  &compiler.Link{File: f.path(st.Patched.File), Digest: st.Patched.Digest},
 		}
@@ -266,8 +271,11 @@ func (su savedUnit) unit(f Folder) (Unit, error) {
 		return Unit{}, err
 	}
 	u := Unit{
-		UnitPair: compiler.UnitPair{Original: &compiler.Unit{Object: f.path(su.Object)}}, Assembler: su.Assembler,
-		Changes: &differ.ChangeSet{Unit: su.Name, Producer: su.Producer, References: su.References, Assembly: text},
+		Assembler: su.Assembler,
+		Changes:   &differ.ChangeSet{Unit: su.Name, Producer: su.Producer, References: su.References, Assembly: text},
+	}
+	if su.Object != "" { // else the fix adds the unit
+		u.Original = &compiler.Unit{Object: f.path(su.Object)}
 	}
 	for _, fn := range su.Functions {
 		u.Changes.Functions = append(u.Changes.Functions, differ.Function{

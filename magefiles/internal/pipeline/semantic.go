@@ -2,8 +2,10 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -17,25 +19,32 @@ import (
 // variables and signatures, and holds it against what the spec allows.
 type semantics struct {
 	spec    specs.Spec
+	tree    string                   // where both builds ran
 	debug   map[string]compiler.Pair // the builds with debug data, by path
 	found   []string                 // names of all changes
 	partial bool                     // not everything could be compared
+	lenient bool                     // that is no reason to refuse the fix
 }
 
-func newSemantics(s specs.Spec, l Layout) (*semantics, error) {
+func newSemantics(s specs.Spec, l Layout, lenient bool) (*semantics, error) {
 	debug, err := debugPairs(l.Debug)
-	return &semantics{spec: s, debug: debug}, err
+	return &semantics{spec: s, tree: l.Tree, debug: debug, lenient: lenient}, err
 }
 
 // compare compares the builds of one deliverable that gets a patch. Unchecked
 // says what was not compared, and why.
 func (s *semantics) compare(ctx context.Context, name string, p compiler.Pair, d *diffs) (unchecked []string, refused []error, err error) {
+	if !hasTypes(p) {
+		return nil, nil, nil
+	}
 	in, pair, unchecked := s.open(p)
-	if in == nil {
+	if len(unchecked) > 0 {
 		s.partial = true
+		s.found = append(s.found, specs.NoDebugData)
+	}
+	if in == nil {
 		return unchecked, nil, nil
 	}
-	s.partial = s.partial || len(unchecked) > 0
 	patch := newContents(p, d, s.spec.Consistency.NextCall)
 	same := map[string]bool{}
 	for _, u := range pair.Units {
@@ -97,13 +106,73 @@ func (s *semantics) open(p compiler.Pair) (*semantic.Input, compiler.Pair, []str
 		return nil, pair, []string{fmt.Sprintf("%v: %s", why, notCompared)}
 	}
 	if len(unchecked) > 0 {
+		for i, source := range unchecked {
+			unchecked[i] = strings.TrimPrefix(source, s.tree+"/")
+		}
 		unchecked = []string{fmt.Sprintf("no debug data of the types in %s: there, %s", semantic.Some(unchecked, 10), notCompared)}
 	}
 	return best, pair, unchecked
 }
 
+// locate says of refused variables where in the source they are, as far as debug
+// data tells.
+func (s *semantics) locate(p compiler.Pair, u compiler.UnitPair, err error) {
+	e, ok := errors.AsType[*differ.RefusalError](err)
+	if !ok || !slices.ContainsFunc(e.Refusals, func(r differ.Refusal) bool { return r.Source == "" && r.Line > 0 }) {
+		return
+	}
+	in, _, _ := s.open(p)
+	if in == nil {
+		return
+	}
+	for i := range e.Refusals {
+		r := &e.Refusals[i]
+		program, unit := in.Patched, u.Patched
+		if r.InOriginal {
+			program, unit = in.Original, u.Original
+		}
+		if unit != nil && r.Source == "" && r.Line > 0 {
+			r.Source, r.SourceLine = program.Declared(unit.Source, r.Name)
+			if filepath.Base(r.Unit) == r.Source {
+				r.Source = r.Unit
+			}
+		}
+	}
+}
+
+// values notes the variables whose initial value changed, and returns the names
+// of those that keep theirs.
+func (s *semantics) values(c *differ.ChangeSet) (kept []string) {
+	for _, d := range c.Data {
+		if d.Verdict == differ.Changed && !d.Carried {
+			s.found = append(s.found, variableNamed(stem(d.Name)))
+		}
+		if d.Kept {
+			kept = append(kept, d.Name, d.Original)
+		}
+	}
+	return kept
+}
+
+// variableNamed is what a spec calls a variable.
+func variableNamed(name string) string { return "variable " + name }
+
+// keeps reports whether the spec allows that a running program keeps the value
+// of a variable whose initial value changed.
+func (s *semantics) keeps(name string) bool { return s.allows(variableNamed(name)) }
+
 func (s *semantics) allows(change string) bool {
 	return slices.ContainsFunc(s.spec.Allow, func(a specs.Allowance) bool { return a.Change == change })
+}
+
+// UncheckedError is a refusal of a fix of which types cannot be compared.
+type UncheckedError struct{ what string }
+
+func (e *UncheckedError) Error() string { return e.what }
+
+// Hint says what the author can do.
+func (e *UncheckedError) Hint() string {
+	return fmt.Sprintf("builds with -g are made beside for this: they need a compiler that the build finds on PATH, or CC=fother-cc, and have to work with -g; or read the fix for such changes, and say so in a spec: allow: [{change: %s, reason: why}]", specs.NoDebugData)
 }
 
 // unused returns an error for each name that the spec allows and that did not
@@ -153,6 +222,8 @@ type AllowError struct {
 func (e *AllowError) Error() string {
 	return fmt.Sprintf("the spec allows %q, but nothing of that name changed", e.change)
 }
+
+func (e *AllowError) ofSpec() {}
 
 // Hint names what the author may have meant.
 func (e *AllowError) Hint() string {

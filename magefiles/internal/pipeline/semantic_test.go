@@ -173,7 +173,7 @@ func TestSemanticInside(t *testing.T) {
 }
 
 // TestSemanticUnchecked: a compiler that no shim stands for gives no debug data,
-// which is told, and kept.
+// which is refused unless the spec allows it; then the patch and the bundle tell.
 func TestSemanticUnchecked(t *testing.T) {
 	gcc, err := exec.LookPath("gcc")
 	if err != nil {
@@ -182,10 +182,15 @@ func TestSemanticUnchecked(t *testing.T) {
 	s, o := semanticCase(t, server, []string{"c->fd + n > limit", "c->fd + n >= limit"}, gcc+" -O2 -fno-inline -o server conn.c main.c")
 	var said strings.Builder
 	o.Progress = &said
+	const want = "server: no debug data: layouts of types, types of variables and signatures of functions are not compared"
+	_, err = Make(t.Context(), s, o)
+	if !is[*UncheckedError](err) || !is[*RefusedError](err) || !strings.Contains(err.Error(), want) || !strings.Contains(Explain(err).Error(), "allow: [{change: no debug data, reason: why}]") {
+		t.Fatalf("error %v", Explain(err))
+	}
+	s.Allow = []specs.Allowance{{Change: specs.NoDebugData, Reason: "it was read"}}
 	if _, err := Make(t.Context(), s, o); err != nil {
 		t.Fatal(err)
 	}
-	const want = "server: no debug data: layouts of types, types of variables and signatures of functions are not compared"
 	if !strings.Contains(said.String(), "warning: "+want) {
 		t.Errorf("said %q, want %q", said.String(), want)
 	}
@@ -197,6 +202,20 @@ func TestSemanticUnchecked(t *testing.T) {
 	if report.Text(&text, false); !strings.Contains(text.String(), "warning: no debug data") {
 		t.Errorf("report %q", text.String())
 	}
+	data, err := os.ReadFile(FolderOf(s, o).Bundle(s))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := bundle.Decode(data)
+	if err != nil || len(b.Manifest.Allowed) != 1 || b.Manifest.Allowed[0] != s.Allow[0] || len(b.Patches) != 1 || len(b.Patches[0].Meta.Unchecked) != 1 {
+		t.Errorf("bundle %+v, %v", b, err)
+	}
+	// Where all is compared there is nothing to allow.
+	s.Build = []string{withDebug}
+	_, err = Make(t.Context(), s, o)
+	if refused, ok := errors.AsType[*RefusedError](err); !ok || !is[*AllowError](err) || !refused.OfSpec() {
+		t.Errorf("error %v", err)
+	}
 }
 
 func TestEdits(t *testing.T) {
@@ -207,5 +226,47 @@ func TestEdits(t *testing.T) {
 		if got := edits(c.a, c.b); got != c.want {
 			t.Errorf("edits(%q, %q) = %d, want %d", c.a, c.b, got, c.want)
 		}
+	}
+}
+
+// TestKeptValue: a variable whose initial value changed keeps its own in a
+// running program if the spec allows that, and nothing finds fault with the
+// patch. Its size, and that of another, may not change.
+func TestKeptValue(t *testing.T) {
+	replace := []string{"int limit = 7", "int limit = 70", "c->fd + n > limit", "c->fd + n >= limit"}
+	s, o := semanticCase(t, server, replace, withDebug)
+	if err := Build(t.Context(), s, o); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Diff(t.Context(), s, o)
+	const want = "conn.c:2: limit: initial value of writable data changed: \".long\\t7\" became \".long\\t70\""
+	if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(Explain(err).Error(), "allow: [{change: variable limit, reason: why}]") {
+		t.Fatalf("error %v, want %s", Explain(err), want)
+	}
+	s.Allow = []specs.Allowance{{Change: "variable limits", Reason: "7 is right for those that run"}}
+	_, err = Diff(t.Context(), s, o)
+	var unused *AllowError
+	if !errors.As(err, &unused) || unused.Hint() != `did you mean "variable limit"?` {
+		t.Errorf("error %v, hint %q", err, unused.Hint())
+	}
+	s.Allow[0].Change = "variable limit"
+	if _, err := Make(t.Context(), s, o); err != nil {
+		t.Fatal(err)
+	}
+	report, err := ReadReport(s, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var text strings.Builder
+	if report.Text(&text, false); !strings.Contains(text.String(), "limit (data, a running program keeps its value): content changed") {
+		t.Errorf("report %q", text.String())
+	}
+	s, o = semanticCase(t, strings.Replace(server, "int limit = 7", "int limit[2] = { 7 }", 1), []string{"limit[2]", "limit[3]"}, withDebug)
+	s.Allow = []specs.Allowance{{Change: "variable limit", Reason: "nobody looks"}}
+	if err := Build(t.Context(), s, o); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Diff(t.Context(), s, o); err == nil || !strings.Contains(err.Error(), "initial value or size") {
+		t.Errorf("error %v", err)
 	}
 }

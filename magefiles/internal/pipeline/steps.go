@@ -18,6 +18,8 @@ type run struct {
 	stamps map[string]*stamp // of the steps that are known to be up to date
 	// reported is set when this run has written the report.
 	reported bool
+	// found is what the comparison of this run found, if there was one.
+	found []Target
 }
 
 func newRun(s specs.Spec, o Options) *run {
@@ -117,12 +119,32 @@ func (r *run) check(i int) (stale string, err error) {
 // missing is what check says of a step that has never succeeded.
 const missing = "there is none"
 
-// do takes step i, up to date or not.
+// do takes step i, up to date or not. Whatever becomes of it, nobody is to take
+// the patches of a run before for its result.
 func (r *run) do(ctx context.Context, i int) error {
 	s := steps[i]
 	if err := os.MkdirAll(string(r.folder), 0o755); err != nil {
 		return err
 	}
+	defer os.RemoveAll(string(r.folder.withdrawn()))
+	if i <= indexOf("pack") {
+		if err := r.withdraw(); err != nil {
+			return err
+		}
+	}
+	err := r.make(ctx, i)
+	switch {
+	case err == nil && i < indexOf("pack"):
+		return r.giveBack(s.noun, r.stamps[s.name].Left)
+	case err != nil && s.name == "verify" && ctx.Err() == nil:
+		return errors.Join(err, r.withdraw())
+	}
+	return err
+}
+
+// make makes the result of step i, and its stamp.
+func (r *run) make(ctx context.Context, i int) error {
+	s := steps[i]
 	d, err := r.all(i)
 	if err != nil {
 		return err
@@ -236,7 +258,12 @@ func (r *run) before(i int) error {
 			return err
 		}
 		if stale != "" {
-			return &StaleError{Name: r.spec.Name, Step: s.name, noun: s.noun, reason: stale, spec: r.o.Spec}
+			refused := false
+			if s.name == "diff" && stale == missing {
+				report, err := ReadReport(r.spec, r.o)
+				refused = err == nil && report.Result == Refused
+			}
+			return &StaleError{Name: r.spec.Name, Step: s.name, Refused: refused, noun: s.noun, reason: stale, spec: r.o.Spec}
 		}
 	}
 	return nil
@@ -268,8 +295,8 @@ func (r *run) load(i int) error {
 // Build builds the tree of s as it is and with the fix, both at the same path
 // and under capture, whether that is needed or not. Afterwards the two trees
 // are in Folder.Original and Folder.Patched. A patch that does not apply, or a
-// command that fails, ends it with an error that says where; what earlier runs
-// left stays.
+// command that fails, ends it with an error that says where; the builds and the
+// comparison of an earlier run stay, its patches do not.
 func Build(ctx context.Context, s specs.Spec, o Options) error {
 	return newRun(s, o).do(ctx, indexOf("build"))
 }

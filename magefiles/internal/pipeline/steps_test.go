@@ -319,8 +319,8 @@ func TestStepAlone(t *testing.T) {
 	refused("diff", "build", "damaged")
 }
 
-// TestFailedBuild: a run that fails leaves all that was there, and what was
-// there is not taken for what it is not.
+// TestFailedBuild: a run that fails leaves the builds that were there, and no
+// patches that could be taken for its own.
 func TestFailedBuild(t *testing.T) {
 	p := newProject(t)
 	p.make()
@@ -342,14 +342,56 @@ func TestFailedBuild(t *testing.T) {
 		}
 		p.remove(name)
 	}
+	p.noResult("a build that fails")
 	p.remove(f.log(specs.StagePatched))
 	p.spec.Build = []string{link}
 	p.said.Reset()
 	n := p.compiled()
 	p.make()
-	if p.compiled() != n || strings.Count(p.said.String(), "up to date") != 4 {
+	if p.compiled() != n || strings.Count(p.said.String(), "up to date") != 3 || strings.Contains(p.said.String(), "pack: up to date") {
 		t.Errorf("what was there before is no longer up to date: %s", p.said.String())
 	}
+}
+
+// noResult checks that there are no patches and no bundle.
+func (p *project) noResult(after string) {
+	p.t.Helper()
+	f := FolderOf(p.spec, p.o)
+	for _, path := range []string{f.Patches(), f.Bundle(p.spec), string(f.withdrawn())} {
+		if _, err := os.Lstat(path); !os.IsNotExist(err) {
+			p.t.Errorf("%s leaves %s: %v", after, path, err)
+		}
+	}
+}
+
+// TestNoOldResult: a fix that is refused, one that changes nothing, one that
+// before.
+func TestNoOldResult(t *testing.T) {
+	p := newProject(t)
+	for _, test := range []struct {
+		name, fix string
+		class     func(error) bool
+	}{
+		{"a fix that is refused", strings.Replace(strings.Replace(tinyPatch("argc > 2"), " static int state = 1;\n", "-static int state = 1;\n+static int state = 2;\n", 1), "argc > 2", "argc > 1 + 0", 1), is[*RefusedError]},
+		{"a fix that changes nothing", tinyPatch("1 < argc"), func(err error) bool { return errors.Is(err, ErrNoChange) }},
+		{"a fix that does not apply", "--- a/a.c\n+++ b/a.c\n@@ -1 +1 @@\n-not there\n+nor here\n", nil},
+	} {
+		p.write("fix.patch", tinyPatch("argc > 2"))
+		p.make()
+		p.write("fix.patch", test.fix)
+		_, err := Make(t.Context(), p.spec, p.o)
+		if err == nil || test.class != nil && !test.class(err) {
+			t.Errorf("%s: error %v", test.name, err)
+		}
+		p.noResult(test.name)
+	}
+	p.write("fix.patch", tinyPatch("argc > 2"))
+	p.make()
+	p.write("fix.patch", tinyPatch("argc > 5"))
+	if err := Step(t.Context(), p.spec, p.o, "build"); err != nil {
+		t.Fatal(err)
+	}
+	p.noResult("a build of another fix")
 }
 
 // TestReleased: only a release is told by its version; a checkout, as the

@@ -96,7 +96,7 @@ type verdict struct {
 // corpusCase makes the patches of one case and says what is in them, or why
 // there are none.
 func corpusCase(ctx context.Context, c corpus.Case, fother string, o pipeline.Options) verdict {
-	var refusal *differ.RefusalError
+	var refusal *pipeline.RefusedError
 	s, targets, err := makeCase(ctx, c, o)
 	expected := err != nil && c.Refused != "" && strings.Contains(err.Error(), c.Refused)
 	oneLine := func() string { return strings.ReplaceAll(err.Error(), "\n", "; ") }

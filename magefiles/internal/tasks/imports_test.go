@@ -32,13 +32,14 @@ var allowed = map[string][]string{
 	"differ/verify":         {"specs", "specs/arch", "kpack/elfobj"},
 	"kpack":                 {"specs", "specs/arch", "kpack/elfobj"},
 	"kpack/elfobj":          {"specs", "specs/arch"},
+	"kpack/include":         {},
 	"registry":              {"specs"},
 	"apply":                 {"specs", "specs/arch", "kpack", "kpack/elfobj"},
 	"apply/cmd/fother":      {"specs", "specs/arch", "kpack", "kpack/elfobj", "kpack/bundle", "registry", "apply", "apply/fleet"},
 	"apply/fleet":           {"specs", "kpack", "kpack/bundle", "registry", "apply"},
 	"apply/internal/ptrace": {"specs", "specs/arch"},
 	"apply/internal/unwind": {"specs", "specs/arch", "kpack/elfobj"},
-	"magefiles":             {"specs", "specs/arch", "specs/specfile", "compiler", "differ", "differ/semantic", "differ/verify", "kpack", "kpack/elfobj", "kpack/bundle", "apply", "registry"},
+	"magefiles":             {"specs", "specs/arch", "specs/specfile", "compiler", "differ", "differ/semantic", "differ/verify", "kpack", "kpack/elfobj", "kpack/bundle", "kpack/include", "apply", "registry"},
 }
 
 // std lists the packages that import nothing but the standard library and each

@@ -1,10 +1,8 @@
-package lpmake
+package tools
 
 import (
 	"path/filepath"
 	"regexp"
-
-	"github.com/fother/fother/magefiles/internal/tools"
 )
 
 // lacks are the words of shells, make, gcc and our shims for a program that is
@@ -16,9 +14,9 @@ var lacks = []*regexp.Regexp{
 	regexp.MustCompile("(?:cannot|error trying to) exec(?:ute)? ['‘`]([^'’]+)['’]"),
 }
 
-// missingTools returns a [*tools.MissingError] for the programs that a build
-// did not find, going by the end of its output.
-func missingTools(output string) error {
+// MissingIn returns a [*MissingError] for the programs that a build did not
+// find, going by the end of its output, or nil.
+func MissingIn(output string) error {
 	var names []string
 	for _, words := range lacks {
 		for _, m := range words.FindAllStringSubmatch(output, -1) {
@@ -32,5 +30,5 @@ func missingTools(output string) error {
 			names = append(names, name)
 		}
 	}
-	return tools.Check(names...)
+	return Check(names...)
 }

@@ -1,0 +1,110 @@
+package differ
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/fother/fother/differ/asm"
+)
+
+// before tells who runs before main only.
+type before struct {
+	*side
+	// only are the functions that nothing but constructors calls, and the
+	// constructors.
+	only map[int32]bool
+	// listed are those that the program's list of constructors has.
+	listed map[int32]bool
+}
+
+// startup finds the functions of s that run before main only: constructors, and
+// static functions that nobody else calls and whose address nobody takes.
+// Folded bodies do not say whether they call what they mention: unfold has
+// those of constructors read as a whole first.
+func (s *side) startup() before {
+	b := before{s, make(map[int32]bool), make(map[int32]bool)}
+	users := make(map[int32][]int32) // of static functions; none for an address
+	s.eachRef(func(i int32, branch bool, t *target) {
+		to, by := s.parent[t.item], s.parent[i]
+		switch {
+		case s.roles[to] != function || to == by || s.roles[i] == exception || !t.entry() && asm.IsLocalLabel(t.name):
+		case s.roles[i] == ordered && runsFirst(s.SectionOf(i).Name):
+			b.listed[to], b.only[to] = true, true
+		case !branch || s.roles[by] != function || !t.entry():
+			users[to] = append(users[to], none)
+		default:
+			users[to] = append(users[to], by)
+		}
+	})
+	for again := len(b.only) > 0; again; {
+		again = false
+		for to, by := range users {
+			called := !slices.ContainsFunc(by, func(i int32) bool { return i == none || !b.only[i] })
+			if called && !b.only[to] && s.allLocal(to) {
+				b.only[to], again = true, true
+			}
+		}
+	}
+	return b
+}
+
+// runsFirst reports whether functions that a section lists run before main.
+func runsFirst(section string) bool {
+	return initSection(section) && !strings.HasPrefix(section, ".fini") && !strings.HasPrefix(section, ".dtors")
+}
+
+// constructors refuses changes of functions that have already run.
+func (j *judgement) constructors() {
+	b := j.b.startup()
+	for _, y := range slices.Sorted(maps.Keys(b.only)) {
+		switch {
+		case !j.changed[y]:
+		case b.listed[y]:
+			j.refuse(j.b, y, "a constructor changed", hintInit)
+		case staticInit(j.b.names[y]):
+			j.refuse(j.b, y, "the initialisation of the file's variables changed", hintInit)
+		default:
+			j.refuse(j.b, y, "it changed, but only constructors call it", hintInit)
+		}
+	}
+}
+
+// foldedStartup adds to keep the folded functions that may be constructors or
+// called by them. It reports whether there are any that count: if no static
+// function changed, none does.
+func (p *plan) foldedStartup(keep map[string]bool) (more bool) {
+	changed := false
+	for y := range p.changed {
+		changed = changed || p.b.allLocal(y)
+	}
+	if !changed {
+		return false
+	}
+	queue, seen := []int32(nil), make(map[int32]bool)
+	calls := make(map[int32][]int32)
+	p.b.eachRef(func(i int32, _ bool, t *target) {
+		to, by := p.b.parent[t.item], p.b.parent[i]
+		if p.b.roles[to] != function {
+			return
+		}
+		if p.b.roles[i] == ordered && runsFirst(p.b.SectionOf(i).Name) {
+			queue = append(queue, to)
+		} else if p.b.allLocal(to) {
+			calls[by] = append(calls[by], to)
+		}
+	})
+	for len(queue) > 0 {
+		y := queue[0]
+		queue = queue[1:]
+		if seen[y] {
+			continue
+		}
+		seen[y] = true
+		queue = append(queue, calls[y]...)
+		if p.b.folded(y) && !keep[p.b.names[y]] {
+			keep[p.b.names[y]], more = true, true
+		}
+	}
+	return more
+}

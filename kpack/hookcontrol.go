@@ -1,0 +1,191 @@
+package kpack
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"github.com/fother/fother/specs"
+)
+
+// Sizes of what the thread of hooks has, in bytes. Below the thread pointer is
+// where the C library keeps errno and the like, above it its thread control
+// block: they are there, all zeros, so that who comes upon them by accident
+// harms nobody.
+const (
+	hookStack   = 64 << 10
+	hookBelow   = 16 << 10
+	hookAbove   = 4 << 10
+	hookMemory  = hookStack + hookBelow + hookAbove + HookControl
+	hookListEnd = 8
+)
+
+// HookControl is the size of the control block of a patch's hooks, in bytes. What
+// the fields are for, [HookStart] and [HookState] tell; all are little endian.
+const HookControl = 192
+
+// Offsets in the control block. The code of hooks_x86_64.go knows them too.
+const (
+	hookPoint   = 0
+	hookDone    = 4
+	hookGo      = 8
+	hookStops   = 12
+	hookResult  = 16
+	hookFailed  = 20
+	hookCount   = 24
+	hookTurns   = 28
+	hookList    = 32
+	hookCreated = 40
+	hookThread  = 48
+	hookMXCSR   = 52
+	hookStackAt = 56
+	hookTP      = 64
+	hookNap     = 72
+	hookMask    = 88
+	hookOldMask = 96
+	hookHome    = 104
+	hookHomeEnd = hookHome + 8*HookRegisters
+)
+
+// HookRegisters is how many registers of the borrowed thread are put back by its
+// code, with the program counter, which is the last.
+const HookRegisters = 10
+
+// HookGo and HookDone are the offsets in the control block of the words that let
+// the hooks begin, and tell that they have ended, by what is not 0; HookTurns that of
+// how often the thread still looks whether it may begin. All have 32 bits.
+const (
+	HookGo    = hookGo
+	HookDone  = hookDone
+	HookTurns = hookTurns
+)
+
+// HookStart is what the control block is to hold before the thread is created.
+type HookStart struct {
+	Point HookPoint
+	Place HookPlace
+	// Home are the registers of the borrowed thread: on x86-64 rax, rcx, rdx, rsi,
+	// rdi, r8, r9, r10, r11 and rip.
+	Home [HookRegisters]uint64
+}
+
+// Bytes are those of the whole block.
+func (s HookStart) Bytes() []byte {
+	const (
+		nap   = 200_000 // nanoseconds
+		turns = 50_000
+		// What a processor begins with: no floating point exceptions. Source: Intel
+		// SDM, volume 1, 10.2.3.
+		mxcsr = 0x1f80
+		// Those of the thread itself are not blocked: the kernel would take away the
+		// program's handler for them. SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGSEGV, SIGSYS.
+		own = 1<<3 | 1<<4 | 1<<6 | 1<<7 | 1<<10 | 1<<30
+	)
+	b := make([]byte, HookControl)
+	put32 := func(at int, v uint32) { binary.LittleEndian.PutUint32(b[at:], v) }
+	put64 := func(at int, v uint64) { binary.LittleEndian.PutUint64(b[at:], v) }
+	put32(hookPoint, uint32(s.Point))
+	if s.Point.Vetoes() {
+		put32(hookStops, 1)
+	}
+	put32(hookTurns, turns)
+	put64(hookList, uint64(s.Place.Lists[s.Point-1]))
+	put32(hookMXCSR, mxcsr)
+	put64(hookStackAt, uint64(s.Place.Stack))
+	put64(hookTP, uint64(s.Place.Thread))
+	put64(hookNap+8, nap)
+	put64(hookMask, ^uint64(own))
+	for i, v := range s.Home {
+		put64(hookHome+8*i, v)
+	}
+	return b
+}
+
+// HookState is what the control block tells.
+type HookState struct {
+	// Point is the one that was begun last, 0 for none.
+	Point HookPoint
+	// Begun says that the hooks were let go, Done that they have ended, or that
+	// nothing more is to be expected of them.
+	Begun, Done bool
+	// Result is the first that is not 0, and Failed the index of the hook that
+	// returned it.
+	Result int32
+	Failed int
+	// Ended is how many have ended.
+	Ended int
+	// Thread is the kernel's id of the thread as the process sees it, 0 when it
+	// has ended or there was none.
+	Thread int
+	// Errno is why it could not be created, or 0.
+	Errno uint64
+}
+
+// ReadHookState reads a control block of HookControl bytes. The process can have
+// written anything there.
+func ReadHookState(b []byte) (HookState, error) {
+	if len(b) != HookControl {
+		return HookState{}, fmt.Errorf("control block of %d bytes", len(b))
+	}
+	word := func(at int) uint32 { return binary.LittleEndian.Uint32(b[at:]) }
+	s := HookState{
+		Point: HookPoint(word(hookPoint)), Begun: word(hookGo) != 0, Done: word(hookDone) != 0,
+		Result: int32(word(hookResult)), Failed: int(min(word(hookFailed), maxHooks)), Ended: int(min(word(hookCount), maxHooks)), Thread: int(int32(word(hookThread))),
+	}
+	if e := binary.LittleEndian.Uint64(b[hookCreated:]); e > ^uint64(4095) {
+		s.Errno = -e
+	}
+	if s.Point > PostRevert {
+		return s, fmt.Errorf("%v is not known", s.Point)
+	}
+	return s, nil
+}
+
+// placeHooks gives what the hooks need its place in one region, from at on, and
+// returns where it ends. In the data the stack comes first: what grows out of it meets
+// memory that cannot be written.
+func (p *Patch) placeHooks(l *Layout, m *machine, kind Kind, at uint64) uint64 {
+	if len(p.Hooks) == 0 || m.hooks == nil {
+		return at
+	}
+	switch kind {
+	case ROData:
+		l.hookLists = at
+		return at + uint64(8*len(p.Hooks)+HookPoints*hookListEnd)
+	case Text:
+		l.hookCode = alignUp(at, 16)
+		return l.hookCode + uint64(len(m.hooks.code))
+	}
+	l.hookMemory = at
+	return at + hookMemory
+}
+
+// hooks fills in what the hooks need.
+func (k *linker) hooks() (HookPlace, error) {
+	var place HookPlace
+	l, m := k.layout, k.machine.hooks
+	if l.hookCode == 0 {
+		return place, nil
+	}
+	at := func(off uint64) specs.Addr { return k.base + specs.Addr(off) }
+	code := l.hookCode
+	place = HookPlace{Code: at(code), Created: at(code + m.created), CodeEnd: at(code + m.home), Exit: at(code + m.exit), Stack: at(l.hookMemory + hookStack)}
+	thread := l.hookMemory + hookStack + hookBelow
+	place.Thread, place.Control = at(thread), at(thread+hookAbove)
+	// The thread control block begins with its own address, and so does its
+	// third word. Source: x86-64 psABI, "Thread-Local Storage"; glibc, tcbhead_t.
+	for _, off := range []uint64{0, 16} {
+		binary.LittleEndian.PutUint64(k.memory[thread+off:], uint64(place.Thread))
+	}
+	next := l.hookLists
+	for point := PreApply; point <= PostRevert; point++ {
+		place.Lists[point-1] = at(next)
+		for _, h := range k.patch.Hooks {
+			if h.Point == point {
+				binary.LittleEndian.PutUint64(k.memory[next:], uint64(k.carried(k.patch.Symbols[h.Symbol])))
+				next += 8
+			}
+		}
+		next += hookListEnd
+	}
+	return place, m.put(k.memory[code:], place.Code, place.Control)
+}
