@@ -139,11 +139,11 @@ func (c *runner) launch() (int, error) {
 		return 0, err
 	}
 	if _, err := ready.Read(make([]byte, 1)); err != nil { // it ended, and said why
-		err := helper.Wait()
+		_ = helper.Wait() // the state says it too
 		if code := helper.ProcessState.ExitCode(); code > 0 {
 			return code, nil
 		} else if !c.bestEffort {
-			return 0, fmt.Errorf("the helper ended: %w", err)
+			return 0, fmt.Errorf("the helper ended: %v", helper.ProcessState)
 		}
 	}
 	if unix.Gettid() != os.Getpid() {
@@ -175,7 +175,7 @@ func (c *runner) inherited() func() {
 // startHelper starts a child that is to patch this process. ready says when the
 // program may be executed, and ends when the child does.
 func startHelper() (helper *exec.Cmd, ready *os.File, err error) {
-	in, go_, err := os.Pipe()
+	in, allow, err := os.Pipe()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -194,8 +194,9 @@ func startHelper() (helper *exec.Cmd, ready *os.File, err error) {
 	// Yama lets nobody else trace its parent. Without Yama this fails, and need
 	// not be.
 	_ = unix.Prctl(unix.PR_SET_PTRACER, uintptr(helper.Process.Pid), 0, 0, 0)
-	_, err = go_.Write([]byte{0})
-	return helper, ready, errors.Join(err, go_.Close())
+	_, _ = allow.Write([]byte{0}) // if the helper has ended already, ready tells
+	allow.Close()
+	return helper, ready, nil
 }
 
 // privilegedError means that a program gets rights of its own.
