@@ -276,6 +276,55 @@ func TestRunSignals(t *testing.T) {
 	}
 }
 
+// vdso returns the code page of the kernel's in a process, where the code that
+// waits was written.
+func vdso(t *testing.T, pid int) []byte {
+	t.Helper()
+	maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	mem, err := os.Open(fmt.Sprintf("/proc/%d/mem", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mem.Close()
+	for line := range strings.Lines(string(maps)) {
+		var lo, hi int64
+		if n, _ := fmt.Sscanf(line, "%x-%x", &lo, &hi); n == 2 && strings.Contains(line, "[vdso]") {
+			b := make([]byte, hi-lo)
+			if _, err := mem.ReadAt(b, lo); err != nil {
+				t.Fatal(err)
+			}
+			return b
+		}
+	}
+	testenv.Skip(t, "the kernel has no vDSO")
+	return nil
+}
+
+// TestRunLeavesNothing: the next run takes away the code that waited.
+func TestRunLeavesNothing(t *testing.T) {
+	prog, patch := launched(t)
+	self := vdso(t, os.Getpid())
+	cmd := fotherRun(t, patch, "--", prog.bin, "wait")
+	a := askCommand(t, cmd)
+	for _, line := range strings.Split(strings.TrimSpace(launchedSays(41, cmd.Process.Pid, "wait")), "\n") {
+		a.expect("", line)
+	}
+	a.expect("\n", "41")
+	if bytes.Equal(vdso(t, cmd.Process.Pid), self) {
+		t.Error("the code that waited is not where it is looked for")
+	}
+	if _, errs, code := fother("unpatch", "-p", strconv.Itoa(cmd.Process.Pid)); code != 0 {
+		t.Errorf("unpatch: %d, %s", code, errs)
+	}
+	a.expect("\n", "2")
+	if !bytes.Equal(vdso(t, cmd.Process.Pid), self) {
+		t.Error("the code that waited is still there")
+	}
+}
+
 // loaderSource is a program that loads a library when it is told to.
 const loaderSource = `
 #include <dlfcn.h>

@@ -80,7 +80,7 @@ func leftovers(mem *Mem, code []specs.Range[specs.Addr]) []Leftover {
 					Range:  specs.Range[specs.Addr]{Lo: lo, Hi: lo + stubSize},
 					Intent: specs.Range[specs.Addr]{Lo: word(stubCode), Hi: word(stubCode + 8)},
 				})
-			case isHold(b[at:]):
+			case isHold(b[at:]) && !waitsFor(mem.pid, b[at:]):
 				all = append(all, Leftover{Range: specs.Range[specs.Addr]{Lo: lo, Hi: lo + holdSize}})
 			}
 		}

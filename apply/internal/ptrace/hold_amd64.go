@@ -72,6 +72,14 @@ func isHold(b []byte) bool {
 		bytes.Equal(b[holdPID+4:holdJump], holdCode[holdPID+4:holdJump]) && bytes.Equal(b[holdJump+1:len(holdCode)], holdCode[holdJump+1:])
 }
 
+// waitsFor reports whether the child that the code b waits for is still one of
+// process pid.
+func waitsFor(pid int, b []byte) bool {
+	child := int(binary.LittleEndian.Uint32(b[holdPID:]))
+	parent, ok := statusField(child, child, "PPid")
+	return ok && parent == pid
+}
+
 // foreign reports whether the thread runs code of another architecture than
 // the tool: 32-bit code.
 func (r *Regs) foreign() bool { return r.Cs != userCode }
