@@ -79,6 +79,7 @@ func TestFoldStructure(t *testing.T) {
 		"end behind the size":   {"\t.size\tf.cold, .-f.cold\n", "\t.size\tf.cold, .-f.cold\n\t.cfi_endproc\n"},
 		"other type":            {"\t.type\th, @function\n", "\t.type\th, @object\n"},
 		"type of another":       {"\t.type\tf.cold, @function\n", "\t.type\tf.cold.2, @function\n"},
+		"empty visit":           {"\t.text\n\t.size\tf, .-f\n", "\t.section\t.text.unlikely\n\t.text\n\t.size\tf, .-f\n"},
 		"no size":               {"\t.size\tf, .-f\n", ""},
 		"open string":           {"\t.cfi_startproc\n\tcmpl", "\t.cfi_startproc\"\n\tcmpl"},
 		"hidden label":          {"\tmovl\t$2, %eax\n", "\tleaq\t.LCOLDB1(%rip), %rax\n"},

@@ -100,17 +100,20 @@ func (b *builder) declared(um *unitMerge) (reasons []error) {
 	if um.hooks == 0 {
 		return nil
 	}
-	refuse := func(err error) []error { return append(reasons, fmt.Errorf("%s: hooks: %w", um.unit.Name, err)) }
+	refuse := func(err error) []error {
+		return append(reasons, &Refusal{Unit: um.unit.Name, Err: fmt.Errorf("hooks: %w", err)})
+	}
 	if b.machine.hooks == nil {
 		return refuse(hint("leave the hooks out: the fix has to do without", errNoHooks))
 	}
+	failed := func(err error) []error { return []error{fmt.Errorf("%s: %s: %w", um.unit.Name, sectionHooks, err)} }
 	data, err := um.unit.Object.Sections[um.hooks].Data()
 	if err != nil {
-		return refuse(err)
+		return failed(err)
 	}
 	relocs, err := um.unit.Object.Relocs(um.hooks)
 	if err != nil {
-		return refuse(err)
+		return failed(err)
 	}
 	if len(data)%declarationSize != 0 || len(data)/declarationSize > maxHooks {
 		return refuse(fmt.Errorf("%d bytes of declarations", len(data)))

@@ -43,7 +43,7 @@ func (p *parser) fold(f *Fold) *SyntaxError {
 // before it in the section, or if it does not end in an item.
 func (p *parser) bury(f *Fold, v visit, end int) bool {
 	sec := &p.Sections[p.sec]
-	if sec.Kind == Ignored {
+	if sec.Kind == Ignored || strings.TrimSpace(p.Text[v.directive.hi:end]) == "" {
 		return true
 	}
 	label, last, split := ends(p.Text[v.directive.hi:end])
@@ -103,11 +103,14 @@ func ends(text string) (label string, last action, split bool) {
 }
 
 // buriedStatement notes a Clash if what a statement of a section belongs to is
-// in a folded body.
-func (p *parser) buriedStatement(sec *Section, st Stmt) {
-	if st.Kind != Align || sec.Kind == Text || sec.Kind == Metadata {
-		p.Clash = true
+// in a folded body. It reports true for alignment behind an exception table,
+// which says nothing else.
+func (p *parser) buriedStatement(sec *Section, st Stmt) (gone bool) {
+	if st.Kind == Align && sec.Kind == Metadata {
+		return true
 	}
+	p.Clash = p.Clash || st.Kind != Align || sec.Kind == Text
+	return false
 }
 
 // buriedLabel is buriedStatement for a label.

@@ -177,8 +177,8 @@ func (p *parser) add(st Stmt) *SyntaxError {
 	if sec.Kind == Ignored {
 		return nil
 	}
-	if sec.buried != "" {
-		p.buriedStatement(sec, st)
+	if sec.buried != "" && p.buriedStatement(sec, st) {
+		return nil
 	}
 	if p.count++; p.count == p.max.statements {
 		p.exceed(p.count, "statements")

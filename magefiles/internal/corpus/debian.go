@@ -39,7 +39,7 @@ libsndfile       2 CVE-2022-33065.patch
 libsndfile       3 CVE-2024-50612.patch
 libwebp          2 CVE-2023-4863.patch
 libuv1           5 fix-cve-2024-24806
-nghttp2          3 CVE-2023-44487.patch | the fix adds this unit
+nghttp2          3 CVE-2023-44487.patch | struct nghttp2_session
 nghttp2          6 CVE-2026-27135.patch
 xz-utils         8 liblzma-mt-dec-Don-t-free-the-input-buffer-too-early-CVE-.patch
 xz-utils        10 liblzma-Fix-a-buffer-overflow-in-lzma_index_append.patch

@@ -1,0 +1,217 @@
+package apply
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fother/fother/apply/internal/ptrace"
+	"github.com/fother/fother/kpack"
+	"github.com/fother/fother/specs"
+)
+
+// createHookThread has a borrowed thread create that of the hooks, which waits
+// to be let go. The error of the call is returned apart. Under a seccomp filter
+// none is created.
+func (p *Process) createHookThread(r *record, point kpack.HookPoint) (held time.Duration, errno unix.Errno, err error) {
+	h := &r.Hooks
+	filtered := ptrace.Filtered(p.PID)
+	if filtered && point.Vetoes() {
+		return 0, 0, &FilteredError{r.Object}
+	} else if filtered {
+		s := kpack.HookStart{Point: point, Place: h.HookPlace}
+		return 0, unix.EPERM, p.mem.Write(h.Control, s.Bytes())
+	}
+	held, err = p.withAgent(specs.Range[specs.Addr]{}, func(a *ptrace.Agent) error {
+		return a.Detour(h.Code, h.Created, func(home []uint64) error {
+			s := kpack.HookStart{Point: point, Place: h.HookPlace}
+			copy(s.Home[:], home)
+			return p.mem.Write(h.Control, s.Bytes())
+		})
+	})
+	if err != nil {
+		return held, 0, fmt.Errorf("hooks: %w", err)
+	}
+	s, err := p.hookState(r)
+	return held, unix.Errno(s.Errno), err
+}
+
+// attend waits for the end of the hooks of one point, and ends their thread if
+// they take too long, crash, or ctx ends; what became of them is in run. With begin
+// the thread is let go first. Afterwards it is gone, unless there is an error.
+func (p *Process) attend(ctx context.Context, r *record, hooks []recordedHook, run *HookRun, begin bool) error {
+	ended, since, why := -1, time.Now(), ""
+	enough := func() (bool, error) {
+		s, err := p.hookState(r)
+		if err != nil || s.Done {
+			return true, err
+		}
+		if s.Ended > ended { // the process could let it go to and fro for ever
+			ended, since = s.Ended, time.Now()
+		}
+		limit := time.Second // the thread itself takes no time
+		if ended < len(hooks) {
+			limit = hooks[ended].Limit
+		}
+		switch {
+		case ctx.Err() != nil:
+			why = fmt.Sprintf("was broken off: %v", ctx.Err())
+		case time.Since(since) >= limit:
+			why = fmt.Sprintf("took longer than %v", limit)
+		}
+		return why != "", nil
+	}
+	err := ptrace.Do(func() error {
+		sig, err := p.mind(r, begin, enough, func() bool { return why != "" })
+		if sig != 0 {
+			why = "crashed: " + unix.SignalName(sig)
+		}
+		return err
+	})
+	if err == nil {
+		err = p.awaitHookEnd(r)
+	}
+	if err != nil {
+		return fmt.Errorf("hooks: %w", err)
+	}
+	s, err := p.hookState(r)
+	if err != nil {
+		return err
+	}
+	failed := s.Ended
+	switch {
+	case why != "" && !s.Done:
+		run.Why = why
+	case !s.Done:
+		run.Why = "ended its thread"
+	case s.Result != 0:
+		run.Why, failed = fmt.Sprintf("returned %d", s.Result), s.Failed
+	default:
+		return nil
+	}
+	if failed < len(hooks) {
+		run.Failed = hooks[failed].Function
+	}
+	// So that a later run sees that nothing more is to come of it.
+	return p.mem.Write(r.Hooks.Control+kpack.HookDone, []byte{1, 0, 0, 0})
+}
+
+// mind traces the thread of r's hooks until enough says so, and ends it if it
+// crashed or late says so.
+func (p *Process) mind(r *record, begin bool, enough func() (bool, error), late func() bool) (unix.Signal, error) {
+	tid, err := p.hookThread(r)
+	if err != nil || tid == 0 {
+		return 0, err
+	}
+	g, err := ptrace.Seize(p.PID, ptrace.Options{Only: []int{tid}})
+	if errors.Is(err, ErrGone) {
+		return 0, nil
+	} else if err != nil {
+		return 0, err
+	}
+	defer g.Detach()
+	if begin {
+		if err := p.mem.Write(r.Hooks.Control+kpack.HookGo, []byte{1, 0, 0, 0}); err != nil {
+			return 0, err
+		}
+	}
+	sig, err := g.Mind(enough)
+	if err == nil && (sig != 0 || late()) {
+		_, err = g.Divert(r.Hooks.Exit)
+	}
+	if errors.Is(err, ErrGone) {
+		err = nil // the thread; the process is seen to
+	}
+	return sig, err
+}
+
+// hookThread returns the id of the thread of r's hooks, 0 if there is none.
+func (p *Process) hookThread(r *record) (int, error) {
+	s, err := p.hookState(r)
+	if err != nil || s.Thread == 0 {
+		return 0, err
+	}
+	// A child that was forked meanwhile has the word, but not the thread.
+	return ptrace.Innermost(p.PID, s.Thread)
+}
+
+// hookEnd is how long a thread may take to end.
+const hookEnd = 2 * time.Second
+
+// awaitHookEnd waits until the thread of r's hooks has left the patch's memory
+// for good.
+func (p *Process) awaitHookEnd(r *record) error {
+	for begin := time.Now(); ; time.Sleep(50 * time.Microsecond) {
+		tid, err := p.hookThread(r)
+		if err != nil || tid == 0 {
+			return err
+		}
+		if time.Since(begin) > hookEnd {
+			return &StuckError{TID: tid, Name: ptrace.Comm(p.PID, tid), State: ptrace.State(p.PID, tid)}
+		}
+	}
+}
+
+// hooksLeft sees to hooks of runs that were killed: those that run are waited
+// for, and a thread that was never let go is ended.
+func (p *Process) hooksLeft(ctx context.Context, res *Result, o Options) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	t := &transaction{}
+	var left []*record
+	for _, r := range p.records {
+		if !p.hooked(r) {
+			continue
+		}
+		s, err := p.hookState(r)
+		if err != nil {
+			return err
+		}
+		if s.Point == 0 || s.Done {
+			continue
+		}
+		left = append(left, r)
+		if !s.Begun {
+			t.zones = append(t.zones, zone{Range: r.Hooks.launch(), object: r.Object, function: "what begins hooks of patch " + r.Name, going: true})
+		}
+	}
+	if len(t.zones) > 0 { // a borrowed thread may still be about to create one
+		if _, err := p.commit(ctx, t, commitOptions{wait: o.wait()}); err != nil {
+			return err
+		}
+	}
+	for _, r := range left {
+		if err := p.hookLeft(ctx, r, res); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *Process) hookLeft(ctx context.Context, r *record, res *Result) error {
+	s, err := p.hookState(r)
+	if err != nil {
+		return err
+	}
+	if !s.Begun {
+		// It looks there before each of its naps.
+		if err := p.mem.Write(r.Hooks.Control+kpack.HookTurns, []byte{0, 0, 0, 0}); err != nil {
+			return err
+		}
+		return p.awaitHookEnd(r)
+	}
+	hooks := r.Hooks.at(s.Point)
+	run := HookRun{Patch: r.ID, Point: s.Point}
+	for _, h := range hooks {
+		run.Functions = append(run.Functions, h.Function)
+	}
+	start := time.Now()
+	err = p.attend(ctx, r, hooks, &run, false)
+	run.Took = time.Since(start)
+	res.Hooks = append(res.Hooks, run)
+	return err
+}
