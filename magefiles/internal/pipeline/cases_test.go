@@ -62,7 +62,7 @@ int main(void) {
 //
 // "refused clang", "refused -O2", "functions gcc -O0" and the like are for the
 // runs that begin so. The comment may have lines "flags: A | B", one run for
-// each, instead of those of all cases; "not clang: REASON"; "not FLAGS: REASON";
+// each, instead of those of all cases; "not clang: REASON"; "not FLAGS: REASON", "not gcc FLAGS: REASON";
 // and "needs: COMMAND".
 // Each compiler builds each case with one of its flags, by turns, and with all
 // of them if FOTHER_LONG is 1.
@@ -87,7 +87,7 @@ func TestCases(t *testing.T) {
 				if cc == "clang" && strings.Contains(flags, "-flto") && !strings.HasPrefix(filepath.Base(file), "clang-") {
 					continue // the linker compiles
 				}
-				if strings.Contains(string(ar.Comment), "not "+flags+":") {
+				if strings.Contains(string(ar.Comment), "not "+flags+":") || strings.Contains(string(ar.Comment), "not "+cc+" "+flags+":") {
 					continue
 				}
 				// By turns: every case with gcc or g++, every second one with clang too.
