@@ -214,7 +214,7 @@ func (j *judgement) ordered() {
 	lists := func(s *side) map[string][]int32 {
 		m := make(map[string][]int32)
 		for i := range s.Items {
-			if s.roles[i] == ordered {
+			if s.roles[i] == ordered && !s.idle(int32(i)) {
 				name := s.SectionOf(int32(i)).Name
 				m[name] = append(m[name], int32(i))
 			}
@@ -236,6 +236,22 @@ func (j *judgement) ordered() {
 		j.list(name, la[name], lb[name])
 	}
 	j.constructors()
+}
+
+// idle reports whether an unnamed item is nothing but the room in front of a
+// function's entry that -fpatchable-function-entry=N,M asks for (gcc manual,
+// "Instrumentation Options"): it comes and goes with the function, and no code
+// goes through it.
+func (s *side) idle(i int32) bool {
+	if s.SectionOf(i).Kind != asm.Text || s.Items[i].Bytes == 0 {
+		return false
+	}
+	for _, st := range s.Items[i].Stmts {
+		if st.Kind.Bytes() && (st.Kind != asm.Insn || s.TextOf(st) != "nop") {
+			return false
+		}
+	}
+	return true
 }
 
 // list compares the unnamed items of one section.
