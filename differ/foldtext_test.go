@@ -8,7 +8,8 @@ import (
 	"github.com/fother/fother/specs/arch"
 )
 
-// withTable is a function with a jump table and a cold part, as gcc writes them.
+// withTable is a function with a jump table and a cold part that has an exception
+// table, as gcc writes them.
 const withTable = `	.section	.text.unlikely,"ax",@progbits
 .LCOLDB1:
 	.text
@@ -44,6 +45,10 @@ f.cold:
 	call	abort
 	.cfi_endproc
 .LFE0:
+	.section	.gcc_except_table,"a",@progbits
+.LLSDAC0:
+	.byte	0xff
+	.uleb128 .L2-.LCOLDB1
 	.text
 	.size	f, .-f
 	.section	.text.unlikely
@@ -83,6 +88,10 @@ func TestFoldStructure(t *testing.T) {
 		"no size":               {"\t.size\tf, .-f\n", ""},
 		"open string":           {"\t.cfi_startproc\n\tcmpl", "\t.cfi_startproc\"\n\tcmpl"},
 		"hidden label":          {"\tmovl\t$2, %eax\n", "\tleaq\t.LCOLDB1(%rip), %rax\n"},
+		"other base":            {".L2-.LCOLDB1", ".L2-.LHOTB1"},
+		"base without part":     {".LCOLDB1:\n\t.text\n", "\t.text\n.LCOLDB1:\n"},
+		"base is no base":       {".LCOLDB1:\n", ".LCOLDB1:\n\tnop\n"},
+		"base that others use":  {"\tmovl\t$2, %eax\n", "\tmovl\t$.LCOLDB1-.LHOTB1, %eax\n"},
 		"label in a table":      {"\tmovl\t$2, %eax\n", "\tleaq\t.L4(%rip), %rax\n"},
 		"first flags":           {"\t.section\t.text.unlikely,\"ax\",@progbits\n", "\t.section\t.rodata,\"aw\"\n\t.section\t.text.unlikely,\"ax\",@progbits\n"},
 	} {
@@ -98,6 +107,15 @@ func TestFoldStructure(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestFoldColdPart holds that a cold part with an exception table, which counts
+// from a label before the function, does not make the differ read all statements.
+func TestFoldColdPart(t *testing.T) {
+	patched := strings.Replace(withTable, "movl\t$2", "movl\t$3", 1)
+	if in := (differ.Input{Unit: "u.c", Arch: arch.X86_64, Original: []byte(withTable), Patched: []byte(patched)}); !differ.Folds(t, in) {
+		t.Error("all statements were read")
 	}
 }
 

@@ -9,7 +9,9 @@ type label struct {
 	number int32
 }
 
-// place is where a body defines a label: behind ord lines that count.
+// place is where a body defines a label: behind ord lines that count. A negative
+// ord stands for the begin of what visit -1-ord puts into another section; the
+// label is outside the body then, right before that.
 type place struct{ body, ord int32 }
 
 // families gives the local labels of two texts numbers. Labels mostly come in
@@ -128,17 +130,19 @@ func (d *foldLabels) define(l label, name string, at place) bool {
 	return !d.twice
 }
 
-// bury notes that a label belongs to what a body defines. It reports false if
-// it is known as that of another one, or if there is no room for it.
-func (d *foldLabels) bury(name string, body int32) bool {
-	if at := d.lookup(name).body; at != 0 {
-		return at == body
+// bury notes that a label stands before the part that a body puts somewhere else
+// in its given visit. It reports false if the label is known as another, or if
+// there is no room for it.
+func (d *foldLabels) bury(name string, body int32, visit int) bool {
+	at := place{body, -1 - int32(visit)}
+	if was := d.lookup(name); was.body != 0 {
+		return was == at
 	}
 	l := label{}
 	if IsLocalLabel(name) {
 		l = d.of(name)
 	}
-	return d.define(l, name, place{body: body})
+	return d.define(l, name, at)
 }
 
 // find returns where a label was defined, or a place without a body.
