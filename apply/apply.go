@@ -17,6 +17,12 @@ type Options struct {
 	// Wait is how long threads that are inside a function that changes are
 	// waited for; 0 is two seconds, less than 0 is not at all.
 	Wait time.Duration
+	// Count has Apply count how often the patched functions are called, which
+	// [Process.Applied] tells.
+	Count bool
+	// Trial is how long Apply's patches stay unless [Accept] is called: then
+	// [Expire] reverts them. 0 is for good.
+	Trial time.Duration
 	// Logger hears what is being done; nil is silent.
 	Logger *slog.Logger
 }
@@ -74,7 +80,7 @@ func Prepare(ctx context.Context, pid int, patches []*kpack.Patch) (_ *Plan, err
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	return makePlan(p, patches)
+	return makePlan(p, patches, Options{})
 }
 
 // Apply puts the patches that fit into process pid, in one stop, all or none.
@@ -82,8 +88,8 @@ func Prepare(ctx context.Context, pid int, patches []*kpack.Patch) (_ *Plan, err
 //
 // Errors: [ErrAlreadyApplied] if all that fit are there, [*NoFitError] if none
 // fits, [*MismatchError], [*ConflictError], [*BusyError], [ErrNoMemory],
-// [ErrPermission], [ErrGone], [ErrLocked], [*TracedError], [*StuckError],
-// [*HookError], [*FilteredError].
+// [*TrialError], [ErrPermission], [ErrGone], [ErrLocked], [*TracedError],
+// [*StuckError], [*HookError], [*FilteredError].
 func Apply(ctx context.Context, pid int, patches []*kpack.Patch, o Options) (_ *Result, err error) {
 	defer func() { err = orGone(pid, err) }()
 	start := time.Now()
@@ -92,7 +98,7 @@ func Apply(ctx context.Context, pid int, patches []*kpack.Patch, o Options) (_ *
 		return nil, err
 	}
 	defer p.Close()
-	plan, err := makePlan(p, patches)
+	plan, err := makePlan(p, patches, o)
 	if err != nil {
 		return nil, err
 	}
@@ -170,6 +176,9 @@ func (p *Process) carryOut(ctx context.Context, plan *Plan, res *Result, o Optio
 	for _, r := range t.outs {
 		res.Replaced = append(res.Replaced, r.describe())
 	}
+	if err := p.forget(t.ins); err != nil {
+		return err
+	}
 	_, err = p.free(ctx, t.outs, &stacks, res)
 	return err
 }
@@ -190,6 +199,11 @@ func (s Selector) matches(id specs.PatchID) bool {
 		(s.Series == "" || s.Series == id.Series)
 }
 
+// selected reports whether r is one of those that are named.
+func selected(which []Selector, r *record) bool {
+	return len(which) == 0 || slices.ContainsFunc(which, func(s Selector) bool { return s.matches(r.ID) })
+}
+
 // Revert takes the patches that a selector names out of process pid, in one
 // stop, all or none; without selectors all.
 //
@@ -204,7 +218,7 @@ func Revert(ctx context.Context, pid int, which []Selector, o Options) (_ *Resul
 	defer p.Close()
 	t := &transaction{}
 	for _, r := range p.records {
-		if r.state == applied && (len(which) == 0 || slices.ContainsFunc(which, func(s Selector) bool { return s.matches(r.ID) })) {
+		if r.state == applied && selected(which, r) {
 			t.remove(r)
 		}
 	}

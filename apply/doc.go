@@ -7,7 +7,8 @@
 // commit stops all threads, proves that none is inside what changes, switches
 // the function entries and lets go. Hooks of the patch run in the process before
 // and after, in a thread of their own. [Apply] does all of it, [Revert] the way
-// back, [Prepare] ends after the plan.
+// back, [Prepare] ends after the plan. [AtEntry] has a program that is being
+// started wait until it is patched. [Accept] and [Expire] end trials.
 //
 // What was applied is recorded in the process itself, in the first bytes of
 // each patch's memory, where any later run finds it. PROTOCOL.md has the

@@ -370,7 +370,7 @@ func TestHookNeverLetGo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	plan, err := makePlan(p, []*kpack.Patch{patch})
+	plan, err := makePlan(p, []*kpack.Patch{patch}, Options{})
 	if err == nil {
 		_, err = p.stageAll(plan.steps)
 	}

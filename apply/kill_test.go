@@ -150,7 +150,7 @@ func leave(t *testing.T, pid, n int, patches ...*kpack.Patch) (writes int, decid
 	defer p.Close()
 	tr := &transaction{}
 	if len(patches) > 0 {
-		plan, err := makePlan(p, patches)
+		plan, err := makePlan(p, patches, Options{})
 		if err != nil {
 			t.Fatal(err)
 		}

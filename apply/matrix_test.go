@@ -45,13 +45,14 @@ func TestKillMatrix(t *testing.T) {
 type matrixOperation struct {
 	name     string
 	from, to int
+	count    bool // calls of what is applied
 	phases   []string
 }
 
 var matrixOperations = []matrixOperation{
-	{"apply", 0, 1, []string{"look", "stage", "hooks", "prepare", "seize", "stop", "write", "resume", "free"}},
-	{"replace", 1, 2, phases},
-	{"revert", 1, 0, []string{"look", "hooks", "prepare", "seize", "stop", "write", "resume", "free"}},
+	{"apply", 0, 1, false, []string{"look", "stage", "hooks", "prepare", "seize", "stop", "write", "resume", "free"}},
+	{"replace", 1, 2, true, phases},
+	{"revert", 1, 0, false, []string{"look", "hooks", "prepare", "seize", "stop", "write", "resume", "free"}},
 }
 
 type matrix struct {
@@ -79,6 +80,9 @@ func newMatrix(t *testing.T, op matrixOperation, kinds []string) *matrix {
 		path = encoded(t, m.patches[op.to])
 	}
 	m.env = toolEnv("quiet", m.r.pid, path)
+	if op.count {
+		m.env = append(m.env, "APPLY_TEST_COUNT=1")
+	}
 	m.begin()
 	return m
 }
@@ -208,7 +212,7 @@ func (m *matrix) alive(at tracedCall) {
 func (m *matrix) finish(run *toolTrace) {
 	m.t.Helper()
 	var err error
-	o := Options{Wait: time.Minute}
+	o := Options{Wait: time.Minute, Count: m.op.count}
 	if m.op.to > 0 {
 		_, err = Apply(context.Background(), m.r.pid, []*kpack.Patch{m.patches[m.op.to]}, o)
 	} else {

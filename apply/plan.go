@@ -24,7 +24,8 @@ type Plan struct {
 	// Unfit are patches that are for no object of the process.
 	Unfit []specs.PatchID
 
-	steps []*step
+	steps   []*step
+	options Options
 }
 
 // step is one patch for one object.
@@ -34,14 +35,15 @@ type step struct {
 	replaced *record
 	layout   kpack.Layout
 	header   uint64
+	trial    uint64 // the record's word
 	// record and image are made for one base address, by link.
 	record *record
 	image  *kpack.Image
 }
 
 // makePlan is pure: it reads the snapshot p, and memory through it.
-func makePlan(p *Process, patches []*kpack.Patch) (*Plan, error) {
-	plan := &Plan{}
+func makePlan(p *Process, patches []*kpack.Patch, o Options) (*Plan, error) {
+	plan := &Plan{options: o}
 	var errs []error
 	for _, patch := range newest(patches) {
 		fits := false
@@ -125,6 +127,10 @@ func (plan *Plan) add(p *Process, patch *kpack.Patch, o *object) error {
 		}
 		s.replaced = r
 	}
+	if s.replaced != nil && plan.options.Trial > 0 {
+		return &TrialError{Object: o.Path, Replaced: s.replaced.ID}
+	}
+	s.trial = trialWord(plan.options.Trial)
 	if len(patch.Hooks) > 0 && ptrace.Filtered(p.PID) {
 		return &FilteredError{o.Path}
 	}
@@ -132,8 +138,12 @@ func (plan *Plan) add(p *Process, patch *kpack.Patch, o *object) error {
 		return err
 	}
 	s.header = headerSize(patch, o)
+	layout := patch.Layout
+	if plan.options.Count {
+		layout = patch.CountingLayout
+	}
 	var err error
-	if s.layout, err = patch.Layout(p.page, s.header); err != nil {
+	if s.layout, err = layout(p.page, s.header); err != nil {
 		return fmt.Errorf("%s: %w", o.Path, err)
 	}
 	plan.steps = append(plan.steps, s)
@@ -249,7 +259,7 @@ func (plan *Plan) place(p *Process) error {
 // headerSize bounds the size of the step's record before its addresses are
 // known.
 func headerSize(patch *kpack.Patch, o *object) uint64 {
-	const fixed, each, escaped = 1152, 768, 6 // JSON may write 6 bytes for one
+	const fixed, each, escaped = 1152, 832, 6 // JSON may write 6 bytes for one
 	n := len(patch.Meta.Name) + len(patch.Meta.Description) + len(o.Path) + len(patch.Meta.Series)
 	for _, c := range patch.Meta.CVEs {
 		n += len(c) + 4
@@ -267,7 +277,7 @@ func headerSize(patch *kpack.Patch, o *object) uint64 {
 	for _, h := range patch.Hooks {
 		n += hook/escaped + len(h.Function)
 	}
-	return uint64(recordFixed+fixed+each*len(patch.Functions)+escaped*n+len(memoryName)+15) &^ 15
+	return uint64(recordFixed+fixed+each*len(patch.Functions)+escaped*n+trialSize+len(memoryName)+15) &^ 15
 }
 
 // link makes image and record for memory at base.
@@ -307,11 +317,15 @@ func (s *step) link(p *Process, base specs.Addr) error {
 		}
 		r.Functions = append(r.Functions, rf)
 	}
-	head, err := r.encode(s.header - uint64(len(memoryName)))
+	size := s.header - uint64(trialSize+len(memoryName))
+	if s.trial != trialNone {
+		r.Trial, r.trial = base+specs.Addr(size), s.trial
+	}
+	head, err := r.encode(size)
 	if err != nil {
 		return err
 	}
-	copy(image.ROData, append(head, memoryName...))
+	copy(image.ROData, append(binary.LittleEndian.AppendUint64(head, s.trial), memoryName...))
 	s.image, s.record = image, r
 	return nil
 }
@@ -323,7 +337,7 @@ func (s *step) redirect(p *Process, f kpack.Function, image *kpack.Image, i int)
 	r := recordedFunction{
 		Name: f.Name, File: f.File, Lo: bias.Addr(f.Original.Lo), Hi: bias.Addr(f.Original.Hi),
 		Entry: image.Entries[i], Size: s.patch.Symbols[f.Symbol].Size, NextCall: f.NextCall,
-		Through: image.Jumps[i], Gate: image.Gates[i], Copy: image.Copies[i], Alone: f.Alone,
+		Through: image.Jumps[i], Count: at(image.Counters, i), Gate: image.Gates[i], Copy: image.Copies[i], Alone: f.Alone,
 	}
 	if f.Copy != nil && f.Copy.Calls && ptrace.ShadowStacks(p.PID) {
 		r.Copy, r.Alone = 0, "it begins with a call, and the process has shadow stacks"
@@ -342,15 +356,23 @@ func (s *step) redirect(p *Process, f kpack.Function, image *kpack.Image, i int)
 	if r.Site, r.New, err = kpack.Redirect(s.patch.Arch, old, skip, r.Lo, r.Through); err != nil {
 		return r, err
 	}
-	at := uint64(r.Site - r.Lo)
-	if len(r.New) == 0 || at > uint64(len(old)) || uint64(len(r.New)) > uint64(len(old))-at {
+	skipped := uint64(r.Site - r.Lo)
+	if len(r.New) == 0 || skipped > uint64(len(old)) || uint64(len(r.New)) > uint64(len(old))-skipped {
 		return r, fmt.Errorf("%w: room for %d bytes", kpack.ErrTooShort, len(old))
 	}
-	r.Old = old[at : at+uint64(len(r.New))]
+	r.Old = old[skipped : skipped+uint64(len(r.New))]
 	if end := uint64(r.Site) + uint64(len(r.New)) - 1; end/p.page != uint64(r.Site)/p.page {
 		return r, &SplitError{Site: r.Site}
 	}
 	return r, nil
+}
+
+// at returns the i-th address, or 0 if there are none.
+func at(all []specs.Addr, i int) specs.Addr {
+	if len(all) == 0 {
+		return 0
+	}
+	return all[i]
 }
 
 // resolver looks imports up as the dynamic linker would.

@@ -59,6 +59,8 @@ type record struct {
 	state  state
 	open   bool
 	leader specs.Addr
+	// trial is the word at Trial, or 0.
+	trial uint64
 }
 
 // recordBody is what does not change while the record exists. Addresses are
@@ -84,6 +86,9 @@ type recordBody struct {
 	// Gates are, in the second region, the copies of first instructions and the
 	// gates.
 	Gates region `json:"gates,omitzero"`
+
+	// Trial is where, in the first region, it stands when a trial ends, or 0.
+	Trial specs.Addr `json:"trial,omitempty"`
 
 	// Taken is a new function whose address somebody may have, or empty.
 	Taken string `json:"taken,omitempty"`
@@ -118,6 +123,8 @@ type recordedFunction struct {
 	New  []byte     `json:"new"`
 	// Through is where New leads: to Entry, or to code that goes on there.
 	Through specs.Addr `json:"through"`
+	// Count is where its calls are counted, or 0.
+	Count specs.Addr `json:"count,omitempty"`
 	// Gated leads to the function's gate, and Copy is where the original goes on
 	// then: 0 if it cannot, for which Alone is the reason.
 	Gated []byte     `json:"gated"`
@@ -145,7 +152,7 @@ func (r *record) gates() specs.Range[specs.Addr] {
 func (r *record) text() specs.Range[specs.Addr] { return r.part(1) }
 
 // stays reports whether the memory is never freed once an entry has led to it.
-func (r *record) stays() bool { return r.Taken != "" }
+func (r *record) stays() bool { return r.Taken != "" || r.trial == trialFailed }
 
 // encode returns the record's bytes, padded with zeros to size.
 func (r *record) encode(size uint64) ([]byte, error) {
@@ -212,6 +219,7 @@ func readRecord(mem memory, base specs.Addr) (*record, error) {
 	if err := r.check(base); err != nil {
 		return nil, fmt.Errorf("record at %v: %w", base, err)
 	}
+	r.readTrial(mem)
 	return r, nil
 }
 
@@ -231,6 +239,9 @@ func (r *record) check(base specs.Addr) error {
 	if f := r.Finder; f != (finder{}) && (!r.text().Contains(f.Entry) || !r.part(0).Contains(f.Next) || f.Next&7 != 0) {
 		return errors.New("its finder is not in its memory")
 	}
+	if r.Trial != 0 && (!r.part(0).Contains(r.Trial) || r.Trial&7 != 0) {
+		return errors.New("the word about its trial is not in its memory")
+	}
 	if err := r.Hooks.check(r); err != nil {
 		return err
 	}
@@ -241,6 +252,9 @@ func (r *record) check(base specs.Addr) error {
 		}
 		if g := r.gates(); len(f.Gated) != len(f.New) || !g.Contains(f.Gate) || f.Copy != 0 && !g.Contains(f.Copy) {
 			return fmt.Errorf("function %q: its gate is not one", f.Name)
+		}
+		if f.Count != 0 && (!r.part(2).Contains(f.Count) || f.Count&7 != 0) {
+			return fmt.Errorf("function %q: its counter is not one", f.Name)
 		}
 	}
 	return nil
@@ -324,6 +338,13 @@ type Applied struct {
 	State       string     `json:"state"`
 	Base        specs.Addr `json:"base"`
 	Size        uint64     `json:"size"` // bytes
+	// Hits are how often the functions, in the order of Functions, were called
+	// by way of their old entries since the patch was applied, or a little more
+	// often, if several threads call at once; nil if that is not counted. Only [Process.Applied] tells.
+	Hits []uint64 `json:"hits,omitempty"`
+	// TrialEnds is when it is reverted unless it is accepted, zero if it is not
+	// on trial.
+	TrialEnds time.Time `json:"trial_ends,omitzero"`
 	// Stays is why the memory is never freed, or empty.
 	Stays string `json:"stays,omitempty"`
 	// Hooks are in the order in which they run.
@@ -341,6 +362,7 @@ func (r *record) describe() Applied {
 	a := Applied{
 		PatchID: r.ID, Name: r.Name, Description: r.Description, CVEs: r.CVEs, Object: r.Object,
 		Time: r.Time, State: r.state.String(), Base: r.Base, Size: r.Size, Functions: []string{},
+		TrialEnds: r.trialEnds(),
 	}
 	for _, f := range r.Functions {
 		a.Functions = append(a.Functions, f.Name)
@@ -348,7 +370,10 @@ func (r *record) describe() Applied {
 	for _, h := range r.Hooks.All {
 		a.Hooks = append(a.Hooks, AppliedHook(h))
 	}
-	if r.stays() {
+	switch {
+	case r.rejected():
+		a.Stays = "it was on trial and nobody accepted it, so that a pull does not put it in again"
+	case r.Taken != "":
 		a.Stays = "the program may have given the address of " + r.Taken + ", which is new, to the kernel or the C library"
 	}
 	return a
@@ -360,6 +385,29 @@ func (p *Process) Applied() []Applied {
 	all := make([]Applied, len(p.records))
 	for i, r := range p.records {
 		all[i] = r.describe()
+		all[i].Hits = p.hits(r)
 	}
 	return all
+}
+
+// hits reads the counters of a record, nil if there are none.
+func (p *Process) hits(r *record) []uint64 {
+	var spans []ptrace.Span
+	for _, f := range r.Functions {
+		if f.Count == 0 {
+			return nil
+		}
+		spans = append(spans, ptrace.Span{Addr: f.Count, Buf: make([]byte, 8)})
+	}
+	if p.mem.ReadSpans(spans) != nil {
+		return nil
+	}
+	hits := make([]uint64, len(spans))
+	for i, s := range spans {
+		if s.N < len(s.Buf) {
+			return nil
+		}
+		hits[i] = binary.LittleEndian.Uint64(s.Buf)
+	}
+	return hits
 }

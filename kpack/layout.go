@@ -39,6 +39,11 @@ type Layout struct {
 	// finder is in Text, frameHeader in ROData: offsets from the base, 0 for
 	// none.
 	finder, frameHeader uint64
+	// Counters, in Data, are 8 bytes for each function, which hold how often its
+	// old entry was called; empty if nothing is counted. counts, in Text, is the
+	// code that counts.
+	Counters Region
+	counts   uint64
 	// hookLists is in ROData, hookCode in Text, hookMemory in Data, likewise.
 	hookLists, hookCode, hookMemory uint64
 }
@@ -69,7 +74,16 @@ const maxAlign = 4096
 
 // Layout computes the layout for pages of the given size, with header bytes at
 // the start left to the caller.
-func (p *Patch) Layout(page, header uint64) (Layout, error) {
+func (p *Patch) Layout(page, header uint64) (Layout, error) { return p.layout(page, header, false) }
+
+// CountingLayout is Layout for a patch that counts how often its functions are
+// called by way of their old entries. What the patch itself calls directly is
+// not counted, and of threads that call at the same moment maybe only one.
+func (p *Patch) CountingLayout(page, header uint64) (Layout, error) {
+	return p.layout(page, header, true)
+}
+
+func (p *Patch) layout(page, header uint64, counting bool) (Layout, error) {
 	m, err := machineOf(p.Arch)
 	if err != nil {
 		return Layout{}, err
@@ -134,6 +148,10 @@ func (p *Patch) Layout(page, header uint64) (Layout, error) {
 			l.finder = alignUp(at, 16)
 			at = l.finder + uint64(m.finderSize)
 		}
+		if counting {
+			l.counts = alignUp(at, countAlign)
+			at = l.counts + uint64(len(p.Functions))*uint64(m.countSize)
+		}
 		at = p.placeHooks(&l, m, Text, at)
 		at = p.placeGates(&l, m, at)
 	})
@@ -144,6 +162,10 @@ func (p *Patch) Layout(page, header uint64) (Layout, error) {
 	at = p.placeHooks(&l, m, Data, at)
 	err = region(&l.Data, []Kind{Data, BSS}, func() {
 		place(func(w want) bool { return w.thunk }, func(e *extras) *uint64 { return &e.slot }, 8)
+		if counting {
+			l.Counters = Region{alignUp(at, 8), 8 * uint64(len(p.Functions))}
+			at = l.Counters.Offset + l.Counters.Size
+		}
 	})
 	l.Size = at
 	if p.low(m) {

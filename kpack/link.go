@@ -16,8 +16,11 @@ type Image struct {
 	// Patch.Functions.
 	Entries []specs.Addr
 	// Jumps is where the jumps at the old entries lead: to the new bodies, or to
-	// Function.Through.
+	// Function.Through, or with a counting layout to code that counts first.
 	Jumps []specs.Addr
+	// Counters are the addresses of the functions' counters, of 64 bits each, in
+	// the order of Patch.Functions; nil if nothing is counted.
+	Counters []specs.Addr
 	// Copies are those of the copies of their first instructions, 0 for none,
 	// and Gates where there is room for their gates, in the same order.
 	Copies, Gates []specs.Addr
@@ -79,7 +82,11 @@ func (p *Patch) Link(l Layout, base specs.Addr, bias specs.Bias, resolve Resolve
 		if f.Through != nil {
 			to = f.Through.Symbol
 		}
-		im.Jumps = append(im.Jumps, k.carried(p.Symbols[to]))
+		jump, err := k.count(im, i, k.carried(p.Symbols[to]))
+		if err != nil {
+			return nil, fmt.Errorf("function %s: %w", f.Name, err)
+		}
+		im.Jumps = append(im.Jumps, jump)
 		im.Gates = append(im.Gates, base+specs.Addr(l.gates+uint64(i)*l.gateSize))
 	}
 	return im, nil

@@ -31,6 +31,12 @@ type machine struct {
 	thunkSize int
 	thunk     func(dst []byte, at, slot, resolver specs.Addr) error
 
+	// countSize, a multiple of countAlign, and count: code that adds 1 to the
+	// 64-bit word at counter and goes to an address with all registers as they
+	// were but those that a veneer may change.
+	countSize int
+	count     func(dst []byte, at, counter, to specs.Addr) error
+
 	// finderSize and finder: code that answers where the frames of text are,
 	// whose .eh_frame_hdr is at header, in the object that linkMap says, and
 	// else goes where next says; 0 if that is not known.

@@ -42,6 +42,8 @@ var machineAArch64 = &machine{
 	stub:      stubAArch64,
 	thunkSize: 4 * len(thunkAArch64),
 	thunk:     putThunkAArch64,
+	countSize: 32,
+	count:     countAArch64,
 	padding:   paddingAArch64,
 	redirect:  redirectAArch64,
 	jumpsTo:   jumpsToAArch64,

@@ -42,6 +42,8 @@ var machineX86_64 = &machine{
 	stub:       stubX86_64,
 	thunkSize:  len(thunkX86_64),
 	thunk:      putThunkX86_64,
+	countSize:  16,
+	count:      countX86_64,
 	finderSize: len(finderX86_64),
 	finder:     putFinderX86_64,
 	hooks:      &hooksX86_64,

@@ -114,7 +114,7 @@ func (p *pull) releases(choices []choice) []*release {
 				mine[r] = &lacking{task: t}
 				r.Processes++
 			}
-			if !t.has[i] {
+			if t.has[i] == lacks {
 				mine[r].ids = append(mine[r].ids, c.id)
 			}
 		}

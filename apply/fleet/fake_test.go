@@ -127,17 +127,19 @@ type machine map[int]*proc
 
 // proc is a process of a machine.
 type proc struct {
-	uid     int
-	ids     []specs.BuildID
-	applied []specs.PatchID
-	read    error           // of reading it
-	apply   error           // of applying to it
-	hang    <-chan struct{} // reading it takes until this is closed
-	later   <-chan struct{} // reading what it has takes until this is closed
-	busy    time.Duration   // applying takes this long, and fails
-	stick   <-chan struct{} // applying takes until this is closed
-	commits int
-	when    time.Time // of the last commit
+	uid       int
+	ids       []specs.BuildID
+	applied   []specs.PatchID
+	rejected  []specs.PatchID
+	trialOver bool            // of all that is applied
+	read      error           // of reading it
+	apply     error           // of applying to it
+	hang      <-chan struct{} // reading it takes until this is closed
+	later     <-chan struct{} // reading what it has takes until this is closed
+	busy      time.Duration   // applying takes this long, and fails
+	stick     <-chan struct{} // applying takes until this is closed
+	commits   int
+	when      time.Time // of the last commit
 }
 
 func (m machine) processes() ([]int, error) { return slices.Sorted(maps.Keys(m)), nil }
@@ -154,18 +156,32 @@ func (m machine) read(pid int) (found, error) {
 	if p.hang != nil {
 		<-p.hang
 	}
-	return found{pid: pid, name: "prog", ids: p.ids}, p.read
+	return found{pid: pid, name: "prog", ids: p.ids, trialOver: p.trialOver}, p.read
 }
 
-func (m machine) has(pid int, ids []specs.PatchID) ([]bool, error) {
+func (m machine) has(pid int, ids []specs.PatchID) ([]standing, error) {
 	if m[pid].later != nil {
 		<-m[pid].later
 	}
-	has := make([]bool, len(ids))
+	has := make([]standing, len(ids))
 	for i, id := range ids {
-		has[i] = m[pid].has(id)
+		switch {
+		case m[pid].has(id):
+			has[i] = present
+		case slices.Contains(m[pid].rejected, id):
+			has[i] = rejected
+		}
 	}
 	return has, nil
+}
+
+func (m machine) expire(_ context.Context, pid int, _ apply.Options) (*apply.Result, error) {
+	p := m[pid]
+	if p.busy > 0 {
+		return nil, &apply.BusyError{Waited: p.busy}
+	}
+	p.rejected, p.applied, p.trialOver = p.applied, nil, false
+	return &apply.Result{PID: pid, Name: "prog"}, nil
 }
 
 func (p *proc) has(id specs.PatchID) bool {

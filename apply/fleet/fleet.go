@@ -48,6 +48,8 @@ type Options struct {
 	Wait time.Duration
 	// PIDs are the processes to look at; nil is all but init and the caller.
 	PIDs []int
+	// Deny are the processes that are left alone; nil is none.
+	Deny *Deny
 	// Ready is called when a release's bundle has been read, before any process
 	// is stopped for it; it may be nil.
 	Ready func()
@@ -91,7 +93,7 @@ type task struct {
 	*Process
 	uid  int
 	fits []choice
-	has  []bool // as long as fits
+	has  []standing // as long as fits
 	// gone is set if it has ended, left if it is left alone: work on it was given
 	// up, and may still go on, or its user's time is used up.
 	gone, left bool
@@ -118,6 +120,7 @@ func (p *pull) run(ctx context.Context) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
+	p.expire(ctx, all)
 	ids := p.buildIDs(all)
 	p.report.BuildIDs = len(ids)
 	p.log.Debug("scanned", "processes", p.report.Scanned, "denied", p.report.Denied, "build-ids", len(ids))
@@ -207,14 +210,17 @@ func (p *pull) compare(ctx context.Context, t *task) {
 	}
 	var err error
 	pid, ids := t.PID, slices.Clone(t.Fits) // work that was given up may still use them
-	t.has, err = Do(ctx, p.limiter, pid, p.reading, func(context.Context) ([]bool, error) { return p.host.has(pid, ids) })
+	t.has, err = Do(ctx, p.limiter, pid, p.reading, func(context.Context) ([]standing, error) { return p.host.has(pid, ids) })
 	if err != nil {
 		t.fail(err)
 		t.fits = nil // it is left alone
 	}
 	for i, c := range t.fits {
-		if t.has[i] {
+		switch t.has[i] {
+		case present:
 			t.Present = append(t.Present, c.id)
+		case rejected:
+			t.Rejected = append(t.Rejected, c.id)
 		}
 	}
 }
@@ -241,7 +247,7 @@ func (p *pull) finish() {
 			r.Gone++
 			continue
 		}
-		t.Fits, t.Present = sortedIDs(t.Fits), sortedIDs(t.Present)
+		t.Fits, t.Present, t.Rejected = sortedIDs(t.Fits), sortedIDs(t.Present), sortedIDs(t.Rejected)
 		r.Processes = append(r.Processes, t.Process)
 	}
 	slices.SortFunc(r.Processes, func(a, b *Process) int { return cmp.Compare(a.PID, b.PID) })

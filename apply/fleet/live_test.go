@@ -60,7 +60,7 @@ int main(void) { puts("ready"); fflush(stdout); pause(); return 0; }`, "-Wl,--bu
 	if uid, err := host.owner(pid); uid != os.Getuid() || err != nil {
 		t.Errorf("owner %d, %v", uid, err)
 	}
-	if has, err := host.has(pid, []specs.PatchID{{BuildID: id, Series: "default", Level: 1}}); err != nil || slices.Contains(has, true) {
+	if has, err := host.has(pid, []specs.PatchID{{BuildID: id, Series: "default", Level: 1}}); err != nil || slices.Contains(has, present) {
 		t.Errorf("%v, %v", has, err)
 	}
 	all, err := host.processes()

@@ -23,6 +23,8 @@ type Report struct {
 	Denied  int `json:"denied,omitempty"`
 	Gone    int `json:"gone,omitempty"`
 	LeftOut int `json:"left_out,omitempty"`
+	// LeftAlone are those that the deny list has. They were not even read.
+	LeftAlone []LeftAlone `json:"left_alone,omitempty"`
 	// BuildIDs is how many the registry was asked for.
 	BuildIDs int `json:"build_ids"`
 	// Releases are what the registry has for them, the highest level of each
@@ -30,6 +32,9 @@ type Report struct {
 	Releases []*Release `json:"releases"`
 	// Processes are those that a release is for.
 	Processes []*Process `json:"processes"`
+	// Expired are the processes out of which patches were taken, or with DryRun
+	// would be, whose trial has ended.
+	Expired []Expired `json:"expired,omitempty"`
 	// Errors are those of the scan and of the registry as a whole.
 	Errors []Failure     `json:"errors,omitempty"`
 	Wall   time.Duration `json:"wall_ns"`
@@ -61,6 +66,9 @@ type Process struct {
 	// or a higher one.
 	Fits    []specs.PatchID `json:"fits"`
 	Present []specs.PatchID `json:"present,omitempty"`
+	// Rejected is what was on trial in it and was not accepted: a pass does not
+	// put it in again.
+	Rejected []specs.PatchID `json:"rejected,omitempty"`
 	// Steps are what was done, one for each release.
 	Steps  []Step    `json:"steps,omitempty"`
 	Errors []Failure `json:"errors,omitempty"`
@@ -73,6 +81,20 @@ type Step struct {
 	// Apply and Replace are the plan of a dry run.
 	Apply   []apply.Applied `json:"apply,omitempty"`
 	Replace []apply.Applied `json:"replace,omitempty"`
+}
+
+// LeftAlone is a process that must not be touched.
+type LeftAlone struct {
+	PID  int    `json:"pid"`
+	Name string `json:"name"` // comm
+	Rule string `json:"rule"` // of the deny list
+}
+
+// Expired is a process in which a trial has ended.
+type Expired struct {
+	PID    int           `json:"pid"`
+	Name   string        `json:"name"` // comm
+	Result *apply.Result `json:"result,omitempty"`
 }
 
 // Failure is an error in a report.

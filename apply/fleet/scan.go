@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/fother/fother/apply"
@@ -34,6 +36,8 @@ type found struct {
 	ids  []specs.BuildID // of its objects, each once, in the order of look-up
 	// objects is how many were looked at, more how many were not.
 	objects, more int
+	// trialOver is set if the trial of a patch has ended.
+	trialOver bool
 }
 
 // host is what a pass needs of the machine.
@@ -44,10 +48,21 @@ type host interface {
 	// read reads the BuildIDs of a process.
 	read(pid int) (found, error)
 	// has says which of the given patches a process has.
-	has(pid int, ids []specs.PatchID) ([]bool, error)
+	has(pid int, ids []specs.PatchID) ([]standing, error)
+	// expire reverts what was on trial and was not accepted.
+	expire(ctx context.Context, pid int, o apply.Options) (*apply.Result, error)
 	prepare(ctx context.Context, pid int, patches []*kpack.Patch) (*apply.Plan, error)
 	apply(ctx context.Context, pid int, patches []*kpack.Patch, o apply.Options) (*apply.Result, error)
 }
+
+// standing is how a process stands to a patch.
+type standing int
+
+const (
+	lacks    standing = iota
+	present           // at this level or a higher one
+	rejected          // was on trial, and was not accepted
+)
 
 // live is the host that the caller runs on.
 type live struct {
@@ -65,7 +80,7 @@ func (l live) read(pid int) (found, error) {
 		return found{}, err
 	}
 	defer p.Close()
-	f := found{pid: pid, name: p.Name}
+	f := found{pid: pid, name: p.Name, trialOver: p.TrialOver()}
 	objects := p.Objects()
 	f.more = max(0, len(objects)-l.objects)
 	seen := make(map[specs.BuildID]bool)
@@ -79,15 +94,20 @@ func (l live) read(pid int) (found, error) {
 	return f, nil
 }
 
-func (live) has(pid int, ids []specs.PatchID) ([]bool, error) {
+func (live) has(pid int, ids []specs.PatchID) ([]standing, error) {
 	p, err := apply.Open(pid)
 	if err != nil {
 		return nil, err
 	}
 	defer p.Close()
-	has := make([]bool, len(ids))
+	has := make([]standing, len(ids))
 	for i, id := range ids {
-		has[i] = p.Has(id)
+		switch {
+		case p.Has(id):
+			has[i] = present
+		case p.Rejected(id):
+			has[i] = rejected
+		}
 	}
 	return has, nil
 }
@@ -98,6 +118,10 @@ func (live) prepare(ctx context.Context, pid int, patches []*kpack.Patch) (*appl
 
 func (live) apply(ctx context.Context, pid int, patches []*kpack.Patch, o apply.Options) (*apply.Result, error) {
 	return apply.Apply(ctx, pid, patches, o)
+}
+
+func (live) expire(ctx context.Context, pid int, o apply.Options) (*apply.Result, error) {
+	return apply.Expire(ctx, pid, o)
 }
 
 // scan reads the processes, root's first: others can make it slow. What cannot
@@ -116,6 +140,13 @@ func (p *pull) scan(ctx context.Context) ([]found, error) {
 		if ctx.Err() != nil {
 			break
 		}
+		if denied := (*DeniedError)(nil); errors.As(p.Deny.Check(c.pid), &denied) {
+			if p.PIDs != nil {
+				p.fail(fmt.Errorf("process %d: %w", c.pid, denied))
+			}
+			p.report.LeftAlone = append(p.report.LeftAlone, LeftAlone{c.pid, comm(c.pid), denied.Rule})
+			continue
+		}
 		f, err := Do(ctx, p.limiter, c.pid, p.reading, func(context.Context) (found, error) { return p.host.read(c.pid) })
 		if err != nil {
 			p.unread(ctx, c.pid, err)
@@ -132,6 +163,15 @@ func (p *pull) scan(ctx context.Context) ([]found, error) {
 		p.fail(fmt.Errorf("not one of %d processes can be looked at: %w", n, apply.ErrPermission))
 	}
 	return all, nil
+}
+
+// comm returns a process's name, empty if it has ended.
+func comm(pid int) string {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSuffix(string(b), "\n")
 }
 
 // unread notes why a process could not be read. Of all processes those that

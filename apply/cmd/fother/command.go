@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -24,6 +25,9 @@ type command struct {
 	// help is the rest of what -h prints: the options other than those of all
 	// commands, and what there is to know.
 	help string
+	// tail is set if the arguments behind "--" are a command of their own, which
+	// goes into tool.tail.
+	tail bool
 	// start declares the options in fs, and returns what runs the command with
 	// the arguments that are no options, once the options are read.
 	start func(t *tool, fs *flag.FlagSet) action
@@ -34,7 +38,7 @@ type action func(ctx context.Context, args []string) int
 
 // commands are all commands, in the order of the usage text.
 func commands() []*command {
-	return []*command{patchCommand, unpatchCommand, infoCommand, pullCommand, showCommand}
+	return []*command{patchCommand, unpatchCommand, acceptCommand, infoCommand, runCommand, pullCommand, showCommand, symbolsCommand}
 }
 
 func findCommand(name string) *command {
@@ -125,6 +129,9 @@ func (t *tool) start(ctx context.Context, c *command, args []string) int {
 	fs.BoolVar(&t.verbose, "v", false, "")
 	fs.BoolVar(&t.json, "json", false, "")
 	do := c.start(t, fs)
+	if i := slices.Index(args, "--"); c.tail && i >= 0 {
+		args, t.tail = args[:i], args[i+1:]
+	}
 	rest, err := parse(fs, args)
 	switch {
 	case errors.Is(err, flag.ErrHelp):

@@ -15,8 +15,10 @@ type outcome struct {
 	PID    int           `json:"pid"`
 	Result *apply.Result `json:"result,omitempty"`
 	Plan   *plan         `json:"plan,omitempty"`
-	Error  string        `json:"error,omitempty"`
-	Exit   int           `json:"exit"`
+	// Accepted are the patches whose trial was ended.
+	Accepted []apply.Applied `json:"accepted,omitempty"`
+	Error    string          `json:"error,omitempty"`
+	Exit     int             `json:"exit"`
 }
 
 type plan struct {

@@ -56,12 +56,19 @@ func fixture(t testing.TB) *program {
 
 func compile(t testing.TB, dir string) *program {
 	t.Helper()
+	return compileSource(t, dir, programSource)
+}
+
+// compileSource compiles another program, or library, with the functions answer
+// and other.
+func compileSource(t testing.TB, dir, source string, flags ...string) *program {
+	t.Helper()
 	id := make([]byte, 20)
 	rand.Read(id)
 	p := &program{dir: dir, bin: filepath.Join(dir, "prog"), id: specs.BuildID(hex.EncodeToString(id))}
-	write(t, p.bin+".c", []byte(programSource))
-	execute(t, "gcc", "-O1", "-c", "-o", p.bin+".o", p.bin+".c")
-	execute(t, "gcc", "-Wl,--build-id=0x"+string(p.id), "-o", p.bin, p.bin+".o")
+	write(t, p.bin+".c", []byte(source))
+	execute(t, "gcc", append([]string{"-O1", "-c", "-o", p.bin + ".o", p.bin + ".c"}, flags...)...)
+	execute(t, "gcc", append([]string{"-Wl,--build-id=0x" + string(p.id), "-o", p.bin, p.bin + ".o"}, flags...)...)
 	p.original, p.unit = openELF(t, p.bin), openELF(t, p.bin+".o")
 	return p
 }

@@ -22,6 +22,8 @@ func exitCode(err error) int {
 		unwinder *apply.NoUnwinderError
 		alone    *apply.AloneError
 		split    *apply.SplitError
+		trial    *apply.TrialError
+		denied   *fleet.DeniedError
 		hook     *apply.HookError
 		filtered *apply.FilteredError
 	)
@@ -33,10 +35,12 @@ func exitCode(err error) int {
 		return own.ExitCode()
 	case errors.As(err, &use):
 		return exitUsage
-	case errors.Is(err, apply.ErrAlreadyApplied), errors.Is(err, apply.ErrNotApplied):
+	case errors.Is(err, apply.ErrAlreadyApplied), errors.Is(err, apply.ErrNotApplied), errors.Is(err, apply.ErrNoTrial):
 		return exitNothing
 	case errors.As(err, &noFit), errors.As(err, &mismatch), errors.As(err, &conflict), errors.As(err, &busy), errors.As(err, &unwinder),
-		errors.As(err, &alone), errors.As(err, &split), errors.As(err, &hook), errors.As(err, &filtered), errors.Is(err, apply.ErrNoMemory), errors.Is(err, apply.ErrSeccomp), errors.Is(err, kpack.ErrTooShort):
+		errors.As(err, &alone), errors.As(err, &split), errors.As(err, &trial), errors.As(err, &denied), errors.As(err, &hook), errors.As(err, &filtered),
+		errors.Is(err, apply.ErrNoMemory), errors.Is(err, apply.ErrSeccomp), errors.Is(err, kpack.ErrTooShort),
+		errors.Is(err, apply.ErrPrivileged), errors.Is(err, apply.ErrForeign):
 		return exitRefused
 	}
 	return exitError
@@ -90,6 +94,12 @@ func hint(err error) string {
 		return "the memory around the object is full, or the process has reached its limits (ulimit -v, vm.max_map_count)"
 	case errors.Is(err, kpack.ErrTooShort):
 		return "the function has no room for a jump, and so no patch can change it; restart the program with the fixed build"
+	case errors.As(err, new(*fleet.DeniedError)):
+		return "who looks after this machine does not want it touched: take the line out of the deny list first"
+	case errors.Is(err, apply.ErrPrivileged):
+		return "start it as it is, and patch it with fother patch -p PID, as root"
+	case errors.Is(err, apply.ErrForeign):
+		return "start it without fother run: there are no patches for it"
 	case errors.Is(err, apply.ErrLocked):
 		return "wait until it has ended"
 	}

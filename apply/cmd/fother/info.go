@@ -5,9 +5,11 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"math"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"time"
 
 	"github.com/fother/fother/apply"
 	"github.com/fother/fother/specs"
@@ -253,6 +255,10 @@ func (t *tool) printInfo(i processInfo) {
 		for _, a := range i.Applied {
 			if a.BuildID == o.BuildID {
 				fmt.Fprintf(t.stdout, "    %s: %s\n", a.State, title(a))
+				if !a.TrialEnds.IsZero() {
+					fmt.Fprintf(t.stdout, "      on trial until %s\n", a.TrialEnds.Local().Format(time.DateTime))
+				}
+				t.printHits(a)
 				for _, h := range a.Hooks {
 					fmt.Fprintf(t.stdout, "      hook %s (%v, at most %v)\n", clean(h.Function), h.Point, h.Limit)
 				}
@@ -264,6 +270,13 @@ func (t *tool) printInfo(i processInfo) {
 	}
 	for _, d := range i.Damaged {
 		fmt.Fprintf(t.stdout, "  damaged: %s\n", clean(d))
+	}
+}
+
+// printHits tells how often the functions of a patch were called.
+func (t *tool) printHits(a apply.Applied) {
+	for i, n := range a.Hits {
+		fmt.Fprintf(t.stdout, "      %s: called %s\n", clean(a.Functions[i]), count(int(min(n, math.MaxInt)), "time"))
 	}
 }
 

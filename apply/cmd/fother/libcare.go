@@ -174,12 +174,19 @@ func (l *libcare) patch(ctx context.Context, args []string) int {
 		l.note("%s: not applied: one patch or folder is taken, the last", clean(other))
 	}
 	c := &patch{tool: l.tool, procs: procs, wait: libcareWait}
-	if c.store, err = openStore([]string{path}); err != nil {
+	if err = c.deny.read(); err == nil {
+		c.store, err = openStore([]string{path})
+	}
+	if err != nil {
 		return l.fail(err)
 	}
+	defer c.deny.note(l.tool)
 	c.noteScripts()
 	makeRoom()
 	return l.each(ctx, procs, "No patch(es) applicable to %s have been found", func(pid int) (bool, error) {
+		if refused, err := c.deny.refuses(l.tool, procs, pid); refused {
+			return false, err
+		}
 		res, err := l.apply(ctx, c, pid)
 		if res != nil && err == nil {
 			l.printApplied(res)
@@ -199,7 +206,7 @@ func (l *libcare) apply(ctx context.Context, c *patch, pid int) (res *apply.Resu
 		return nil, nil
 	}
 	if err == nil {
-		res, err = c.applyTo(ctx, pid, patches, c.wait)
+		res, err = c.applyTo(ctx, pid, patches, c.applyOptions())
 	}
 	var noFit *apply.NoFitError
 	var none *noneFitError
@@ -234,7 +241,15 @@ func (l *libcare) unpatch(ctx context.Context, args []string) int {
 	case err != nil:
 		return l.fail(err)
 	}
+	var d deny
+	if err := d.read(); err != nil {
+		return l.fail(err)
+	}
+	defer d.note(l.tool)
 	return l.each(ctx, procs, "No patch(es) cancellable from %s were found", func(pid int) (bool, error) {
+		if refused, err := d.refuses(l.tool, procs, pid); refused {
+			return false, err
+		}
 		res, err := l.revert(ctx, pid, names, procs.all)
 		switch {
 		case err != nil && !(procs.all && errors.Is(err, apply.ErrGone)):

@@ -75,6 +75,9 @@ type tool struct {
 	// Options of all commands.
 	verbose bool
 	json    bool
+
+	// tail is the command behind "--", where a command takes one.
+	tail []string
 }
 
 func run(ctx context.Context, args []string, _ io.Reader, stdout, stderr io.Writer) int {

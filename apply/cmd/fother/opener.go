@@ -42,9 +42,9 @@ func (o *opener) Prepare(ctx context.Context, pid int, patches []*kpack.Patch) (
 }
 
 // applyTo is [apply.Apply] within its bound.
-func (t *tool) applyTo(ctx context.Context, pid int, patches []*kpack.Patch, w wait) (*apply.Result, error) {
-	return fleet.Do(ctx, t.opener.Limiter, pid, t.opener.patching(w), func(ctx context.Context) (*apply.Result, error) {
-		return t.opener.apply(ctx, pid, patches, t.options(w))
+func (t *tool) applyTo(ctx context.Context, pid int, patches []*kpack.Patch, o apply.Options) (*apply.Result, error) {
+	return fleet.Do(ctx, t.opener.Limiter, pid, t.opener.patching(wait(max(o.Wait, 0))), func(ctx context.Context) (*apply.Result, error) {
+		return t.opener.apply(ctx, pid, patches, o)
 	})
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/fother/fother/apply"
 	"github.com/fother/fother/kpack"
@@ -37,14 +38,21 @@ processes such are left out.
 
 Options:
   -p PID|all      the process, or all that the caller may trace, but init
+  --count         count the calls of the patched functions, which info tells
+  --trial TIME    put the patches in for a time such as 10m, and revert them unless
+                  fother accept keeps them. The command waits for that; if it
+                  is killed, fother pull reverts
   --dry-run       say what would be done, and change nothing
   --wait TIME     how long to wait for threads that are inside a function that
                   changes, such as 500ms or 10s (2s)
-`,
+` + denyHelp,
 	start: func(t *tool, fs *flag.FlagSet) action {
 		c := &patch{tool: t}
 		c.procs.declare(fs)
 		c.wait.declare(fs)
+		c.deny.declare(fs)
+		c.trial.declare(fs)
+		fs.BoolVar(&c.count, "count", false, "")
 		fs.BoolVar(&c.dryRun, "dry-run", false, "")
 		return c.run
 	},
@@ -54,6 +62,9 @@ type patch struct {
 	*tool
 	procs  processes
 	wait   wait
+	deny   deny
+	count  bool
+	trial  trial
 	dryRun bool
 	store  *store
 }
@@ -66,7 +77,10 @@ func (c *patch) run(ctx context.Context, args []string) int {
 		return c.fail(usageError{errors.New("no patch file is named")})
 	}
 	var err error
-	if c.store, err = openStore(args); err == nil {
+	if err = c.deny.read(); err == nil {
+		c.store, err = openStore(args)
+	}
+	if err == nil {
 		err = c.store.empty()
 	}
 	if err != nil {
@@ -74,7 +88,15 @@ func (c *patch) run(ctx context.Context, args []string) int {
 	}
 	c.noteScripts()
 	makeRoom()
-	return c.each(ctx, c.procs, func(pid int) (*outcome, error) {
+	var tried []int
+	if c.procs.all {
+		c.noteCapabilities()
+	}
+	defer c.deny.note(c.tool)
+	code := c.each(ctx, c.procs, func(pid int) (*outcome, error) {
+		if refused, err := c.deny.refuses(c.tool, c.procs, pid); refused {
+			return nil, err
+		}
 		patches, err := c.fitting(ctx, pid)
 		if err != nil || len(patches) == 0 {
 			return nil, err
@@ -82,12 +104,26 @@ func (c *patch) run(ctx context.Context, args []string) int {
 		if c.dryRun {
 			return c.dry(ctx, pid, patches)
 		}
-		res, err := c.applyTo(ctx, pid, patches, c.wait)
+		res, err := c.applyTo(ctx, pid, patches, c.applyOptions())
 		if errors.Is(err, apply.ErrAlreadyApplied) && res != nil {
 			err = there(res.Present)
 		}
+		if err == nil && c.trial > 0 {
+			tried = append(tried, pid)
+		}
 		return &outcome{Result: res}, err
 	})
+	if len(tried) == 0 {
+		return code
+	}
+	return c.watch(ctx, tried, code)
+}
+
+// applyOptions are the command's options for package apply.
+func (c *patch) applyOptions() apply.Options {
+	o := c.options(c.wait)
+	o.Count, o.Trial = c.count, time.Duration(c.trial)
+	return o
 }
 
 // noteScripts tells of scripts that LibCare would have run around the patching.

@@ -56,7 +56,13 @@ func (t *tool) print(o *outcome) {
 		}
 		return
 	}
+	for _, a := range o.Accepted {
+		fmt.Fprintf(t.stdout, "%d: accepted %s\n", o.PID, title(a))
+	}
 	r := o.Result
+	if r == nil {
+		return
+	}
 	who := fmt.Sprintf("%d (%s)", r.PID, clean(r.Name))
 	for _, a := range r.Recovered {
 		fmt.Fprintf(t.stdout, "%s: an earlier run was interrupted; cleared up %s\n", who, title(a))

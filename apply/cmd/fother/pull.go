@@ -38,12 +38,13 @@ Options:
   --dry-run       say what would be done, and change no process
   --wait TIME     how long to wait for threads that are inside a function that
                   changes, such as 500ms or 10s (2s)
-`,
+` + denyHelp,
 	start: func(t *tool, fs *flag.FlagSet) action {
 		c := &pull{tool: t}
 		c.registry.declare(fs)
 		c.procs.declare(fs)
 		c.wait.declare(fs)
+		c.deny.declare(fs)
 		fs.StringVar(&c.state, "state", "", "")
 		fs.BoolVar(&c.dryRun, "dry-run", false, "")
 		return c.run
@@ -56,6 +57,7 @@ type pull struct {
 	state    string
 	procs    processes
 	wait     wait
+	deny     deny
 	dryRun   bool
 }
 
@@ -66,27 +68,38 @@ func (c *pull) run(ctx context.Context, args []string) int {
 	if c.registry.url == "" {
 		c.registry.url = os.Getenv("FOTHER_REGISTRY")
 	}
-	state, err := stateFolder(c.state)
-	if err != nil {
+	if err := c.deny.read(); err != nil {
 		return c.fail(err)
 	}
-	o := fleet.Options{State: state, DryRun: c.dryRun, Wait: c.options(c.wait).Wait, Logger: c.logger(), Ready: makeRoom}
+	if c.procs.pid == 0 {
+		c.noteCapabilities()
+	}
+	report, err := c.pass(ctx)
+	if err != nil {
+		return c.fail(pullError(err))
+	}
+	return c.tell(report)
+}
+
+// pass makes one pass. Errors: why there was none.
+func (c *pull) pass(ctx context.Context) (*fleet.Report, error) {
+	state, err := stateFolder(c.state)
+	if err != nil {
+		return nil, err
+	}
+	o := fleet.Options{State: state, DryRun: c.dryRun, Wait: c.options(c.wait).Wait, Logger: c.logger(), Ready: makeRoom, Deny: c.deny.list}
 	if c.procs.pid != 0 {
 		o.PIDs = []int{c.procs.pid}
 	}
 	client, err := c.registry.open(c.tool, state)
 	if err != nil {
-		return c.fail(err)
+		return nil, err
 	}
 	o.Registry, o.Address = client, c.registry.address()
 	var end func()
 	o.Progress, end = c.progress()
-	report, err := fleet.Pull(ctx, o)
-	end()
-	if err != nil {
-		return c.fail(pullError(err))
-	}
-	return c.tell(report)
+	defer end()
+	return fleet.Pull(ctx, o)
 }
 
 // tell prints the report and returns the exit code.
@@ -134,6 +147,13 @@ func (c *pull) errors(r *fleet.Report) {
 // results tells a person what was done.
 func (c *pull) results(r *fleet.Report) {
 	done := 0
+	for _, e := range r.Expired {
+		if e.Result == nil {
+			fmt.Fprintf(c.stdout, "%d (%s): would take out a patch whose trial has ended\n", e.PID, clean(e.Name))
+		} else {
+			c.print(&outcome{PID: e.PID, Result: e.Result})
+		}
+	}
 	for _, p := range r.Processes {
 		for _, s := range p.Steps {
 			done++
@@ -147,6 +167,9 @@ func (c *pull) results(r *fleet.Report) {
 			for _, id := range p.Present {
 				fmt.Fprintf(c.stdout, "%d (%s): has series %s, level %d of %s already\n", p.PID, clean(p.Name), id.Series, id.Level, id.BuildID)
 			}
+			for _, id := range p.Rejected {
+				fmt.Fprintf(c.stdout, "%d (%s): series %s, level %d of %s was on trial and was not accepted\n", p.PID, clean(p.Name), id.Series, id.Level, id.BuildID)
+			}
 		}
 	}
 	if done == 0 && !c.verbose && terminal(c.stdout) == nil {
@@ -158,6 +181,11 @@ func (c *pull) results(r *fleet.Report) {
 	}
 	fmt.Fprintf(c.stdout, "looked at %s: %s for %s, %s %s\n", count(r.Scanned, "process"),
 		count(len(r.Releases), "release"), count(len(r.Processes), "process"), count(done, "bundle"), what)
+	if c.verbose {
+		for _, l := range r.LeftAlone {
+			fmt.Fprintf(c.stdout, "%d (%s): left alone: the deny list has %q\n", l.PID, clean(l.Name), l.Rule)
+		}
+	}
 	if r.Denied > 0 && c.verbose {
 		fmt.Fprintf(c.stdout, "%s may not be traced by this user\n", count(r.Denied, "process"))
 	}

@@ -40,6 +40,8 @@ func newOffer(p *kpack.Patch, path string) *offer {
 type store struct {
 	trust   *trust
 	folders []*folder
+	// named is set if a file was named, not only folders.
+	named bool
 	// loaded are the patches of files that had to be decoded to know what they
 	// are for, in order; known are the same by build-id.
 	loaded []*offer
@@ -73,6 +75,7 @@ func openStore(args []string) (*store, error) {
 			if err := s.load(arg, true); err != nil {
 				return nil, err
 			}
+			s.named = true
 			continue
 		}
 		if slices.Contains(strings.Split(arg, "/"), "..") {

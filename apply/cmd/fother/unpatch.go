@@ -22,11 +22,12 @@ Options:
   -p PID|all      the process, or all that the caller may trace, but init
   --wait TIME     how long to wait for threads that are inside a function that
                   changes, such as 500ms or 10s (2s)
-`,
+` + denyHelp,
 	start: func(t *tool, fs *flag.FlagSet) action {
 		c := &unpatch{tool: t}
 		c.procs.declare(fs)
 		c.wait.declare(fs)
+		c.deny.declare(fs)
 		return c.run
 	},
 }
@@ -35,6 +36,7 @@ type unpatch struct {
 	*tool
 	procs processes
 	wait  wait
+	deny  deny
 }
 
 func (c *unpatch) run(ctx context.Context, args []string) int {
@@ -45,7 +47,14 @@ func (c *unpatch) run(ctx context.Context, args []string) int {
 	if err != nil {
 		return c.fail(usageError{err})
 	}
+	if err := c.deny.read(); err != nil {
+		return c.fail(err)
+	}
+	defer c.deny.note(c.tool)
 	return c.each(ctx, c.procs, func(pid int) (*outcome, error) {
+		if refused, err := c.deny.refuses(c.tool, c.procs, pid); refused {
+			return nil, err
+		}
 		if c.procs.all {
 			if some, err := c.patched(ctx, pid); !some {
 				return nil, err

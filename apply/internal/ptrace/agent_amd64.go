@@ -17,8 +17,6 @@ const (
 	// stubSize that with the note about what the calls are for.
 	stubCode = 2 + 9*10 + 6 + 8
 	stubSize = stubCode + 16
-	// stubGap is kept between the last code byte and a stub.
-	stubGap = 16
 	// callSize is the length of the system call instruction.
 	callSize = 2
 	// userCode is the code segment selector of 64-bit user mode.
@@ -62,7 +60,7 @@ func isStub(b []byte) bool {
 }
 
 // leftovers finds the stubs that killed tools left, where findTail would put
-// one.
+// one, and what a program was held with at its entry point.
 func leftovers(mem *Mem, code []specs.Range[specs.Addr]) []Leftover {
 	const page = 4096
 	var all []Leftover
@@ -74,31 +72,23 @@ func leftovers(mem *Mem, code []specs.Range[specs.Addr]) []Leftover {
 		if err != nil {
 			continue
 		}
-		for at := 0; at+stubSize <= page; at += 16 {
-			if !isStub(b[at:]) {
-				continue
-			}
-			word := func(off int) specs.Addr { return specs.Addr(binary.LittleEndian.Uint64(b[at+off:])) }
+		for at := 0; at < page; at += 16 {
 			lo := r.Hi - page + specs.Addr(at)
-			all = append(all, Leftover{
-				Range:  specs.Range[specs.Addr]{Lo: lo, Hi: lo + stubSize},
-				Intent: specs.Range[specs.Addr]{Lo: word(stubCode), Hi: word(stubCode + 8)},
-			})
+			switch word := func(off int) specs.Addr { return specs.Addr(binary.LittleEndian.Uint64(b[at+off:])) }; {
+			case isStub(b[at:]):
+				all = append(all, Leftover{
+					Range:  specs.Range[specs.Addr]{Lo: lo, Hi: lo + stubSize},
+					Intent: specs.Range[specs.Addr]{Lo: word(stubCode), Hi: word(stubCode + 8)},
+				})
+			case isHold(b[at:]) && !waitsFor(mem.pid, b[at:]):
+				all = append(all, Leftover{Range: specs.Range[specs.Addr]{Lo: lo, Hi: lo + holdSize}})
+			}
 		}
-		if tailOf(b) >= 0 {
+		if tailOf(b, stubSize) >= 0 {
 			break
 		}
 	}
 	return all
-}
-
-// tailOf returns where a stub fits in the zero tail of a page, -1 if nowhere.
-func tailOf(page []byte) int {
-	at := (len(bytes.TrimRight(page, "\x00")) + stubGap + 15) &^ 15
-	if at+stubSize > len(page) {
-		return -1
-	}
-	return at
 }
 
 // prepare writes the stub to the zero tail of an executable page. A stub that a
@@ -117,30 +107,12 @@ func (a *Agent) prepare() error {
 	}
 	if a.stub == nil {
 		var err error
-		if a.site, err = findTail(a.mem, a.code); err != nil {
+		if a.site, err = findTail(a.mem, a.code, stubSize); err != nil {
 			return err
 		}
 	}
 	a.stub = newStub(&a.home, a.intent)
 	return a.mem.Write(a.site, a.stub)
-}
-
-// findTail returns the address of stubSize zero bytes that end with a page.
-func findTail(mem *Mem, code []specs.Range[specs.Addr]) (specs.Addr, error) {
-	const page = 4096
-	for _, r := range code {
-		if r.Size() < page {
-			continue
-		}
-		b, err := mem.Read(r.Hi-page, page)
-		if err != nil {
-			continue
-		}
-		if at := tailOf(b); at >= 0 {
-			return r.Hi - page + specs.Addr(at), nil
-		}
-	}
-	return 0, fmt.Errorf("no executable page of the process has %d free bytes at its end", stubSize)
 }
 
 // aim makes regs those of a thread that is about to make a call.

@@ -4,7 +4,8 @@
 // tracer; [Seize] takes the threads of a process while they run on;
 // [Group.Stop] stops them, [Group.Resume] lets them run, [Group.Detach] lets
 // them go. An [Agent] is one stopped thread that makes system calls on the
-// tool's behalf. [Mem] reads and writes the process's memory.
+// tool's behalf. [Mem] reads and writes the process's memory. A [Launch] is a
+// process that executes a program, and has to wait at its entry point.
 //
 // Nothing here kills the target if the tool dies at any instruction: threads
 // are seized and not attached to, so that the kernel lets them run, and on

@@ -17,6 +17,9 @@ type Options struct {
 	// Calls says that the threads are to make system calls for the tool: a
 	// seccomp filter of theirs is suspended while they are held.
 	Calls bool
+	// Kill has the kernel kill the process if the tool ends before it detaches.
+	// It is for a process that has nothing to lose.
+	Kill bool
 	// StopLimit is how long one thread may take to stop, if it does not wait
 	// for a processor; 0 is 200 milliseconds. All others stand still meanwhile.
 	// In an uninterruptible sleep it may take less.
@@ -62,6 +65,9 @@ func Seize(pid int, o Options) (*Group, error) {
 	}
 	if mode, _ := statusField(pid, pid, "Seccomp"); o.Calls && mode != 0 {
 		g.options |= unix.PTRACE_O_SUSPEND_SECCOMP
+	}
+	if o.Kill {
+		g.options |= unix.PTRACE_O_EXITKILL
 	}
 	var err error
 	if len(o.Only) > 0 {

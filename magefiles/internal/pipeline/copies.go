@@ -60,15 +60,18 @@ func copiesOf(path string) (map[string]bool, error) {
 	} else if err != nil {
 		return nil, err
 	}
-	symbols, err := f.DynSymbols()
-	if err != nil {
-		return nil, err
-	}
 	at := map[uint64]bool{}
 	for _, r := range relocs {
 		if r.Type == copyRelocs[f.Arch] {
 			at[r.Offset] = true
 		}
+	}
+	if len(at) == 0 {
+		return nil, nil // the dynamic section of a static program may come without symbols
+	}
+	symbols, err := f.DynSymbols()
+	if err != nil {
+		return nil, err
 	}
 	names := map[string]bool{}
 	for _, s := range symbols { // several may name one variable, as environ and __environ
