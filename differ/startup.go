@@ -24,6 +24,9 @@ type before struct {
 // those of constructors read as a whole first.
 func (s *side) startup() before {
 	b := before{s, make(map[int32]bool), make(map[int32]bool)}
+	if !s.constructs() {
+		return b
+	}
 	users := make(map[int32][]int32) // of static functions; none for an address
 	s.eachRef(func(i int32, branch bool, t *target) {
 		to, by := s.parent[t.item], s.parent[i]
@@ -47,6 +50,16 @@ func (s *side) startup() before {
 		}
 	}
 	return b
+}
+
+// constructs reports whether the unit has a list of constructors.
+func (s *side) constructs() bool {
+	for i := range s.Sections {
+		if sec := &s.Sections[i]; len(sec.Items) > 0 && runsFirst(sec.Name) {
+			return true
+		}
+	}
+	return false
 }
 
 // runsFirst reports whether functions that a section lists run before main.
