@@ -241,7 +241,7 @@ func (j *judgement) ordered() {
 // idle reports whether an unnamed item is nothing but the room in front of a
 // function's entry that -fpatchable-function-entry=N,M asks for (gcc manual,
 // "Instrumentation Options"): it comes and goes with the function, and no code
-// goes through it.
+// goes through it. No-ops without a name that somebody wrote do nothing either.
 func (s *side) idle(i int32) bool {
 	if s.SectionOf(i).Kind != asm.Text || s.Items[i].Bytes == 0 {
 		return false
