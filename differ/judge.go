@@ -1,6 +1,7 @@
 package differ
 
 import (
+	"fmt"
 	"slices"
 	"strconv"
 
@@ -142,7 +143,11 @@ func (j *judgement) object(x, y int32) {
 		return
 	}
 	d := j.items(x, y)
+	was, is := a.boundary(x), b.boundary(y)
 	switch {
+	case d != nil && is > was && j.valueOnly(x, y):
+		j.first[y] = d
+		j.refuse(b, y, fmt.Sprintf("initial value of %v changed, and it is aligned to %d bytes instead of %d%s", ka.Kind, is, was, describe(d)), hintState)
 	case d != nil && j.valueOnly(x, y):
 		j.first[y] = d
 		if name := base(b.names[y]); j.keeps != nil && j.keeps(name) {
@@ -163,6 +168,7 @@ func (j *judgement) object(x, y int32) {
 
 // valueOnly reports whether two variables differ in nothing but their initial
 // value: not in size, binding or section, nor in that each thread has one.
+// [judgement.object] looks at their alignment.
 func (j *judgement) valueOnly(x, y int32) bool {
 	plain := func(k asm.SectionKind) bool { return k == asm.Writable || k == asm.Zero }
 	size := func(s *side, i int32) uint64 {
