@@ -60,7 +60,9 @@ func (c *accept) run(ctx context.Context, args []string) int {
 			}
 		}
 		accepted, err := fleet.Do(ctx, c.opener.Limiter, pid, c.opener.patching(0), func(ctx context.Context) ([]apply.Applied, error) {
-			return apply.Accept(ctx, pid, which, c.options(0))
+			o := c.options(0)
+			o.Check = c.deny.list.Check
+			return apply.Accept(ctx, pid, which, o)
 		})
 		return &outcome{Accepted: accepted}, err
 	})
@@ -158,7 +160,7 @@ func (c *patch) judge(ctx context.Context, pid int) (wait bool, err error) {
 		return true, err // the next turn tells
 	}
 	res, err := fleet.Do(ctx, c.opener.Limiter, pid, c.opener.patching(c.wait), func(ctx context.Context) (*apply.Result, error) {
-		return apply.Expire(ctx, pid, c.options(c.wait))
+		return apply.Expire(ctx, pid, c.applyOptions())
 	})
 	var busy *apply.BusyError
 	switch {
