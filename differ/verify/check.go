@@ -19,6 +19,17 @@ type Covered struct {
 	// .init_array, that change without the patch changing them, and of which
 	// the author knows.
 	Refused []string
+	// Kept are the variables whose initial value changed and that keep what they
+	// have in a running program.
+	Kept []KeptDatum
+}
+
+// KeptDatum is a variable of which only the initial value changed.
+type KeptDatum struct {
+	Name     string `json:"name"`     // in the patched build
+	Original string `json:"original"` // in the original build
+	// File is the unit's symbol of type STT_FILE in the original build, "" if it has none.
+	File string `json:"file"`
 }
 
 // CoveredFunction is a function that the patch redirects.
@@ -93,6 +104,14 @@ func (k *checker) refused(names ...string) bool {
 	return slices.ContainsFunc(names, func(n string) bool { return slices.Contains(k.c.Refused, n) })
 }
 
+// kept reports whether d is a variable that keeps its value: of a static one
+// the file has to be the same, if the linked build tells it.
+func (k *checker) kept(d *Datum) bool {
+	return d.Verdict == Changed && !d.ReadOnly && d.left.size == d.right.size && slices.ContainsFunc(k.c.Kept, func(v KeptDatum) bool {
+		return d.right.called(v.Name) && d.left.called(v.Original) && (d.File == "" || v.File == "" || d.File == v.File)
+	})
+}
+
 func (k *checker) function(f *Function) {
 	covered, ok := k.at[f.OriginalRange.Lo]
 	ok = ok && f.left != nil
@@ -131,7 +150,7 @@ func (k *checker) carries(e *entity) bool {
 // datum checks one object. Changed constants are good if the patch carries
 // them, and all functions that refer to them.
 func (k *checker) datum(d *Datum) {
-	if d.Verdict == Same || d.Verdict == Removed || k.refused(d.Name, d.Original) {
+	if d.Verdict == Same || d.Verdict == Removed || k.refused(d.Name, d.Original) || k.kept(d) {
 		return
 	}
 	switch {

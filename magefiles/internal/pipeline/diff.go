@@ -14,6 +14,7 @@ import (
 	"github.com/fother/fother/compiler"
 	"github.com/fother/fother/differ"
 	"github.com/fother/fother/differ/asm"
+	"github.com/fother/fother/differ/verify"
 	"github.com/fother/fother/specs"
 )
 
@@ -27,9 +28,9 @@ type Target struct {
 	Units             []Unit
 	// Unchecked says what could not be compared for lack of debug data.
 	Unchecked []string
-	// Kept are the names, in either build, of variables whose initial value
-	// changed and of which the spec says that a running program may keep its own.
-	Kept []string
+	// Kept are the variables whose initial value changed and of which the spec
+	// says that a running program may keep its own.
+	Kept []verify.KeptDatum
 
 	partial bool   // some of its units are refused
 	file    []byte // the .kpatch file, if it was made
@@ -195,7 +196,11 @@ func (c *comparison) compare(ctx context.Context, l Layout, fix *differ.Fix, pai
 				assembly = t.assembly(l, len(t.Units)-1)
 			}
 			if r.changes != nil {
-				t.Kept = append(t.Kept, sem.values(r.changes)...)
+				kept, err := sem.values(u, r.changes)
+				if err != nil {
+					return err
+				}
+				t.Kept = append(t.Kept, kept...)
 				c.report.add(t.Name, r.changes, assembly)
 			}
 		}

@@ -46,7 +46,7 @@ func oracle(p *kpack.Patch, t Target, own map[string]bool) error {
 		return err
 	}
 	all := covered(p)
-	all.Refused = append(all.Refused, t.Kept...)
+	all.Kept = t.Kept
 	hooks := declaredHooks(report)
 	if len(hooks) != len(p.Hooks) {
 		return fmt.Errorf("the patched build declares %d hooks, and the patch has %d", len(hooks), len(p.Hooks))

@@ -13,6 +13,7 @@ import (
 
 	"github.com/fother/fother/compiler"
 	"github.com/fother/fother/differ"
+	"github.com/fother/fother/differ/verify"
 	"github.com/fother/fother/kpack/elfobj"
 	"github.com/fother/fother/specs"
 )
@@ -28,8 +29,8 @@ type (
 		Patched  savedLink     `json:"patched"`
 		Units    []savedUnit   `json:"units"`
 		// Unchecked is that of Target.
-		Unchecked []string `json:"unchecked,omitempty"`
-		Kept      []string `json:"kept,omitempty"` // likewise
+		Unchecked []string           `json:"unchecked,omitempty"`
+		Kept      []verify.KeptDatum `json:"kept,omitempty"` // likewise
 	}
 	savedLink struct {
 		File   string       `json:"file"`

@@ -12,6 +12,7 @@ import (
 	"github.com/fother/fother/compiler"
 	"github.com/fother/fother/differ"
 	"github.com/fother/fother/differ/semantic"
+	"github.com/fother/fother/differ/verify"
 	"github.com/fother/fother/specs"
 )
 
@@ -140,18 +141,41 @@ func (s *semantics) locate(p compiler.Pair, u compiler.UnitPair, err error) {
 	}
 }
 
-// values notes the variables whose initial value changed, and returns the names
-// of those that keep theirs.
-func (s *semantics) values(c *differ.ChangeSet) (kept []string) {
+// values notes the variables whose initial value changed, and returns those
+// of unit u that keep theirs.
+func (s *semantics) values(u compiler.UnitPair, c *differ.ChangeSet) (kept []verify.KeptDatum, err error) {
+	file := ""
 	for _, d := range c.Data {
 		if d.Verdict == differ.Changed && !d.Carried {
 			s.found = append(s.found, variableNamed(stem(d.Name)))
 		}
-		if d.Kept {
-			kept = append(kept, d.Name, d.Original)
+		if !d.Kept {
+			continue
+		}
+		if file == "" {
+			if file, err = fileSymbol(u.Original); err != nil {
+				return nil, err
+			}
+		}
+		kept = append(kept, verify.KeptDatum{Name: d.Name, Original: d.Original, File: file})
+	}
+	return kept, nil
+}
+
+// fileSymbol returns the name of the symbol of type STT_FILE that a unit's text
+// asks for, before its static ones, or "".
+func fileSymbol(u *compiler.Unit) (string, error) {
+	text, err := os.ReadFile(u.Text)
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(string(text)) {
+		if name, ok := strings.CutPrefix(line, "\t.file\t\""); ok {
+			name, _, _ = strings.Cut(name, `"`)
+			return name, nil
 		}
 	}
-	return kept
+	return "", nil
 }
 
 // variableNamed is what a spec calls a variable.

@@ -5,11 +5,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"golang.org/x/tools/txtar"
 
+	"github.com/fother/fother/kpack"
 	"github.com/fother/fother/kpack/bundle"
 	"github.com/fother/fother/specs"
 	"github.com/fother/fother/specs/testenv"
@@ -269,4 +271,48 @@ func TestKeptValue(t *testing.T) {
 	if _, err := Diff(t.Context(), s, o); err == nil || !strings.Contains(err.Error(), "initial value or size") {
 		t.Errorf("error %v", err)
 	}
+}
+
+// TestKeptName: that a variable keeps its value says nothing of a function that
+// has its name, nor of a variable of that name in another file.
+func TestKeptName(t *testing.T) {
+	tree := strings.Replace(server, "int limit = 7", "static volatile int limit = 7", 1)
+	tree = strings.Replace(tree, "struct conn first", "static int __attribute__((noinline)) limit(int n) { return n * 3; }\nstruct conn first", 1)
+	tree = strings.Replace(tree, "parse(&first, n) + 3", "parse(&first, limit(n)) + 3", 1)
+	s, o := semanticCase(t, tree, []string{"int limit = 7", "int limit = 70", "return n * 3", "return n * 5 + 1"}, withDebug)
+	s.Allow = []specs.Allowance{{Change: "variable limit", Reason: "7 is right for those that run"}}
+	if _, err := Make(t.Context(), s, o); err != nil {
+		t.Fatal(Explain(err))
+	}
+	targets, err := Targets(s, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, err := definitions(FolderOf(s, o).store())
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := func(what, want string, target Target, lacking bool) {
+		t.Helper()
+		data, err := os.ReadFile(filepath.Join(FolderOf(s, o).Patches(), string(target.BuildID)+".kpatch"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		patch, err := kpack.Decode(data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if lacking {
+			patch.Functions = nil
+		}
+		if err := oracle(patch, target, own); want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s: error %v, want %q", what, err, want)
+		}
+	}
+	check("the patch", "", targets[0], false)
+	check("without the function", "limit (main.c): changed, but not in the patch", targets[0], true)
+	elsewhere := targets[0]
+	elsewhere.Kept = slices.Clone(elsewhere.Kept)
+	elsewhere.Kept[0].File = "main.c"
+	check("of another file", "limit (conn.c): writable data", elsewhere, false)
 }
