@@ -160,7 +160,7 @@ func (p *Process) carryOut(ctx context.Context, plan *Plan, res *Result, o Optio
 	}
 	if e := p.hooksAfter(ctx, slices.Concat(t.outs, t.ins), res, o); err != nil {
 		if e == nil {
-			_, e = p.unstage(plan.unused())
+			e = p.withdraw(context.WithoutCancel(ctx), plan.unused(), res, o)
 		}
 		if ignoreGone(e) != nil {
 			err = fmt.Errorf("%w; memory that was mapped for it is left: %w", err, e)
@@ -183,9 +183,28 @@ func (p *Process) carryOut(ctx context.Context, plan *Plan, res *Result, o Optio
 	return err
 }
 
-// unused are the steps to whose memory no entry leads.
-func (plan *Plan) unused() []*step {
-	return slices.DeleteFunc(slices.Clone(plan.steps), func(s *step) bool { return s.record.state != staged })
+// unused are the records to whose memory no entry leads.
+func (plan *Plan) unused() []*record {
+	var all []*record
+	for _, s := range plan.steps {
+		if s.record.state == staged {
+			all = append(all, s.record)
+		}
+	}
+	return all
+}
+
+// withdraw frees what was staged for a commit that was not made, as far as
+// nothing runs in it or refers to it.
+func (p *Process) withdraw(ctx context.Context, records []*record, res *Result, o Options) error {
+	if err := p.settleHooks(ctx, records, o); err != nil {
+		return err
+	}
+	freed, err := p.free(ctx, records, &stackUses{}, res)
+	if err == nil && len(freed) < len(records) {
+		o.logger().Warn("memory is kept: something may refer to it since the hooks ran", "pid", p.PID, "patches", len(records)-len(freed))
+	}
+	return err
 }
 
 // Selector names patches to revert. The zero value names all.

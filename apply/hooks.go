@@ -8,6 +8,9 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/fother/fother/apply/internal/ptrace"
 	"github.com/fother/fother/kpack"
 	"github.com/fother/fother/specs"
 )
@@ -127,6 +130,17 @@ func (p *Process) hooked(r *record) bool {
 	return err == nil || r.state != staged && r.state != retired
 }
 
+// hooksRan reports whether a hook of a staged record may have run, which can
+// have given addresses in its memory to the program.
+func (p *Process) hooksRan(r *record) bool {
+	if !p.hooked(r) {
+		return false
+	}
+	s, err := p.hookState(r)
+	// What follows another point was asked for since hooks of that one ran.
+	return err == nil && s.Point != 0 && (s.Begun || s.Point != kpack.PreApply)
+}
+
 // hooksBefore runs the hooks that can veto t.
 func (p *Process) hooksBefore(ctx context.Context, t *transaction, res *Result) error {
 	for _, side := range []struct {
@@ -205,7 +219,11 @@ func (p *Process) runHooks(ctx context.Context, r *record, point kpack.HookPoint
 		run.Functions = append(run.Functions, h.Function)
 	}
 	start := time.Now()
-	held, errno, err := p.createHookThread(r, point)
+	// Its control block and its stack are to be used anew.
+	if err := p.awaitHookEnd(r); err != nil {
+		return run, fmt.Errorf("hooks: %w", err)
+	}
+	held, errno, err := p.makeHookThread(r, point)
 	res.Held += held
 	switch {
 	case err == nil && errno == 0:
@@ -219,6 +237,20 @@ func (p *Process) runHooks(ctx context.Context, r *record, point kpack.HookPoint
 		res.Hooks = append(res.Hooks, run)
 	}
 	return run, err
+}
+
+// makeHookThread is createHookThread, but under a seccomp filter none is
+// created.
+func (p *Process) makeHookThread(r *record, point kpack.HookPoint) (time.Duration, unix.Errno, error) {
+	filtered := ptrace.Filtered(p.PID)
+	switch {
+	case filtered && point.Vetoes():
+		return 0, 0, &FilteredError{r.Object}
+	case filtered:
+		s := kpack.HookStart{Point: point, Place: r.Hooks.HookPlace}
+		return 0, unix.EPERM, p.mem.Write(r.Hooks.Control, s.Bytes())
+	}
+	return p.createHookThread(r, point)
 }
 
 // neverRun gives hooks up for which there is no thread. What can veto was not

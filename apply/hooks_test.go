@@ -73,6 +73,7 @@ int main(int argc, char **argv) {
 		if (sscanf(line, "result %d %ld", &n, &v) == 2) { result[n] = v; printf("%ld\n", v); }
 		if (sscanf(line, "stay %d %ld", &n, &v) == 2) { stay[n] = v; printf("%ld\n", v); }
 		if (sscanf(line, "limit %d", &n) == 1) { struct rlimit l = {n, 1000}; setrlimit(RLIMIT_NPROC, &l); setuid(65432); printf("limited\n"); }
+		if (!strcmp(line, "forget\n")) { where = 0; printf("forgotten\n"); }
 		if (!strcmp(line, "end\n")) { ending = 1; printf("ended\n"); }
 		if (!strcmp(line, "wipe\n")) { wipe(); printf("wiped\n"); }
 		fflush(stdout);
@@ -93,12 +94,24 @@ struct fother_hook { int (*run)(void); unsigned point, milliseconds, order, rese
 	static const struct fother_hook declared##digit __attribute__((used, aligned(8), section(".kpatch.hooks"))) = { hook##digit, point, limit, digit, 0 };
 extern volatile long seen, result[10], stay[10], stayed, where;
 extern int *__errno_location(void);
+/* Always inline: the child of the vfork has its parent's stack. */
+#define CALL(nr, a, b) ({ long r_; __asm__ volatile("syscall" : "=a"(r_) : "a"((long)(nr)), "D"((long)(a)), "S"((long)(b)), "d"(0L) : "rcx", "r11", "memory"); r_; })
+/* Sleeps like the parent of a vfork, which no tracer can stop, until it is told. */
+IN static long asleep(volatile long *told) {
+	volatile long nap[2];
+	nap[0] = 0, nap[1] = 1000000;
+	stayed++;
+	if (CALL(56, 0x4100, 0) == 0) { while (*told == -4) CALL(35, nap, 0); for (;;) CALL(60, 0, 0); }
+	return 0;
+}
 IN static int common(int digit) {
 	volatile char frame[32768];
 	frame[0] = frame[32767] = 1;
 	seen = seen * 10 + digit;
 	*__errno_location() = 77;
+	if (result[0]) where = (long)__builtin_return_address(0);
 	long turns = stay[digit];
+	if (turns == -4) turns = asleep(&stay[digit]);
 	if (turns == -1) *(volatile int *)8 = 1;
 	if (turns == -2) __builtin_trap();
 	for (long i = 0; turns < 0 || i < turns * 100000; i++) { stayed++; __asm__ volatile("pause"); }
@@ -508,4 +521,104 @@ func TestHooksAndSignals(t *testing.T) {
 	}
 	freeKept(t, r, "wipe")
 	before.same(t, r.snapshot())
+}
+
+// TestHookCannotBeEnded: while the thread of a hook is asleep where nobody can
+// stop it, what it needs is neither used anew nor freed, whoever comes. Once it can be
+// ended a later run finishes what is left.
+func TestHookCannotBeEnded(t *testing.T) {
+	for _, c := range []struct {
+		hooks []string
+		seen  string
+	}{{[]string{"1"}, "1"}, {[]string{"1", "4"}, "14"}} {
+		t.Run(strings.Join(c.hooks, " "), func(t *testing.T) {
+			patch := hookedPatch(t, 1, 42, c.hooks...)
+			r := start(t, hookedProgram(t), "work")
+			before, threads := r.snapshot(), tasks(t, r.pid)
+			r.ask("stay 1 -4")
+			stuck := (*StuckError)(nil)
+			if _, err := Apply(context.Background(), r.pid, []*kpack.Patch{patch}, Options{}); !errors.As(err, &stuck) {
+				t.Errorf("the first run: %v", err)
+			}
+			if n := tasks(t, r.pid); n != threads+1 {
+				t.Errorf("%d threads, and %d before: the thread does not sleep", n, threads)
+			}
+			setDone(t, r.pid, 1) // as it is just before its end
+			if _, err := Revert(context.Background(), r.pid, nil, Options{}); !errors.As(err, &stuck) {
+				t.Errorf("a run that sees it as done: %v", err)
+			}
+			setDone(t, r.pid, 0)
+			r.expect("ask", "2")
+			r.ask("stay 1 0")
+			if _, err := Revert(context.Background(), r.pid, nil, Options{}); err != nil && !errors.Is(err, ErrNotApplied) {
+				t.Errorf("the last run: %v", err)
+			}
+			r.expect("seen", c.seen)
+			r.expect("ask", "2")
+			freeKept(t, r, "wipe")
+			if n := tasks(t, r.pid); n != threads {
+				t.Errorf("%d threads, and %d before", n, threads)
+			}
+			before.same(t, r.snapshot())
+		})
+	}
+}
+
+// setDone writes the word of a process's only record that says that its hooks
+// are done.
+func setDone(t *testing.T, pid int, done byte) {
+	t.Helper()
+	p, err := open(pid, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	if len(p.records) != 1 {
+		t.Fatalf("%d records", len(p.records))
+	}
+	r := p.records[0]
+	if tid, err := p.hookThread(r); err != nil || tid == 0 {
+		t.Errorf("thread %d, %v", tid, err)
+	}
+	if err := p.mem.Write(r.Hooks.Control+kpack.HookDone, []byte{done, 0, 0, 0}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestHookPublishes: memory to which a hook has given the program a pointer is
+// kept though the patch never came in, until the pointer is gone.
+func TestHookPublishes(t *testing.T) {
+	for _, hooks := range [][]string{{"1"}, {"1", "4"}} {
+		patch := hookedPatch(t, 1, 42, hooks...)
+		r := start(t, hookedProgram(t), "work")
+		before := r.snapshot()
+		r.ask("result 0 1")
+		r.ask("result 1 7")
+		kept := func(when string, want int) {
+			t.Helper()
+			p, err := Open(r.pid)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer p.Close()
+			if n := len(p.records); n != want {
+				t.Errorf("%s: %d records, want %d", when, n, want)
+			}
+		}
+		var veto *HookError
+		if _, err := Apply(context.Background(), r.pid, []*kpack.Patch{patch}, Options{}); !errors.As(err, &veto) {
+			t.Errorf("the apply: %v", err)
+		}
+		kept("after the veto", 1)
+		if _, err := Revert(context.Background(), r.pid, nil, Options{}); err != nil && !errors.Is(err, ErrNotApplied) {
+			t.Errorf("the revert: %v", err)
+		}
+		kept("after a revert", 1)
+		r.ask("forget")
+		if _, err := Revert(context.Background(), r.pid, nil, Options{}); err != nil && !errors.Is(err, ErrNotApplied) {
+			t.Errorf("the last revert: %v", err)
+		}
+		r.expect("ask", "2")
+		before.same(t, r.snapshot())
+	}
 }
