@@ -155,7 +155,7 @@ func (p *Process) carryOut(ctx context.Context, plan *Plan, res *Result, o Optio
 	o.logger().Debug("staged", "pid", p.PID, "patches", len(plan.steps), "held", held)
 	t := plan.transaction()
 	var stacks stackUses
-	if err = p.hooksBefore(ctx, t, res); err == nil {
+	if err = p.hooksBefore(ctx, t, res, o); err == nil {
 		res.Stop, err = p.commit(ctx, t, commitOptions{wait: o.wait(), stacks: &stacks})
 	}
 	if e := p.hooksAfter(ctx, slices.Concat(t.outs, t.ins), res, o); err != nil {
@@ -289,7 +289,7 @@ func (p *Process) freeRetired(ctx context.Context, res *Result, o Options) error
 
 func (p *Process) revert(ctx context.Context, t *transaction, res *Result, o Options) error {
 	var stacks stackUses
-	err := p.hooksBefore(ctx, t, res)
+	err := p.hooksBefore(ctx, t, res, o)
 	if err == nil {
 		res.Stop, err = p.commit(ctx, t, commitOptions{wait: o.wait(), stacks: &stacks})
 	}

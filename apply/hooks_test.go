@@ -30,6 +30,9 @@ const hookedC = `
 #include <stdlib.h>
 #include <string.h>
 #include <signal.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
@@ -73,6 +76,11 @@ int main(int argc, char **argv) {
 		if (sscanf(line, "result %d %ld", &n, &v) == 2) { result[n] = v; printf("%ld\n", v); }
 		if (sscanf(line, "stay %d %ld", &n, &v) == 2) { stay[n] = v; printf("%ld\n", v); }
 		if (sscanf(line, "limit %d", &n) == 1) { struct rlimit l = {n, 1000}; setrlimit(RLIMIT_NPROC, &l); setuid(65432); printf("limited\n"); }
+		if (!strcmp(line, "filter\n")) {
+			struct sock_filter f[] = { BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW) };
+			struct sock_fprog p = {1, f};
+			printf("%d\n", prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) | prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &p));
+		}
 		if (!strcmp(line, "forget\n")) { where = 0; printf("forgotten\n"); }
 		if (!strcmp(line, "end\n")) { ending = 1; printf("ended\n"); }
 		if (!strcmp(line, "wipe\n")) { wipe(); printf("wiped\n"); }
@@ -197,11 +205,14 @@ func TestHooks(t *testing.T) {
 // leaves everything as it was, and the hooks that undo run.
 func TestHookVeto(t *testing.T) {
 	patch := hookedPatch(t, 1, 42, "1", "2", "3", "4", "5", "6")
-	for _, c := range []struct{ name, tell, untell, at, reverted, why string }{
-		{"no", "result %d 7", "result %d 0", "%d", "64", "returned 7"},
-		{"slow", "stay %d -3", "stay %d 0", "%d", "64", "took longer than 1s"},
-		{"crash", "stay %d -1", "stay %d 0", "%d", "64", "crashed: SIGSEGV"},
-		{"trap", "stay %d -2", "stay %d 0", "%d", "64", "crashed: SIGILL"},
+	for _, c := range []struct {
+		name, tell, untell, why string
+		cause                   HookCause
+	}{
+		{"no", "result %d 7", "result %d 0", "returned 7", HookReturned},
+		{"slow", "stay %d -3", "stay %d 0", "took longer than 1s", HookLate},
+		{"crash", "stay %d -1", "stay %d 0", "crashed: SIGSEGV", HookCrashed},
+		{"trap", "stay %d -2", "stay %d 0", "crashed: SIGILL", HookCrashed},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := start(t, hookedProgram(t), "work", "poll")
@@ -209,7 +220,7 @@ func TestHookVeto(t *testing.T) {
 			veto := func(hook int, err error) {
 				t.Helper()
 				var h *HookError
-				if !errors.As(err, &h) || h.Why != c.why || h.Failed != fmt.Sprint("hook", hook) {
+				if !errors.As(err, &h) || h.Why != c.why || h.Cause != c.cause || h.Failed != fmt.Sprint("hook", hook) {
 					t.Errorf("hook %d: %v", hook, err)
 				}
 				if n := tasks(t, r.pid); n != threads {
@@ -441,28 +452,47 @@ func TestHooksElsewhere(t *testing.T) {
 // the hooks does, there are none.
 func TestHooksFiltered(t *testing.T) {
 	patch := hookedPatch(t, 1, 42, "2")
-	r := start(t, compileC(t, "hookedbox", strings.Replace(hookedC, "int main(int argc, char **argv) {",
-		"#include <linux/filter.h>\n#include <linux/seccomp.h>\n#include <sys/prctl.h>\nint main(int argc, char **argv) {\n"+
-			"struct sock_filter f[] = { BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW) }; struct sock_fprog p = {1, f};\n"+
-			"prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &p);", 1), "-fPIE", "-pie"))
+	r := start(t, hookedProgram(t))
+	r.expect("filter", "0")
 	before := r.snapshot()
-	p, err := open(r.pid, false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer p.Close()
-	// It is another program than that of the patch, but for what is asked here.
-	box := *patch
-	for _, o := range p.Objects() {
-		if strings.HasSuffix(o.Path, "hookedbox") {
-			box.Target.BuildID = o.BuildID
-		}
-	}
 	var filtered *FilteredError
-	if _, err := Apply(context.Background(), r.pid, []*kpack.Patch{&box}, Options{}); !errors.As(err, &filtered) || filtered.Hint() == "" {
+	if _, err := Apply(context.Background(), r.pid, []*kpack.Patch{patch}, Options{}); !errors.As(err, &filtered) || filtered.Hint() == "" {
 		t.Error(err)
 	}
 	before.same(t, r.snapshot())
+}
+
+// TestHooksFilteredLater: a filter that came after the patch keeps neither a
+// newer level out nor the patch in.
+func TestHooksFilteredLater(t *testing.T) {
+	one, two := hookedPatch(t, 1, 42, "1", "2", "3", "4"), hookedPatch(t, 2, 43)
+	for _, c := range []struct {
+		name   string
+		change func(r *running) *Result
+		answer string
+	}{
+		{"revert", func(r *running) *Result { return revertAll(t, r.pid) }, "2"},
+		{"a newer level", func(r *running) *Result { return applyTo(t, r.pid, two) }, "44"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := start(t, hookedProgram(t))
+			before := r.snapshot()
+			applyTo(t, r.pid, one)
+			r.expect("seen", "12")
+			r.expect("filter", "0")
+			res := c.change(r)
+			r.expect("ask", c.answer)
+			r.expect("seen", "0")
+			if len(res.Hooks) != 2 || res.Hooks[0].Point != kpack.PreRevert || res.Hooks[0].Cause != HookFiltered || res.Hooks[1].Cause != HookFiltered {
+				t.Errorf("hooks: %+v", res.Hooks)
+			}
+			if c.answer != "2" {
+				revertAll(t, r.pid)
+			}
+			freeKept(t, r, "wipe")
+			before.same(t, r.snapshot())
+		})
+	}
 }
 
 // TestHooksWithoutThread: a process that can have no more threads takes no patch
@@ -620,5 +650,27 @@ func TestHookPublishes(t *testing.T) {
 		}
 		r.expect("ask", "2")
 		before.same(t, r.snapshot())
+	}
+}
+
+// TestHookHints: what the user is told to do fits what has happened.
+func TestHookHints(t *testing.T) {
+	for _, c := range []struct {
+		point kpack.HookPoint
+		cause HookCause
+		want  string
+	}{
+		{kpack.PreApply, HookReturned, "keep the patch away from processes"},
+		{kpack.PreRevert, HookReturned, "keep the patch in processes"},
+		{kpack.PreApply, HookLate, "less busy"},
+		{kpack.PreApply, HookCrashed, "has a fault"},
+		{kpack.PreRevert, HookEnded, "has a fault"},
+		{kpack.PreApply, HookInterrupted, "to its end"},
+		{kpack.PreRevert, HookNoThread, "reached a limit"},
+	} {
+		e := &HookError{HookRun{Point: c.point, Cause: c.cause}}
+		if !strings.Contains(e.Hint(), c.want) {
+			t.Errorf("%v, %s: %q, want %q", c.point, c.cause, e.Hint(), c.want)
+		}
 	}
 }

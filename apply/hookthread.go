@@ -38,7 +38,7 @@ func (p *Process) createHookThread(r *record, point kpack.HookPoint) (held time.
 // they take too long, crash, or ctx ends; what became of them is in run. With begin
 // the thread is let go first. Afterwards it is gone, unless there is an error.
 func (p *Process) attend(ctx context.Context, r *record, hooks []recordedHook, run *HookRun, begin bool) error {
-	ended, since, why := -1, time.Now(), ""
+	ended, since, why, cause := -1, time.Now(), "", HookCause("")
 	enough := func() (bool, error) {
 		s, err := p.hookState(r)
 		if err != nil || s.Done {
@@ -53,16 +53,16 @@ func (p *Process) attend(ctx context.Context, r *record, hooks []recordedHook, r
 		}
 		switch {
 		case ctx.Err() != nil:
-			why = fmt.Sprintf("was broken off: %v", ctx.Err())
+			cause, why = HookInterrupted, fmt.Sprintf("was broken off: %v", ctx.Err())
 		case time.Since(since) >= limit:
-			why = fmt.Sprintf("took longer than %v", limit)
+			cause, why = HookLate, fmt.Sprintf("took longer than %v", limit)
 		}
 		return why != "", nil
 	}
 	err := ptrace.Do(func() error {
 		sig, err := p.mind(r, begin, enough, func() bool { return why != "" })
 		if sig != 0 {
-			why = "crashed: " + unix.SignalName(sig)
+			cause, why = HookCrashed, "crashed: "+unix.SignalName(sig)
 		}
 		return err
 	})
@@ -79,11 +79,11 @@ func (p *Process) attend(ctx context.Context, r *record, hooks []recordedHook, r
 	failed := s.Ended
 	switch {
 	case why != "" && !s.Done:
-		run.Why = why
+		run.Cause, run.Why = cause, why
 	case !s.Done:
-		run.Why = "ended its thread"
+		run.Cause, run.Why = HookEnded, "ended its thread"
 	case s.Result != 0:
-		run.Why, failed = fmt.Sprintf("returned %d", s.Result), s.Failed
+		run.Cause, run.Why, failed = HookReturned, fmt.Sprintf("returned %d", s.Result), s.Failed
 	default:
 		return nil
 	}
