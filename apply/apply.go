@@ -23,6 +23,11 @@ type Options struct {
 	// Trial is how long Apply's patches stay unless [Accept] is called: then
 	// [Expire] reverts them. 0 is for good.
 	Trial time.Duration
+	// Check is asked, with the process's id, once the process is open and before
+	// anything of it is changed: a program that it executes later is another
+	// process's, which is never written to. An error ends the run, and is
+	// returned. It may be nil.
+	Check func(pid int) error
 	// Logger hears what is being done; nil is silent.
 	Logger *slog.Logger
 }
@@ -119,6 +124,12 @@ func begin(ctx context.Context, pid int, o Options) (*Process, *Result, error) {
 	p, err := open(pid, true)
 	if err != nil {
 		return nil, nil, err
+	}
+	if o.Check != nil {
+		if err := o.Check(pid); err != nil {
+			p.Close()
+			return nil, nil, err
+		}
 	}
 	res := &Result{PID: pid, Name: p.Name}
 	if err := p.recover(ctx, res, o); err != nil {

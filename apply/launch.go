@@ -30,6 +30,10 @@ type LaunchOptions struct {
 	Ready func() error
 	// Anyway has the program begin whatever becomes of the caller.
 	Anyway bool
+	// Check is asked, with the process's id, once the process has executed the
+	// program. After an error the program begins as it is: nothing was written
+	// to it. It may be nil.
+	Check func(pid int) error
 }
 
 // AtEntry waits until process pid, the caller's parent, executes a program,
@@ -44,8 +48,9 @@ type LaunchOptions struct {
 // caller was created by the process.
 //
 // Errors: [ErrGone] if the process ended, as it does if a library is missing;
-// [ErrPermission], [*TracedError]; [ErrForeign], [ErrPrivileged]. After an error
-// the program does not begin, unless o.Anyway is set.
+// [ErrPermission], [*TracedError]; [ErrForeign], [ErrPrivileged]; those of
+// o.Check. After any but the last the program does not begin, unless o.Anyway is
+// set.
 func AtEntry(ctx context.Context, pid int, o LaunchOptions) error {
 	var waits specs.Addr
 	err := ptrace.Do(func() error {
@@ -58,6 +63,11 @@ func AtEntry(ctx context.Context, pid int, o LaunchOptions) error {
 			return err
 		}
 		if err = l.AwaitExec(ctx.Err); err == nil {
+			if o.Check != nil {
+				if err := o.Check(pid); err != nil {
+					return err
+				}
+			}
 			waits, err = hold(l, pid, o.Anyway)
 		}
 		if err != nil && !o.Anyway && !errors.Is(err, ErrGone) {

@@ -21,7 +21,8 @@ import (
 
 // A case is testdata/<arch>-<area>-<case>.txtar. Its comment says why it is
 // there; "flags:" in it lists compiler options, one run for each, separated by
-// "|". Files:
+// "|", and "keeps:" variables that keep their values in a running program.
+// Files:
 //
 //	orig.c, patched.c   compiled by the test; or orig.cc, patched.cc; or orig.s, patched.s
 //	run.c, run.cc       before() and after(), which print: the answers of the patched process must
@@ -76,6 +77,7 @@ type testCase struct {
 	dir, opt string
 	arch     *arch.Arch
 	tools    string // prefix of the toolchain's commands
+	keeps    []string
 	files    map[string]string
 	set      *differ.ChangeSet
 }
@@ -85,6 +87,10 @@ func newCase(t *testing.T, name, compiler, opt string, ar *txtar.Archive) *testC
 	if strings.HasPrefix(name, "aarch64-") {
 		c.arch = arch.AArch64
 		c.tools = "aarch64-linux-gnu-"
+	}
+	if _, rest, ok := strings.Cut(string(ar.Comment), "keeps:"); ok {
+		names, _, _ := strings.Cut(rest, "\n")
+		c.keeps = strings.Fields(names)
 	}
 	testenv.Needs(t, c.tools+"gcc")
 	if compiler == "clang" {
@@ -138,7 +144,7 @@ func (c *testCase) run() {
 			c.compile("patched", ext)
 		}
 	}
-	in := differ.Input{Unit: "orig.c", Arch: c.arch, Original: c.text("orig"), Patched: c.text("patched")}
+	in := differ.Input{Unit: "orig.c", Arch: c.arch, Original: c.text("orig"), Patched: c.text("patched"), Keeps: func(name string) bool { return slices.Contains(c.keeps, name) }}
 	set, err := differ.DiffBoth(c.T, in)
 	if want, ok := c.files["want.err"]; ok {
 		c.refused(want, err)

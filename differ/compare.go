@@ -96,7 +96,7 @@ func (c *comparer) folds(i, j int32, sa, sb asm.Stmt) bool {
 		return false
 	}
 	for k := range fa.Refs {
-		if !c.refer(i, j, *c.a.mentioned(fa.Refs[k]), *c.b.mentioned(fb.Refs[k])) {
+		if !c.refer(i, j, *c.a.mentioned(i, fa.Refs[k]), *c.b.mentioned(j, fb.Refs[k])) {
 			return false
 		}
 	}

@@ -8,7 +8,8 @@ import (
 	"github.com/fother/fother/specs/arch"
 )
 
-// withTable is a function with a jump table and a cold part, as gcc writes them.
+// withTable is a function with a jump table and a cold part that has an exception
+// table, as gcc writes them.
 const withTable = `	.section	.text.unlikely,"ax",@progbits
 .LCOLDB1:
 	.text
@@ -44,6 +45,10 @@ f.cold:
 	call	abort
 	.cfi_endproc
 .LFE0:
+	.section	.gcc_except_table,"a",@progbits
+.LLSDAC0:
+	.byte	0xff
+	.uleb128 .L2-.LCOLDB1
 	.text
 	.size	f, .-f
 	.section	.text.unlikely
@@ -83,6 +88,10 @@ func TestFoldStructure(t *testing.T) {
 		"no size":               {"\t.size\tf, .-f\n", ""},
 		"open string":           {"\t.cfi_startproc\n\tcmpl", "\t.cfi_startproc\"\n\tcmpl"},
 		"hidden label":          {"\tmovl\t$2, %eax\n", "\tleaq\t.LCOLDB1(%rip), %rax\n"},
+		"other base":            {".L2-.LCOLDB1", ".L2-.LHOTB1"},
+		"base without part":     {".LCOLDB1:\n\t.text\n", "\t.text\n.LCOLDB1:\n"},
+		"base is no base":       {".LCOLDB1:\n", ".LCOLDB1:\n\tnop\n"},
+		"base that others use":  {"\tmovl\t$2, %eax\n", "\tmovl\t$.LCOLDB1-.LHOTB1, %eax\n"},
 		"label in a table":      {"\tmovl\t$2, %eax\n", "\tleaq\t.L4(%rip), %rax\n"},
 		"first flags":           {"\t.section\t.text.unlikely,\"ax\",@progbits\n", "\t.section\t.rodata,\"aw\"\n\t.section\t.text.unlikely,\"ax\",@progbits\n"},
 	} {
@@ -97,6 +106,28 @@ func TestFoldStructure(t *testing.T) {
 					t.Errorf("a unit and itself differ:\n%s", set.Assembly)
 				}
 			})
+		}
+	}
+}
+
+// TestFoldsWhatIsAlike holds that nothing that compilers write makes the differ
+// read all statements of a function that both builds have alike.
+func TestFoldsWhatIsAlike(t *testing.T) {
+	for name, edit := range map[string][]string{
+		"exception table of a cold part":   {"", ""},
+		"numbers of a function among many": {".LFB0", ".LFB18000", ".LFE0", ".LFE18000", "AC0", "AC18000"},
+		"position in a comment":            {"\tcmpl", "\t.loc\t0 9 0  # unit.cc:9:0\n\tcmpl"},
+	} {
+		original := withTable
+		for ; len(edit) > 0; edit = edit[2:] {
+			if strings.Count(original, edit[0]) == 0 {
+				t.Errorf("%s: nothing was changed", name)
+			}
+			original = strings.Replace(original, edit[0], edit[1], 1)
+		}
+		patched := strings.Replace(original, "movl\t$2", "movl\t$3", 1)
+		if in := (differ.Input{Unit: "u.c", Arch: arch.X86_64, Original: []byte(original), Patched: []byte(patched)}); !differ.Folds(t, in) {
+			t.Errorf("%s: all statements were read", name)
 		}
 	}
 }

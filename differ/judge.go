@@ -1,6 +1,7 @@
 package differ
 
 import (
+	"fmt"
 	"slices"
 	"strconv"
 
@@ -142,7 +143,11 @@ func (j *judgement) object(x, y int32) {
 		return
 	}
 	d := j.items(x, y)
+	was, is := a.boundary(x), b.boundary(y)
 	switch {
+	case d != nil && is > was && j.valueOnly(x, y):
+		j.first[y] = d
+		j.refuse(b, y, fmt.Sprintf("initial value of %v changed, and it is aligned to %d bytes instead of %d%s", ka.Kind, is, was, describe(d)), hintState)
 	case d != nil && j.valueOnly(x, y):
 		j.first[y] = d
 		if name := base(b.names[y]); j.keeps != nil && j.keeps(name) {
@@ -163,6 +168,7 @@ func (j *judgement) object(x, y int32) {
 
 // valueOnly reports whether two variables differ in nothing but their initial
 // value: not in size, binding or section, nor in that each thread has one.
+// [judgement.object] looks at their alignment.
 func (j *judgement) valueOnly(x, y int32) bool {
 	plain := func(k asm.SectionKind) bool { return k == asm.Writable || k == asm.Zero }
 	size := func(s *side, i int32) uint64 {
@@ -214,7 +220,7 @@ func (j *judgement) ordered() {
 	lists := func(s *side) map[string][]int32 {
 		m := make(map[string][]int32)
 		for i := range s.Items {
-			if s.roles[i] == ordered {
+			if s.roles[i] == ordered && !s.idle(int32(i)) {
 				name := s.SectionOf(int32(i)).Name
 				m[name] = append(m[name], int32(i))
 			}
@@ -236,6 +242,22 @@ func (j *judgement) ordered() {
 		j.list(name, la[name], lb[name])
 	}
 	j.constructors()
+}
+
+// idle reports whether an unnamed item is nothing but the room in front of a
+// function's entry that -fpatchable-function-entry=N,M asks for (gcc manual,
+// "Instrumentation Options"): it comes and goes with the function, and no code
+// goes through it. No-ops without a name that somebody wrote do nothing either.
+func (s *side) idle(i int32) bool {
+	if s.SectionOf(i).Kind != asm.Text || s.Items[i].Bytes == 0 {
+		return false
+	}
+	for _, st := range s.Items[i].Stmts {
+		if st.Kind.Bytes() && (st.Kind != asm.Insn || s.TextOf(st) != "nop") {
+			return false
+		}
+	}
+	return true
 }
 
 // list compares the unnamed items of one section.

@@ -24,29 +24,61 @@ type before struct {
 // those of constructors read as a whole first.
 func (s *side) startup() before {
 	b := before{s, make(map[int32]bool), make(map[int32]bool)}
-	users := make(map[int32][]int32) // of static functions; none for an address
+	if !s.constructs() {
+		return b
+	}
+	calls, used, later := make(map[int32][]int32), make(map[int32]bool), make(map[int32]bool)
 	s.eachRef(func(i int32, branch bool, t *target) {
 		to, by := s.parent[t.item], s.parent[i]
 		switch {
 		case s.roles[to] != function || to == by || s.roles[i] == exception || !t.entry() && asm.IsLocalLabel(t.name):
 		case s.roles[i] == ordered && runsFirst(s.SectionOf(i).Name):
-			b.listed[to], b.only[to] = true, true
+			b.listed[to] = true
 		case !branch || s.roles[by] != function || !t.entry():
-			users[to] = append(users[to], none)
+			later[to] = true // who has its address may call it
 		default:
-			users[to] = append(users[to], by)
+			calls[by] = append(calls[by], to)
+			used[to] = true
 		}
 	})
-	for again := len(b.only) > 0; again; {
-		again = false
-		for to, by := range users {
-			called := !slices.ContainsFunc(by, func(i int32) bool { return i == none || !b.only[i] })
-			if called && !b.only[to] && s.allLocal(to) {
-				b.only[to], again = true, true
+	for k := range s.Items {
+		if i := int32(k); s.roles[i] == function && (!s.allLocal(i) || !used[i]) {
+			later[i] = true
+		}
+	}
+	for i := range b.listed {
+		delete(later, i)
+		b.only[i] = true
+	}
+	spread(later, calls, b.listed)
+	spread(b.only, calls, later)
+	return b
+}
+
+// spread adds to set what its functions call, and what those do, except what is
+// in but.
+func spread(set map[int32]bool, calls map[int32][]int32, but map[int32]bool) {
+	queue := slices.Collect(maps.Keys(set))
+	for len(queue) > 0 {
+		by := queue[0]
+		queue = queue[1:]
+		for _, to := range calls[by] {
+			if !set[to] && !but[to] {
+				set[to] = true
+				queue = append(queue, to)
 			}
 		}
 	}
-	return b
+}
+
+// constructs reports whether the unit has a list of constructors.
+func (s *side) constructs() bool {
+	for i := range s.Sections {
+		if sec := &s.Sections[i]; len(sec.Items) > 0 && runsFirst(sec.Name) {
+			return true
+		}
+	}
+	return false
 }
 
 // runsFirst reports whether functions that a section lists run before main.
@@ -57,14 +89,13 @@ func runsFirst(section string) bool {
 // constructors refuses changes of functions that have already run.
 func (j *judgement) constructors() {
 	b := j.b.startup()
-	for _, y := range slices.Sorted(maps.Keys(b.only)) {
+	for _, y := range slices.Sorted(maps.Keys(j.changed)) {
 		switch {
-		case !j.changed[y]:
 		case b.listed[y]:
 			j.refuse(j.b, y, "a constructor changed", hintInit)
-		case staticInit(j.b.names[y]):
+		case staticInit(j.b.names[y]): // also if what runs at exit calls it
 			j.refuse(j.b, y, "the initialisation of the file's variables changed", hintInit)
-		default:
+		case b.only[y]:
 			j.refuse(j.b, y, "it changed, but only constructors call it", hintInit)
 		}
 	}

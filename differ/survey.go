@@ -203,9 +203,10 @@ func (s *side) target(name string, id int32) target {
 	return t
 }
 
-// mentioned returns what a symbol that a folded body mentions stands for. The
-// target is not to be changed.
-func (s *side) mentioned(ref int32) *target {
+// mentioned returns what a symbol that the folded body of item i mentions stands
+// for. The target is not to be changed. That of a label before a part of the body
+// has a negative ord.
+func (s *side) mentioned(i, ref int32) *target {
 	if int(ref) >= len(s.known) {
 		n := s.Mentions() - len(s.known)
 		s.known = append(s.known, make([]bool, n)...)
@@ -215,13 +216,23 @@ func (s *side) mentioned(ref int32) *target {
 	if !s.known[ref] {
 		name, id := s.Mentioned(ref)
 		if id < 0 || s.Symbols[id].Where == asm.Undefined {
-			*t = s.resolve(name)
+			*t = s.hidden(name, id)
 		} else {
 			*t = s.target(name, id)
 		}
 		s.known[ref] = true
 	}
+	s.lost = s.lost || t.ord < 0 && t.item != i
 	return t
+}
+
+// hidden is resolve for a symbol of that index that is not defined outside of
+// folded bodies.
+func (s *side) hidden(name string, id int32) target {
+	if item, ord, ok := s.Buried(name); ok {
+		return target{where: asm.InItem, item: item, ord: ord, sym: id, name: name}
+	}
+	return s.resolve(name)
 }
 
 // entry reports whether t is the begin of its item.
@@ -259,7 +270,7 @@ func (s *side) eachRef(f func(i int32, branch bool, t *target)) {
 			if st.Kind == asm.Folded {
 				body := &s.Folds[s.FoldOf(st)]
 				for _, ref := range body.Refs {
-					if t := s.mentioned(ref); t.where == asm.InItem {
+					if t := s.mentioned(int32(i), ref); t.where == asm.InItem {
 						f(int32(i), false, t)
 					}
 				}

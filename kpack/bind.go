@@ -73,6 +73,9 @@ func (b *builder) bind(um *unitMerge, i int, h howto) (int, error) {
 		return at, checkDirect(*symbol, h)
 	}
 	symbol, err := b.outsideSymbol(um, s.Name, h)
+	if s.Bind == elf.STB_WEAK && errors.Is(err, errMissing) {
+		return 0, hint(hintNowhere, errNowhere)
+	}
 	if err != nil {
 		return 0, err
 	}
@@ -198,6 +201,14 @@ const (
 	hintVersions = "use another function or variable: which version the original means cannot be told"
 )
 
+var errMissing = errors.New("is neither in the original nor an import of the patched build; does the fix add a file or a library?")
+
+// A weak symbol that nothing defines is zero for good where the linker of a
+// program that is no PIE left no reference to it (gABI, "Symbol Table", STB_WEAK).
+const hintNowhere = "take it that nobody defines it, and leave out what the changed functions do with it; in the next release, build with -fPIE"
+
+var errNowhere = errors.New("is weak and defined nowhere: the link made it zero for good, and code with it cannot be moved")
+
 var errIndirectAddress = errors.New("is an indirect function (ifunc) of the target, whose address is taken")
 
 // carriedSuffix ends the names of carried symbols (package differ, Suffix).
@@ -242,8 +253,7 @@ func (b *builder) preemptible(name string) bool {
 func (b *builder) imported(x *symbolIndex, name string, h howto) (Symbol, error) {
 	s, ok := x.dynamic[name]
 	if !ok {
-		return Symbol{}, hint(hintMissing,
-			errors.New("is neither in the original nor an import of the patched build; does the fix add a file or a library?"))
+		return Symbol{}, hint(hintMissing, errMissing)
 	}
 	if s.Type == elf.STT_TLS {
 		return Symbol{}, errThreadPlain

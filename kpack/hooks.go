@@ -180,7 +180,20 @@ func (b *builder) sortHooks() error {
 	for _, h := range b.hooks {
 		b.patch.Hooks = append(b.patch.Hooks, h.Hook)
 	}
-	return nil
+	return b.patch.checkHooks()
+}
+
+// checkHooks reports what hooks cannot be together with the functions of p: those
+// after a revert free data, and calls of functions of next_call that are under
+// way then still use it.
+func (p *Patch) checkHooks() error {
+	h := slices.IndexFunc(p.Hooks, func(h Hook) bool { return h.Point == PostRevert })
+	f := slices.IndexFunc(p.Functions, func(f Function) bool { return f.NextCall })
+	if h < 0 || f < 0 {
+		return nil
+	}
+	return hint("name no function under consistency, or do without hooks after the revert, which shadow variables bring with them",
+		fmt.Errorf("hook %s runs after a revert, when calls of %s may still be under way (consistency: next-call)", p.Hooks[h].Function, p.Functions[f].Name))
 }
 
 func (p *Patch) hookTable() []byte {
@@ -223,6 +236,9 @@ func (d *decoder) hooks() error {
 			return err
 		}
 		d.patch.Hooks = append(d.patch.Hooks, h)
+	}
+	if err := d.patch.checkHooks(); err != nil {
+		return fmt.Errorf("section %s: %w", sectionHooks, err)
 	}
 	return nil
 }

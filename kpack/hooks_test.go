@@ -142,6 +142,13 @@ func TestDecodeHostileHooks(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	after := *p
+	after.Hooks, after.Functions = append([]Hook(nil), p.Hooks...), append([]Function(nil), p.Functions...)
+	after.Hooks[1].Point, after.Functions[0].NextCall = PostRevert, true
+	after.Meta.Consistency = specs.Consistency{NextCall: []string{after.Functions[0].Name}, Reason: "test"}
+	if _, err := after.Encode(); err == nil || !strings.Contains(err.Error(), "when calls of check may still be under way") {
+		t.Errorf("after a revert, beside a function of next_call: %v", err)
+	}
 	bad := *p
 	for range maxHooks {
 		bad.Hooks = append(bad.Hooks, p.Hooks[1])

@@ -239,6 +239,10 @@ func TestBindRefuses(t *testing.T) {
 			t.Errorf("the address of %s: %+v, error %v, want %v", name, s, err, errIndirectAddress)
 		}
 	}
+	um.symbols = []elfobj.Symbol{{Name: "nowhere", Bind: elf.STB_WEAK}}
+	if _, err := b.bind(um, 0, howto{}); !errors.Is(err, errNowhere) {
+		t.Errorf("a weak symbol that nobody defines: error %v, want %v", err, errNowhere)
+	}
 	data := Symbol{Binding: Imported, Import: &Import{}}
 	for typ, ok := range map[elf.R_X86_64]bool{elf.R_X86_64_PC32: false, elf.R_X86_64_32S: false, elf.R_X86_64_64: true, elf.R_X86_64_GOTPCREL: true} {
 		if err := checkDirect(data, machineX86_64.relocs[uint32(typ)]); (err == nil) != ok {

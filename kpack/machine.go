@@ -79,6 +79,10 @@ type machine struct {
 	// is less than the distance from its target.
 	addresses func(code []byte) []uint64
 	pcBias    uint64
+	// slotCall reports whether a relocation of code is of an instruction that
+	// calls or jumps through a GOT entry, so that the address goes nowhere else;
+	// nil where several instructions do that together.
+	slotCall func(code []byte, r Reloc) bool
 	// maxEntry is the most bytes that a redirection overwrites.
 	maxEntry int
 }

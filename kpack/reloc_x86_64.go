@@ -59,6 +59,7 @@ var machineX86_64 = &machine{
 	},
 	address:   uint32(elf.R_X86_64_64),
 	addresses: addressesX86_64,
+	slotCall:  slotCallX86_64,
 	pcBias:    pcBiasX86_64,
 	maxEntry:  9,
 }

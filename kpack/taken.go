@@ -1,6 +1,7 @@
 package kpack
 
 import (
+	"debug/elf"
 	"encoding/binary"
 	"slices"
 	"strings"
@@ -28,6 +29,9 @@ func (p *Patch) addressesTaken(m *machine) []string {
 		for _, r := range s.Relocs {
 			h, sym := m.relocs[r.Type], p.Symbols[r.Symbol]
 			if h.call || sym.Binding != Carried || sym.Thread != nil || inTable(tables, place{i, r.Offset}) {
+				continue
+			}
+			if s.Kind == Text && m.slotCall != nil && m.slotCall(s.Data, r) {
 				continue
 			}
 			at := sym.Value
@@ -97,6 +101,17 @@ func addressesX86_64(code []byte) (offsets []uint64) {
 		}
 	}
 	return offsets
+}
+
+// slotCallX86_64 knows call *NAME@GOTPCREL(%rip) and jmp, as -fno-plt makes them: ff /2
+// and ff /4. Their relocation is of no other instruction with such bytes before
+// the field (x86-64 psABI, "Optimize GOTPCRELX Relocations").
+func slotCallX86_64(code []byte, r Reloc) bool {
+	const group, call, jump = 0xff, 0x15, 0x25
+	if elf.R_X86_64(r.Type) != elf.R_X86_64_GOTPCRELX || r.Offset < 2 || r.Offset > uint64(len(code)) {
+		return false
+	}
+	return code[r.Offset-2] == group && (code[r.Offset-1] == call || code[r.Offset-1] == jump)
 }
 
 // addressesAArch64 does the same for adr. Source: Arm ARM, "PC-rel. addressing".

@@ -14,7 +14,7 @@ import (
 var takenS = map[*arch.Arch]string{
 	arch.X86_64: `
 	.section .kpatch.text,"ax",@progbits
-	.globl global_lea, global_got, global_called
+	.globl slot_called, slot_loaded, global_lea, global_got, global_called
 	.type entry, @function
 entry:	.cfi_startproc
 	leaq own_lea(%rip), %rdi
@@ -24,9 +24,12 @@ entry:	.cfi_startproc
 	movl $absolute, %edi
 	call called
 	call global_called@PLT
+	call *slot_called@GOTPCREL(%rip)
+	jmp *slot_called@GOTPCREL(%rip)
+	movl slot_loaded@GOTPCREL(%rip), %eax
 	jmp called
 	.cfi_endproc
-	.irp name, own_lea, global_lea, global_got, absolute, called, global_called, quad, distance
+	.irp name, slot_called, slot_loaded, own_lea, global_lea, global_got, absolute, called, global_called, quad, distance
 	.type \name, @function
 \name:	.cfi_startproc
 	ret
@@ -92,6 +95,9 @@ func TestAddressesTaken(t *testing.T) {
 				t.Fatal(err)
 			}
 			want := []string{"absolute", "distance", "global_got", "global_lea", "own_lea", "quad"}
+			if a == arch.X86_64 {
+				want = append(want, "slot_loaded")
+			}
 			if got := p.addressesTaken(m); len(p.Functions) != 1 || !slices.Equal(got, want) {
 				t.Errorf("taken %q, want %q", got, want)
 			}

@@ -92,7 +92,11 @@ func (p *pull) patch(ctx context.Context, r *release, l lacking, patches map[spe
 	p.progress("process %d (%s): %s", l.PID, l.Name, r.File)
 	step, err := Do(ctx, p.limiter, l.PID, Patching(p.Wait), func(ctx context.Context) (Step, error) { return p.step(ctx, l.PID, mine) })
 	step.File = r.File
+	var denied *DeniedError
 	switch {
+	case errors.As(err, &denied): // it runs another program than when it was read
+		l.left = true
+		p.leave(denied)
 	case err == nil:
 		l.Steps = append(l.Steps, step)
 		p.log.Debug("applied", "pid", l.PID, "bundle", r.File, "dry-run", p.DryRun)
@@ -106,7 +110,7 @@ func (p *pull) patch(ctx context.Context, r *release, l lacking, patches map[spe
 
 func (p *pull) step(ctx context.Context, pid int, patches []*kpack.Patch) (Step, error) {
 	if !p.DryRun {
-		res, err := p.host.apply(ctx, pid, patches, apply.Options{Wait: p.Wait, Logger: p.Logger})
+		res, err := p.host.apply(ctx, pid, patches, apply.Options{Wait: p.Wait, Check: p.Deny.Check, Logger: p.Logger})
 		return Step{Result: res}, err
 	}
 	plan, err := p.host.prepare(ctx, pid, patches)

@@ -111,11 +111,19 @@ func userID(name string) (int, error) {
 // cannot be read of it, since it has ended or is another's, denies nothing: it
 // cannot be changed either.
 func (d *Deny) Check(pid int) error {
-	if d == nil || len(d.rules) == 0 {
+	if d == nil {
 		return nil
 	}
 	exe, _ := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid)) // or empty
-	exe = strings.TrimSuffix(exe, " (deleted)")
+	return d.CheckProgram(pid, strings.TrimSuffix(exe, " (deleted)"))
+}
+
+// CheckProgram returns what Check will, once process pid has executed the
+// program at exe, a path without links.
+func (d *Deny) CheckProgram(pid int, exe string) error {
+	if d == nil || len(d.rules) == 0 {
+		return nil
+	}
 	groups, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
 	uid, err := owner(pid)
 	if err != nil {

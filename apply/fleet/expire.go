@@ -19,10 +19,13 @@ func (p *pull) expire(ctx context.Context, all []found) {
 		var err error
 		if !p.DryRun {
 			e.Result, err = Do(ctx, p.limiter, f.pid, Patching(p.Wait), func(ctx context.Context) (*apply.Result, error) {
-				return p.host.expire(ctx, f.pid, apply.Options{Wait: p.Wait, Logger: p.Logger})
+				return p.host.expire(ctx, f.pid, apply.Options{Wait: p.Wait, Check: p.Deny.Check, Logger: p.Logger})
 			})
 		}
+		var denied *DeniedError
 		switch {
+		case errors.As(err, &denied):
+			p.leave(denied)
 		case err == nil:
 			p.report.Expired = append(p.report.Expired, e)
 		case errors.Is(err, apply.ErrGone), errors.Is(err, apply.ErrNotApplied), errors.Is(err, ErrLeftOut):

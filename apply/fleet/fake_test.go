@@ -175,8 +175,11 @@ func (m machine) has(pid int, ids []specs.PatchID) ([]standing, error) {
 	return has, nil
 }
 
-func (m machine) expire(_ context.Context, pid int, _ apply.Options) (*apply.Result, error) {
+func (m machine) expire(_ context.Context, pid int, o apply.Options) (*apply.Result, error) {
 	p := m[pid]
+	if err := o.Check(pid); err != nil {
+		return nil, err
+	}
 	if p.busy > 0 {
 		return nil, &apply.BusyError{Waited: p.busy}
 	}
@@ -198,7 +201,10 @@ func (m machine) prepare(_ context.Context, pid int, patches []*kpack.Patch) (*a
 	return plan, m[pid].apply
 }
 
-func (m machine) apply(ctx context.Context, pid int, patches []*kpack.Patch, _ apply.Options) (*apply.Result, error) {
+func (m machine) apply(ctx context.Context, pid int, patches []*kpack.Patch, o apply.Options) (*apply.Result, error) {
+	if err := o.Check(pid); err != nil {
+		return nil, err
+	}
 	if m[pid].stick != nil {
 		<-m[pid].stick
 	}

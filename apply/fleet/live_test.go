@@ -2,16 +2,20 @@ package fleet
 
 import (
 	"bufio"
+	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/fother/fother/apply"
+	"github.com/fother/fother/registry"
 	"github.com/fother/fother/specs"
 	"github.com/fother/fother/specs/testenv"
 )
@@ -91,6 +95,70 @@ int main(void) { puts("ready"); fflush(stdout); pause(); return 0; }`, "-lm")
 		t.Errorf("%+v", r)
 	}
 	expect(t, r, "objects: only the first 2 were looked at")
+}
+
+// between is a registry that has something happen when a bundle is fetched:
+// between the look at the processes and what is done to them.
+type between struct {
+	*store
+	happens func()
+}
+
+func (b between) Fetch(ctx context.Context, e registry.Entry) ([]byte, error) {
+	b.happens()
+	return b.store.Fetch(ctx, e)
+}
+
+// TestDeniedMeanwhile: a process that executes a program of the deny list after
+// it was looked at is left alone.
+func TestDeniedMeanwhile(t *testing.T) {
+	const id = specs.BuildID("1123456789abcdef0123456789abcdef01234567")
+	pid, _ := start(t, `
+#include <signal.h>
+#include <stdio.h>
+#include <unistd.h>
+static char other[4096];
+static void go(int s) { execl(other, other, "again", (char *)0); }
+int main(int argc, char **argv) {
+	snprintf(other, sizeof other, "%s2", argv[0]);
+	signal(SIGUSR1, go);
+	puts("ready"); fflush(stdout);
+	for (;;) pause();
+}`, "-Wl,--build-id=0x"+string(id))
+	exe := fmt.Sprintf("/proc/%d/exe", pid)
+	path, err := os.Readlink(exe)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("cp", path, path+"2").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	deny, err := ParseDeny([]byte("exe " + path + "2\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var s store
+	s.publish(t, "first", "default", 1, id)
+	runs := func() bool { now, _ := os.Readlink(exe); return now == path+"2" }
+	executes := func() {
+		if err := syscall.Kill(pid, syscall.SIGUSR1); err != nil {
+			t.Fatal(err)
+		}
+		for end := time.Now().Add(20 * time.Second); !runs(); time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatal("it has not executed the other program")
+			}
+		}
+	}
+	o := Options{Registry: between{&s, executes}, PIDs: []int{pid}, Deny: deny}
+	r, err := newPull(o, live{maxObjects}).run(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Scanned != 1 || len(r.LeftAlone) != 1 || r.LeftAlone[0].PID != pid || len(r.Processes) != 1 || len(r.Processes[0].Errors) != 0 {
+		t.Errorf("%+v, %+v", r, r.LeftAlone)
+	}
+	expect(t, r, "left alone: the deny list has")
 }
 
 // TestProcessThatServesItsOwnMemory has a page that nobody can read, since the

@@ -23,7 +23,8 @@ type Report struct {
 	Denied  int `json:"denied,omitempty"`
 	Gone    int `json:"gone,omitempty"`
 	LeftOut int `json:"left_out,omitempty"`
-	// LeftAlone are those that the deny list has. They were not even read.
+	// LeftAlone are those that the deny list has: not even read, or read before
+	// they executed a program that it has.
 	LeftAlone []LeftAlone `json:"left_alone,omitempty"`
 	// BuildIDs is how many the registry was asked for.
 	BuildIDs int `json:"build_ids"`

@@ -141,10 +141,7 @@ func (p *pull) scan(ctx context.Context) ([]found, error) {
 			break
 		}
 		if denied := (*DeniedError)(nil); errors.As(p.Deny.Check(c.pid), &denied) {
-			if p.PIDs != nil {
-				p.fail(fmt.Errorf("process %d: %w", c.pid, denied))
-			}
-			p.report.LeftAlone = append(p.report.LeftAlone, LeftAlone{c.pid, comm(c.pid), denied.Rule})
+			p.leave(denied)
 			continue
 		}
 		f, err := Do(ctx, p.limiter, c.pid, p.reading, func(context.Context) (found, error) { return p.host.read(c.pid) })
@@ -163,6 +160,18 @@ func (p *pull) scan(ctx context.Context) ([]found, error) {
 		p.fail(fmt.Errorf("not one of %d processes can be looked at: %w", n, apply.ErrPermission))
 	}
 	return all, nil
+}
+
+// leave notes that a process was left alone. Where it was named, that is an
+// error.
+func (p *pull) leave(denied *DeniedError) {
+	if p.PIDs != nil {
+		p.fail(fmt.Errorf("process %d: %w", denied.PID, denied))
+	}
+	alone := LeftAlone{denied.PID, comm(denied.PID), denied.Rule}
+	if !slices.Contains(p.report.LeftAlone, alone) {
+		p.report.LeftAlone = append(p.report.LeftAlone, alone)
+	}
 }
 
 // comm returns a process's name, empty if it has ended.

@@ -22,12 +22,15 @@ type filePatch struct {
 	isCopy   bool
 	mode     fs.FileMode // of the new file, 0 if not given
 	hunks    []hunk
+	// oldEpoch and newEpoch tell that the time behind the name is the epoch.
+	oldEpoch, newEpoch bool
 }
 
 // hunk is one @@ part.
 type hunk struct {
 	header   string
 	oldStart int // 1-based; of an insertion into an empty file 0
+	newStart int // 1-based; where nothing is left 0
 	lines    []hunkLine
 }
 
@@ -112,12 +115,13 @@ func (p *parser) atNames() bool {
 
 // names reads the --- and +++ lines.
 func (p *parser) names(f *filePatch) (err error) {
-	oldName, oldNone, err := p.fileName(strings.TrimPrefix(p.peek(0), "--- "))
+	oldLine, newLine := p.peek(0), p.peek(1)
+	oldName, oldNone, err := p.fileName(strings.TrimPrefix(oldLine, "--- "))
 	if err != nil {
 		return err
 	}
 	p.n++
-	newName, newNone, err := p.fileName(strings.TrimPrefix(p.peek(0), "+++ "))
+	newName, newNone, err := p.fileName(strings.TrimPrefix(newLine, "+++ "))
 	if err != nil {
 		return err
 	}
@@ -127,6 +131,7 @@ func (p *parser) names(f *filePatch) (err error) {
 	}
 	f.oldName, f.newName = oldName, newName
 	f.isNew, f.isDelete = f.isNew || oldNone, f.isDelete || newNone
+	f.oldEpoch, f.newEpoch = epoch(oldLine), epoch(newLine)
 	return nil
 }
 
@@ -138,6 +143,7 @@ func (p *parser) plainFile() (*filePatch, error) {
 	if err := p.hunks(f); err != nil {
 		return nil, err
 	}
+	f.absent()
 	return f, p.check(f)
 }
 
@@ -303,18 +309,18 @@ func (p *parser) hunks(f *filePatch) error {
 var errHeader = errors.New("bad hunk header: want @@ -LINE,COUNT +LINE,COUNT @@")
 
 // hunkHeader reads "@@ -10,7 +10,9 @@ …".
-func hunkHeader(line string) (start, oldCount, newCount int, err error) {
+func hunkHeader(line string) (oldStart, oldCount, newStart, newCount int, err error) {
 	rest, ok := strings.CutPrefix(line, "@@ -")
 	ranges, _, ok2 := strings.Cut(rest, " @@")
 	before, after, ok3 := strings.Cut(ranges, " +")
 	if !ok || !ok2 || !ok3 {
-		return 0, 0, 0, errHeader
+		return 0, 0, 0, 0, errHeader
 	}
-	if start, oldCount, err = hunkRange(before); err != nil {
-		return 0, 0, 0, err
+	if oldStart, oldCount, err = hunkRange(before); err != nil {
+		return 0, 0, 0, 0, err
 	}
-	_, newCount, err = hunkRange(after)
-	return start, oldCount, newCount, err
+	newStart, newCount, err = hunkRange(after)
+	return oldStart, oldCount, newStart, newCount, err
 }
 
 func hunkRange(s string) (start, count int, err error) {
@@ -334,11 +340,11 @@ func hunkRange(s string) (start, count int, err error) {
 
 func (p *parser) hunk() (hunk, error) {
 	h := hunk{header: strings.TrimRight(p.peek(0), "\r\n")}
-	start, oldCount, newCount, err := hunkHeader(h.header)
+	oldStart, oldCount, newStart, newCount, err := hunkHeader(h.header)
 	if err != nil {
 		return h, p.fail("%v", err)
 	}
-	h.oldStart = start
+	h.oldStart, h.newStart = oldStart, newStart
 	p.n++
 	for oldCount > 0 || newCount > 0 {
 		line := p.peek(0)

@@ -131,6 +131,18 @@ func (u *Unit) Resolve(name string) (symbol int32, lost bool) {
 	return symbol, false
 }
 
+// Buried returns what a label stands for that is right before a part of a folded
+// body, such as .LCOLDB7, from which the exception tables of cold parts count:
+// the item of the function, and a negative number for the part, the same in both
+// builds. Only the body itself may be told: see [Unit.Resolve].
+func (u *Unit) Buried(name string) (item, ord int32, ok bool) {
+	f, ord := u.folded(name)
+	if f == nil || ord >= 0 {
+		return 0, 0, false
+	}
+	return f.item, ord, true
+}
+
 // folder compares the bodies of functions of two texts.
 type folder struct {
 	a, b         *foldSide

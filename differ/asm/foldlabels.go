@@ -1,7 +1,5 @@
 package asm
 
-import "slices"
-
 // label stands for a local label whose name ends in a number, without its text:
 // the family is the name before the number. The zero value is another name.
 type label struct {
@@ -9,7 +7,9 @@ type label struct {
 	number int32
 }
 
-// place is where a body defines a label: behind ord lines that count.
+// place is where a body defines a label: behind ord lines that count. A negative
+// ord stands for the begin of what visit -1-ord puts into another section; the
+// label is outside the body then, right before that.
 type place struct{ body, ord int32 }
 
 // families gives the local labels of two texts numbers. Labels mostly come in
@@ -18,7 +18,7 @@ type families struct {
 	ids    map[string]int32 // by prefix
 	last   [2]string        // prefixes that were asked for last,
 	lastID [2]int32         // and their families
-	// room is how many more labels there is memory for.
+	// room is how many more labels, or pages of them, there is memory for.
 	room int
 }
 
@@ -95,9 +95,47 @@ func (f *families) family(prefix string) int32 {
 // foldLabels are the labels that the bodies of one text define.
 type foldLabels struct {
 	*families
-	numbered [][]place        // by family and number
+	numbered [][]*page        // by family and number
 	named    map[string]place // others
 	twice    bool             // the last label was defined before
+}
+
+// page has the places of labels of one family that have neighbouring numbers:
+// those that g++ gives functions begin at some thousands and have gaps.
+type page [1 << 5]place
+
+// slot returns where the place of a label with a number is kept, or nil if there
+// is no room for it.
+func (d *foldLabels) slot(l label) *place {
+	if int(l.family) >= len(d.numbered) {
+		d.numbered = append(d.numbered, make([][]*page, int(l.family)+1-len(d.numbered))...)
+	}
+	in, n := d.numbered[l.family], int(l.number)/len(page{})
+	if n >= len(in) {
+		if n+1-len(in) > d.room {
+			return nil
+		}
+		size := max(n+1, min(max(2*len(in), 16), len(in)+d.room))
+		d.room -= size - len(in)
+		in = append(make([]*page, 0, size), in...)[:size]
+		d.numbered[l.family] = in
+	}
+	if in[n] == nil {
+		if len(page{}) > d.room {
+			return nil
+		}
+		d.room -= len(page{})
+		in[n] = new(page)
+	}
+	return &in[n][int(l.number)%len(page{})]
+}
+
+// put notes a label in its slot. It reports false if it is defined already.
+func (d *foldLabels) put(slot *place, at place) bool {
+	if d.twice = slot.body != 0; !d.twice {
+		*slot = at
+	}
+	return !d.twice
 }
 
 // define notes a label. It reports false if it is defined already, or if there
@@ -109,36 +147,23 @@ func (d *foldLabels) define(l label, name string, at place) bool {
 		}
 		return !d.twice
 	}
-	if int(l.family) >= len(d.numbered) {
-		d.numbered = append(d.numbered, make([][]place, int(l.family)+1-len(d.numbered))...)
-	}
-	in := d.numbered[l.family]
-	if n := int(l.number) + 1; n > len(in) {
-		if n-len(in) > d.room {
-			return false
-		}
-		size := max(n, min(max(2*len(in), 16), len(in)+d.room))
-		d.room -= size - len(in)
-		in = slices.Concat(in, make([]place, size-len(in)))
-		d.numbered[l.family] = in
-	}
-	if d.twice = in[l.number].body != 0; !d.twice {
-		in[l.number] = at
-	}
-	return !d.twice
+	slot := d.slot(l)
+	return slot != nil && d.put(slot, at)
 }
 
-// bury notes that a label belongs to what a body defines. It reports false if
-// it is known as that of another one, or if there is no room for it.
-func (d *foldLabels) bury(name string, body int32) bool {
-	if at := d.lookup(name).body; at != 0 {
-		return at == body
+// bury notes that a label stands before the part that a body puts somewhere else
+// in its given visit. It reports false if the label is known as another, or if
+// there is no room for it.
+func (d *foldLabels) bury(name string, body int32, visit int) bool {
+	at := place{body, -1 - int32(visit)}
+	if was := d.lookup(name); was.body != 0 {
+		return was == at
 	}
 	l := label{}
 	if IsLocalLabel(name) {
 		l = d.of(name)
 	}
-	return d.define(l, name, place{body: body})
+	return d.define(l, name, at)
 }
 
 // find returns where a label was defined, or a place without a body.
@@ -150,8 +175,9 @@ func (d *foldLabels) find(l label, name string) place {
 		return d.named[name]
 	}
 	if int(l.family) < len(d.numbered) {
-		if in := d.numbered[l.family]; int(l.number) < len(in) {
-			return in[l.number]
+		in, n := d.numbered[l.family], int(l.number)/len(page{})
+		if n < len(in) && in[n] != nil {
+			return in[n][int(l.number)%len(page{})]
 		}
 	}
 	return place{}

@@ -33,16 +33,16 @@ func (p *parser) fold(f *Fold) *SyntaxError {
 		if i+1 < len(f.visits) {
 			end = f.visits[i+1].directive.lo
 		}
-		p.Clash = !p.bury(f, v, end) || p.Clash
+		p.Clash = !p.bury(f, i, end) || p.Clash
 	}
 	return nil
 }
 
-// bury notes that a visit of a folded body, which ends at end, puts something
+// bury notes that visit i of a folded body, which ends at end, puts something
 // into the current section. It reports false if what that is depends on what is
 // before it in the section, or if it does not end in an item.
-func (p *parser) bury(f *Fold, v visit, end int) bool {
-	sec := &p.Sections[p.sec]
+func (p *parser) bury(f *Fold, i, end int) bool {
+	sec, v := &p.Sections[p.sec], f.visits[i]
 	if sec.Kind == Ignored || strings.TrimSpace(p.Text[v.directive.hi:end]) == "" {
 		return true
 	}
@@ -60,7 +60,7 @@ func (p *parser) bury(f *Fold, v visit, end int) bool {
 	for _, id := range sec.labels {
 		s := &p.Symbols[id]
 		s.Where, s.Item = Undefined, -1
-		ok = ok && p.labels.bury(s.Name, f.body)
+		ok = ok && p.labels.bury(s.Name, f.body, i)
 	}
 	sec.pending, sec.labels, sec.buried = sec.pending[:0], sec.labels[:0], label
 	sec.open, sec.last, sec.sized = -1, -1, -1

@@ -183,8 +183,11 @@ func (r *run) define() bool {
 	}
 	nextA, okA := r.a.rest(endA + 1)
 	nextB, okB := r.b.rest(endB + 1)
-	at := place{r.body, r.ord}
-	if !okA || !okB || !r.a.labels.define(ma.label, "", at) || !r.b.labels.define(mb.label, "", at) {
+	if !okA || !okB {
+		return false
+	}
+	at, x, y := place{r.body, r.ord}, r.a.labels.slot(ma.label), r.b.labels.slot(mb.label)
+	if x == nil || y == nil || !r.a.labels.put(x, at) || !r.b.labels.put(y, at) {
 		return false
 	}
 	r.i = nextA

@@ -182,10 +182,6 @@ func (s *scanner) directive(i int, function string, dst []mention) (scanned, []m
 		return s.statement(kind, i, dst)
 	case lineOther:
 		return other, dst
-	case lineNoise:
-		if !single(l) {
-			return other, dst
-		}
 	}
 	stop, next, bad := end, end+1, false
 	for k := range len(l) {
@@ -194,7 +190,7 @@ func (s *scanner) directive(i int, function string, dst []mention) (scanned, []m
 			break
 		}
 	}
-	if bad || next != end+1 {
+	if bad || next != end+1 || kind == lineNoise && !single(text[i:stop]) {
 		return other, dst
 	}
 	return lineAt(kind, i, stop, next), dst

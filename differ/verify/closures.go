@@ -219,7 +219,7 @@ func (r *Report) inPlace(f *Function, leads map[*entity][]*entity) bool {
 				continue
 			}
 			seen[u] = true
-			if verdicts[u] != Same {
+			if v, judged := verdicts[u]; !judged || v != Same {
 				return false
 			}
 			if _, is := closures(u.name()); is {

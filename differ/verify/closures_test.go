@@ -59,3 +59,24 @@ func testClosures(t *testing.T, base, changed *elfobj.File, plant string, swappe
 		}
 	}
 }
+
+// TestInPlace: a changed closure is where it was only if a verdict says of all
+// code that leads to it that it is the same.
+func TestInPlace(t *testing.T) {
+	inner, outer := &entity{names: []symName{{name: "inner"}}}, &entity{names: []symName{{name: "outer"}}}
+	leads := map[*entity][]*entity{inner: {outer}}
+	for _, c := range []struct {
+		what  string
+		outer []Function
+		want  bool
+	}{
+		{"the same", []Function{{right: outer, Verdict: Same}}, true},
+		{"changed", []Function{{right: outer, Verdict: Changed}}, false},
+		{"without a verdict", nil, false},
+	} {
+		r := &Report{Functions: append(c.outer, Function{right: inner, Verdict: Changed})}
+		if got := r.inPlace(&r.Functions[len(r.Functions)-1], leads); got != c.want {
+			t.Errorf("what leads to it is %s: in place %v, want %v", c.what, got, c.want)
+		}
+	}
+}

@@ -278,7 +278,7 @@ func (l *libcare) revert(ctx context.Context, pid int, names []string, all bool)
 	if err != nil {
 		return nil, err
 	}
-	res, err := l.revertIn(ctx, pid, which, libcareWait)
+	res, err := l.revertIn(ctx, pid, which, l.options(libcareWait))
 	if errors.Is(err, apply.ErrNotApplied) {
 		return nil, nil
 	}

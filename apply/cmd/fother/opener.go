@@ -49,9 +49,9 @@ func (t *tool) applyTo(ctx context.Context, pid int, patches []*kpack.Patch, o a
 }
 
 // revertIn is [apply.Revert] within its bound.
-func (t *tool) revertIn(ctx context.Context, pid int, which []apply.Selector, w wait) (*apply.Result, error) {
-	return fleet.Do(ctx, t.opener.Limiter, pid, t.opener.patching(w), func(ctx context.Context) (*apply.Result, error) {
-		return t.opener.revert(ctx, pid, which, t.options(w))
+func (t *tool) revertIn(ctx context.Context, pid int, which []apply.Selector, o apply.Options) (*apply.Result, error) {
+	return fleet.Do(ctx, t.opener.Limiter, pid, t.opener.patching(wait(max(o.Wait, 0))), func(ctx context.Context) (*apply.Result, error) {
+		return t.opener.revert(ctx, pid, which, o)
 	})
 }
 

@@ -122,7 +122,7 @@ func (c *patch) run(ctx context.Context, args []string) int {
 // applyOptions are the command's options for package apply.
 func (c *patch) applyOptions() apply.Options {
 	o := c.options(c.wait)
-	o.Count, o.Trial = c.count, time.Duration(c.trial)
+	o.Count, o.Trial, o.Check = c.count, time.Duration(c.trial), c.deny.list.Check
 	return o
 }
 

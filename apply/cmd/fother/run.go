@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
@@ -133,6 +134,11 @@ func (c *runner) launch() (int, error) {
 	if err := unprivileged(path); err != nil {
 		return 0, err
 	}
+	if err := c.denied(path); err != nil {
+		c.note("%s: %v", clean(c.tail[0]), err)
+		c.inherited()()
+		return 0, c.execute(path)
+	}
 	inherit := c.inherited()
 	helper, ready, err := startHelper()
 	if err != nil {
@@ -150,7 +156,27 @@ func (c *runner) launch() (int, error) {
 		return 0, errors.New("not the first thread")
 	}
 	inherit()
-	return 0, &os.PathError{Op: "execute", Path: path, Err: syscall.Exec(path, c.tail, os.Environ())}
+	return 0, c.execute(path)
+}
+
+// execute returns only if it fails.
+func (c *runner) execute(path string) error {
+	return &os.PathError{Op: "execute", Path: path, Err: syscall.Exec(path, c.tail, os.Environ())}
+}
+
+// denied is an error if the deny list has the program: then there is no helper,
+// for which the program would be left to wait. The helper asks again, of what is
+// executed in the end, which of a script is its interpreter; and it tells what is
+// wrong with the list.
+func (c *runner) denied(path string) error {
+	exe, err := filepath.EvalSymlinks(path)
+	if err == nil {
+		exe, err = filepath.Abs(exe)
+	}
+	if err != nil || c.deny.read() != nil {
+		return nil
+	}
+	return c.deny.list.CheckProgram(os.Getpid(), exe)
 }
 
 // inherited ends the tool's own handling of signals, and returns what ignores
@@ -241,10 +267,11 @@ func (c *runner) help(ctx context.Context, args []string) int {
 }
 
 func (c *runner) patchParent(ctx context.Context, args []string) int {
-	put, err := c.source(args)
-	if err == nil {
-		err = c.deny.read()
+	err := c.deny.read()
+	if err != nil {
+		return c.fail(err)
 	}
+	put, err := c.source(args)
 	if err != nil {
 		return c.fail(err)
 	}
@@ -253,19 +280,19 @@ func (c *runner) patchParent(ctx context.Context, args []string) int {
 		return exitError // the parent has ended
 	}
 	makeRoom()
-	err = apply.AtEntry(ctx, c.parent, apply.LaunchOptions{Anyway: c.bestEffort, Ready: func() error {
+	err = apply.AtEntry(ctx, c.parent, apply.LaunchOptions{Anyway: c.bestEffort, Check: c.deny.list.Check, Ready: func() error {
 		_, err := out.Write([]byte{0})
 		return err
 	}})
+	var denied *fleet.DeniedError
 	switch {
+	case errors.As(err, &denied):
+		c.note("%s: %v", clean(c.tail[0]), err)
+		return exitDone
 	case errors.Is(err, apply.ErrGone): // it tells itself why it has ended
 		return exitError
 	case err != nil:
 		return c.fail(fmt.Errorf("%s: %w", clean(c.tail[0]), err))
-	}
-	if err := c.deny.list.Check(c.parent); err != nil {
-		c.note("%s: %v", clean(c.tail[0]), err)
-		return exitDone
 	}
 	return put(ctx)
 }
@@ -274,7 +301,7 @@ func (c *runner) patchParent(ctx context.Context, args []string) int {
 // returns the exit code.
 func (c *runner) source(args []string) (func(context.Context) int, error) {
 	if c.registry.url != "" {
-		p := &pull{tool: c.tool, registry: c.registry, state: c.state, wait: c.wait, procs: processes{pid: c.parent}}
+		p := &pull{tool: c.tool, registry: c.registry, state: c.state, wait: c.wait, deny: c.deny, procs: processes{pid: c.parent}}
 		if !c.verbose {
 			c.stdout = io.Discard
 		}
@@ -307,7 +334,7 @@ func (c *runner) patchFrom(ctx context.Context, s *store) error {
 		patches = s.given() // apply says what is wrong
 	}
 	o := c.options(c.wait)
-	o.Count = c.count
+	o.Count, o.Check = c.count, c.deny.list.Check
 	res, err := c.applyTo(ctx, c.parent, patches, o)
 	if err == nil && c.verbose {
 		c.print(&outcome{PID: c.parent, Result: res})

@@ -325,6 +325,37 @@ func TestRunLeavesNothing(t *testing.T) {
 	}
 }
 
+// TestRunDenied: nothing is written into a program that the deny list has, nor
+// into a script's interpreter.
+func TestRunDenied(t *testing.T) {
+	prog, patch := launched(t)
+	script, list := filepath.Join(prog.dir, "script"), filepath.Join(prog.dir, "deny")
+	write(t, script, []byte("#!"+prog.bin+" wait\n"))
+	if err := os.Chmod(script, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	write(t, list, []byte("exe "+prog.bin+"\n"))
+	self := vdso(t, os.Getpid())
+	for _, c := range []struct {
+		tail, args []string
+		children   string
+	}{
+		{[]string{prog.bin, "wait"}, []string{"wait"}, "children: 1"},
+		{[]string{script}, []string{"wait", script}, "children: 0"}, // the helper
+	} {
+		cmd := fotherRun(t, append([]string{"--deny", list, patch, "--"}, c.tail...)...)
+		a := askCommand(t, cmd)
+		says := strings.Replace(launchedSays(2, cmd.Process.Pid, c.args...), "children: 1", c.children, 1)
+		for _, line := range strings.Split(strings.TrimSpace(says), "\n") {
+			a.expect("", line)
+		}
+		a.expect("\n", "2")
+		if !bytes.Equal(vdso(t, cmd.Process.Pid), self) {
+			t.Errorf("%q: code was written into a process that is to be left alone", c.tail)
+		}
+	}
+}
+
 // loaderSource is a program that loads a library when it is told to.
 const loaderSource = `
 #include <dlfcn.h>

@@ -60,7 +60,9 @@ func (c *accept) run(ctx context.Context, args []string) int {
 			}
 		}
 		accepted, err := fleet.Do(ctx, c.opener.Limiter, pid, c.opener.patching(0), func(ctx context.Context) ([]apply.Applied, error) {
-			return apply.Accept(ctx, pid, which, c.options(0))
+			o := c.options(0)
+			o.Check = c.deny.list.Check
+			return apply.Accept(ctx, pid, which, o)
 		})
 		return &outcome{Accepted: accepted}, err
 	})
@@ -125,6 +127,7 @@ func (c *patch) watch(ctx context.Context, pids []int, code int) int {
 	}
 	const turn = time.Second
 	end := time.Now().Add(time.Duration(c.trial))
+	told := make(map[int]bool)
 	for len(pids) > 0 {
 		select {
 		case <-ctx.Done():
@@ -135,10 +138,15 @@ func (c *patch) watch(ctx context.Context, pids []int, code int) int {
 		var left []int
 		for _, pid := range pids {
 			wait, err := c.judge(ctx, pid)
-			if wait {
+			wait = wait && time.Now().Before(end.Add(trialPatience))
+			switch {
+			case wait:
 				left = append(left, pid)
-			}
-			if err != nil && !wait {
+				if err != nil && !told[pid] {
+					told[pid] = true
+					c.note("the trial cannot be ended yet, and it is tried again: %v", err)
+				}
+			case err != nil:
 				code = c.worse(code, err)
 			}
 		}
@@ -147,28 +155,38 @@ func (c *patch) watch(ctx context.Context, pids []int, code int) int {
 	return code
 }
 
+// trialPatience is how long after the end of a trial it is tried to revert what
+// nobody accepted: a thread may be inside, a debugger may have the process, a hook
+// may veto. A later pull goes on with it.
+const trialPatience = 5 * time.Minute
+
 // judge reverts what is on trial in a process if its time is over. It reports
-// whether there is something to wait for.
+// whether there is something to wait for; an error beside that may pass.
 func (c *patch) judge(ctx context.Context, pid int) (wait bool, err error) {
 	trials, err := c.trials(ctx, pid)
 	if errors.Is(err, apply.ErrGone) || err == nil && len(trials) == 0 {
 		return false, nil // it has ended; or all was accepted, or reverted by another
 	}
 	if err != nil {
-		return true, err // the next turn tells
+		return mayPass(err), fmt.Errorf("process %d: %w", pid, err)
 	}
 	res, err := fleet.Do(ctx, c.opener.Limiter, pid, c.opener.patching(c.wait), func(ctx context.Context) (*apply.Result, error) {
-		return apply.Expire(ctx, pid, c.options(c.wait))
+		return apply.Expire(ctx, pid, c.applyOptions())
 	})
-	var busy *apply.BusyError
 	switch {
-	case errors.Is(err, apply.ErrNotApplied), errors.Is(err, apply.ErrLocked), errors.As(err, &busy):
+	case errors.Is(err, apply.ErrNotApplied): // the time is not over
 		return true, nil
 	case errors.Is(err, apply.ErrGone):
 		return false, nil
 	case err != nil:
-		return false, fmt.Errorf("process %d: %w", pid, err)
+		return mayPass(err), fmt.Errorf("process %d: %w", pid, err)
 	}
 	c.print(&outcome{PID: pid, Result: res})
 	return false, &trialOverError{pid}
+}
+
+// mayPass reports whether what failed with an error may go well a little later.
+func mayPass(err error) bool {
+	var denied *fleet.DeniedError
+	return !errors.Is(err, apply.ErrPermission) && !errors.As(err, &denied) && !errors.Is(err, fleet.ErrLeftOut)
 }

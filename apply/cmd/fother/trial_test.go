@@ -5,10 +5,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // patchOnTrial starts fother patch --trial as a process of its own and waits
@@ -67,6 +71,41 @@ func TestTrial(t *testing.T) {
 	if _, errs, code := fother("patch", "-p", pid, "--trial", "-1s", patch); code != exitUsage {
 		t.Errorf("exit %d, %s", code, errs)
 	}
+}
+
+// TestTrialOfTraced: when the trial ends a debugger has the process. The watch
+// does not give up, and reverts as soon as the debugger has gone.
+func TestTrialOfTraced(t *testing.T) {
+	prog := fixture(t)
+	patch := filepath.Join(t.TempDir(), "p.kpatch")
+	write(t, patch, prog.patch(t, "default", 1))
+	a := ask(t, prog)
+	cmd, out := patchOnTrial(t, a, patch, "1s")
+	pid, err := strconv.Atoi(a.pid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	seized, leave, left := make(chan error), make(chan bool), make(chan bool)
+	go func() {
+		runtime.LockOSThread() // it ends with the goroutine, and so lets go
+		defer close(left)
+		seized <- unix.PtraceSeize(pid)
+		<-leave
+	}()
+	if err := <-seized; err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(3 * time.Second)
+	info, _, _ := fother("info", "-p", a.pid())
+	close(leave)
+	<-left
+	if !strings.Contains(info, "on trial until") && !strings.Contains(info, "applied") {
+		t.Errorf("it was reverted although it was traced: %s", info)
+	}
+	if err := cmd.Wait(); cmd.ProcessState.ExitCode() != exitRefused || !strings.Contains(out.String(), "nobody accepted the patch") || !strings.Contains(out.String(), "tried again") {
+		t.Errorf("%v, %s", err, out)
+	}
+	a.expect("2")
 }
 
 // TestTrialWithoutTheTool: the tool is killed while it waits; the next pull

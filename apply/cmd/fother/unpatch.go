@@ -60,7 +60,9 @@ func (c *unpatch) run(ctx context.Context, args []string) int {
 				return nil, err
 			}
 		}
-		res, err := c.revertIn(ctx, pid, which, c.wait)
+		o := c.options(c.wait)
+		o.Check = c.deny.list.Check
+		res, err := c.revertIn(ctx, pid, which, o)
 		return &outcome{Result: res}, err
 	})
 }
