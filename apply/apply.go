@@ -166,12 +166,12 @@ func (p *Process) carryOut(ctx context.Context, plan *Plan, res *Result, o Optio
 	o.logger().Debug("staged", "pid", p.PID, "patches", len(plan.steps), "held", held)
 	t := plan.transaction()
 	var stacks stackUses
-	if err = p.hooksBefore(ctx, t, res); err == nil {
+	if err = p.hooksBefore(ctx, t, res, o); err == nil {
 		res.Stop, err = p.commit(ctx, t, commitOptions{wait: o.wait(), stacks: &stacks})
 	}
 	if e := p.hooksAfter(ctx, slices.Concat(t.outs, t.ins), res, o); err != nil {
 		if e == nil {
-			_, e = p.unstage(plan.unused())
+			e = p.withdraw(context.WithoutCancel(ctx), plan.unused(), res, o)
 		}
 		if ignoreGone(e) != nil {
 			err = fmt.Errorf("%w; memory that was mapped for it is left: %w", err, e)
@@ -194,9 +194,28 @@ func (p *Process) carryOut(ctx context.Context, plan *Plan, res *Result, o Optio
 	return err
 }
 
-// unused are the steps to whose memory no entry leads.
-func (plan *Plan) unused() []*step {
-	return slices.DeleteFunc(slices.Clone(plan.steps), func(s *step) bool { return s.record.state != staged })
+// unused are the records to whose memory no entry leads.
+func (plan *Plan) unused() []*record {
+	var all []*record
+	for _, s := range plan.steps {
+		if s.record.state == staged {
+			all = append(all, s.record)
+		}
+	}
+	return all
+}
+
+// withdraw frees what was staged for a commit that was not made, as far as
+// nothing runs in it or refers to it.
+func (p *Process) withdraw(ctx context.Context, records []*record, res *Result, o Options) error {
+	if err := p.settleHooks(ctx, records, o); err != nil {
+		return err
+	}
+	freed, err := p.free(ctx, records, &stackUses{}, res)
+	if err == nil && len(freed) < len(records) {
+		o.logger().Warn("memory is kept: something may refer to it since the hooks ran", "pid", p.PID, "patches", len(records)-len(freed))
+	}
+	return err
 }
 
 // Selector names patches to revert. The zero value names all.
@@ -281,7 +300,7 @@ func (p *Process) freeRetired(ctx context.Context, res *Result, o Options) error
 
 func (p *Process) revert(ctx context.Context, t *transaction, res *Result, o Options) error {
 	var stacks stackUses
-	err := p.hooksBefore(ctx, t, res)
+	err := p.hooksBefore(ctx, t, res, o)
 	if err == nil {
 		res.Stop, err = p.commit(ctx, t, commitOptions{wait: o.wait(), stacks: &stacks})
 	}

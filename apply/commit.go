@@ -191,7 +191,7 @@ func (p *Process) stopOnce(g *ptrace.Group, in *inspector, t *transaction, o com
 	err = p.switchEntries(t)
 	lap(&stop.Write)
 	if o.stacks != nil {
-		o.stacks.note(in, threads, slices.DeleteFunc(slices.Clone(t.going()), func(r *record) bool { return slices.Contains(in.left, r) }))
+		o.stacks.note(in, threads, slices.DeleteFunc(slices.Concat(t.going(), t.emptied), func(r *record) bool { return slices.Contains(in.left, r) }))
 	}
 	return nil, err
 }

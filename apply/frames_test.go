@@ -209,7 +209,7 @@ func TestUnused(t *testing.T) {
 	for s := staged; s <= retired; s++ {
 		plan.steps = append(plan.steps, &step{record: &record{state: s}})
 	}
-	if free := plan.unused(); len(free) != 1 || free[0].record.state != staged || len(plan.steps) != int(retired) {
+	if free := plan.unused(); len(free) != 1 || free[0].state != staged || len(plan.steps) != int(retired) {
 		t.Errorf("%d of %d are unused", len(free), len(plan.steps))
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/fother/fother/apply/internal/ptrace"
 	"github.com/fother/fother/kpack"
 	"github.com/fother/fother/specs"
 )
@@ -77,7 +78,23 @@ type HookRun struct {
 	// Of hooks that can veto, those after it did not run.
 	Failed string `json:"failed,omitempty"`
 	Why    string `json:"why,omitempty"`
+	// Cause is the kind of Why.
+	Cause HookCause `json:"cause,omitempty"`
 }
+
+// HookCause is a kind of failure of hooks.
+type HookCause string
+
+// The causes.
+const (
+	HookReturned    HookCause = "returned"    // something else than 0
+	HookLate        HookCause = "late"        // it took longer than it may
+	HookCrashed     HookCause = "crashed"     // it got the signal of a crash
+	HookEnded       HookCause = "ended"       // its thread was gone before it returned
+	HookInterrupted HookCause = "interrupted" // the run was broken off
+	HookNoThread    HookCause = "no_thread"   // the process could not create one
+	HookFiltered    HookCause = "filtered"    // the process has a seccomp filter
+)
 
 // HookError means that a hook vetoed the change, or could not be asked. All
 // functions are as they were.
@@ -92,6 +109,19 @@ func (e *HookError) Error() string {
 
 // Hint says what the user can do.
 func (e *HookError) Hint() string {
+	switch e.Cause {
+	case HookLate:
+		return "try again when the process is less busy; if it happens again, tell the patch's author: the hook is slower, or waits for longer, than it was given time for"
+	case HookCrashed, HookEnded:
+		return "tell the patch's author: the hook itself has a fault"
+	case HookInterrupted:
+		return "try again, and let it come to its end"
+	case HookNoThread:
+		return "the process has reached a limit (ulimit -u, or pids.max of its control group): raise it, or try again when the process has fewer threads"
+	}
+	if e.Point == kpack.PreRevert {
+		return "the patch's author wrote the hook to keep the patch in processes in such a state; try again later"
+	}
 	return "the patch's author wrote the hook to keep the patch away from processes in such a state; try again later"
 }
 
@@ -127,15 +157,28 @@ func (p *Process) hooked(r *record) bool {
 	return err == nil || r.state != staged && r.state != retired
 }
 
+// hooksRan reports whether a hook of a staged record may have run, which can
+// have given addresses in its memory to the program.
+func (p *Process) hooksRan(r *record) bool {
+	if !p.hooked(r) {
+		return false
+	}
+	s, err := p.hookState(r)
+	// What follows another point was asked for since hooks of that one ran.
+	return err == nil && s.Point != 0 && (s.Begun || s.Point != kpack.PreApply)
+}
+
 // hooksBefore runs the hooks that can veto t.
-func (p *Process) hooksBefore(ctx context.Context, t *transaction, res *Result) error {
+func (p *Process) hooksBefore(ctx context.Context, t *transaction, res *Result, o Options) error {
 	for _, side := range []struct {
 		records []*record
 		point   kpack.HookPoint
 	}{{t.outs, kpack.PreRevert}, {t.ins, kpack.PreApply}} {
 		for _, r := range side.records {
 			run, err := p.runHooks(ctx, r, side.point, res)
-			if err == nil && run.Why != "" {
+			if err == nil && run.Cause == HookFiltered {
+				o.logger().Warn("hooks did not run", "pid", p.PID, "point", run.Point.String(), "why", run.Why)
+			} else if err == nil && run.Why != "" {
 				err = &HookError{run}
 			}
 			if err != nil {
@@ -205,13 +248,20 @@ func (p *Process) runHooks(ctx context.Context, r *record, point kpack.HookPoint
 		run.Functions = append(run.Functions, h.Function)
 	}
 	start := time.Now()
+	// Its control block and its stack are to be used anew.
+	if err := p.awaitHookEnd(r); err != nil {
+		return run, fmt.Errorf("hooks: %w", err)
+	}
+	if ptrace.Filtered(p.PID) {
+		return run, p.filteredHooks(r, point, &run, res)
+	}
 	held, errno, err := p.createHookThread(r, point)
 	res.Held += held
 	switch {
 	case err == nil && errno == 0:
 		err = p.attend(ctx, r, hooks, &run, true)
 	case err == nil:
-		run.Why = fmt.Sprintf("the process could not create a thread for them: %v", errno)
+		run.Cause, run.Why = HookNoThread, fmt.Sprintf("the process could not create a thread for them: %v", errno)
 		err = p.neverRun(r, point)
 	}
 	run.Took = time.Since(start)
@@ -219,6 +269,24 @@ func (p *Process) runHooks(ctx context.Context, r *record, point kpack.HookPoint
 		res.Hooks = append(res.Hooks, run)
 	}
 	return run, err
+}
+
+// filteredHooks is runHooks for a process with a seccomp filter, in which nothing
+// runs. Only a patch that is not in yet is refused for it: one that is there has
+// to be able to go, also to make room for a newer level.
+func (p *Process) filteredHooks(r *record, point kpack.HookPoint, run *HookRun, res *Result) error {
+	if point == kpack.PreApply {
+		return &FilteredError{r.Object}
+	}
+	run.Cause, run.Why = HookFiltered, "did not run: the process has a seccomp filter, which may not let their thread sleep and end"
+	if !point.Vetoes() {
+		s := kpack.HookStart{Point: point, Place: r.Hooks.HookPlace}
+		if err := p.mem.Write(r.Hooks.Control, s.Bytes()); err != nil {
+			return err
+		}
+	}
+	res.Hooks = append(res.Hooks, *run)
+	return p.neverRun(r, point)
 }
 
 // neverRun gives hooks up for which there is no thread. What can veto was not

@@ -30,6 +30,9 @@ const hookedC = `
 #include <stdlib.h>
 #include <string.h>
 #include <signal.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
@@ -73,6 +76,12 @@ int main(int argc, char **argv) {
 		if (sscanf(line, "result %d %ld", &n, &v) == 2) { result[n] = v; printf("%ld\n", v); }
 		if (sscanf(line, "stay %d %ld", &n, &v) == 2) { stay[n] = v; printf("%ld\n", v); }
 		if (sscanf(line, "limit %d", &n) == 1) { struct rlimit l = {n, 1000}; setrlimit(RLIMIT_NPROC, &l); setuid(65432); printf("limited\n"); }
+		if (!strcmp(line, "filter\n")) {
+			struct sock_filter f[] = { BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW) };
+			struct sock_fprog p = {1, f};
+			printf("%d\n", prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) | prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &p));
+		}
+		if (!strcmp(line, "forget\n")) { where = 0; printf("forgotten\n"); }
 		if (!strcmp(line, "end\n")) { ending = 1; printf("ended\n"); }
 		if (!strcmp(line, "wipe\n")) { wipe(); printf("wiped\n"); }
 		fflush(stdout);
@@ -93,12 +102,24 @@ struct fother_hook { int (*run)(void); unsigned point, milliseconds, order, rese
 	static const struct fother_hook declared##digit __attribute__((used, aligned(8), section(".kpatch.hooks"))) = { hook##digit, point, limit, digit, 0 };
 extern volatile long seen, result[10], stay[10], stayed, where;
 extern int *__errno_location(void);
+/* Always inline: the child of the vfork has its parent's stack. */
+#define CALL(nr, a, b) ({ long r_; __asm__ volatile("syscall" : "=a"(r_) : "a"((long)(nr)), "D"((long)(a)), "S"((long)(b)), "d"(0L) : "rcx", "r11", "memory"); r_; })
+/* Sleeps like the parent of a vfork, which no tracer can stop, until it is told. */
+IN static long asleep(volatile long *told) {
+	volatile long nap[2];
+	nap[0] = 0, nap[1] = 1000000;
+	stayed++;
+	if (CALL(56, 0x4100, 0) == 0) { while (*told == -4) CALL(35, nap, 0); for (;;) CALL(60, 0, 0); }
+	return 0;
+}
 IN static int common(int digit) {
 	volatile char frame[32768];
 	frame[0] = frame[32767] = 1;
 	seen = seen * 10 + digit;
 	*__errno_location() = 77;
+	if (result[0]) where = (long)__builtin_return_address(0);
 	long turns = stay[digit];
+	if (turns == -4) turns = asleep(&stay[digit]);
 	if (turns == -1) *(volatile int *)8 = 1;
 	if (turns == -2) __builtin_trap();
 	for (long i = 0; turns < 0 || i < turns * 100000; i++) { stayed++; __asm__ volatile("pause"); }
@@ -184,11 +205,14 @@ func TestHooks(t *testing.T) {
 // leaves everything as it was, and the hooks that undo run.
 func TestHookVeto(t *testing.T) {
 	patch := hookedPatch(t, 1, 42, "1", "2", "3", "4", "5", "6")
-	for _, c := range []struct{ name, tell, untell, at, reverted, why string }{
-		{"no", "result %d 7", "result %d 0", "%d", "64", "returned 7"},
-		{"slow", "stay %d -3", "stay %d 0", "%d", "64", "took longer than 1s"},
-		{"crash", "stay %d -1", "stay %d 0", "%d", "64", "crashed: SIGSEGV"},
-		{"trap", "stay %d -2", "stay %d 0", "%d", "64", "crashed: SIGILL"},
+	for _, c := range []struct {
+		name, tell, untell, why string
+		cause                   HookCause
+	}{
+		{"no", "result %d 7", "result %d 0", "returned 7", HookReturned},
+		{"slow", "stay %d -3", "stay %d 0", "took longer than 1s", HookLate},
+		{"crash", "stay %d -1", "stay %d 0", "crashed: SIGSEGV", HookCrashed},
+		{"trap", "stay %d -2", "stay %d 0", "crashed: SIGILL", HookCrashed},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := start(t, hookedProgram(t), "work", "poll")
@@ -196,7 +220,7 @@ func TestHookVeto(t *testing.T) {
 			veto := func(hook int, err error) {
 				t.Helper()
 				var h *HookError
-				if !errors.As(err, &h) || h.Why != c.why || h.Failed != fmt.Sprint("hook", hook) {
+				if !errors.As(err, &h) || h.Why != c.why || h.Cause != c.cause || h.Failed != fmt.Sprint("hook", hook) {
 					t.Errorf("hook %d: %v", hook, err)
 				}
 				if n := tasks(t, r.pid); n != threads {
@@ -428,28 +452,47 @@ func TestHooksElsewhere(t *testing.T) {
 // the hooks does, there are none.
 func TestHooksFiltered(t *testing.T) {
 	patch := hookedPatch(t, 1, 42, "2")
-	r := start(t, compileC(t, "hookedbox", strings.Replace(hookedC, "int main(int argc, char **argv) {",
-		"#include <linux/filter.h>\n#include <linux/seccomp.h>\n#include <sys/prctl.h>\nint main(int argc, char **argv) {\n"+
-			"struct sock_filter f[] = { BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW) }; struct sock_fprog p = {1, f};\n"+
-			"prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &p);", 1), "-fPIE", "-pie"))
+	r := start(t, hookedProgram(t))
+	r.expect("filter", "0")
 	before := r.snapshot()
-	p, err := open(r.pid, false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer p.Close()
-	// It is another program than that of the patch, but for what is asked here.
-	box := *patch
-	for _, o := range p.Objects() {
-		if strings.HasSuffix(o.Path, "hookedbox") {
-			box.Target.BuildID = o.BuildID
-		}
-	}
 	var filtered *FilteredError
-	if _, err := Apply(context.Background(), r.pid, []*kpack.Patch{&box}, Options{}); !errors.As(err, &filtered) || filtered.Hint() == "" {
+	if _, err := Apply(context.Background(), r.pid, []*kpack.Patch{patch}, Options{}); !errors.As(err, &filtered) || filtered.Hint() == "" {
 		t.Error(err)
 	}
 	before.same(t, r.snapshot())
+}
+
+// TestHooksFilteredLater: a filter that came after the patch keeps neither a
+// newer level out nor the patch in.
+func TestHooksFilteredLater(t *testing.T) {
+	one, two := hookedPatch(t, 1, 42, "1", "2", "3", "4"), hookedPatch(t, 2, 43)
+	for _, c := range []struct {
+		name   string
+		change func(r *running) *Result
+		answer string
+	}{
+		{"revert", func(r *running) *Result { return revertAll(t, r.pid) }, "2"},
+		{"a newer level", func(r *running) *Result { return applyTo(t, r.pid, two) }, "44"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := start(t, hookedProgram(t))
+			before := r.snapshot()
+			applyTo(t, r.pid, one)
+			r.expect("seen", "12")
+			r.expect("filter", "0")
+			res := c.change(r)
+			r.expect("ask", c.answer)
+			r.expect("seen", "0")
+			if len(res.Hooks) != 2 || res.Hooks[0].Point != kpack.PreRevert || res.Hooks[0].Cause != HookFiltered || res.Hooks[1].Cause != HookFiltered {
+				t.Errorf("hooks: %+v", res.Hooks)
+			}
+			if c.answer != "2" {
+				revertAll(t, r.pid)
+			}
+			freeKept(t, r, "wipe")
+			before.same(t, r.snapshot())
+		})
+	}
 }
 
 // TestHooksWithoutThread: a process that can have no more threads takes no patch
@@ -508,4 +551,126 @@ func TestHooksAndSignals(t *testing.T) {
 	}
 	freeKept(t, r, "wipe")
 	before.same(t, r.snapshot())
+}
+
+// TestHookCannotBeEnded: while the thread of a hook is asleep where nobody can
+// stop it, what it needs is neither used anew nor freed, whoever comes. Once it can be
+// ended a later run finishes what is left.
+func TestHookCannotBeEnded(t *testing.T) {
+	for _, c := range []struct {
+		hooks []string
+		seen  string
+	}{{[]string{"1"}, "1"}, {[]string{"1", "4"}, "14"}} {
+		t.Run(strings.Join(c.hooks, " "), func(t *testing.T) {
+			patch := hookedPatch(t, 1, 42, c.hooks...)
+			r := start(t, hookedProgram(t), "work")
+			before, threads := r.snapshot(), tasks(t, r.pid)
+			r.ask("stay 1 -4")
+			stuck := (*StuckError)(nil)
+			if _, err := Apply(context.Background(), r.pid, []*kpack.Patch{patch}, Options{}); !errors.As(err, &stuck) {
+				t.Errorf("the first run: %v", err)
+			}
+			if n := tasks(t, r.pid); n != threads+1 {
+				t.Errorf("%d threads, and %d before: the thread does not sleep", n, threads)
+			}
+			setDone(t, r.pid, 1) // as it is just before its end
+			if _, err := Revert(context.Background(), r.pid, nil, Options{}); !errors.As(err, &stuck) {
+				t.Errorf("a run that sees it as done: %v", err)
+			}
+			setDone(t, r.pid, 0)
+			r.expect("ask", "2")
+			r.ask("stay 1 0")
+			if _, err := Revert(context.Background(), r.pid, nil, Options{}); err != nil && !errors.Is(err, ErrNotApplied) {
+				t.Errorf("the last run: %v", err)
+			}
+			r.expect("seen", c.seen)
+			r.expect("ask", "2")
+			freeKept(t, r, "wipe")
+			if n := tasks(t, r.pid); n != threads {
+				t.Errorf("%d threads, and %d before", n, threads)
+			}
+			before.same(t, r.snapshot())
+		})
+	}
+}
+
+// setDone writes the word of a process's only record that says that its hooks
+// are done.
+func setDone(t *testing.T, pid int, done byte) {
+	t.Helper()
+	p, err := open(pid, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	if len(p.records) != 1 {
+		t.Fatalf("%d records", len(p.records))
+	}
+	r := p.records[0]
+	if tid, err := p.hookThread(r); err != nil || tid == 0 {
+		t.Errorf("thread %d, %v", tid, err)
+	}
+	if err := p.mem.Write(r.Hooks.Control+kpack.HookDone, []byte{done, 0, 0, 0}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestHookPublishes: memory to which a hook has given the program a pointer is
+// kept though the patch never came in, until the pointer is gone.
+func TestHookPublishes(t *testing.T) {
+	for _, hooks := range [][]string{{"1"}, {"1", "4"}} {
+		patch := hookedPatch(t, 1, 42, hooks...)
+		r := start(t, hookedProgram(t), "work")
+		before := r.snapshot()
+		r.ask("result 0 1")
+		r.ask("result 1 7")
+		kept := func(when string, want int) {
+			t.Helper()
+			p, err := Open(r.pid)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer p.Close()
+			if n := len(p.records); n != want {
+				t.Errorf("%s: %d records, want %d", when, n, want)
+			}
+		}
+		var veto *HookError
+		if _, err := Apply(context.Background(), r.pid, []*kpack.Patch{patch}, Options{}); !errors.As(err, &veto) {
+			t.Errorf("the apply: %v", err)
+		}
+		kept("after the veto", 1)
+		if _, err := Revert(context.Background(), r.pid, nil, Options{}); err != nil && !errors.Is(err, ErrNotApplied) {
+			t.Errorf("the revert: %v", err)
+		}
+		kept("after a revert", 1)
+		r.ask("forget")
+		if _, err := Revert(context.Background(), r.pid, nil, Options{}); err != nil && !errors.Is(err, ErrNotApplied) {
+			t.Errorf("the last revert: %v", err)
+		}
+		r.expect("ask", "2")
+		before.same(t, r.snapshot())
+	}
+}
+
+// TestHookHints: what the user is told to do fits what has happened.
+func TestHookHints(t *testing.T) {
+	for _, c := range []struct {
+		point kpack.HookPoint
+		cause HookCause
+		want  string
+	}{
+		{kpack.PreApply, HookReturned, "keep the patch away from processes"},
+		{kpack.PreRevert, HookReturned, "keep the patch in processes"},
+		{kpack.PreApply, HookLate, "less busy"},
+		{kpack.PreApply, HookCrashed, "has a fault"},
+		{kpack.PreRevert, HookEnded, "has a fault"},
+		{kpack.PreApply, HookInterrupted, "to its end"},
+		{kpack.PreRevert, HookNoThread, "reached a limit"},
+	} {
+		e := &HookError{HookRun{Point: c.point, Cause: c.cause}}
+		if !strings.Contains(e.Hint(), c.want) {
+			t.Errorf("%v, %s: %q, want %q", c.point, c.cause, e.Hint(), c.want)
+		}
+	}
 }

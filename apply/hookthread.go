@@ -14,17 +14,12 @@ import (
 )
 
 // createHookThread has a borrowed thread create that of the hooks, which waits
-// to be let go. The error of the call is returned apart. Under a seccomp filter
-// none is created.
+// to be let go. The error of the call is returned apart.
+//
+// Preconditions: awaitHookEnd has told that r has no such thread, and no
+// borrowed one is in the code that makes it.
 func (p *Process) createHookThread(r *record, point kpack.HookPoint) (held time.Duration, errno unix.Errno, err error) {
 	h := &r.Hooks
-	filtered := ptrace.Filtered(p.PID)
-	if filtered && point.Vetoes() {
-		return 0, 0, &FilteredError{r.Object}
-	} else if filtered {
-		s := kpack.HookStart{Point: point, Place: h.HookPlace}
-		return 0, unix.EPERM, p.mem.Write(h.Control, s.Bytes())
-	}
 	held, err = p.withAgent(specs.Range[specs.Addr]{}, func(a *ptrace.Agent) error {
 		return a.Detour(h.Code, h.Created, func(home []uint64) error {
 			s := kpack.HookStart{Point: point, Place: h.HookPlace}
@@ -43,7 +38,7 @@ func (p *Process) createHookThread(r *record, point kpack.HookPoint) (held time.
 // they take too long, crash, or ctx ends; what became of them is in run. With begin
 // the thread is let go first. Afterwards it is gone, unless there is an error.
 func (p *Process) attend(ctx context.Context, r *record, hooks []recordedHook, run *HookRun, begin bool) error {
-	ended, since, why := -1, time.Now(), ""
+	ended, since, why, cause := -1, time.Now(), "", HookCause("")
 	enough := func() (bool, error) {
 		s, err := p.hookState(r)
 		if err != nil || s.Done {
@@ -58,16 +53,16 @@ func (p *Process) attend(ctx context.Context, r *record, hooks []recordedHook, r
 		}
 		switch {
 		case ctx.Err() != nil:
-			why = fmt.Sprintf("was broken off: %v", ctx.Err())
+			cause, why = HookInterrupted, fmt.Sprintf("was broken off: %v", ctx.Err())
 		case time.Since(since) >= limit:
-			why = fmt.Sprintf("took longer than %v", limit)
+			cause, why = HookLate, fmt.Sprintf("took longer than %v", limit)
 		}
 		return why != "", nil
 	}
 	err := ptrace.Do(func() error {
 		sig, err := p.mind(r, begin, enough, func() bool { return why != "" })
 		if sig != 0 {
-			why = "crashed: " + unix.SignalName(sig)
+			cause, why = HookCrashed, "crashed: "+unix.SignalName(sig)
 		}
 		return err
 	})
@@ -84,11 +79,11 @@ func (p *Process) attend(ctx context.Context, r *record, hooks []recordedHook, r
 	failed := s.Ended
 	switch {
 	case why != "" && !s.Done:
-		run.Why = why
+		run.Cause, run.Why = cause, why
 	case !s.Done:
-		run.Why = "ended its thread"
+		run.Cause, run.Why = HookEnded, "ended its thread"
 	case s.Result != 0:
-		run.Why, failed = fmt.Sprintf("returned %d", s.Result), s.Failed
+		run.Cause, run.Why, failed = HookReturned, fmt.Sprintf("returned %d", s.Result), s.Failed
 	default:
 		return nil
 	}
@@ -135,35 +130,71 @@ func (p *Process) hookThread(r *record) (int, error) {
 		return 0, err
 	}
 	// A child that was forked meanwhile has the word, but not the thread.
-	return ptrace.Innermost(p.PID, s.Thread)
+	tid, err := ptrace.Innermost(p.PID, s.Thread, p.hookTIDs[r.Base])
+	if err != nil {
+		return 0, err
+	}
+	if p.hookTIDs == nil {
+		p.hookTIDs = make(map[specs.Addr]int)
+	}
+	p.hookTIDs[r.Base] = tid
+	return tid, nil
 }
 
 // hookEnd is how long a thread may take to end.
 const hookEnd = 2 * time.Second
 
 // awaitHookEnd waits until the thread of r's hooks has left the patch's memory
-// for good.
+// for good. An error means that this is not proved.
 func (p *Process) awaitHookEnd(r *record) error {
 	for begin := time.Now(); ; time.Sleep(50 * time.Microsecond) {
 		tid, err := p.hookThread(r)
-		if err != nil || tid == 0 {
+		late := time.Since(begin) > hookEnd
+		switch {
+		case errors.Is(err, ptrace.ErrUnsettled) && !late:
+		case err != nil || tid == 0:
 			return err
-		}
-		if time.Since(begin) > hookEnd {
+		case late:
 			return &StuckError{TID: tid, Name: ptrace.Comm(p.PID, tid), State: ptrace.State(p.PID, tid)}
 		}
 	}
 }
 
-// hooksLeft sees to hooks of runs that were killed: those that run are waited
-// for, and a thread that was never let go is ended.
+// hooksLeft sees to hooks of runs that were killed or gave up: those that run
+// are waited for, and a thread that was never let go is ended.
 func (p *Process) hooksLeft(ctx context.Context, res *Result, o Options) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	t := &transaction{}
-	var left []*record
+	if err := p.endUnbegun(ctx, p.records, o); err != nil {
+		return err
+	}
 	for _, r := range p.records {
+		if !p.hooked(r) {
+			continue
+		}
+		s, err := p.hookState(r)
+		switch {
+		case err != nil:
+			return err
+		case s.Done: // a few instructions before the thread's end
+			err = p.awaitHookEnd(r)
+		case s.Begun:
+			err = p.hookLeft(ctx, r, s.Point, res)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// endUnbegun ends threads of hooks that were made, or are about to be, and that
+// nobody has let go.
+func (p *Process) endUnbegun(ctx context.Context, records []*record, o Options) error {
+	t := &transaction{}
+	var made []*record
+	for _, r := range records {
 		if !p.hooked(r) {
 			continue
 		}
@@ -171,46 +202,57 @@ func (p *Process) hooksLeft(ctx context.Context, res *Result, o Options) error {
 		if err != nil {
 			return err
 		}
-		if s.Point == 0 || s.Done {
-			continue
-		}
-		left = append(left, r)
-		if !s.Begun {
+		if s.Point != 0 && !s.Begun && !s.Done {
+			made = append(made, r)
 			t.zones = append(t.zones, zone{Range: r.Hooks.launch(), object: r.Object, function: "what begins hooks of patch " + r.Name, going: true})
 		}
 	}
-	if len(t.zones) > 0 { // a borrowed thread may still be about to create one
-		if _, err := p.commit(ctx, t, commitOptions{wait: o.wait()}); err != nil {
+	if len(made) == 0 {
+		return nil
+	}
+	// A borrowed thread may still be about to create one.
+	if _, err := p.commit(ctx, t, commitOptions{wait: o.wait()}); err != nil {
+		return err
+	}
+	for _, r := range made {
+		// It looks there before each of its naps.
+		if err := p.mem.Write(r.Hooks.Control+kpack.HookTurns, []byte{0, 0, 0, 0}); err != nil {
 			return err
 		}
-	}
-	for _, r := range left {
-		if err := p.hookLeft(ctx, r, res); err != nil {
+		if err := p.awaitHookEnd(r); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (p *Process) hookLeft(ctx context.Context, r *record, res *Result) error {
-	s, err := p.hookState(r)
-	if err != nil {
-		return err
+// settleHooks proves that no thread is in what the hooks of records need, neither
+// their own nor a borrowed one. After an error that memory is neither to be
+// rewritten nor freed: the next run sees to it.
+func (p *Process) settleHooks(ctx context.Context, records []*record, o Options) error {
+	if err := p.endUnbegun(ctx, records, o); err != nil {
+		return fmt.Errorf("hooks: %w", err)
 	}
-	if !s.Begun {
-		// It looks there before each of its naps.
-		if err := p.mem.Write(r.Hooks.Control+kpack.HookTurns, []byte{0, 0, 0, 0}); err != nil {
-			return err
+	for _, r := range records {
+		if !p.hooked(r) {
+			continue
 		}
-		return p.awaitHookEnd(r)
+		if err := p.awaitHookEnd(r); err != nil {
+			return fmt.Errorf("hooks: %w", err)
+		}
 	}
-	hooks := r.Hooks.at(s.Point)
-	run := HookRun{Patch: r.ID, Point: s.Point}
+	return nil
+}
+
+// hookLeft goes on with hooks of an earlier run that were let go.
+func (p *Process) hookLeft(ctx context.Context, r *record, point kpack.HookPoint, res *Result) error {
+	hooks := r.Hooks.at(point)
+	run := HookRun{Patch: r.ID, Point: point}
 	for _, h := range hooks {
 		run.Functions = append(run.Functions, h.Function)
 	}
 	start := time.Now()
-	err = p.attend(ctx, r, hooks, &run, false)
+	err := p.attend(ctx, r, hooks, &run, false)
 	run.Took = time.Since(start)
 	res.Hooks = append(res.Hooks, run)
 	return err

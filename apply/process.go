@@ -33,6 +33,8 @@ type Process struct {
 	unwinders *unwinders
 	// scopes are those that were asked for.
 	scopes map[*object][][]*object
+	// hookTIDs are threads of hooks that were seen, by the address of the record.
+	hookTIDs map[specs.Addr]int
 }
 
 // object is one ELF object that is loaded in the process.

@@ -94,7 +94,13 @@ func stubTransaction(stubs []ptrace.Leftover) *transaction {
 // waiting are the records whose memory waits to be freed.
 func (p *Process) waiting() []*record {
 	return slices.DeleteFunc(slices.Clone(p.records), func(r *record) bool {
-		return r.state != staged && (r.state != retired || r.stays())
+		switch r.state {
+		case staged:
+			return r.stays() && p.hooksRan(r)
+		case retired:
+			return r.stays()
+		}
+		return true
 	})
 }
 

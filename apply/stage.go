@@ -245,6 +245,17 @@ func (p *Process) unmap(records []*record) (time.Duration, error) {
 	if len(records) == 0 {
 		return 0, nil
 	}
+	// It was proved before: a mistake here would end the process.
+	for _, r := range records {
+		if !p.hooked(r) {
+			continue
+		}
+		if tid, err := p.hookThread(r); err != nil {
+			return 0, err
+		} else if tid != 0 {
+			return 0, &StuckError{TID: tid, Name: ptrace.Comm(p.PID, tid), State: ptrace.State(p.PID, tid)}
+		}
+	}
 	maps, err := readMaps(p.PID)
 	if err != nil {
 		return 0, err

@@ -19,6 +19,9 @@ type transaction struct {
 	// unhook, which is what a transaction of its own does.
 	unwinders *unwinders
 	unhook    []*record
+	// emptied are records that stay as they are: it is only shown that no thread
+	// is in their code.
+	emptied []*record
 	// resumed is set for one that an earlier run began, with the record that
 	// leads it, if that is there. With decided it is brought to its end, else
 	// undone: then outs become applied, and ins staged.

@@ -2,8 +2,12 @@ package ptrace
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
+	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -71,34 +75,96 @@ func (g *Group) Divert(to specs.Addr) (bool, error) {
 	return true, nil
 }
 
-// Filtered reports whether any thread of a process has a seccomp filter.
+// Filtered reports whether any thread of a process has a seccomp filter. What
+// cannot be read counts as one.
 func Filtered(pid int) bool {
-	tids, _ := Threads(pid)
-	return slices.ContainsFunc(tids, func(tid int) bool {
-		mode, _ := statusField(pid, tid, "Seccomp")
-		return mode != 0
-	})
+	tids, err := Threads(pid)
+	return err != nil || slices.ContainsFunc(tids, func(tid int) bool { return filtered(readStatus(pid, tid)) })
 }
 
-// Innermost returns the thread of a process that has an id in its own
-// namespace, or 0. Source: proc_pid_status(5), NSpid.
-func Innermost(pid, own int) (int, error) {
-	tids, err := Threads(pid)
-	if err != nil {
-		return 0, err
+// filtered is Filtered for what was read of one thread's status file. Source:
+// proc_pid_status(5); a kernel without seccomp has no such field.
+func filtered(status []byte, err error) bool {
+	if gone(err) {
+		return false
 	}
-	for _, tid := range tids {
-		if State(pid, tid) == "X" || State(pid, tid) == "Z" {
-			continue
+	mode, there := field(status, "Seccomp")
+	return err != nil || len(status) == 0 || there && mode != "0"
+}
+
+// readStatus reads a thread's status file.
+func readStatus(pid, tid int) ([]byte, error) {
+	return os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/status", pid, tid))
+}
+
+// gone reports whether an error of a read in /proc says that the thread is.
+func gone(err error) bool { return errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) }
+
+// field returns a field of a status file.
+func field(status []byte, name string) (string, bool) {
+	for line := range bytes.Lines(status) {
+		if rest, ok := bytes.CutPrefix(line, []byte(name+":")); ok {
+			return string(bytes.TrimSpace(rest)), true
 		}
-		for line := range bytes.Lines(taskFile(pid, tid, "status")) {
-			if rest, ok := bytes.CutPrefix(line, []byte("NSpid:")); ok {
-				ids := bytes.Fields(rest)
-				if n, err := strconv.Atoi(string(ids[len(ids)-1])); err == nil && n == own {
-					return tid, nil
-				}
+	}
+	return "", false
+}
+
+// ErrUnsettled means that threads come and go so fast that it cannot be told
+// whether one is among them.
+var ErrUnsettled = errors.New("the process's threads cannot be listed, so fast do they come and go")
+
+// Innermost returns the thread of a process that has an id in its own
+// namespace, or 0 if there is certainly none. guess is looked at first, if it is
+// not 0. A listing leaves threads out while others end, so it takes two that
+// agree with each other, and with the kernel's count, to tell that there is none.
+//
+// Errors: [ErrUnsettled], [ErrGone].
+func Innermost(pid, own, guess int) (int, error) {
+	const tries = 20
+	if guess != 0 {
+		if is, err := known(pid, guess, own); is || err != nil {
+			return guess, err
+		}
+	}
+	var last []int
+	for range tries {
+		tids, err := Threads(pid)
+		if err != nil {
+			return 0, err
+		}
+		for _, tid := range tids {
+			if slices.Contains(last, tid) {
+				continue // looked at already
+			}
+			if is, err := known(pid, tid, own); is || err != nil {
+				return tid, err
 			}
 		}
+		if n, ok := statusField(pid, pid, "Threads"); ok && n == len(tids) && slices.Equal(tids, last) {
+			return 0, nil
+		}
+		last = tids
 	}
-	return 0, nil
+	return 0, ErrUnsettled
+}
+
+// known reports whether a thread lives and has an id in its own namespace.
+// Source: proc_pid_status(5), NSpid, which a kernel without namespaces does not
+// have.
+func known(pid, tid, own int) (bool, error) {
+	status, err := readStatus(pid, tid)
+	if gone(err) {
+		return false, nil
+	} else if err != nil {
+		return false, err
+	}
+	if state, _ := field(status, "State"); len(status) == 0 || len(state) > 0 && (state[0] == 'X' || state[0] == 'Z') {
+		return false, nil
+	}
+	ids, there := field(status, "NSpid")
+	if !there {
+		return tid == own, nil
+	}
+	return ids[strings.LastIndexAny(ids, " \t")+1:] == strconv.Itoa(own), nil
 }

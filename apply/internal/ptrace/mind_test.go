@@ -1,0 +1,53 @@
+package ptrace
+
+import (
+	"errors"
+	"os"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestFiltered: only what is known to have no filter counts as such.
+func TestFiltered(t *testing.T) {
+	for _, c := range []struct {
+		name, status string
+		err          error
+		want         bool
+	}{
+		{"none", "Name:\ta\nSeccomp:\t0\nSeccomp_filters:\t0\n", nil, false},
+		{"a filter", "Seccomp:\t2\n", nil, true},
+		{"strict", "Seccomp:\t1\n", nil, true},
+		{"a kernel without", "Name:\ta\n", nil, false},
+		{"no number", "Seccomp:\tx\n", nil, true},
+		{"nothing", "", nil, true},
+		{"unreadable", "", unix.EMFILE, true},
+		{"an ended thread", "", os.ErrNotExist, false},
+		{"an ending thread", "", unix.ESRCH, false},
+	} {
+		if got := filtered([]byte(c.status), c.err); got != c.want {
+			t.Errorf("%s: %v", c.name, got)
+		}
+	}
+	if !Filtered(1 << 30) { // no pid is as high
+		t.Error("what has no threads to look at has no filter")
+	}
+}
+
+// TestInnermost: a thread is found by its own id, with any guess, and what is
+// none is not.
+func TestInnermost(t *testing.T) {
+	pid := os.Getpid()
+	for _, guess := range []int{0, pid, 1 << 30} {
+		if tid, err := Innermost(pid, pid, guess); tid != pid || err != nil {
+			t.Errorf("guess %d: thread %d, %v", guess, tid, err)
+		}
+		tid, err := Innermost(pid, 1<<30, guess)
+		if errors.Is(err, ErrUnsettled) {
+			continue // the runtime has made a thread each time
+		}
+		if tid != 0 || err != nil {
+			t.Errorf("guess %d: thread %d that is none, %v", guess, tid, err)
+		}
+	}
+}
