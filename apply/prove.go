@@ -58,7 +58,7 @@ const maxFrames = 64 << 20
 // patchFrames returns the call frame information of a patch, nil if it has
 // none.
 func patchFrames(mem memory, a *arch.Arch, r *record) *unwind.Object {
-	if r.Frames.Size == 0 || r.Frames.Size > maxFrames {
+	if r.Frames.Size == 0 {
 		return nil
 	}
 	s := unwind.Section{Addr: r.Base + specs.Addr(r.Frames.Offset), Data: make([]byte, r.Frames.Size)}
