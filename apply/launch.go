@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/fother/fother/apply/internal/ptrace"
 	"github.com/fother/fother/specs"
 )
@@ -21,6 +23,9 @@ var (
 	// (set-user-ID, set-group-ID, file capabilities), which it does not get
 	// while it is traced.
 	ErrPrivileged = errors.New("the program changes its privileges when it is executed")
+	// ErrDiverted means that a program never came to its entry point: a library's
+	// constructor executed a program, or did not return for long.
+	ErrDiverted = errors.New("the program did not come to its entry point")
 )
 
 // LaunchOptions are those of AtEntry.
@@ -34,7 +39,12 @@ type LaunchOptions struct {
 	// program. After an error the program begins as it is: nothing was written
 	// to it. It may be nil.
 	Check func(pid int) error
+	// Constructors is how long those of the libraries may take; 0 is two minutes.
+	Constructors time.Duration
 }
+
+// constructors is how long those of a program's libraries may take.
+const constructors = 2 * time.Minute
 
 // AtEntry waits until process pid, the caller's parent, executes a program,
 // and the dynamic linker has loaded and relocated the program's libraries and
@@ -48,11 +58,12 @@ type LaunchOptions struct {
 // caller was created by the process.
 //
 // Errors: [ErrGone] if the process ended, as it does if a library is missing;
-// [ErrPermission], [*TracedError]; [ErrForeign], [ErrPrivileged]; those of
+// [ErrPermission], [*TracedError]; [ErrForeign], [ErrPrivileged], [ErrDiverted]; those of
 // o.Check. After any but the last the program does not begin, unless o.Anyway is
-// set.
+// set; what a constructor has executed is ended some milliseconds after it began.
 func AtEntry(ctx context.Context, pid int, o LaunchOptions) error {
 	var waits specs.Addr
+	var mem *ptrace.Mem
 	err := ptrace.Do(func() error {
 		l, err := ptrace.SeizeLaunch(pid, !o.Anyway)
 		if err != nil {
@@ -68,17 +79,30 @@ func AtEntry(ctx context.Context, pid int, o LaunchOptions) error {
 					return err
 				}
 			}
-			waits, err = hold(l, pid, o.Anyway)
+			if mem, err = ptrace.OpenMem(pid, true); err == nil {
+				waits, err = hold(l, pid, mem, o.Anyway)
+			}
 		}
 		if err != nil && !o.Anyway && !errors.Is(err, ErrGone) {
 			l.Kill()
 		}
 		return err
 	})
+	if mem != nil {
+		defer mem.Close()
+	}
 	if err != nil {
 		return err
 	}
-	return awaitCall(ctx, pid, waits)
+	limit := o.Constructors
+	if limit == 0 {
+		limit = constructors
+	}
+	err = awaitCall(ctx, pid, mem, waits, limit)
+	if err != nil && !o.Anyway && !errors.Is(err, ErrGone) && os.Getppid() == pid {
+		_ = unix.Kill(pid, unix.SIGKILL) // if it has ended just now, that is what was wanted
+	}
+	return err
 }
 
 // Types of entries of the auxiliary vector. Source: linux/auxvec.h.
@@ -90,7 +114,7 @@ const (
 
 // hold has the program wait at its entry point. A dynamic linker goes where the
 // auxiliary vector on the stack tells it, without one the thread is there.
-func hold(l *ptrace.Launch, pid int, anyway bool) (specs.Addr, error) {
+func hold(l *ptrace.Launch, pid int, mem *ptrace.Mem, anyway bool) (specs.Addr, error) {
 	maps, err := readMaps(pid)
 	if err != nil {
 		return 0, err
@@ -102,11 +126,6 @@ func hold(l *ptrace.Launch, pid int, anyway bool) (specs.Addr, error) {
 	if aux[atSecure] != 0 {
 		return 0, ErrPrivileged
 	}
-	mem, err := ptrace.OpenMem(pid, true)
-	if err != nil {
-		return 0, err
-	}
-	defer mem.Close()
 	entry, cell := specs.Addr(aux[atEntry]), specs.Addr(0)
 	if aux[atBase] != 0 {
 		if cell, err = entryCell(mem, maps, l.Regs().SP(), aux[atEntry]); err != nil {
@@ -167,22 +186,42 @@ func entryCell(mem memory, maps []Mapping, sp specs.Addr, entry uint64) (specs.A
 }
 
 // awaitCall waits until the first thread of pid is in a system call that
-// returns to pc. The library's constructors may take their time.
-func awaitCall(ctx context.Context, pid int, pc specs.Addr) error {
+// returns to pc. The libraries' constructors may take their time, up to limit;
+// they may also execute a program, and then mem, the memory in which the
+// process was to wait, is gone.
+func awaitCall(ctx context.Context, pid int, mem memory, pc specs.Addr, limit time.Duration) error {
 	const first, last = 100 * time.Microsecond, 5 * time.Millisecond
+	end := time.Now().Add(limit)
 	for nap := first; ; nap = min(nap+nap/4, last) {
 		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/syscall", pid))
 		if err != nil || ptrace.State(pid, pid) == "Z" {
 			return errors.Join(ErrGone, ctx.Err())
 		}
 		if f := bytes.Fields(b); len(f) == 9 {
-			if at, err := strconv.ParseUint(string(f[8]), 0, 64); err == nil && specs.Addr(at) == pc {
+			if at, err := strconv.ParseUint(string(f[8]), 0, 64); err == nil && specs.Addr(at) == pc && !left(pid, mem, pc) {
 				return nil
 			}
+		}
+		if left(pid, mem, pc) {
+			return fmt.Errorf("%w: a library's constructor executed another", ErrDiverted)
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("%w in %v: a library's constructor does not return", ErrDiverted, limit)
 		}
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		time.Sleep(nap)
 	}
+}
+
+// left reports whether process pid runs in other memory than mem, in which pc
+// was mapped. One that is ending has none.
+func left(pid int, mem memory, pc specs.Addr) bool {
+	var b [1]byte
+	if _, err := mem.ReadAt(b[:], int64(pc)); !errors.Is(err, ErrGone) {
+		return false
+	}
+	aux, err := readAuxv(pid)
+	return err == nil && aux[atEntry] != 0
 }

@@ -307,6 +307,9 @@ func (s *step) link(p *Process, base specs.Addr) error {
 	}
 	for i, sec := range s.patch.Sections {
 		if sec.Name == ".eh_frame" {
+			if sec.Size > maxFrames {
+				return fmt.Errorf("%d bytes of call frame information: want at most %d", sec.Size, maxFrames)
+			}
 			r.Frames = region{l.Offset(i), sec.Size}
 		}
 	}

@@ -237,7 +237,7 @@ func (r *record) check(base specs.Addr) error {
 		}
 	}
 	if r.Frames.Size > maxFrames {
-		return fmt.Errorf("call frame information of %d bytes: want at most %d", r.Frames.Size, maxFrames)
+		return fmt.Errorf("%d bytes of call frame information: want at most %d", r.Frames.Size, maxFrames)
 	}
 	if f := r.Finder; f != (finder{}) && (!r.text().Contains(f.Entry) || !r.part(0).Contains(f.Next) || f.Next&7 != 0) {
 		return errors.New("its finder is not in its memory")

@@ -40,7 +40,7 @@ func exitCode(err error) int {
 	case errors.As(err, &noFit), errors.As(err, &mismatch), errors.As(err, &conflict), errors.As(err, &busy), errors.As(err, &unwinder),
 		errors.As(err, &alone), errors.As(err, &split), errors.As(err, &trial), errors.As(err, &denied), errors.As(err, &hook), errors.As(err, &filtered),
 		errors.Is(err, apply.ErrNoMemory), errors.Is(err, apply.ErrSeccomp), errors.Is(err, kpack.ErrTooShort),
-		errors.Is(err, apply.ErrPrivileged), errors.Is(err, apply.ErrForeign):
+		errors.Is(err, apply.ErrPrivileged), errors.Is(err, apply.ErrForeign), errors.Is(err, apply.ErrDiverted):
 		return exitRefused
 	}
 	return exitError
@@ -98,6 +98,8 @@ func hint(err error) string {
 		return "who looks after this machine does not want it touched: take the line out of the deny list first"
 	case errors.Is(err, apply.ErrPrivileged):
 		return "start it as it is, and patch it with fother patch -p PID, as root"
+	case errors.Is(err, apply.ErrDiverted):
+		return "a library that is loaded with it, maybe by LD_PRELOAD, takes the program elsewhere; start it without fother run, and patch it with fother patch -p PID"
 	case errors.Is(err, apply.ErrForeign):
 		return "start it without fother run: there are no patches for it"
 	case errors.Is(err, apply.ErrLocked):

@@ -30,14 +30,18 @@ var runCommand = &command{
 	help: `
 Starts a program that is patched before its first own instruction: after the
 dynamic linker has loaded the libraries and run their constructors. The program
-takes this command's place: process id, standard files, signals and exit status
-are its own, and nothing of fother's stays behind.
+takes this command's place: process id, standard files and exit status are its
+own, and so are signals, but that SIGCHLD is not ignored. No process of fother's
+stays. What stays is the patches' memory, and a few bytes of code in the kernel's
+page (vDSO), which fother's next run on the process takes away.
 
 FILE and DIR are those of fother patch: a FILE that is named has to fit, of a DIR
 what fits goes in. With --registry it is what fother pull would apply. What is
 loaded later, the next fother pull finds.
 
-If patching fails the program does not start, and the exit status is fother's.
+If patching fails the program does not start, and the exit status is fother's. A
+constructor that takes two minutes, or executes a program, is such a failure, for
+which the process is ended.
 A program that changes its privileges (set-user-ID) is refused.
 
 Options:

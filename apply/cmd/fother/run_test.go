@@ -356,6 +356,48 @@ func TestRunDenied(t *testing.T) {
 	}
 }
 
+// TestRunDiverted: a library's constructor executes the program once more, as
+// some do for their environment. Then it is not patched, and is ended unless it
+// may run so; and nobody waits for it for ever.
+func TestRunDiverted(t *testing.T) {
+	prog, patch := launched(t)
+	src, lib := filepath.Join(prog.dir, "again.c"), filepath.Join(prog.dir, "again.so")
+	write(t, src, []byte(`
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+__attribute__((constructor)) static void again(int argc, char **argv) {
+	if (getenv("AGAIN") || strcmp(argv[0], PROGRAM)) return;
+	setenv("AGAIN", "1", 1);
+	execv(argv[0], argv);
+}`))
+	execute(t, "gcc", "-shared", "-fPIC", "-DPROGRAM=\""+prog.bin+"\"", "-o", lib, src)
+	preload := func(args ...string) *exec.Cmd {
+		cmd := fotherRun(t, args...)
+		cmd.Env = append(os.Environ(), "LD_PRELOAD="+lib)
+		return cmd
+	}
+	var errs bytes.Buffer
+	cmd := preload(patch, "--", prog.bin, "wait")
+	cmd.Stderr = &errs
+	in, err := cmd.StdinPipe() // it waits for input
+	if err == nil {
+		defer in.Close()
+		err = cmd.Run()
+	}
+	if ws := cmd.ProcessState.Sys().(syscall.WaitStatus); err == nil || !ws.Signaled() || ws.Signal() != syscall.SIGKILL {
+		t.Errorf("%v, %s: want that it is ended", err, &errs)
+	}
+	if !strings.Contains(errs.String(), "executed another") {
+		t.Errorf("%s", &errs)
+	}
+	a := askCommand(t, preload("--best-effort", patch, "--", prog.bin, "wait"))
+	a.expect("", "2 2 0")
+	for _, line := range []string{"children: 0", "entry: 1", "signals: 0 1 1"} {
+		a.expect("", line)
+	}
+}
+
 // loaderSource is a program that loads a library when it is told to.
 const loaderSource = `
 #include <dlfcn.h>
