@@ -107,7 +107,10 @@ func (k *checker) refused(names ...string) bool {
 // kept reports whether d is a variable that keeps its value: of a static one
 // the file has to be the same, if the linked build tells it.
 func (k *checker) kept(d *Datum) bool {
-	return d.Verdict == Changed && !d.ReadOnly && d.left.size == d.right.size && slices.ContainsFunc(k.c.Kept, func(v KeptDatum) bool {
+	if d.Verdict != Changed || d.ReadOnly || d.left == nil || d.right == nil { // lists and thread-local storage have no entity
+		return false
+	}
+	return d.left.size == d.right.size && slices.ContainsFunc(k.c.Kept, func(v KeptDatum) bool {
 		return d.right.called(v.Name) && d.left.called(v.Original) && (d.File == "" || v.File == "" || d.File == v.File)
 	})
 }
