@@ -144,17 +144,7 @@ func TestExceptionsLinked(t *testing.T) {
 				}
 				return
 			}
-			for _, step := range []struct{ command, want string }{{"", "2 -5"}, {"patch", "102 -105"}, {"unpatch", "2 -5"}} {
-				switch step.command {
-				case "patch":
-					fother(t, 0, "patch", "-p", a.pid(), f.Patches())
-				case "unpatch":
-					fother(t, 0, "unpatch", "-p", a.pid())
-				}
-				if got := a.answer(""); got != step.want {
-					t.Errorf("%s: answer %q, want %q", step.command, got, step.want)
-				}
-			}
+			a.follow(f, "", "2 -5", "102 -105", "2 -5")
 		})
 	}
 }
@@ -185,17 +175,7 @@ extern "C" const char *answer(const char *)
 	}
 	f := FolderOf(s, p.o)
 	a := ask(t, filepath.Join(f.Original(), "comdat"))
-	for _, step := range []struct{ command, want string }{{"", "21 12 0"}, {"patch", "42 34 0"}, {"unpatch", "61 52 0"}} {
-		switch step.command {
-		case "patch":
-			fother(t, 0, "patch", "-p", a.pid(), f.Patches())
-		case "unpatch":
-			fother(t, 0, "unpatch", "-p", a.pid())
-		}
-		if got := a.answer(""); got != step.want {
-			t.Errorf("%s: answer %q, want %q", step.command, got, step.want)
-		}
-	}
+	a.follow(f, "", "21 12 0", "42 34 0", "61 52 0")
 }
 
 // TestFinderAnswers: who asks the dynamic linker what new code belongs to is
@@ -231,15 +211,5 @@ const char *answer(const char *request)
 	}
 	f := FolderOf(s, p.o)
 	a := ask(t, filepath.Join(f.Original(), "asks"))
-	for _, step := range []struct{ command, want string }{{"", "11"}, {"patch", "21"}, {"unpatch", "11"}} {
-		switch step.command {
-		case "patch":
-			fother(t, 0, "patch", "-p", a.pid(), f.Patches())
-		case "unpatch":
-			fother(t, 0, "unpatch", "-p", a.pid())
-		}
-		if got := a.answer(""); got != step.want {
-			t.Errorf("%s: answer %q, want %q", step.command, got, step.want)
-		}
-	}
+	a.follow(f, "", "11", "21", "11")
 }

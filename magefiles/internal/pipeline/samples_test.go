@@ -99,6 +99,23 @@ func ask(t *testing.T, path string, wrap ...string) *asked {
 	return &asked{t, cmd, in, bufio.NewReader(out)}
 }
 
+// follow patches the program with what is in f and reverts that, and fails unless
+// it answers the request so before, with the patch, and after.
+func (a *asked) follow(f Folder, request, before, patched, after string) {
+	a.t.Helper()
+	for _, step := range []struct {
+		command []string
+		want    string
+	}{{nil, before}, {[]string{"patch", "-p", a.pid(), f.Patches()}, patched}, {[]string{"unpatch", "-p", a.pid()}, after}} {
+		if step.command != nil {
+			fother(a.t, 0, step.command...)
+		}
+		if got := a.answer(request); got != step.want {
+			a.t.Errorf("%q: answer %q, want %q", step.command, got, step.want)
+		}
+	}
+}
+
 func (a *asked) pid() string { return strconv.Itoa(a.cmd.Process.Pid) }
 
 func (a *asked) answer(request string) string {
