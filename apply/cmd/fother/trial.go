@@ -39,14 +39,8 @@ type accept struct {
 }
 
 func (c *accept) run(ctx context.Context, args []string) int {
-	if c.procs.text == "" {
-		return c.fail(errNoTarget)
-	}
-	which, err := selectors(args)
+	which, err := c.procs.selected(args, &c.deny)
 	if err != nil {
-		return c.fail(usageError{err})
-	}
-	if err := c.deny.read(); err != nil {
 		return c.fail(err)
 	}
 	defer c.deny.note(c.tool)

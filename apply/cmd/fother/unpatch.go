@@ -40,14 +40,8 @@ type unpatch struct {
 }
 
 func (c *unpatch) run(ctx context.Context, args []string) int {
-	if c.procs.text == "" {
-		return c.fail(errNoTarget)
-	}
-	which, err := selectors(args)
+	which, err := c.procs.selected(args, &c.deny)
 	if err != nil {
-		return c.fail(usageError{err})
-	}
-	if err := c.deny.read(); err != nil {
 		return c.fail(err)
 	}
 	defer c.deny.note(c.tool)
@@ -65,6 +59,19 @@ func (c *unpatch) run(ctx context.Context, args []string) int {
 		res, err := c.revertIn(ctx, pid, which, o)
 		return &outcome{Result: res}, err
 	})
+}
+
+// selected reads what accept and unpatch are told: of the processes, the patches
+// that arguments name, and the deny list. Errors are ready for fail.
+func (p *processes) selected(args []string, d *deny) ([]apply.Selector, error) {
+	if p.text == "" {
+		return nil, errNoTarget
+	}
+	which, err := selectors(args)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	return which, d.read()
 }
 
 // selectors reads arguments BUILDID[:SERIES].
