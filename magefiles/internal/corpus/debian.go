@@ -10,7 +10,7 @@ package corpus
 const debianTable = `
 dnsmasq          2 CVE-2026-2291.patch | union bigname
 dnsmasq          3 CVE-2026-4890.patch
-dnsmasq          4 CVE-2026-4891.patch | -
+dnsmasq          4 CVE-2026-4891.patch
 dnsmasq          5 CVE-2026-4892.patch
 dnsmasq          6 CVE-2026-4893.patch
 dnsmasq          7 CVE-2026-5172.patch
@@ -115,7 +115,8 @@ var autoconfNeeds = []string{"autoconf", "automake", "libtoolize"}
 var debianRecipes = map[string]recipe{
 	"dnsmasq": {
 		version: "2.90-4~deb12u2", dsc: "e962782cd9f298a8c6a92ce6f7434629268f53ddbd9908d40d0bec5f08381c5c",
-		build: []string{`make -j$JOBS CFLAGS="$CPPFLAGS $CFLAGS" LDFLAGS="$LDFLAGS"`},
+		needs: []string{"pkg-config", "nettle/ecdsa.h"},
+		build: []string{`make -j$JOBS CFLAGS="$CPPFLAGS $CFLAGS" LDFLAGS="$LDFLAGS" COPTS=-DHAVE_DNSSEC`},
 		runs:  map[string]string{"src/dnsmasq": "-k -p 0 -C /dev/null -u root --pid-file="},
 	},
 	"giflib": {

@@ -59,6 +59,8 @@ var packageNames = map[string][4]string{
 	"aarch64-linux-gnu-gcc": {"gcc-aarch64-linux-gnu libc6-dev-arm64-cross", "", "aarch64-linux-gnu-gcc", ""},
 	"bison":                 {"bison", "bison", "bison", "bison"},
 	"flex":                  {"flex", "flex", "flex", "flex"},
+	"pkg-config":            {"pkgconf", "pkgconf-pkg-config", "pkgconf", "pkgconf"},
+	"nettle/ecdsa.h":        {"nettle-dev", "nettle-devel", "nettle", "libnettle-devel"},
 	"expat.h":               {"libexpat1-dev", "expat-devel", "expat", "libexpat-devel"},
 	"utf8.h":                {"libutfcpp-dev", "utf8cpp-devel", "utf8cpp", "utfcpp-devel"},
 	"stdio.h":               {"libc6-dev", "glibc-devel", "glibc", "glibc-devel"},
