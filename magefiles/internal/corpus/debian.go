@@ -143,9 +143,10 @@ var debianRecipes = map[string]recipe{
 	},
 	"libheif": {
 		version: "1.15.1-1+deb12u1", dsc: "e89ce8b9cefe4a72050d2076e0d63206eab20d7b2b8bb699ae576e89073143f3",
-		needs:     []string{"cmake", "g++"},
-		configure: []string{cmake + " -DWITH_EXAMPLES=OFF"},
+		needs:     []string{"cmake", "g++", "jpeglib.h", "png.h"},
+		configure: []string{cmake},
 		build:     []string{cmakeBuild},
+		runs:      map[string]string{"b/examples/heif-convert": "/dev/stdin image.jpg"},
 	},
 	"libmodbus": {
 		version: "3.1.6-2.1+deb12u1", dsc: "ec4fdf10183e2d4cc2e02054b75811e11ae295b3b493b712771ddb9c670bdc9e",
@@ -161,8 +162,8 @@ var debianRecipes = map[string]recipe{
 	},
 	"libsndfile": {
 		version: "1.2.0-1+deb12u1", dsc: "74686b038b925f4b238d0a37e36671e5b924fe1678083037494923140403fa8e",
-		needs:     []string{"cmake"},
-		configure: []string{cmake + " -DENABLE_EXTERNAL_LIBS=OFF -DBUILD_PROGRAMS=OFF -DBUILD_EXAMPLES=OFF -DBUILD_TESTING=OFF"},
+		needs:     []string{"cmake", "FLAC/all.h", "ogg/ogg.h", "opus/opus.h", "vorbis/codec.h"},
+		configure: []string{cmake + " -DENABLE_MPEG=OFF -DBUILD_PROGRAMS=OFF -DBUILD_EXAMPLES=OFF -DBUILD_TESTING=OFF"},
 		build:     []string{cmakeBuild},
 	},
 	"libwebp": {
@@ -208,7 +209,7 @@ var debianRecipes = map[string]recipe{
 	},
 	"libarchive": {
 		version: "3.6.2-1+deb12u5", dsc: "aa86e919d6899ed11cc78c812d25a99b0493cbcc0e89b303507bf66d7dbda216",
-		needs:     []string{"zlib.h"},
+		needs:     append([]string{"zlib.h"}, autoconfNeeds...), // a fix changes Makefile.am
 		configure: []string{settle, "./configure --disable-static --without-xml2 --without-expat --without-openssl"},
 		build:     []string{makeAll + " libarchive.la bsdtar"},
 		runs:      map[string]string{".libs/bsdtar": "-tf -", "bsdtar": "-tf -"},
