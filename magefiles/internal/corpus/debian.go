@@ -45,7 +45,7 @@ xz-utils         8 liblzma-mt-dec-Don-t-free-the-input-buffer-too-early-CVE-.pat
 xz-utils        10 liblzma-Fix-a-buffer-overflow-in-lzma_index_append.patch
 xz-utils        11 xz-Prevent-an-integer-overflow-in-files-and-files0.patch
 mosquitto        9 CVE-2023-0809.patch
-mosquitto       10 CVE-2023-28366.patch
+mosquitto       10 CVE-2023-28366.patch | struct mosquitto_client_msg (mosquitto_broker_internal.h:386): field dup: _Bool became uint8_t
 mosquitto       14 CVE-2024-8376-3of3.patch
 mosquitto       18 0018-Further-fix-for-CVE-2023-28366.patch
 mosquitto/clang 18 0018-Further-fix-for-CVE-2023-28366.patch
@@ -67,7 +67,7 @@ libarchive      22 CVE-2026-16517.patch
 libevent         7 CVE-2026-63384.patch
 libevent         8 CVE-2026-63385.patch
 libevent         9 CVE-2026-63387.patch
-libevent        10 CVE-2026-63388.patch
+libevent        10 CVE-2026-63388.patch | struct bufferevent_private
 libevent/lto     9 CVE-2026-63387.patch
 libxml2         30 CVE-2025-8732.patch
 libxml2         31 CVE-2026-0990.patch
