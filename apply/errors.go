@@ -102,7 +102,8 @@ func (e *ConflictError) Error() string {
 	return fmt.Sprintf("function %s is patched already by series %s level %d", e.Function, e.Other.Series, e.Other.Level)
 }
 
-// Inside is a thread in code that is to change.
+// Inside is a thread in code that is to change. It is 0, without a name, where
+// only a stack that no thread runs on, such as a coroutine's, returns there.
 type Inside struct {
 	TID      int        `json:"tid"`
 	Name     string     `json:"name"` // comm
@@ -112,6 +113,9 @@ type Inside struct {
 }
 
 func (i Inside) String() string {
+	if i.TID == 0 {
+		return fmt.Sprintf("a stack that no thread runs on, such as a coroutine's, returns to %s at %v", i.Function, i.PC)
+	}
 	return fmt.Sprintf("thread %d (%s) is in %s at %v", i.TID, i.Name, i.Function, i.PC)
 }
 

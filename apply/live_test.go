@@ -87,7 +87,9 @@ func (r *running) expect(what, want string) {
 // state is what apply and revert together must leave as it was.
 type memoryState struct {
 	maps string
-	code map[string][]byte
+	// fixed are those of maps that no program changes by itself.
+	fixed string
+	code  map[string][]byte
 }
 
 func (r *running) snapshot() memoryState {
@@ -104,6 +106,9 @@ func (r *running) snapshot() memoryState {
 	s := memoryState{code: map[string][]byte{}}
 	for _, m := range maps {
 		s.maps += fmt.Sprintln(m)
+		if m.Inode != 0 || m.executable() || strings.HasPrefix(m.Path, "[anon:") {
+			s.fixed += fmt.Sprintln(m)
+		}
 		if m.Inode == 0 && m.Path != "[vdso]" || m.writable() || !m.readable() {
 			continue
 		}
@@ -113,6 +118,12 @@ func (r *running) snapshot() memoryState {
 		}
 		s.code[m.Path+m.Range.String()] = b
 	}
+	return s
+}
+
+// program leaves out what a program maps for its own data.
+func (s memoryState) program() memoryState {
+	s.maps = s.fixed
 	return s
 }
 

@@ -2,97 +2,49 @@ package apply
 
 import (
 	"encoding/binary"
-	"errors"
-	"slices"
 
 	"github.com/fother/fother/apply/internal/ptrace"
 	"github.com/fother/fother/specs"
 )
 
-// referred reports for each record whether a word of the process's writable
-// memory points into it: a return address on a coroutine's stack, a pointer to
-// a new function, a string constant. The process runs on.
+// sweep looks through the writable memory of a process for words that point into
+// span.
+type sweep struct {
+	p    *Process
+	span specs.Range[specs.Addr]
+	// see is told of such a word, and where it is.
+	see func(at, word specs.Addr)
+	buf []byte
+	// pages is nil if nothing tells which pages have content; unknown counts the
+	// bytes of which it is not known.
+	pages   *ptrace.PageMap
+	unknown uint64
+}
+
+// sweepSize is the size of the pieces that are read, in bytes.
+const sweepSize = 1 << 20
+
+// memory looks through all writable mappings, of each as much as part returns.
 //
-// Stacks of which it is known that no thread returns into the records' code are
-// searched only above their stack pointers, and what looks like a return
-// address there is stale. Registers are not seen: they were searched at the
-// stop.
-func (p *Process) referred(records []*record, stacks *stackUses) ([]bool, error) {
-	found := make([]bool, len(records))
-	maps, err := readMaps(p.PID)
-	if err != nil {
-		return nil, err
-	}
-	s := &sweep{p: p, records: records, found: found, proven: stacks.proven, slots: make(map[specs.Addr]bool)}
-	if slices.ContainsFunc(records, func(r *record) bool { return r.Finder.Entry != 0 }) {
-		for _, slot := range p.findUnwinders().slots {
-			s.slots[slot.addr] = true
-		}
-	}
-	if pages, err := ptrace.OpenPageMap(p.PID); err == nil { // without it all pages are read
+// Errors: [ptrace.ErrManyPages].
+func (s *sweep) memory(maps []Mapping, part func(*Mapping) specs.Range[specs.Addr]) error {
+	if pages, err := ptrace.OpenPageMap(s.p.PID); err == nil { // without it all pages are read
 		defer pages.Close()
 		s.pages = pages
 	}
-	for i, r := range records {
-		m := r.memory()
-		if i == 0 {
-			s.span = m
-		}
-		s.span.Lo, s.span.Hi = min(s.span.Lo, m.Lo), max(s.span.Hi, m.Hi)
-	}
-	return found, s.all(maps, stacks)
-}
-
-// all looks through all writable memory. If that is too much, everything is
-// found.
-func (s *sweep) all(maps []Mapping, stacks *stackUses) error {
-	still := stacks.still(s.p.PID)
 	for i := range maps {
 		m := &maps[i]
 		if !m.writable() || !m.readable() || m.Path == "[vvar]" {
 			continue
 		}
-		r := m.Range
-		use, own := stacks.own[r.Hi]
-		if s.stack = own && r.Contains(use.sp); s.stack {
-			r.Lo = use.sp
-		} else if dead, ok := stacks.ended(s.p, maps, m); ok && still {
-			r.Lo = dead.Hi
-		}
-		err := s.region(r)
-		if errors.Is(err, ptrace.ErrManyPages) {
-			for i := range s.found {
-				s.found[i] = true
+		if r := part(m); r.Size() > 0 {
+			if err := s.region(r); err != nil {
+				return err
 			}
-			return nil
-		} else if err != nil {
-			return err
 		}
 	}
 	return nil
 }
-
-// sweep looks through memory for pointers into records.
-type sweep struct {
-	p       *Process
-	records []*record
-	found   []bool
-	span    specs.Range[specs.Addr]
-	buf     []byte
-	// pages is nil if nothing tells which pages have content; unknown counts the
-	// bytes of which it is not known.
-	pages   *ptrace.PageMap
-	unknown uint64
-	// stack is set while a thread's own stack is searched. Nothing on it
-	// returns into the records in proven.
-	stack  bool
-	proven []*record
-	// slots are words that lead to finders.
-	slots map[specs.Addr]bool
-}
-
-// sweepSize is the size of the pieces that are read, in bytes.
-const sweepSize = 1 << 20
 
 // region reads the pages of r that have content and looks through them.
 func (s *sweep) region(r specs.Range[specs.Addr]) error {
@@ -143,31 +95,8 @@ func (s *sweep) runs(r specs.Range[specs.Addr]) ([]specs.Range[specs.Addr], erro
 func (s *sweep) words(a specs.Addr, b []byte) {
 	lo, size := uint64(s.span.Lo), s.span.Size()
 	for i := 0; i+8 <= len(b); i += 8 {
-		w := binary.LittleEndian.Uint64(b[i:])
-		if w-lo >= size {
-			continue
-		}
-		at := a + specs.Addr(i)
-		for j, r := range s.records {
-			// A patch's pointers into itself keep nothing alive.
-			if m := r.memory(); m.Contains(specs.Addr(w)) && !m.Contains(at) && !s.slots[at] && !s.stale(r, specs.Addr(w)) {
-				s.found[j] = true
-			}
+		if w := binary.LittleEndian.Uint64(b[i:]); w-lo < size {
+			s.see(a+specs.Addr(i), specs.Addr(w))
 		}
 	}
-}
-
-// stale reports whether a word is a return address on a stack to which nothing
-// returns. A pointer to a function is not one.
-func (s *sweep) stale(r *record, w specs.Addr) bool {
-	const longest = 8 // no call instruction is longer
-	text := r.text()
-	if !s.stack || !slices.Contains(s.proven, r) || !text.Contains(w) || w-text.Lo < longest || len(s.p.objects) == 0 {
-		return false
-	}
-	code := make([]byte, longest)
-	if readFull(s.p.mem, w-longest, code) != nil {
-		return false
-	}
-	return afterCall[s.p.objects[0].image.Arch](code)
 }

@@ -36,6 +36,8 @@ type change struct {
 	addr             specs.Addr
 	before, after    []byte
 	gate             gate
+	// original is set where before is the function's own code.
+	original bool
 }
 
 // gate is the way of an entry while those of several are switched. It leads to
@@ -158,10 +160,10 @@ func (plan *Plan) transaction() *transaction {
 		t.ins = append(t.ins, s.record)
 		t.zones = append(t.zones, s.zones()...)
 		for _, f := range s.record.Functions {
-			c := change{function: f.Name, object: s.record.Object, addr: f.Site, before: f.Old, after: f.New}
+			c := change{function: f.Name, object: s.record.Object, addr: f.Site, before: f.Old, after: f.New, original: true}
 			c.gate = gate{at: f.Gate, jump: f.Gated, shut: f.Copy, open: f.Through, alone: f.Alone}
 			if out := current[f.Site]; out != nil && len(out.New) == len(f.New) {
-				c.before, c.gate.shut = out.New, out.Through
+				c.before, c.gate.shut, c.original = out.New, out.Through, false
 				delete(current, f.Site)
 			}
 			t.changes = append(t.changes, c)
