@@ -8,6 +8,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/fother/fother/kpack"
 	"github.com/fother/fother/specs"
 )
@@ -95,7 +97,27 @@ func Prepare(ctx context.Context, pid int, patches []*kpack.Patch) (_ *Plan, err
 // fits, [*MismatchError], [*ConflictError], [*BusyError], [ErrNoMemory],
 // [*TrialError], [ErrPermission], [ErrGone], [ErrLocked], [*TracedError],
 // [*StuckError], [*HookError], [*FilteredError].
-func Apply(ctx context.Context, pid int, patches []*kpack.Patch, o Options) (_ *Result, err error) {
+func Apply(ctx context.Context, pid int, patches []*kpack.Patch, o Options) (*Result, error) {
+	return whileObjectsChange(ctx, func() (*Result, error) { return applyOnce(ctx, pid, patches, o) })
+}
+
+// whileObjectsChange calls f again if what it had found in the process was not
+// there any more when it was to be changed: a library was closed, or opened anew,
+// in between. Then nothing was written. What is found changed for another reason
+// is so each time.
+func whileObjectsChange(ctx context.Context, f func() (*Result, error)) (*Result, error) {
+	const tries, pause = 4, 3 * time.Millisecond
+	for try := 1; ; try++ {
+		res, err := f()
+		mismatch := (*MismatchError)(nil)
+		if try == tries || !errors.As(err, &mismatch) && !errors.Is(err, unix.EIO) || ctx.Err() != nil {
+			return res, err
+		}
+		time.Sleep(pause)
+	}
+}
+
+func applyOnce(ctx context.Context, pid int, patches []*kpack.Patch, o Options) (_ *Result, err error) {
 	defer func() { err = orGone(pid, err) }()
 	start := time.Now()
 	p, res, err := begin(ctx, pid, o)
@@ -238,7 +260,11 @@ func selected(which []Selector, r *record) bool {
 // stop, all or none; without selectors all.
 //
 // Errors: [ErrNotApplied] if there is none; else those of Apply.
-func Revert(ctx context.Context, pid int, which []Selector, o Options) (_ *Result, err error) {
+func Revert(ctx context.Context, pid int, which []Selector, o Options) (*Result, error) {
+	return whileObjectsChange(ctx, func() (*Result, error) { return revertOnce(ctx, pid, which, o) })
+}
+
+func revertOnce(ctx context.Context, pid int, which []Selector, o Options) (_ *Result, err error) {
 	defer func() { err = orGone(pid, err) }()
 	start := time.Now()
 	p, res, err := begin(ctx, pid, o)
@@ -261,6 +287,9 @@ func Revert(ctx context.Context, pid int, which []Selector, o Options) (_ *Resul
 			return res, nil
 		}
 		return res, ErrNotApplied
+	}
+	if err := p.compare(t.changes, before); err != nil { // hooks are not to run for it
+		return nil, err
 	}
 	if err := p.revert(ctx, t, res, o); err != nil {
 		return nil, err
