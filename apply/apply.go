@@ -103,8 +103,8 @@ func Apply(ctx context.Context, pid int, patches []*kpack.Patch, o Options) (*Re
 
 // whileObjectsChange calls f again if what it had found in the process was not
 // there any more when it was to be changed: a library was closed, or opened anew,
-// in between. Then nothing was written. What is found changed for another reason
-// is so each time.
+// in between. Then nothing was written, or it was taken back, or the next try
+// finishes it. What is found changed for another reason is so each time.
 func whileObjectsChange(ctx context.Context, f func() (*Result, error)) (*Result, error) {
 	const tries, pause = 4, 3 * time.Millisecond
 	for try := 1; ; try++ {

@@ -18,6 +18,8 @@ var (
 	ErrPermission = ptrace.ErrPermission
 	// ErrSeccomp means that the target's seccomp filter stands in the way.
 	ErrSeccomp = ptrace.ErrSeccomp
+	// ErrWriteForbidden means that the kernel lets nobody change a process's code.
+	ErrWriteForbidden = ptrace.ErrWriteForbidden
 	// ErrAlreadyApplied means that all that fits is there, at this level or a
 	// higher one.
 	ErrAlreadyApplied = errors.New("already applied")

@@ -29,7 +29,13 @@ type running struct {
 
 func start(t testing.TB, bin string, kinds ...string) *running {
 	t.Helper()
-	r := &running{t: t, cmd: exec.Command(bin, kinds...)}
+	return startCommand(t, exec.Command(bin, kinds...))
+}
+
+// startCommand starts a program that says when it is ready.
+func startCommand(t testing.TB, cmd *exec.Cmd) *running {
+	t.Helper()
+	r := &running{t: t, cmd: cmd}
 	in, err := r.cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
