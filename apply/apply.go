@@ -125,6 +125,7 @@ func applyOnce(ctx context.Context, pid int, patches []*kpack.Patch, o Options) 
 		return nil, err
 	}
 	defer p.Close()
+	defer func() { err = p.orGone(err) }()
 	plan, err := makePlan(p, patches, o)
 	if err != nil {
 		return nil, err
@@ -154,7 +155,7 @@ func begin(ctx context.Context, pid int, o Options) (*Process, *Result, error) {
 		}
 	}
 	res := &Result{PID: pid, Name: p.Name}
-	if err := p.recover(ctx, res, o); err != nil {
+	if err := p.orGone(p.recover(ctx, res, o)); err != nil {
 		p.Close()
 		return nil, nil, fmt.Errorf("finish what an earlier run began: %w", err)
 	}
@@ -171,6 +172,37 @@ func orGone(pid int, err error) error {
 		return ErrGone
 	}
 	return err
+}
+
+// orGone is the same for a process that is open, and may execute another program
+// too: while that begins, its threads end one after the other, and those that do
+// can neither be stopped nor traced.
+func (p *Process) orGone(err error) error {
+	const patience, nap = 50 * time.Millisecond, time.Millisecond
+	stuck := (*StuckError)(nil)
+	ending := errors.As(err, &stuck) && stuck.State != "D" || errors.Is(err, ErrPermission)
+	for end := time.Now().Add(patience); ; time.Sleep(nap) {
+		if err == nil || errors.Is(err, ErrGone) {
+			return err
+		}
+		if p.replaced() {
+			return ErrGone
+		}
+		if !ending || time.Now().After(end) {
+			return orGone(p.PID, err)
+		}
+	}
+}
+
+// replaced reports whether the memory that was opened is no longer that of a
+// process.
+func (p *Process) replaced() bool {
+	i := slices.IndexFunc(p.maps, func(m Mapping) bool { return m.readable() && m.Inode != 0 })
+	if i < 0 {
+		return false
+	}
+	_, err := p.mem.Read(p.maps[i].Range.Lo, 1)
+	return errors.Is(err, ErrGone)
 }
 
 // carryOut stages and commits a plan.
@@ -272,6 +304,7 @@ func revertOnce(ctx context.Context, pid int, which []Selector, o Options) (_ *R
 		return nil, err
 	}
 	defer p.Close()
+	defer func() { err = p.orGone(err) }()
 	t := &transaction{}
 	for _, r := range p.records {
 		if r.state == applied && selected(which, r) {
