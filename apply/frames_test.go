@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/fother/fother/kpack"
 	"github.com/fother/fother/kpack/elfobj"
@@ -212,4 +213,25 @@ func TestUnused(t *testing.T) {
 	if free := plan.unused(); len(free) != 1 || free[0].state != staged || len(plan.steps) != int(retired) {
 		t.Errorf("%d of %d are unused", len(free), len(plan.steps))
 	}
+}
+
+// TestUnwinderLater: a process that had no unwinder when it was patched loads one
+// to cancel threads, inside of new code.
+func TestUnwinderLater(t *testing.T) {
+	bin, _ := tortureProgram(t)
+	r := start(t, bin, "calls")
+	for range 2 {
+		for level := range specs.Level(2) {
+			if _, err := Apply(context.Background(), r.pid, []*kpack.Patch{tortureLevel(t, bin, level+1)}, Options{Wait: 20 * time.Second}); err != nil {
+				t.Fatal(err)
+			}
+			r.expect("cancel", "cancelled")
+		}
+		if _, err := Revert(context.Background(), r.pid, nil, Options{Wait: 20 * time.Second}); err != nil {
+			t.Fatal(err)
+		}
+		r.expect("cancel", "cancelled")
+	}
+	freeKept(t, r, "wipe")
+	r.expect("rest", "11 136 2 20 2")
 }

@@ -22,8 +22,17 @@ import (
 // TestTorture applies and reverts at random what there is of patches, in all ways
 // that there are, to a program that makes it hard. Whatever happens, the program
 // checks its answers, and in the end nothing is lost and nothing has grown. With
-// FOTHER_LONG=1 it takes FOTHER_TORTURE, or two minutes.
+// FOTHER_LONG=1 it takes FOTHER_TORTURE, or two minutes, and then again in a
+// sandbox.
 func TestTorture(t *testing.T) {
+	for _, sandboxed := range []bool{false, true} {
+		if !sandboxed || testenv.Long() {
+			t.Run(fmt.Sprintf("sandboxed %v", sandboxed), func(t *testing.T) { torment(t, sandboxed) })
+		}
+	}
+}
+
+func torment(t *testing.T, sandboxed bool) {
 	long := 4 * time.Second
 	if testenv.Long() {
 		long = 2 * time.Minute
@@ -34,7 +43,7 @@ func TestTorture(t *testing.T) {
 			}
 		}
 	}
-	tt := newTorture(t)
+	tt := newTorture(t, sandboxed)
 	before := tt.rest()
 	for end := time.Now().Add(long); time.Now().Before(end); {
 		tt.turn()
@@ -57,13 +66,14 @@ func TestTorture(t *testing.T) {
 type torture struct {
 	t       *testing.T
 	r       *running
+	kinds   []string // of threads that can be parked
 	random  *rand.Rand
 	patches map[string][]*kpack.Patch
 	files   string // for another tool
 	counts  tortureCounts
 }
 
-func newTorture(t *testing.T) *torture {
+func newTorture(t *testing.T, sandboxed bool) *torture {
 	bin, library := tortureProgram(t)
 	seed := uint64(time.Now().UnixNano())
 	t.Log("seed", seed)
@@ -74,9 +84,15 @@ func newTorture(t *testing.T) *torture {
 	if testenv.Long() {
 		threads = "sleep30 poll30 futex30 wait30 read30 vectors"
 	}
+	kinds := tortureKinds
+	if sandboxed { // in which no program can make code
+		threads = "sandbox " + threads
+		kinds = slices.DeleteFunc(slices.Clone(kinds), func(k string) bool { return k == "jit" })
+	}
 	return &torture{
-		t: t, random: rand.New(rand.NewPCG(seed, 0)),
-		r: start(t, bin, append(strings.Fields(threads), tortureKinds...)...),
+		kinds: kinds,
+		t:     t, random: rand.New(rand.NewPCG(seed, 0)),
+		r: start(t, bin, append(strings.Fields(threads), kinds...)...),
 		patches: map[string][]*kpack.Patch{
 			"level 1": {one}, "level 2": {two}, "another series": {more}, "a library": {plugged}, "everything": {two, more, plugged},
 		},
@@ -280,7 +296,7 @@ type torturePause struct {
 func (tt *torture) rest() torturePause {
 	tt.t.Helper()
 	time.Sleep(500 * time.Millisecond) // what is only mapped when it is first used
-	tt.r.expect(fmt.Sprintf("park %d", len(tortureKinds)+1), "parked")
+	tt.r.expect(fmt.Sprintf("park %d", len(tt.kinds)+1), "parked")
 	freeKept(tt.t, tt.r, "wipe")
 	var p torturePause
 	p.memory = tt.r.snapshot().program()

@@ -24,7 +24,12 @@ const tortureC = `
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <stddef.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <ucontext.h>
@@ -166,6 +171,28 @@ static void turn(const char *kind)
 	else die(kind, 0);
 }
 
+/* as a service manager's sandbox has it: no memory becomes executable, or is both;
+   who tries is killed */
+static void sandbox(void)
+{
+	struct sock_filter f[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mprotect, 2, 0),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_pkey_mprotect, 1, 0),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mmap, 2, 6),
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[2])),
+		BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, PROT_EXEC, 3, 4),
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[2])),
+		BPF_STMT(BPF_ALU | BPF_AND | BPF_K, PROT_EXEC | PROT_WRITE),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, PROT_EXEC | PROT_WRITE, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog p = {sizeof f / sizeof *f, f};
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &p)) die("sandbox", errno);
+	prctl(65, 1, 0, 0, 0); /* PR_SET_MDWE, which older kernels do not have */
+}
+
 struct worker { const char *kind; int number; };
 static void *run(void *arg)
 {
@@ -201,6 +228,7 @@ int main(int argc, char **argv)
 	sigaction(SIGUSR1, &act, 0);
 	pthread_mutex_lock(&timed);
 	for (int i = 1; i < argc; i++) {
+		if (!strcmp(argv[i], "sandbox")) { sandbox(); continue; }
 		char *digits = argv[i] + strcspn(argv[i], "0123456789");
 		int count = *digits ? atoi(digits) : 1;
 		*digits = 0;
@@ -215,6 +243,7 @@ int main(int argc, char **argv)
 		if (!strcmp(line, "all\n")) { asked++; printf("%d %d\n", answer(1), other(1)); }
 		if (!strcmp(line, "rest\n")) printf("%d %d %d %d %d\n", through(inner), leaf(1), tail(1), depth(20), locked(1));
 		if (!strcmp(line, "handled\n")) { for (unsigned long h = handled; handled < h + 1000; ) nap(1000000); printf("handled\n"); }
+		if (!strcmp(line, "cancel\n")) { turn("cancels"); printf("cancelled\n"); }
 		if (!strcmp(line, "suspend\n")) {
 			getcontext(&routine);
 			routine.uc_stack.ss_sp = stack; routine.uc_stack.ss_size = sizeof stack; routine.uc_link = &home;
