@@ -58,6 +58,7 @@ func (p *Process) commit(ctx context.Context, t *transaction, o commitOptions) (
 		stop.Seize = time.Since(start)
 		return p.tryCommit(ctx, g, in, t, o, &stop)
 	})
+	p.addSources(err) // when all run again
 	return stop, err
 }
 

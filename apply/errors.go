@@ -112,13 +112,19 @@ type Inside struct {
 	Function string     `json:"function"`
 	Object   string     `json:"object"`
 	PC       specs.Addr `json:"pc"` // program counter or return address inside the function
+	// Source is FILE:LINE, if debug data tells it.
+	Source string `json:"source,omitempty"`
 }
 
 func (i Inside) String() string {
-	if i.TID == 0 {
-		return fmt.Sprintf("a stack that no thread runs on, such as a coroutine's, returns to %s at %v", i.Function, i.PC)
+	where := fmt.Sprintf("%s at %v", i.Function, i.PC)
+	if i.Source != "" {
+		where += ", " + i.Source
 	}
-	return fmt.Sprintf("thread %d (%s) is in %s at %v", i.TID, i.Name, i.Function, i.PC)
+	if i.TID == 0 {
+		return "a stack that no thread runs on, such as a coroutine's, returns to " + where
+	}
+	return fmt.Sprintf("thread %d (%s) is in %s", i.TID, i.Name, where)
 }
 
 // BusyError means that threads stayed in code that is to change until the
