@@ -46,7 +46,7 @@ type pointers struct {
 func (p *Process) newPointers(records []*record, stacks *stackUses) *pointers {
 	s := &pointers{sweep: sweep{p: p}, records: records, found: make([]bool, len(records)), proven: stacks.proven, slots: make(map[specs.Addr]bool)}
 	s.see = s.pointer
-	if slices.ContainsFunc(records, func(r *record) bool { return r.Finder.Entry != 0 }) {
+	if slices.ContainsFunc(records, p.told) {
 		for _, slot := range p.findUnwinders().slots {
 			s.slots[slot.addr] = true
 		}

@@ -90,7 +90,7 @@ func (p *Process) lead(t *transaction, lead *record) (*chain, error) {
 		}
 	}
 	finders := p.readChain(t.unwinders, t)
-	if err := finders.add(t.staying()...); err != nil {
+	if err := finders.add(p.listening(t)...); err != nil {
 		return finders, err
 	}
 	gated, deciding := t.parts(p.page)

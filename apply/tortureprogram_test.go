@@ -243,6 +243,9 @@ int main(int argc, char **argv)
 		if (!strcmp(line, "all\n")) { asked++; printf("%d %d\n", answer(1), other(1)); }
 		if (!strcmp(line, "rest\n")) printf("%d %d %d %d %d\n", through(inner), leaf(1), tail(1), depth(20), locked(1));
 		if (!strcmp(line, "handled\n")) { for (unsigned long h = handled; handled < h + 1000; ) nap(1000000); printf("handled\n"); }
+		static int (*caught)(int (*)(int (*)(void)));
+		if (!strcmp(line, "load\n")) { void *h = dlopen(library, RTLD_NOW); if (!h) { puts(dlerror()); return 1; } caught = (int (*)(int (*)(int (*)(void))))dlsym(h, "caught"); printf("loaded\n"); }
+		if (!strcmp(line, "catch\n")) printf("%d\n", caught(through));
 		if (!strcmp(line, "cancel\n")) { turn("cancels"); printf("cancelled\n"); }
 		if (!strcmp(line, "suspend\n")) {
 			getcontext(&routine);
