@@ -169,6 +169,9 @@ func (p *Process) carryOut(ctx context.Context, plan *Plan, res *Result, o Optio
 	if err = p.hooksBefore(ctx, t, res, o); err == nil {
 		res.Stop, err = p.commit(ctx, t, commitOptions{wait: o.wait(), stacks: &stacks})
 	}
+	if err == nil {
+		p.records = append(p.records, t.ins...)
+	}
 	if e := p.hooksAfter(ctx, slices.Concat(t.outs, t.ins), res, o); err != nil {
 		if e == nil {
 			e = p.withdraw(context.WithoutCancel(ctx), plan.unused(), res, o)
@@ -180,7 +183,6 @@ func (p *Process) carryOut(ctx context.Context, plan *Plan, res *Result, o Optio
 	} else if e != nil {
 		return fmt.Errorf("the patch is in use, but not all hooks have run: %w", e)
 	}
-	p.records = append(p.records, t.ins...)
 	for _, r := range t.ins {
 		res.Applied = append(res.Applied, r.describe())
 	}
@@ -190,8 +192,7 @@ func (p *Process) carryOut(ctx context.Context, plan *Plan, res *Result, o Optio
 	if err := p.forget(t.ins); err != nil {
 		return err
 	}
-	_, err = p.free(ctx, t.outs, &stacks, res)
-	return err
+	return p.freeOuts(ctx, t, &stacks, res)
 }
 
 // unused are the records to whose memory no entry leads.
@@ -275,7 +276,7 @@ func Revert(ctx context.Context, pid int, which []Selector, o Options) (_ *Resul
 func (p *Process) freeRetired(ctx context.Context, res *Result, o Options) error {
 	t := &transaction{}
 	for _, r := range p.records {
-		if r.state == retired && !r.stays() {
+		if r.state == retired && !r.stays() && p.awaited(r) == nil {
 			t.outs = append(t.outs, r)
 			t.zones = append(t.zones, goingZones(r, nextCall)...)
 		}
@@ -304,7 +305,7 @@ func (p *Process) revert(ctx context.Context, t *transaction, res *Result, o Opt
 	if err == nil {
 		res.Stop, err = p.commit(ctx, t, commitOptions{wait: o.wait(), stacks: &stacks})
 	}
-	if e := p.hooksAfter(ctx, t.outs, res, o); err != nil {
+	if e := p.hooksAfter(ctx, slices.Concat(t.outs, t.ins), res, o); err != nil {
 		return errors.Join(err, e)
 	} else if e != nil {
 		return fmt.Errorf("the functions are as they were, but not all hooks have run: %w", e)
@@ -312,6 +313,32 @@ func (p *Process) revert(ctx context.Context, t *transaction, res *Result, o Opt
 	for _, r := range t.outs {
 		res.Removed = append(res.Removed, r.describe())
 	}
-	_, err = p.free(ctx, t.outs, &stacks, res)
-	return err
+	for _, r := range t.ins {
+		res.Applied = append(res.Applied, r.describe())
+	}
+	return p.freeOuts(ctx, t, &stacks, res)
+}
+
+// freeOuts frees the memory of what went by t, and that of earlier levels that was
+// kept for its sake alone, as far as nothing refers to it.
+func (p *Process) freeOuts(ctx context.Context, t *transaction, stacks *stackUses, res *Result) error {
+	outs := slices.DeleteFunc(slices.Clone(t.outs), func(r *record) bool { return p.awaited(r) != nil })
+	if _, err := p.free(ctx, outs, stacks, res); err != nil {
+		return err
+	}
+	for _, r := range slices.Backward(p.records) {
+		kept := func(out *record) bool { return out.Fallback == r.Base || shares(out, r) }
+		if r.state != retired || r.stays() || p.awaited(r) != nil || slices.Contains(outs, r) || !slices.ContainsFunc(outs, kept) {
+			continue
+		}
+		res.Kept = slices.DeleteFunc(res.Kept, func(a Applied) bool { return a.Base == r.Base })
+		freed, err := p.free(ctx, []*record{r}, &stackUses{}, res)
+		if err != nil {
+			return err
+		}
+		for _, f := range freed {
+			res.Freed = append(res.Freed, f.describe())
+		}
+	}
+	return nil
 }
