@@ -222,6 +222,7 @@ var fixes = map[string]string{
 	.section .kpatch.rodata,"a",@progbits
 .Lt:	.string "new"
 `,
+	"last": replacement("last", "\tmovl %edi, %eax\n\tret\n"),
 	"busy": replacement("busy", "\tret\n"),
 	// It stays in pause_a_little.
 	"busy3": replacement("busy", `
