@@ -166,6 +166,12 @@ func guarded(name string) string {
 	return ""
 }
 
+// VariableName is Variable.Name for a symbol of the patched build.
+func VariableName(symbol string) string {
+	name, _ := plainName(symbol)
+	return name
+}
+
 // plainName removes from a symbol's name what compilers add to tell it from
 // others: a number, or a mark of link-time optimization with one.
 func plainName(symbol string) (name string, numbered bool) {
