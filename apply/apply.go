@@ -93,7 +93,7 @@ func Prepare(ctx context.Context, pid int, patches []*kpack.Patch) (_ *Plan, err
 //
 // Errors: [ErrAlreadyApplied] if all that fit are there, [*NoFitError] if none
 // fits, [*MismatchError], [*ConflictError], [*BusyError], [ErrNoMemory],
-// [*TrialError], [ErrPermission], [ErrGone], [ErrLocked], [*TracedError],
+// [*TrialError], [*StateError], [ErrPermission], [ErrGone], [ErrLocked], [*TracedError],
 // [*StuckError], [*HookError], [*FilteredError].
 func Apply(ctx context.Context, pid int, patches []*kpack.Patch, o Options) (_ *Result, err error) {
 	defer func() { err = orGone(pid, err) }()
@@ -161,6 +161,11 @@ func (p *Process) carryOut(ctx context.Context, plan *Plan, res *Result, o Optio
 	if p.unwinders != nil {
 		for _, e := range p.unwinders.unread {
 			o.logger().Warn("not searched for an unwinder", "pid", p.PID, "error", e)
+		}
+	}
+	for _, s := range plan.steps {
+		if len(s.fresh) > 0 {
+			o.logger().Info("variables begin anew", "pid", p.PID, "level", s.record.ID.Level, "variables", s.fresh)
 		}
 	}
 	o.logger().Debug("staged", "pid", p.PID, "patches", len(plan.steps), "held", held)
