@@ -149,8 +149,8 @@ func stateOfLevels(t *testing.T, at func(specs.Level) (specs.Spec, Options)) {
 		}
 	}
 	one := make(at(1))
-	before := memory(t, a.pid())
 	expect("original", "1")
+	before := memory(t, a.pid())
 	fother(t, 0, "patch", "-p", a.pid(), one)
 	expect("level 1", "1 101 10 6")
 	expect("level 1", "2 201 10 7")
