@@ -109,7 +109,7 @@ func Build(in BuildInput) (*Patch, error) {
 		return nil, fmt.Errorf("%s: %w", in.Name, err)
 	}
 	if err := b.variables(); err != nil {
-		return nil, fmt.Errorf("%s: %w", in.Name, err)
+		return nil, err
 	}
 	b.prune()
 	b.patch.Meta.AddressTaken = b.patch.addressesTaken(m)

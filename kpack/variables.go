@@ -1,12 +1,9 @@
 package kpack
 
 import (
-	"cmp"
-	"crypto/sha256"
 	"fmt"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/fother/fother/specs"
@@ -24,7 +21,7 @@ type Variable struct {
 	Global bool   `json:"global,omitempty"`
 	// Numbered is set if the compiler added a number: it is static in a block, and
 	// there may be others of the name. Scope is then the function around it, if
-	// debug data tells, and Users are the functions of the patch that refer to it.
+	// debug data tells, and Users are the functions and objects of the patch that refer to it.
 	Numbered bool     `json:"numbered,omitempty"`
 	Scope    string   `json:"scope,omitempty"`
 	Users    []string `json:"users,omitempty"`
@@ -62,7 +59,7 @@ const (
 	maxUsers     = 16
 )
 
-var errManyVariables = fmt.Errorf("more than %d variables", maxVariables)
+var errManyVariables = fmt.Errorf("it brings more than %d variables", maxVariables)
 
 // origin is where a symbol of the patch comes from.
 type origin struct {
@@ -102,7 +99,7 @@ func (b *builder) variables() error {
 		p.Variables = append(p.Variables, v)
 	}
 	if len(p.Variables) > maxVariables {
-		return errManyVariables
+		return &RefusalError{[]error{&Refusal{Err: hint("make patches of several series of the fix", errManyVariables)}}}
 	}
 	b.fresh()
 	return nil
@@ -204,18 +201,15 @@ func unitName(name string) string {
 	return name
 }
 
-// users are the functions that refer to a variable, without what compilers
-// append to the names of parts and clones.
+// users are the functions and variables that refer to a variable, without what
+// compilers append to the names of parts and clones.
 func (p *Patch) users(of Symbol) (names []string) {
 	for i, s := range p.Sections {
-		if s.Kind != Text {
-			continue
-		}
 		for _, r := range s.Relocs {
 			if to := p.Symbols[r.Symbol]; to.Binding != Carried || to.Section != of.Section || to.Value != of.Value {
 				continue
 			}
-			name, _, _ := strings.Cut(p.functionAt(place{i, r.Offset}), ".")
+			name, _, _ := strings.Cut(p.symbolAt(place{i, r.Offset}), ".")
 			if name != "" && !slices.Contains(names, name) && len(names) < maxUsers {
 				names = append(names, name)
 			}
@@ -225,98 +219,12 @@ func (p *Patch) users(of Symbol) (names []string) {
 	return names
 }
 
-// functionAt returns the name of the function that has a place, or "".
-func (p *Patch) functionAt(at place) string {
+// symbolAt returns the name of the function or object that has a place, or "".
+func (p *Patch) symbolAt(at place) string {
 	for _, s := range p.Symbols {
-		if s.Binding == Carried && s.Func && s.Section == at.section && at.offset >= s.Value && at.offset-s.Value < s.Size {
+		if s.Binding == Carried && s.Name != "" && s.Section == at.section && at.offset >= s.Value && at.offset-s.Value < s.Size {
 			return s.Name
 		}
 	}
 	return ""
-}
-
-// initial identifies the value that a variable begins with, wherever in the
-// patch lies what it points to.
-func (p *Patch) initial(of Symbol) specs.Digest {
-	s := p.Sections[of.Section]
-	value := make([]byte, of.Size)
-	if s.Kind == Data {
-		copy(value, s.Data[min(of.Value, s.Size):])
-	}
-	h := sha256.New()
-	h.Write(value)
-	for _, r := range s.Relocs {
-		if r.Offset >= of.Value && r.Offset-of.Value < of.Size {
-			fmt.Fprintf(h, "%d %d %s\n", r.Offset-of.Value, r.Type, p.meant(r))
-		}
-	}
-	return specs.Digest(h.Sum(nil))
-}
-
-// meant describes what a relocation of data refers to: by its name, or by what is
-// there.
-func (p *Patch) meant(r Reloc) string {
-	const most = 4096 // bytes of a string
-	s := p.Symbols[r.Symbol]
-	if s.Binding != Carried || s.Name != "" {
-		return fmt.Sprintf("%s%+d", strings.TrimSuffix(s.Name, carriedSuffix), r.Addend)
-	}
-	at := s.Value + uint64(r.Addend)
-	for _, o := range p.Symbols {
-		if o.Binding == Carried && o.Name != "" && o.Section == s.Section && o.Value == at {
-			return strings.TrimSuffix(o.Name, carriedSuffix)
-		}
-	}
-	in := p.Sections[s.Section]
-	if in.Kind != ROData || at >= in.Size {
-		return fmt.Sprintf("%s%+d", in.Name, at)
-	}
-	text := in.Data[at:min(in.Size, at+most)]
-	if end := slices.Index(text, 0); end >= 0 {
-		text = text[:end+1]
-	}
-	return strconv.Quote(string(text))
-}
-
-// readVariables checks what a file tells of variables.
-func (d *decoder) readVariables(all []Variable) error {
-	if len(all) > maxVariables {
-		return errManyVariables
-	}
-	for i := range all {
-		if err := d.checkVariable(&all[i]); err != nil {
-			return fmt.Errorf("variable %q: %w", all[i].Name, err)
-		}
-	}
-	bySymbol := slices.SortedFunc(slices.Values(all), func(x, y Variable) int {
-		a, b := d.patch.Symbols[x.Symbol], d.patch.Symbols[y.Symbol]
-		return cmp.Or(cmp.Compare(a.Section, b.Section), cmp.Compare(a.Value, b.Value))
-	})
-	for i := 1; i < len(bySymbol); i++ {
-		x, y := d.patch.Symbols[bySymbol[i-1].Symbol], d.patch.Symbols[bySymbol[i].Symbol]
-		if x.Section == y.Section && y.Value-x.Value < x.Size {
-			return fmt.Errorf("variables %q and %q overlap", bySymbol[i-1].Name, bySymbol[i].Name)
-		}
-	}
-	d.patch.Variables = all
-	return nil
-}
-
-func (d *decoder) checkVariable(v *Variable) error {
-	if v.Symbol < 0 || v.Symbol >= len(d.patch.Symbols) {
-		return fmt.Errorf("symbol %d of %d", v.Symbol, len(d.patch.Symbols))
-	}
-	s := d.patch.Symbols[v.Symbol]
-	if !d.patch.variable(s) || s.Size != v.Size || s.Size > d.patch.Sections[s.Section].Size-s.Value {
-		return fmt.Errorf("%d bytes: symbol %q is not that of writable data", v.Size, s.Name)
-	}
-	if v.Name == "" || v.Align == 0 || v.Align > maxAlign || v.Align&(v.Align-1) != 0 || len(v.Users) > maxUsers {
-		return fmt.Errorf("aligned to %d bytes, %d users", v.Align, len(v.Users))
-	}
-	for _, t := range append([]string{v.Name, v.Unit, v.Scope, v.Type}, v.Users...) {
-		if err := checkText(t); err != nil {
-			return err
-		}
-	}
-	return nil
 }

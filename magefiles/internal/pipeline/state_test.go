@@ -31,11 +31,12 @@ const char *answer(const char *request)
 #include <stdio.h>
 #include <string.h>
 static char out[64];
-static int *last, sums[2];
+static int *last, sums[2], *steps = (int[]){10, 20};
 int everybodys = 5;
 __attribute__((noinline)) static int weigh(const char *s)
 {
 	static int count;
+	steps[1]++;
 	last = &sums[count & 1];
 	*last += 10;
 	return ++count * 100 + (int)strlen(s);
@@ -51,7 +52,7 @@ const char *answer(const char *request)
 #include <stdio.h>
 #include <string.h>
 static char out[64];
-static int sums[2], *last;
+static int sums[2], *last, *steps = (int[]){10, 20};
 int everybodys = 5;
 __attribute__((noinline)) static int before(void)
 {
@@ -64,7 +65,7 @@ __attribute__((noinline)) static int weigh(const char *s)
 	static int count;
 	other += 3;
 	last = &sums[count & 1];
-	*last += 10;
+	*last += steps[0] + (steps[1]++ < 22 ? 1000 : 0); /* level 1 has counted there */
 	return ++count * 100 + (int)strlen(s) + other;
 }
 const char *answer(const char *request)
