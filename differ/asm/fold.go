@@ -62,12 +62,12 @@ func (u *Unit) FoldOf(s Stmt) int {
 }
 
 // Mentions returns how many names the Refs of folds stand for.
-func (u *Unit) Mentions() int { return len(u.mentioned) }
+func (u *Unit) Mentions() int { return u.mentions }
 
 // Mentioned returns the name that stands in the Refs of folds as ref, and the
 // index of its symbol, or -1.
 func (u *Unit) Mentioned(ref int32) (name string, symbol int32) {
-	return u.mentioned[ref], u.symbols[ref]
+	return u.table.text[ref], u.Named(ref)
 }
 
 func newFolder(a, b string, d *Dialect) *folder {
@@ -79,10 +79,6 @@ func newFolder(a, b string, d *Dialect) *folder {
 func (p *parser) foldedSymbols() {
 	if len(p.Folds) == 0 {
 		return
-	}
-	p.symbols = make([]int32, len(p.mentioned))
-	for i, name := range p.mentioned {
-		p.symbols[i] = p.Lookup(name)
 	}
 	for i := range p.Folds {
 		body := int(p.Folds[i].body)
@@ -126,8 +122,8 @@ func (u *Unit) Resolve(name string) (symbol int32, lost bool) {
 		return symbol, true
 	}
 	symbol = int32(len(u.Symbols))
-	u.Symbols = append(u.Symbols, Symbol{Name: name, Where: InItem, Item: f.item, Ord: ord})
-	u.index[name] = symbol
+	u.Symbols = append(u.Symbols, Symbol{Name: name, Number: u.Number(name), Where: InItem, Item: f.item, Ord: ord})
+	u.enter(u.Symbols[symbol].Number, symbol)
 	return symbol, false
 }
 

@@ -55,7 +55,7 @@ func Parse(file, text string, d *Dialect) (*Unit, error) {
 	if err != nil {
 		return nil, err
 	}
-	return parseText(file, text, d, nil, nil, nil)
+	return parseText(file, text, d, nil, nil, newNameTable(len(text)/bytesPerSymbol))
 }
 
 // Pair is two builds of one unit.
@@ -65,6 +65,7 @@ type Pair struct {
 	textA, textB   string
 	foldsA, foldsB []Fold // of one function each, in the order of textB
 	folder         *folder
+	names          *nameTable // those that folds refer to first
 }
 
 // NewPair takes the texts of two builds and finds the functions that both have
@@ -92,15 +93,28 @@ func (p *Pair) Parse(keep func(function string) bool) (a, b *Unit, err error) {
 		slices.SortFunc(some, func(x, y Fold) int { return cmp.Compare(x.Lo, y.Lo) })
 		return some
 	}
-	names := p.folder.names.text
-	if a, err = parseText(p.fileA, p.textA, p.d, folds(p.foldsA), &p.folder.a.labels, names); err != nil {
+	if p.names == nil {
+		p.names = newNameTable(len(p.folder.names.text) + (len(p.textA)+len(p.textB))/bytesPerSymbol)
+		for _, name := range p.folder.names.text {
+			p.names.number(name)
+		}
+	}
+	if a, err = p.parse(p.fileA, p.textA, folds(p.foldsA), &p.folder.a.labels); err != nil {
 		return nil, nil, err
 	}
 	if a.Clash {
 		return a, nil, nil
 	}
-	b, err = parseText(p.fileB, p.textB, p.d, folds(p.foldsB), &p.folder.b.labels, names)
+	b, err = p.parse(p.fileB, p.textB, folds(p.foldsB), &p.folder.b.labels)
 	return a, b, err
+}
+
+func (p *Pair) parse(file, text string, folds []Fold, labels *foldLabels) (*Unit, error) {
+	u, err := parseText(file, text, p.d, folds, labels, p.names)
+	if err == nil {
+		u.mentions = len(p.folder.names.text)
+	}
+	return u, err
 }
 
 // prepare checks the text's size and blanks its comments.
@@ -116,9 +130,9 @@ func prepare(file, text string, d *Dialect) (string, error) {
 	return text, nil
 }
 
-func parseText(file, text string, d *Dialect, folds []Fold, labels *foldLabels, names []string) (*Unit, error) {
-	p := newParser(file, text, d)
-	p.Folds, p.labels, p.mentioned = folds, labels, names
+func parseText(file, text string, d *Dialect, folds []Fold, labels *foldLabels, names *nameTable) (*Unit, error) {
+	p := newParser(file, text, d, names)
+	p.Folds, p.labels = folds, labels
 	if err := p.run(); err != nil {
 		err.File = file
 		return nil, err
@@ -126,9 +140,9 @@ func parseText(file, text string, d *Dialect, folds []Fold, labels *foldLabels, 
 	return p.Unit, nil
 }
 
-func newParser(file, text string, d *Dialect) *parser {
+func newParser(file, text string, d *Dialect, names *nameTable) *parser {
 	p := &parser{
-		Unit: &Unit{File: file, Text: text, Dialect: d, index: make(map[string]int32, len(text)/bytesPerSymbol)},
+		Unit: &Unit{File: file, Text: text, Dialect: d, table: names, index: make([]int32, cap(names.text))},
 		line: 1, names: make(map[string]int32), max: most,
 	}
 	p.Items = make([]Item, 0, len(text)/bytesPerSymbol+16)
@@ -400,7 +414,8 @@ func (p *parser) symbol(name string) int32 {
 	if name == p.recent.name && name != "" {
 		return p.recent.id
 	}
-	if i, ok := p.index[name]; ok {
+	number := p.Number(name)
+	if i := p.Named(number); i >= 0 {
 		p.recent = recent{name, i}
 		return i
 	}
@@ -409,8 +424,8 @@ func (p *parser) symbol(name string) int32 {
 		p.exceed(p.max.symbols, "symbols")
 		return 0
 	}
-	p.Symbols = append(p.Symbols, Symbol{Name: name, Item: -1, Line: uint32(p.line)})
-	p.index[name] = i
+	p.Symbols = append(p.Symbols, Symbol{Name: name, Number: number, Item: -1, Line: uint32(p.line)})
+	p.enter(number, i)
 	p.recent = recent{name, i}
 	return i
 }
