@@ -95,7 +95,7 @@ func (p *plan) result(fix *Fix, elsewhere func(name string) bool) (*ChangeSet, e
 		p.places(fix)
 		return c, &RefusalError{p.refusals}
 	}
-	if len(p.carried) > 0 {
+	if slices.Contains(p.carried, true) {
 		c.Assembly = emit(p, elsewhere)
 	}
 	return c, nil

@@ -67,7 +67,7 @@ func (u *Unit) Mentions() int { return u.mentions }
 // Mentioned returns the name that stands in the Refs of folds as ref, and the
 // index of its symbol, or -1.
 func (u *Unit) Mentioned(ref int32) (name string, symbol int32) {
-	return u.table.text[ref], u.Named(ref)
+	return u.table.name(ref), u.Named(ref)
 }
 
 func newFolder(a, b string, d *Dialect) *folder {
@@ -122,8 +122,9 @@ func (u *Unit) Resolve(name string) (symbol int32, lost bool) {
 		return symbol, true
 	}
 	symbol = int32(len(u.Symbols))
-	u.Symbols = append(u.Symbols, Symbol{Name: name, Number: u.Number(name), Where: InItem, Item: f.item, Ord: ord})
-	u.enter(u.Symbols[symbol].Number, symbol)
+	number := u.Number(name)
+	u.Symbols = append(u.Symbols, Symbol{Name: u.table.name(number), Number: number, Where: InItem, Item: f.item, Ord: ord})
+	u.enter(number, symbol)
 	return symbol, false
 }
 

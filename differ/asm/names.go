@@ -1,6 +1,9 @@
 package asm
 
-import "hash/maphash"
+import (
+	"hash/maphash"
+	"unsafe"
+)
 
 // nameTable gives names numbers, from 0 in the order in which they come. The two
 // builds of a unit share one: symbols that have one name have one number, so that
@@ -9,6 +12,7 @@ type nameTable struct {
 	seed  maphash.Seed // of its own: nobody can write names that collide
 	slots []nameSlot   // a power of two, at least twice as many as there are names
 	text  []string
+	room  []byte // behind the text of the last name
 }
 
 // nameSlot holds a name at its hash or behind it.
@@ -47,7 +51,7 @@ func (t *nameTable) find(name string) int32 {
 func (t *nameTable) number(name string) int32 {
 	slot, hash := t.at(name)
 	if slot.number == 0 {
-		t.text = append(t.text, name)
+		t.text = append(t.text, t.keep(name))
 		*slot = nameSlot{hash, int32(len(t.text))}
 		if n := int32(len(t.text)); 2*len(t.text) > len(t.slots) {
 			t.grow()
@@ -55,6 +59,21 @@ func (t *nameTable) number(name string) int32 {
 		}
 	}
 	return slot.number - 1
+}
+
+// keep copies a name: the names are looked at often, and all of them are much
+// less than the texts that they come from.
+func (t *nameTable) keep(name string) string {
+	if name == "" {
+		return ""
+	}
+	if len(t.room) < len(name) {
+		t.room = make([]byte, max(1<<15, len(name)))
+	}
+	n := copy(t.room, name)
+	kept := unsafe.String(&t.room[0], n) // nobody writes there again
+	t.room = t.room[n:]
+	return kept
 }
 
 // grow doubles the number of slots.
@@ -81,6 +100,9 @@ func (u *Unit) enter(number, symbol int32) {
 	u.index[number] = symbol + 1
 }
 
+// name returns the name of that number.
+func (t *nameTable) name(number int32) string { return t.text[number] }
+
 // Lookup returns the index in Symbols of name, or -1.
 func (u *Unit) Lookup(name string) int32 { return u.Named(u.table.find(name)) }
 
@@ -95,6 +117,9 @@ func (u *Unit) Named(number int32) int32 {
 // Number returns the number of a name, which it gets if it has none. Both units
 // of a [Pair] count alike, from 0.
 func (u *Unit) Number(name string) int32 { return u.table.number(name) }
+
+// Name returns the name of that number.
+func (u *Unit) Name(number int32) string { return u.table.name(number) }
 
 // Numbers returns how many names have a number.
 func (u *Unit) Numbers() int { return len(u.table.text) }

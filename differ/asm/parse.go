@@ -43,6 +43,8 @@ type parser struct {
 	over     string // which limit it is over
 	taken    int    // of Folds
 	recent   recent
+	bits     *[256]lineBit
+	said     [16]sectionLine
 	// stmts and ids are room for the lists of items, most of which are short.
 	stmts []Stmt
 	ids   []int32
@@ -143,7 +145,7 @@ func parseText(file, text string, d *Dialect, folds []Fold, labels *foldLabels, 
 func newParser(file, text string, d *Dialect, names *nameTable) *parser {
 	p := &parser{
 		Unit: &Unit{File: file, Text: text, Dialect: d, table: names, index: make([]int32, cap(names.text))},
-		line: 1, names: make(map[string]int32), max: most,
+		line: 1, names: make(map[string]int32), max: most, bits: lineBits(d),
 	}
 	p.Items = make([]Item, 0, len(text)/bytesPerSymbol+16)
 	p.Symbols = make([]Symbol, 0, len(text)/bytesPerSymbol+16)
@@ -173,10 +175,13 @@ func (p *parser) run() *SyntaxError {
 				continue
 			}
 		}
-		end := lineEnd(text, i)
-		err := p.oneLine(i, end)
+		end, err := p.quick(i)
+		if end == 0 && err == nil {
+			end = lineEnd(text, i)
+			err = p.oneLine(i, end)
+		}
 		if p.over != "" {
-			return p.fail(i, end, "%s", p.over)
+			return p.fail(i, lineEnd(text, i), "%s", p.over)
 		}
 		if err != nil {
 			return err
@@ -190,37 +195,6 @@ func (p *parser) run() *SyntaxError {
 	return p.finish()
 }
 
-// skipIgnored passes over a line of a debug section that switches no section.
-func (p *parser) skipIgnored(i int) (next int, skipped bool) {
-	text := p.Text
-	end := lineEnd(text, i)
-	if strings.IndexByte(text[i:end], ';') >= 0 {
-		return 0, false
-	}
-	j := i
-	for j < len(text) && (text[j] == '\t' || text[j] == ' ') {
-		j++
-	}
-	if j+1 < len(text) && text[j] == '.' {
-		switch text[j+1] {
-		case 'L': // a label, if nothing follows it
-			if strings.TrimSpace(text[identEnd(text, j):end]) != ":" {
-				return 0, false
-			}
-		default:
-			switch actionOf(text[j:identEnd(text, j)]) {
-			case aBytes, aLiteral, aNoise, aAlign:
-			default:
-				return 0, false
-			}
-		}
-	} else if j < end {
-		return 0, false
-	}
-	p.line++
-	return end + 1, true
-}
-
 // oneLine takes the statements of text[i:end].
 func (p *parser) oneLine(i, end int) *SyntaxError {
 	text, d := p.Text[:end], p.Dialect
@@ -229,9 +203,6 @@ func (p *parser) oneLine(i, end int) *SyntaxError {
 	}
 	if i == end {
 		return nil
-	}
-	if done, err := p.plain(i, end); done || err != nil {
-		return err
 	}
 	if text[i] == '#' {
 		switch strings.TrimRight(text[i:], " \t\r") {
@@ -273,60 +244,6 @@ func (p *parser) oneLine(i, end int) *SyntaxError {
 		i = next
 	}
 	return nil
-}
-
-// plain takes the commonest lines, which hold one directive that makes bytes or
-// none, and no string or comment.
-func (p *parser) plain(i, end int) (done bool, err *SyntaxError) {
-	text := p.Text[i:end]
-	if text[0] != '.' || len(text) > 1 && text[1] == 'L' {
-		return false, nil
-	}
-	word := identEnd(text, 0)
-	if word < len(text) && text[word] != '\t' {
-		return false, nil
-	}
-	var kind Kind
-	switch actionOf(text[:word]) {
-	case aBytes:
-		kind = Data
-	case aCFI:
-		kind = CFI
-	case aAlign:
-		kind = Align
-	default:
-		return false, nil
-	}
-	for k := word; k < len(text); k++ {
-		if notPlain[text[k]] {
-			return false, nil
-		}
-	}
-	if len(text) > word && text[len(text)-1] == ' ' {
-		return false, nil
-	}
-	if kind == Data {
-		kind = dataKind(text[word:])
-	}
-	return true, p.add(Stmt{uint32(i), uint32(end), uint32(p.line), kind})
-}
-
-// notPlain are the bytes that no plain line has.
-var notPlain = func() (t [256]bool) {
-	t = stops
-	t['='], t['\r'] = true, true
-	return t
-}()
-
-// dataKind returns the kind of a directive that makes bytes: most have numbers
-// only, and need not be asked for symbols again.
-func dataKind(operands string) Kind {
-	for i := range len(operands) {
-		if c := operands[i]; identStart[c] || c == '"' || c == '\'' {
-			return Data
-		}
-	}
-	return Literal
 }
 
 func (p *parser) fail(lo, hi int, format string, args ...any) *SyntaxError {
@@ -416,7 +333,7 @@ func (p *parser) symbol(name string) int32 {
 	}
 	number := p.Number(name)
 	if i := p.Named(number); i >= 0 {
-		p.recent = recent{name, i}
+		p.recent = recent{p.table.name(number), i}
 		return i
 	}
 	i := int32(len(p.Symbols))
@@ -424,9 +341,9 @@ func (p *parser) symbol(name string) int32 {
 		p.exceed(p.max.symbols, "symbols")
 		return 0
 	}
-	p.Symbols = append(p.Symbols, Symbol{Name: name, Number: number, Item: -1, Line: uint32(p.line)})
+	p.Symbols = append(p.Symbols, Symbol{Name: p.table.name(number), Number: number, Item: -1, Line: uint32(p.line)})
 	p.enter(number, i)
-	p.recent = recent{name, i}
+	p.recent = recent{p.Symbols[i].Name, i}
 	return i
 }
 
