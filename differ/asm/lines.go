@@ -1,6 +1,9 @@
 package asm
 
-import "strings"
+import (
+	"math/bits"
+	"strings"
+)
 
 // lineBit says what a byte of a line may be.
 type lineBit uint8
@@ -53,6 +56,9 @@ func (p *parser) quick(i int) (end int, err *SyntaxError) {
 		return 0, nil
 	}
 	i++
+	if word, a := shortAction(text, i); word > 0 {
+		return p.quickDirective(a, i, word)
+	}
 	word := identEnd(text, i)
 	if c := text[word]; word == i || c != '\t' && c != '\n' {
 		return 0, nil
@@ -65,15 +71,54 @@ func (p *parser) quick(i int) (end int, err *SyntaxError) {
 		}
 		return end, p.add(Stmt{uint32(i), uint32(end), uint32(p.line), Insn})
 	case c == '.' && text[i+1] != 'L':
-		return p.quickDirective(i, word)
+		return p.quickDirective(actionOf(text[i:word]), i, word)
 	}
 	return 0, nil
 }
 
+// short are the directives whose names and the tab behind them have no more than
+// eight bytes, by shortHash. One of those with the same hash is left out.
+var short = func() (t [512]struct {
+	name   uint64 // the bytes before the tab, the first in the lowest byte
+	action action
+}) {
+	for name, a := range directives {
+		if len(name) < 8 {
+			x := word((name + "\x00\x00\x00\x00\x00\x00\x00")[:8])
+			if e := &t[shortHash(x)]; e.name < x { // the same at each start
+				e.name, e.action = x, a
+			}
+		}
+	}
+	return t
+}()
+
+func shortHash(name uint64) uint64 { return name * 0x9e3779b97f4a7c15 >> (64 - 9) }
+
+// shortAction returns the end of the directive at i if it is one of short, with a
+// tab behind it, and what to do with it.
+func shortAction(text string, i int) (end int, a action) {
+	if i+8 > len(text) {
+		return 0, aUnknown
+	}
+	x := word(text[i:])
+	tabs := x ^ '\t'*each
+	tabs = (tabs - each) &^ tabs & (0x80 * each) // the lowest bit set is exact
+	if tabs == 0 {
+		return 0, aUnknown
+	}
+	n := bits.TrailingZeros64(tabs) &^ 7
+	x &= 1<<n - 1
+	if e := &short[shortHash(x)]; e.name == x && x != 0 {
+		return i + n/8, e.action
+	}
+	return 0, aUnknown
+}
+
 // quickDirective is quick for the directive text[i:word].
-func (p *parser) quickDirective(i, word int) (end int, err *SyntaxError) {
+func (p *parser) quickDirective(a action, i, word int) (end int, err *SyntaxError) {
 	kind := Data
-	switch a := actionOf(p.Text[i:word]); a {
+	switch a {
 	case aBytes:
 	case aCFI:
 		kind = CFI

@@ -91,12 +91,19 @@ func NewPair(fileA, a, fileB, b string, d *Dialect) (*Pair, error) {
 // no b if a has a Clash. Errors are of type *SyntaxError.
 func (p *Pair) Parse(keep func(function string) bool) (a, b *Unit, err error) {
 	folds := func(all []Fold) []Fold {
-		some := slices.DeleteFunc(slices.Clone(all), func(f Fold) bool { return keep(f.name) })
-		slices.SortFunc(some, func(x, y Fold) int { return cmp.Compare(x.Lo, y.Lo) })
+		some := make([]Fold, 0, len(all))
+		for i := range all {
+			if !keep(all[i].name) {
+				some = append(some, all[i])
+			}
+		}
+		if order := func(x, y Fold) int { return cmp.Compare(x.Lo, y.Lo) }; !slices.IsSortedFunc(some, order) {
+			slices.SortFunc(some, order)
+		}
 		return some
 	}
 	if p.names == nil {
-		p.names = newNameTable(len(p.folder.names.text) + (len(p.textA)+len(p.textB))/bytesPerSymbol)
+		p.names = newNameTable(len(p.folder.names.text) + len(p.textB)/bytesPerSymbol/4)
 		for _, name := range p.folder.names.text {
 			p.names.number(name)
 		}
