@@ -76,14 +76,14 @@ func (p *parser) quick(i int) (end int, err *SyntaxError) {
 	return 0, nil
 }
 
-// short are the directives whose names and the tab behind them have no more than
-// eight bytes, by shortHash. One of those with the same hash is left out.
+// short are the directives whose names have no more than eight bytes, by
+// shortHash. One of those with the same hash is left out.
 var short = func() (t [512]struct {
 	name   uint64 // the bytes before the tab, the first in the lowest byte
 	action action
 }) {
 	for name, a := range directives {
-		if len(name) < 8 {
+		if len(name) <= 8 {
 			x := word((name + "\x00\x00\x00\x00\x00\x00\x00")[:8])
 			if e := &t[shortHash(x)]; e.name < x { // the same at each start
 				e.name, e.action = x, a
@@ -98,16 +98,16 @@ func shortHash(name uint64) uint64 { return name * 0x9e3779b97f4a7c15 >> (64 - 9
 // shortAction returns the end of the directive at i if it is one of short, with a
 // tab behind it, and what to do with it.
 func shortAction(text string, i int) (end int, a action) {
-	if i+8 > len(text) {
+	if i+8 >= len(text) {
 		return 0, aUnknown
 	}
 	x := word(text[i:])
 	tabs := x ^ '\t'*each
 	tabs = (tabs - each) &^ tabs & (0x80 * each) // the lowest bit set is exact
-	if tabs == 0 {
+	if tabs == 0 && text[i+8] != '\t' {
 		return 0, aUnknown
 	}
-	n := bits.TrailingZeros64(tabs) &^ 7
+	n := bits.TrailingZeros64(tabs) &^ 7 // 64 if there are none
 	x &= 1<<n - 1
 	if e := &short[shortHash(x)]; e.name == x && x != 0 {
 		return i + n/8, e.action
@@ -243,6 +243,13 @@ func (p *parser) skipIgnored(i int) (next int, skipped bool) {
 	end := lineEnd(text, i)
 	if strings.IndexByte(text[i:end], ';') >= 0 {
 		return 0, false
+	}
+	if text[i] == '\t' {
+		switch _, a := shortAction(text, i+1); a {
+		case aBytes, aLiteral, aNoise, aAlign:
+			p.line++
+			return end + 1, true
+		}
 	}
 	j := i
 	for j < len(text) && (text[j] == '\t' || text[j] == ' ') {
