@@ -16,7 +16,9 @@ type correlation struct {
 	// byOrder has the items of b that were paired by their order alone: those
 	// that functions reach by their distance from a section anchor.
 	byOrder map[int32]bool
-	seed    maphash.Seed
+	// unsettled are the folded functions whose code must be known to pair them.
+	unsettled []string
+	seed      maphash.Seed
 }
 
 // group is the items of both builds whose names have one stem.
@@ -176,8 +178,9 @@ func (s *side) weakHash(seed maphash.Seed, i int32, known func(name string) stri
 			f := &s.Folds[s.FoldOf(st)]
 			h.WriteString(f.Name())
 			for _, ref := range f.Refs {
-				name, _ := s.Mentioned(ref)
-				h.WriteString(known(name))
+				if name, _ := s.Mentioned(ref); s.mentioned(i, ref).ord >= 0 { // else it is a place in the function
+					h.WriteString(known(name))
+				}
 				h.WriteByte(0)
 			}
 			continue

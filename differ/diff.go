@@ -29,7 +29,7 @@ func diff(in Input, whole bool) (*ChangeSet, error) {
 	}
 	keep := make(map[string]bool)
 	for round := 0; ; round++ {
-		a, b, err := pair.Parse(func(function string) bool { return whole || keep[function] || hasLambda(function) })
+		a, b, err := pair.Parse(func(function string) bool { return whole || keep[function] })
 		if !whole && (err != nil || a.Clash || b.Clash) {
 			whole = true // there may be an earlier error
 			continue
@@ -72,13 +72,23 @@ func compare(unit string, original, patched *asm.Unit, keeps func(name string) b
 }
 
 // unfold adds to keep the folded functions that are not the same in both
-// builds, because something that they refer to is not. It reports whether
-// there are any.
+// builds, because something that they refer to is not, and those whose code is
+// asked for. It reports whether there are any.
 func (p *plan) unfold(keep map[string]bool) (more bool) {
+	for _, name := range p.cor.unsettled {
+		keep[name], more = true, true
+	}
+	moving := make(map[string]bool) // lambdas of one function may have changed places
+	for y, changed := range p.changed {
+		if name := p.b.names[y]; changed && hasLambda(name) {
+			moving[stem(name)] = true
+		}
+	}
 	look := func(s *side, other *side, changed func(i int32) bool) {
 		for k := range s.Items {
 			i := int32(k)
-			if s.roles[i] == function && s.folded(i) && (s.pair[i] == none || !other.folded(s.pair[i]) || changed(i)) {
+			if s.roles[i] == function && s.folded(i) && (s.pair[i] == none || !other.folded(s.pair[i]) || changed(i) ||
+				len(moving) > 0 && hasLambda(s.names[i]) && moving[stem(s.names[i])]) {
 				keep[s.names[i]], more = true, true
 			}
 		}
