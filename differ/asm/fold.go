@@ -74,7 +74,7 @@ func newFolder(a, b string, d *Dialect) *folder {
 	labels, class := newFamilies(len(a)+len(b)), classes(d)
 	return &folder{
 		a: newFoldSide(a, d, class, labels), b: newFoldSide(b, d, class, labels),
-		points: points{table: newPointTable(d, class)}, names: foldNames{ids: make(map[string]int32)},
+		points: points{table: newPointTable(d, class)}, names: foldNames{table: newNameTable(len(b) / bytesPerSymbol)},
 	}
 }
 

@@ -68,8 +68,9 @@ type Pair struct {
 	textA, textB   string
 	foldsA, foldsB []Fold // of one function each, in the order of textB
 	folder         *folder
-	names          *nameTable // those that folds refer to first
-	a, b           *Unit      // that were parsed last
+	names          *nameTable
+	mentions       int   // names that folds refer to, the first of names
+	a, b           *Unit // that were parsed last
 }
 
 // NewPair takes the texts of two builds and finds the functions that both have
@@ -85,6 +86,8 @@ func NewPair(fileA, a, fileB, b string, d *Dialect) (*Pair, error) {
 	}
 	p.folder = newFolder(p.textA, p.textB, d)
 	p.foldsA, p.foldsB = p.folder.fold()
+	p.names = p.folder.names.table
+	p.mentions = len(p.names.text)
 	return p, nil
 }
 
@@ -105,22 +108,15 @@ func (p *Pair) Parse(keep func(function string) bool) (a, b *Unit, err error) {
 		}
 		return some
 	}
-	if p.names == nil {
-		p.names = newNameTable(len(p.folder.names.text) + len(p.textB)/bytesPerSymbol/4)
-		for _, name := range p.folder.names.text {
-			p.names.number(name)
-		}
-	}
-	mentions := len(p.folder.names.text)
 	fa, fb := folds(p.foldsA), folds(p.foldsB)
-	in := func() room { return newRoom(mentions + (len(p.textA)-folded(fa))/bytesPerLabel) }
+	in := func() room { return newRoom(p.mentions + (len(p.textA)-folded(fa))/bytesPerLabel) }
 	if p.a != nil {
 		in = p.a.room
 	}
 	if a, err = parseText(p.fileA, p.textA, p.d, fa, &p.folder.a.labels, p.names, in()); err != nil {
 		return nil, nil, err
 	}
-	p.a, a.mentions = a, mentions
+	p.a, a.mentions = a, p.mentions
 	if a.Clash {
 		return a, nil, nil
 	}
@@ -131,7 +127,7 @@ func (p *Pair) Parse(keep func(function string) bool) (a, b *Unit, err error) {
 	if b, err = parseText(p.fileB, p.textB, p.d, fb, &p.folder.b.labels, p.names, in()); err != nil {
 		return a, nil, err
 	}
-	p.b, b.mentions = b, mentions
+	p.b, b.mentions = b, p.mentions
 	return a, b, nil
 }
 
