@@ -27,18 +27,29 @@ func lineBits(d *Dialect) *[256]lineBit {
 	return t
 }
 
-// scanLine returns the first byte from i on that ends a line or is not plain,
-// and the bits of those before it. The text ends with a line break.
-func (p *parser) scanLine(i int) (end int, bits lineBit) {
+// scanLine returns where the statement that goes on at i ends and where its line
+// does, and the bits of its bytes. It reports false if something is not plain. The
+// text ends with a line break.
+func (p *parser) scanLine(i int) (stop, end int, bits lineBit, ok bool) {
 	text, t := p.Text, p.bits
-	for ; i < len(text); i++ {
-		b := t[text[i]]
+	for stop = i; stop < len(text); stop++ {
+		b := t[text[stop]]
 		if b&bitEnd != 0 {
 			break
 		}
 		bits |= b
 	}
-	return i, bits
+	end = stop
+	if text[stop] != '\n' {
+		if !strings.HasPrefix(text[stop:], p.Dialect.Comment) {
+			return 0, 0, 0, false
+		}
+		end = lineEnd(text, stop)
+	}
+	for stop > i && (text[stop-1] == ' ' || text[stop-1] == '\t') {
+		stop--
+	}
+	return stop, end, bits, true
 }
 
 // quick takes the line at i if it is as compilers write nearly all: one label,
@@ -49,7 +60,10 @@ func (p *parser) quick(i int) (end int, err *SyntaxError) {
 	if i+3 >= len(text) {
 		return 0, nil
 	}
-	if text[i] != '\t' {
+	switch c := text[i]; {
+	case c == '\n', c == '#' && text[i+1] == ' ':
+		return lineEnd(text, i), nil
+	case c != '\t':
 		if end = identEnd(text, i); end > i+1 && identStart[text[i]] && text[end] == ':' && text[end+1] == '\n' {
 			return end + 1, p.label(text[i:end], false, i, end+1)
 		}
@@ -60,16 +74,16 @@ func (p *parser) quick(i int) (end int, err *SyntaxError) {
 		return p.quickDirective(a, i, word)
 	}
 	word := identEnd(text, i)
-	if c := text[word]; word == i || c != '\t' && c != '\n' {
+	if c := text[word]; word == i || c != '\t' && c != ' ' && c != '\n' {
 		return 0, nil
 	}
 	switch c := text[i]; {
 	case c >= 'a' && c <= 'z':
-		end, bits := p.scanLine(word)
-		if text[end] != '\n' || bits&bitNever != 0 || text[end-1] == ' ' || text[end-1] == '\t' {
+		stop, end, bits, ok := p.scanLine(word)
+		if !ok || bits&bitNever != 0 {
 			return 0, nil
 		}
-		return end, p.add(Stmt{uint32(i), uint32(end), uint32(p.line), Insn})
+		return end, p.add(Stmt{uint32(i), uint32(stop), uint32(p.line), Insn})
 	case c == '.' && text[i+1] != 'L':
 		return p.quickDirective(actionOf(text[i:word]), i, word)
 	}
@@ -126,21 +140,21 @@ func (p *parser) quickDirective(a action, i, word int) (end int, err *SyntaxErro
 		kind = Align
 	case aLiteral:
 		return p.quickString(i, word)
-	case aGlobal, aType, aSize:
+	case aGlobal, aWeak, aType, aSize:
 		return p.quickAttribute(a, word), nil
 	case aSection:
 		return p.quickSection(i)
 	default:
 		return 0, nil
 	}
-	end, bits := p.scanLine(word)
-	if p.Text[end] != '\n' || p.Text[end-1] == ' ' || p.Text[end-1] == '\t' {
+	stop, end, bits, ok := p.scanLine(word)
+	if !ok {
 		return 0, nil
 	}
 	if kind == Data && bits&bitName == 0 {
 		kind = Literal
 	}
-	return end, p.add(Stmt{uint32(i), uint32(end), uint32(p.line), kind})
+	return end, p.add(Stmt{uint32(i), uint32(stop), uint32(p.line), kind})
 }
 
 // quickString is quick for a directive with one string, in which no quotes are
@@ -174,6 +188,11 @@ func (p *parser) quickAttribute(a action, word int) (end int) {
 		if s := &p.Symbols[p.symbol(name)]; s.Bind == Local {
 			s.Bind = Global
 		}
+	case aWeak:
+		if rest[0] != '\n' {
+			return 0
+		}
+		p.Symbols[p.symbol(name)].Bind = Weak
 	case aType:
 		for _, t := range symbolTypes {
 			if strings.HasPrefix(rest, t.args) {
@@ -186,11 +205,11 @@ func (p *parser) quickAttribute(a action, word int) (end int) {
 		if len(rest) < 4 || rest[0] != ',' || rest[1] != ' ' || rest[2] == ' ' || rest[2] == '\t' {
 			return 0
 		}
-		to, _ := p.scanLine(end + 2)
-		if text[to] != '\n' || text[to-1] == ' ' || text[to-1] == '\t' {
+		stop, to, _, ok := p.scanLine(end + 2)
+		if !ok || stop == end+2 {
 			return 0
 		}
-		p.size(p.symbol(name), text[end+2:to])
+		p.size(p.symbol(name), text[end+2:stop])
 		end = to
 	}
 	return end
@@ -198,7 +217,8 @@ func (p *parser) quickAttribute(a action, word int) (end int) {
 
 // symbolTypes are the commonest types as .type directives give them.
 var symbolTypes = []struct{ args, name string }{
-	{", @function\n", "function"}, {", @object\n", "object"}, {", %function\n", "function"}, {", %object\n", "object"},
+	{", @function\n", "function"}, {", @object\n", "object"}, {",@function\n", "function"}, {",@object\n", "object"},
+	{", %function\n", "function"}, {", %object\n", "object"}, {",%function\n", "function"}, {",%object\n", "object"},
 }
 
 // sectionLine is a line with a .section directive, or one that is short for it,
@@ -208,11 +228,19 @@ type sectionLine struct {
 	sec  int32
 }
 
+// lineHash tells the lines with section directives of one unit apart, mostly.
+func lineHash(line string) (h uint64) {
+	for ; len(line) >= 8; line = line[8:] {
+		h = (h + word(line)) * 0x9e3779b97f4a7c15
+	}
+	return h>>32 + uint64(len(line))
+}
+
 // quickSection takes the directive at i if the same line came before.
 func (p *parser) quickSection(i int) (end int, err *SyntaxError) {
 	end = lineEnd(p.Text, i)
 	line := p.Text[i:end]
-	said := &p.said[(len(line)*5+int(line[len(line)/2]))%len(p.said)]
+	said := &p.said[lineHash(line)%uint64(len(p.said))]
 	if said.line == line {
 		p.change(said.sec)
 		return end, nil
