@@ -72,7 +72,7 @@ func (c *correlation) groups() (funcs, objects []*group) {
 		}
 	}
 	byStem := [...][]*group{function: make([]*group, c.b.Numbers()), object: make([]*group, c.b.Numbers())}
-	all, room := make([]group, 0, n), make([]int32, 2*n) // most groups have one of each
+	all, room := []group(nil), make([]int32, 2*n) // most groups have one of each
 	add := func(s *side, i int32) *group {
 		r := s.roles[i]
 		key := s.key(i)
@@ -81,6 +81,9 @@ func (c *correlation) groups() (funcs, objects []*group) {
 		}
 		g := byStem[r][key]
 		if g == nil {
+			if len(all) == cap(all) {
+				all = make([]group, 0, n/2+8) // those before it stay where they are
+			}
 			all = append(all, group{room[:0:1], room[1:1:2], strings.IndexByte(c.b.Name(key), '#') >= 0})
 			room = room[2:]
 			g = &all[len(all)-1]

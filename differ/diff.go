@@ -114,6 +114,15 @@ func (p *plan) result(fix *Fix, elsewhere func(name string) bool) (*ChangeSet, e
 // changeSet sums the plan up.
 func (p *plan) changeSet(e *explainer) *ChangeSet {
 	c := &ChangeSet{Unit: p.unit, Producer: p.b.Producer}
+	n := 0
+	for _, r := range p.b.roles {
+		if r == function {
+			n++
+		}
+	}
+	if n > 0 {
+		c.Functions = make([]Function, 0, n)
+	}
 	for k := range p.b.Items {
 		switch y := int32(k); p.b.roles[y] {
 		case function:

@@ -162,12 +162,17 @@ type pair struct{ a, b mention }
 // seenName is the name of b that stood for one of a in the given body.
 type seenName struct{ body, name int32 }
 
+// bytesPerFunction is about how much text comes with each function.
+const bytesPerFunction = 1 << 12
+
 // fold finds the folds of two texts, those of one function at the same index,
 // in the order of b.
 func (f *folder) fold() (fa, fb []Fold) {
 	if !strings.HasSuffix(f.a.text, "\n") || !strings.HasSuffix(f.b.text, "\n") {
 		return nil, nil
 	}
+	n := len(f.b.text)/bytesPerFunction + 16
+	fa, fb = make([]Fold, 0, n), make([]Fold, 0, n)
 	for {
 		name, ok := f.b.function()
 		if !ok {

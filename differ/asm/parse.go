@@ -58,7 +58,7 @@ func Parse(file, text string, d *Dialect) (*Unit, error) {
 	if err != nil {
 		return nil, err
 	}
-	return parseText(file, text, d, nil, nil, newNameTable(len(text)/bytesPerSymbol), newRoom(len(text)/bytesPerSymbol+16))
+	return parseText(file, text, d, nil, nil, newNameTable(len(text)/bytesPerSymbol), newRoom(len(text)/bytesPerSymbol, len(text)/bytesPerSymbol))
 }
 
 // Pair is two builds of one unit.
@@ -96,20 +96,22 @@ func NewPair(fileA, a, fileB, b string, d *Dialect) (*Pair, error) {
 // no b if a has a Clash. The units of an earlier call are not to be used any more:
 // their memory is. Errors are of type *SyntaxError.
 func (p *Pair) Parse(keep func(function string) bool) (a, b *Unit, err error) {
-	folds := func(all []Fold) []Fold {
-		some := make([]Fold, 0, len(all))
-		for i := range all {
-			if !keep(all[i].name) {
-				some = append(some, all[i])
-			}
+	folds := func(some []Fold) []Fold {
+		kept := func(f Fold) bool { return keep(f.name) }
+		if slices.ContainsFunc(some, kept) {
+			some = slices.DeleteFunc(slices.Clone(some), kept)
 		}
 		if order := func(x, y Fold) int { return cmp.Compare(x.Lo, y.Lo) }; !slices.IsSortedFunc(some, order) {
+			some = slices.Clone(some)
 			slices.SortFunc(some, order)
 		}
 		return some
 	}
 	fa, fb := folds(p.foldsA), folds(p.foldsB)
-	in := func() room { return newRoom(p.mentions + (len(p.textA)-folded(fa))/bytesPerLabel) }
+	in := func() room {
+		whole := len(p.textA) - folded(fa)
+		return newRoom(p.mentions+whole/bytesPerItem, p.mentions+whole/bytesPerLabel)
+	}
 	if p.a != nil {
 		in = p.a.room
 	}
@@ -131,9 +133,12 @@ func (p *Pair) Parse(keep func(function string) bool) (a, b *Unit, err error) {
 	return a, b, nil
 }
 
-// bytesPerLabel is about how much text outside of folded bodies comes with each
-// label there, at least.
-const bytesPerLabel = 192
+// About how much text outside of folded bodies comes with each label and item
+// there.
+const (
+	bytesPerLabel = 192
+	bytesPerItem  = 768
+)
 
 // folded returns how many bytes of text folds stand for.
 func folded(folds []Fold) (n int) {
@@ -151,9 +156,9 @@ type room struct {
 	index    []int32
 }
 
-// newRoom is room for about n symbols.
-func newRoom(n int) room {
-	return room{make([]Item, 0, n), make([]Symbol, 0, n), nil, make([]int32, n)}
+// newRoom is room for about so many items and symbols.
+func newRoom(items, symbols int) room {
+	return room{make([]Item, 0, items+16), make([]Symbol, 0, symbols+16), nil, make([]int32, symbols+16)}
 }
 
 // another is room for a unit like u.
