@@ -137,11 +137,10 @@ func (f *folder) consistent() bool {
 	f.outside = f.outside[:0]
 	for i := range f.pairs {
 		p := &f.pairs[i]
-		a, b := f.a.text[p.a.lo:p.a.hi], f.b.text[p.b.lo:p.b.hi]
-		in := f.a.labels.inside(f.body, p.a.label, a)
-		switch at := f.b.labels.inside(f.body, p.b.label, b); {
+		in, at := f.a.inside(f.body, &p.a), f.b.inside(f.body, &p.b)
+		switch {
 		case in.body != f.body && at.body != f.body:
-			f.note(a, b)
+			f.note(f.a.text[p.a.lo:p.a.hi], f.b.text[p.b.lo:p.b.hi])
 		case in != at:
 			return false
 		}

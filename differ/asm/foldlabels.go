@@ -195,15 +195,6 @@ func (d *foldLabels) bury(name string, body int32, visit int) bool {
 	return d.define(l, name, at)
 }
 
-// inside is find for a label of the body that is compared; of others it may
-// say that it is not defined.
-func (d *foldLabels) inside(body int32, l label, name string) place {
-	if l.family == 0 && d.naming != body {
-		return place{}
-	}
-	return d.find(l, name)
-}
-
 // find returns where a label was defined, or a place without a body.
 func (d *foldLabels) find(l label, name string) place {
 	if l.family == 0 {
@@ -232,7 +223,7 @@ func (d *foldLabels) lookup(name string) place {
 // foldNames gives names their numbers.
 type foldNames struct {
 	table  *nameTable
-	recent [1 << 11]int32 // some of the names, plus one, by length and end
+	recent [1 << 12]int32 // some of the names, plus one, by length and end
 }
 
 // id returns the number of a name.
@@ -256,5 +247,5 @@ func (n *foldNames) hash(name string) uint64 {
 			h = h<<8 + uint64(name[i])
 		}
 	}
-	return h * 0x9e3779b97f4a7c15 >> (64 - 11)
+	return h * 0x9e3779b97f4a7c15 >> (64 - 12)
 }

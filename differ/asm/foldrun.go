@@ -43,13 +43,18 @@ func (f *folder) run() {
 // leave stops at the line of a that k is in or, if the texts differ before that,
 // at the line in which they do.
 func (r *run) leave(k int) {
-	if k = max(k, r.same); !r.alikeTo(k) {
+	k = max(k, r.same)
+	alike := r.alikeTo(k)
+	if !alike {
 		k = r.same + common(r.ta[r.same:k], r.tb[min(r.same+r.by, len(r.tb)):])
 	}
-	j := min(k+r.by, len(r.tb))
 	i := strings.LastIndexByte(r.ta[:k], '\n') + 1
-	r.a.i, r.b.i = i, strings.LastIndexByte(r.tb[:j], '\n')+1
-	r.counted(i)
+	r.a.i, r.b.i = i, strings.LastIndexByte(r.tb[:k+r.by], '\n')+1
+	if alike {
+		r.counted(i)
+	} else {
+		r.recount(i)
+	}
 	n := len(r.pairs)
 	for n > 0 && int(r.pairs[n-1].a.lo) >= i {
 		n--
@@ -57,10 +62,22 @@ func (r *run) leave(k int) {
 	r.pairs = r.pairs[:n]
 }
 
+// recount is counted for a line before others that were gone over.
+func (r *run) recount(i int) {
+	for lo := i; i > r.a.lo; i = lo {
+		lo = strings.LastIndexByte(r.ta[:i-1], '\n') + 1
+		var l scanned
+		if l, r.refsA = r.a.scan(lo, "", r.refsA[:0]); l.kind != lineNoise && l.kind != lineLabel {
+			break
+		}
+	}
+	r.ord = int32(i - r.a.lo)
+}
+
 // alikeTo reports whether the texts are the same from where they were compared
 // last to k of a.
 func (r *run) alikeTo(k int) bool {
-	return k+r.by <= len(r.tb) && r.ta[r.same:k] == r.tb[r.same+r.by:k+r.by]
+	return k+r.by <= len(r.tb) && common(r.ta[r.same:k], r.tb[r.same+r.by:]) == k-r.same
 }
 
 // counted notes, where a line begins, how far the lines go that count.
@@ -145,9 +162,9 @@ func (r *run) label(k int) int {
 	if !r.alikeTo(k) || len(r.tb)-j < 3 || r.tb[j:j+2] != ".L" {
 		return 0
 	}
-	ma, endA := r.a.symbol(k)
-	mb, endB := r.b.symbol(j)
-	r.pairs = append(r.pairs, pair{ma, mb})
+	la, endA := r.a.families.at(r.ta, k)
+	lb, endB := r.a.families.at(r.tb, j)
+	r.pairs = append(r.pairs, pair{mentionAt(la, k, endA), mentionAt(lb, j, endB)})
 	r.same, r.by = endA, endB-endA
 	return endA
 }
@@ -203,10 +220,6 @@ func (r *run) noise(lo, k int) int {
 			}
 		}
 	}
-	if !r.alikeTo(end + 1) {
-		return 0
-	}
-	r.same = end + 1
 	r.counted(lo)
 	r.quiet = end + 1
 	return end + 1
@@ -244,9 +257,9 @@ func (r *run) define(i int) int {
 	if !r.alikeTo(i) || len(r.tb)-j < 3 || r.tb[j:j+2] != ".L" {
 		return 0
 	}
-	ma, endA := r.a.symbol(i)
-	mb, endB := r.b.symbol(j)
-	if ma.family == 0 || mb.family == 0 || r.ta[endA] != ':' || r.tb[endB] != ':' {
+	la, endA := r.a.families.at(r.ta, i)
+	lb, endB := r.a.families.at(r.tb, j)
+	if la.family == 0 || lb.family == 0 || r.ta[endA] != ':' || r.tb[endB] != ':' {
 		return 0
 	}
 	nextA, okA := r.a.rest(endA + 1)
@@ -255,7 +268,7 @@ func (r *run) define(i int) int {
 		return 0
 	}
 	r.counted(i)
-	at, x, y := place{r.body, r.ord}, r.a.labels.slot(ma.label), r.b.labels.slot(mb.label)
+	at, x, y := place{r.body, r.ord}, r.a.labels.slot(la), r.b.labels.slot(lb)
 	if x == nil || y == nil || !r.a.labels.put(x, at) || !r.b.labels.put(y, at) {
 		return 0
 	}

@@ -97,3 +97,12 @@ func (s *foldSide) typedHere(body int32) bool {
 	name, _, _ := strings.Cut(strings.TrimPrefix(s.text[s.typed.lo:s.typed.hi], ".type\t"), ",")
 	return s.typed.hi == 0 || s.labels.named[name].body == body
 }
+
+// inside returns where the body that is compared defines a symbol. Of others it
+// may say that they are not defined.
+func (s *foldSide) inside(body int32, m *mention) place {
+	if m.family == 0 && s.labels.naming != body {
+		return place{}
+	}
+	return s.labels.find(m.label, s.text[m.lo:m.hi])
+}
