@@ -219,7 +219,7 @@ func (c *linkedCase) patch() string {
 
 func (c *linkedCase) run() {
 	o := Options{Work: filepath.Join(c.dir, "work"), Shim: bin.cc}
-	ctx, cancel := context.WithTimeout(c.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(c.Context(), 5*time.Minute)
 	defer cancel()
 	if err := Build(ctx, c.spec, o); err != nil {
 		c.Fatal(err)
