@@ -37,7 +37,7 @@ djvulibre       10 CVE-2021-46312.patch
 djvulibre/clang  9 CVE-2021-46310.patch
 libsndfile       2 CVE-2022-33065.patch
 libsndfile       3 CVE-2024-50612.patch
-libwebp          2 CVE-2023-4863.patch
+libwebp          2 CVE-2023-4863.patch | typedef VP8LMetadata
 libuv1           5 fix-cve-2024-24806
 nghttp2          3 CVE-2023-44487.patch | struct nghttp2_session
 nghttp2          6 CVE-2026-27135.patch
@@ -73,9 +73,9 @@ libxml2         30 CVE-2025-8732.patch
 libxml2         31 CVE-2026-0990.patch
 libxml2         32 CVE-2026-0992/01-4af23b523.patch
 libxml2         35 CVE-2026-0989.patch
-unbound         19 CVE-2025-5994.patch
+unbound         19 CVE-2025-5994.patch | struct subnet_qstate
 unbound         21 CVE-2025-11411/1-iterator-iter_scrub.c-pass-module_env-parameter-to-s.patch
-unbound         22 CVE-2025-11411/2-possible-domain-hijacking-attack.patch
+unbound         22 CVE-2025-11411/2-possible-domain-hijacking-attack.patch | struct config_file
 unbound         23 CVE-2025-11411/3-additional-fix-for-possible-domain-hijacking.patch
 redis           20 CVE-2026-25243.patch
 redis           21 CVE-2026-66373.patch
