@@ -95,7 +95,7 @@ func Prepare(ctx context.Context, pid int, patches []*kpack.Patch) (_ *Plan, err
 //
 // Errors: [ErrAlreadyApplied] if all that fit are there, [*NoFitError] if none
 // fits, [*MismatchError], [*ConflictError], [*BusyError], [ErrNoMemory],
-// [*TrialError], [ErrPermission], [ErrGone], [ErrLocked], [*TracedError],
+// [*TrialError], [*StateError], [ErrPermission], [ErrGone], [ErrLocked], [*TracedError],
 // [*StuckError], [*HookError], [*FilteredError].
 func Apply(ctx context.Context, pid int, patches []*kpack.Patch, o Options) (*Result, error) {
 	return whileObjectsChange(ctx, func() (*Result, error) { return applyOnce(ctx, pid, patches, o) })
@@ -217,11 +217,19 @@ func (p *Process) carryOut(ctx context.Context, plan *Plan, res *Result, o Optio
 			o.logger().Warn("not searched for an unwinder", "pid", p.PID, "error", e)
 		}
 	}
+	for _, s := range plan.steps {
+		if len(s.fresh) > 0 {
+			o.logger().Info("variables begin anew", "pid", p.PID, "level", s.record.ID.Level, "variables", s.fresh)
+		}
+	}
 	o.logger().Debug("staged", "pid", p.PID, "patches", len(plan.steps), "held", held)
 	t := plan.transaction()
 	var stacks stackUses
 	if err = p.hooksBefore(ctx, t, res, o); err == nil {
 		res.Stop, err = p.commit(ctx, t, commitOptions{wait: o.wait(), stacks: &stacks})
+	}
+	if err == nil {
+		p.records = append(p.records, t.ins...)
 	}
 	if e := p.hooksAfter(ctx, slices.Concat(t.outs, t.ins), res, o); err != nil {
 		if e == nil {
@@ -234,7 +242,6 @@ func (p *Process) carryOut(ctx context.Context, plan *Plan, res *Result, o Optio
 	} else if e != nil {
 		return fmt.Errorf("the patch is in use, but not all hooks have run: %w", e)
 	}
-	p.records = append(p.records, t.ins...)
 	for _, r := range t.ins {
 		res.Applied = append(res.Applied, r.describe())
 	}
@@ -244,8 +251,7 @@ func (p *Process) carryOut(ctx context.Context, plan *Plan, res *Result, o Optio
 	if err := p.forget(t.ins); err != nil {
 		return err
 	}
-	_, err = p.free(ctx, t.outs, &stacks, res)
-	return err
+	return p.freeOuts(ctx, t, &stacks, res)
 }
 
 // unused are the records to whose memory no entry leads.
@@ -337,7 +343,7 @@ func revertOnce(ctx context.Context, pid int, which []Selector, o Options) (_ *R
 func (p *Process) freeRetired(ctx context.Context, res *Result, o Options) error {
 	t := &transaction{}
 	for _, r := range p.records {
-		if r.state == retired && !r.stays() {
+		if r.state == retired && !r.stays() && p.awaited(r) == nil {
 			t.outs = append(t.outs, r)
 			t.zones = append(t.zones, goingZones(r, nextCall)...)
 		}
@@ -366,7 +372,7 @@ func (p *Process) revert(ctx context.Context, t *transaction, res *Result, o Opt
 	if err == nil {
 		res.Stop, err = p.commit(ctx, t, commitOptions{wait: o.wait(), stacks: &stacks})
 	}
-	if e := p.hooksAfter(ctx, t.outs, res, o); err != nil {
+	if e := p.hooksAfter(ctx, slices.Concat(t.outs, t.ins), res, o); err != nil {
 		return errors.Join(err, e)
 	} else if e != nil {
 		return fmt.Errorf("the functions are as they were, but not all hooks have run: %w", e)
@@ -374,6 +380,32 @@ func (p *Process) revert(ctx context.Context, t *transaction, res *Result, o Opt
 	for _, r := range t.outs {
 		res.Removed = append(res.Removed, r.describe())
 	}
-	_, err = p.free(ctx, t.outs, &stacks, res)
-	return err
+	for _, r := range t.ins {
+		res.Applied = append(res.Applied, r.describe())
+	}
+	return p.freeOuts(ctx, t, &stacks, res)
+}
+
+// freeOuts frees the memory of what went by t, and that of earlier levels that was
+// kept for its sake alone, as far as nothing refers to it.
+func (p *Process) freeOuts(ctx context.Context, t *transaction, stacks *stackUses, res *Result) error {
+	outs := slices.DeleteFunc(slices.Clone(t.outs), func(r *record) bool { return p.awaited(r) != nil })
+	if _, err := p.free(ctx, outs, stacks, res); err != nil {
+		return err
+	}
+	for _, r := range slices.Backward(p.records) {
+		kept := func(out *record) bool { return out.Fallback == r.Base || shares(out, r) }
+		if r.state != retired || r.stays() || p.awaited(r) != nil || slices.Contains(outs, r) || !slices.ContainsFunc(outs, kept) {
+			continue
+		}
+		res.Kept = slices.DeleteFunc(res.Kept, func(a Applied) bool { return a.Base == r.Base })
+		freed, err := p.free(ctx, []*record{r}, &stackUses{}, res)
+		if err != nil {
+			return err
+		}
+		for _, f := range freed {
+			res.Freed = append(res.Freed, f.describe())
+		}
+	}
+	return nil
 }

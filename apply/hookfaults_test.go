@@ -111,7 +111,7 @@ func TestHookNeverLetGo(t *testing.T) {
 		_, err = p.stageAll(plan.steps)
 	}
 	if err == nil {
-		_, _, err = p.createHookThread(plan.steps[0].record, kpack.PreApply)
+		_, _, err = p.createHookThread(plan.steps[0].record, kpack.PreApply, false)
 	}
 	p.Close()
 	if err != nil {

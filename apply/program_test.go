@@ -177,14 +177,33 @@ var fixes = map[string]string{
 `),
 	"answer2": replacement("answer", `
 	movl $2, %eax
-	addl $1, uses(%rip)
+	addl $1, uses.kpatch(%rip)
 	ret
-`) + `
-	.section .kpatch.bss,"aw",@nobits
-	.local uses
-	.type uses, @object
-	.size uses, 4
-uses:	.zero 4
+`) + variable("bss", "uses", ".zero 4"),
+	// They count their calls in a variable of their own.
+	"answer20": replacement("answer", `
+	lock incl count.kpatch(%rip)
+	movl $43, %eax
+	ret
+`) + variable("bss", "count", ".zero 4"),
+	"answer21": replacement("answer", `
+	lock incl more.kpatch(%rip)
+	lock addl $1, count.kpatch(%rip)
+	movl $43, %eax
+	ret
+`) + variable("data", "more", ".long 100") + variable("bss", "count", ".zero 4"),
+	"answer22": replacement("answer", `
+	lock incq count.kpatch(%rip)
+	movl $43, %eax
+	ret
+`) + variable("bss", "count", ".zero 8"),
+	// It answers what a variable leads to.
+	"text2": replacement("text", `
+	movq mode.kpatch(%rip), %rax
+	ret
+`) + variable("data", "mode", ".quad .Lm") + `
+	.section .kpatch.rodata,"a",@progbits
+.Lm:	.string "mode"
 `,
 	"other": replacement("other", `
 	pushq %rax
@@ -205,6 +224,7 @@ uses:	.zero 4
 	.section .kpatch.rodata,"a",@progbits
 .Lt:	.string "new"
 `,
+	"last": replacement("last", "\tmovl %edi, %eax\n\tret\n"),
 	"busy": replacement("busy", "\tret\n"),
 	// It stays in pause_a_little.
 	"busy3": replacement("busy", `
@@ -230,6 +250,20 @@ func replacement(function, body string) string {
 NAME.kpatch:
 	.cfi_startproc
 BODY	.cfi_endproc
+	.size NAME.kpatch, .-NAME.kpatch
+`)
+}
+
+// variable is a static variable of the new code, in the section and with the
+// symbol that package differ gives it.
+func variable(section, name, value string) string {
+	return strings.NewReplacer("NAME", name, "SECTION", section, "BITS", map[string]string{"data": "progbits", "bss": "nobits"}[section], "VALUE", value).Replace(`
+	.section .kpatch.SECTION,"aw",@BITS
+	.globl NAME.kpatch
+	.internal NAME.kpatch
+	.type NAME.kpatch, @object
+	.balign 8
+NAME.kpatch: VALUE
 	.size NAME.kpatch, .-NAME.kpatch
 `)
 }

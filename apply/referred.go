@@ -35,6 +35,8 @@ type pointers struct {
 	sweep
 	records []*record
 	found   []bool
+	// footprints are those of records, in their order.
+	footprints []footprint
 	// stack is set while a thread's own stack is searched. Nothing on it
 	// returns into the records in proven.
 	stack  bool
@@ -51,12 +53,12 @@ func (p *Process) newPointers(records []*record, stacks *stackUses) *pointers {
 			s.slots[slot.addr] = true
 		}
 	}
-	for i, r := range records {
-		m := r.memory()
-		if i == 0 {
-			s.span = m
+	s.footprints = p.footprints(records)
+	s.span = specs.Range[specs.Addr]{Lo: ^specs.Addr(0)}
+	for _, f := range s.footprints {
+		for _, m := range f.all {
+			s.span.Lo, s.span.Hi = min(s.span.Lo, m.Lo), max(s.span.Hi, m.Hi)
 		}
-		s.span.Lo, s.span.Hi = min(s.span.Lo, m.Lo), max(s.span.Hi, m.Hi)
 	}
 	return s
 }
@@ -80,10 +82,40 @@ func (s *pointers) part(maps []Mapping, stacks *stackUses) func(*Mapping) specs.
 func (s *pointers) pointer(at, w specs.Addr) {
 	for j, r := range s.records {
 		// A patch's pointers into itself keep nothing alive.
-		if m := r.memory(); m.Contains(w) && !m.Contains(at) && !s.slots[at] && !s.stale(r, w) {
+		if f := &s.footprints[j]; within(f.all, w) && !within(f.own, at) && !s.slots[at] && !s.stale(r, w) {
 			s.found[j] = true
 		}
 	}
+}
+
+// footprint is the memory that goes when a record does. Of it own is what no
+// other record tells of.
+type footprint struct{ all, own []specs.Range[specs.Addr] }
+
+// footprints are those of records that are to go together: a block stays as long
+// as any other record tells of it, and what it points to then is in use.
+func (p *Process) footprints(records []*record) []footprint {
+	all := make([]footprint, len(records))
+	for i, r := range records {
+		f := &all[i]
+		for _, m := range r.core() {
+			f.all = append(f.all, m.Range)
+		}
+		f.own = slices.Clone(f.all)
+		for _, b := range r.blocks() {
+			if !p.kept(b, records...) {
+				f.all = append(f.all, b)
+			}
+			if !p.kept(b, r) {
+				f.own = append(f.own, b)
+			}
+		}
+	}
+	return all
+}
+
+func within(all []specs.Range[specs.Addr], a specs.Addr) bool {
+	return slices.ContainsFunc(all, func(m specs.Range[specs.Addr]) bool { return m.Contains(a) })
 }
 
 // stale reports whether a word is a return address on a stack to which nothing

@@ -270,19 +270,30 @@ func (p *Process) unmap(records []*record) (time.Duration, error) {
 	}
 	return p.withAgent(specs.Range[specs.Addr]{}, func(a *ptrace.Agent) error {
 		for _, r := range records {
-			// The record goes last.
-			for _, i := range []int{1, 2, 0} {
-				m := r.part(i)
-				if m.Size() == 0 || !stillMapped(maps, m, perms[i]) {
+			for _, m := range p.pieces(r) {
+				if m.Size() == 0 || !stillMapped(maps, m.Range, m.perm) {
 					continue
 				}
 				if _, err := a.Syscall(unix.SYS_MUNMAP, uint64(m.Lo), m.Size()); err != nil {
 					return fmt.Errorf("munmap %v: %w", m, err)
 				}
 			}
+			p.records = slices.DeleteFunc(slices.Clone(p.records), func(o *record) bool { return o == r })
 		}
 		return nil
 	})
+}
+
+// pieces is the memory that goes when r does, in this order: the blocks of which
+// no other record tells, and the record itself last.
+func (p *Process) pieces(r *record) []piece {
+	var all []piece
+	for _, b := range r.blocks() {
+		if !p.kept(b, r) {
+			all = append(all, piece{b, perms[2]})
+		}
+	}
+	return append(all, r.core()...)
 }
 
 // stillMapped reports whether all of r is anonymous memory of the given

@@ -65,8 +65,9 @@ func Long(ctx context.Context, out io.Writer, fother string, o pipeline.Options)
 	return runAll(ctx, []check{
 		{"go test, what is slow", command([]string{"FOTHER_LONG=1"}, "go", "test", "-count", "1", "-timeout", "60m",
 			"./magefiles/internal/corpus", "./magefiles/internal/nginx")},
-		{"go test, all flags with both compilers", command([]string{"FOTHER_LONG=1"}, "go", "test", "-count", "1", "-timeout", "60m",
-			"-run", "^Test(Cases|Samples|ThreadLocalOnAArch64)$", "./differ", "./magefiles/internal/pipeline")},
+		{"go test, the differ and its oracle with all flags of all compilers", command([]string{"FOTHER_LONG=1"}, "go", "test", "-count", "1", "-timeout", "120m", "./differ/...")},
+		{"go test, all cases with all flags of both compilers", command([]string{"FOTHER_LONG=1"}, "go", "test", "-count", "1", "-timeout", "150m",
+			"-run", "^Test(Cases|Samples|ThreadLocalOnAArch64)$", "./magefiles/internal/pipeline")},
 		{"the tool is killed at each of its calls", command([]string{"FOTHER_LONG=1"}, "go", "test", "-count", "1", "-v", "-timeout", "120m",
 			"-run", "^TestKillMatrix$", "./apply")},
 		{"a program is tortured, and writes fail", command([]string{"FOTHER_LONG=1"}, "go", "test", "-count", "1", "-v", "-timeout", "24h",
