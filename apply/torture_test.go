@@ -51,10 +51,13 @@ func torment(t *testing.T, sandboxed bool) {
 	}
 	t.Logf("operations:\n%s", tt.counts)
 	t.Logf("the program: %s", tt.r.ask("done"))
-	for range 50 { // a thread may be inside all the while
-		if err := tt.revert(t.Context(), nil, Options{Wait: 10 * time.Second}); errors.Is(err, ErrNotApplied) {
+	for range 50 { // a thread may be inside all the while, or wait for its vfork
+		err := tt.revert(t.Context(), nil, Options{Wait: 10 * time.Second})
+		if errors.Is(err, ErrNotApplied) {
 			break
-		} else if busy := (*BusyError)(nil); err != nil && !errors.As(err, &busy) {
+		}
+		busy, stuck := (*BusyError)(nil), (*StuckError)(nil)
+		if err != nil && !errors.As(err, &busy) && !errors.As(err, &stuck) {
 			t.Fatal(err)
 		}
 	}
