@@ -220,25 +220,19 @@ func (d *foldLabels) lookup(name string) place {
 	return d.find(label{}, name)
 }
 
-// foldNames gives names numbers.
+// foldNames gives names their numbers.
 type foldNames struct {
-	ids    map[string]int32
-	text   []string
+	table  *nameTable
 	recent [1 << 12]int32 // some of the names, plus one, by length and end
 }
 
 // id returns the number of a name.
 func (n *foldNames) id(name string) int32 {
 	recent := &n.recent[n.hash(name)]
-	if *recent > 0 && n.text[*recent-1] == name {
+	if *recent > 0 && n.table.name(*recent-1) == name {
 		return *recent - 1
 	}
-	id, ok := n.ids[name]
-	if !ok {
-		id = int32(len(n.text))
-		n.text = append(n.text, name)
-		n.ids[name] = id
-	}
+	id := n.table.number(name)
 	*recent = id + 1
 	return id
 }
