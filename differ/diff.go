@@ -167,6 +167,9 @@ func (e *explainer) functionVerdict(y int32) Function {
 func (p *plan) datumVerdict(y int32) Datum {
 	d := Datum{Name: p.b.names[y], Carried: p.carried[y], Kept: p.kept[y]}
 	x := p.b.pair[y]
+	if d.Carried && p.variable(y) {
+		d.Align = p.b.boundary(y)
+	}
 	switch {
 	case x == none:
 		d.Verdict, d.Reason = New, because(NewCode)

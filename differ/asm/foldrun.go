@@ -11,7 +11,7 @@ type run struct {
 	ta, tb string
 	same   int // how far the text of a is known to be alike
 	by     int // from there on the text of b is at offsets that are greater by this
-	quiet  int // end of the last lines that do not count; if it is no line's begin, the last line counts
+	quiet  int // end of the last line that does not count; what is behind it counts
 }
 
 // run goes behind such lines. It stops, besides, at a label that is defined
@@ -62,7 +62,7 @@ func (r *run) leave(k int) {
 	r.pairs = r.pairs[:n]
 }
 
-// recount is counted for a line before others that were gone over.
+// recount is counted for a line that is before others that were gone over.
 func (r *run) recount(i int) {
 	for lo := i; i > r.a.lo; i = lo {
 		lo = strings.LastIndexByte(r.ta[:i-1], '\n') + 1
@@ -80,7 +80,8 @@ func (r *run) alikeTo(k int) bool {
 	return k+r.by <= len(r.tb) && common(r.ta[r.same:k], r.tb[r.same+r.by:]) == k-r.same
 }
 
-// counted notes, where a line begins, how far the lines go that count.
+// counted notes the end of the last line that counts before i, where a line
+// begins: that is i, unless the line before does not count.
 func (r *run) counted(i int) {
 	if r.quiet != i {
 		r.ord = int32(i - r.a.lo)
