@@ -62,6 +62,12 @@ func (r *run) leave(k int) {
 	r.pairs = r.pairs[:n]
 }
 
+// passed notes that the line from lo to next does not count.
+func (r *run) passed(lo, next int) {
+	r.counted(lo)
+	r.quiet = next
+}
+
 // recount is counted for a line that is before others that were gone over.
 func (r *run) recount(i int) {
 	for lo := i; i > r.a.lo; i = lo {
@@ -94,10 +100,16 @@ func (r *run) point(k int) int {
 	a, c := r.ta, r.ta[k]
 	switch {
 	case a[k-1] == '\n':
-		if c == '.' && a[k+1] == 'L' {
+		switch next, ok := 0, false; {
+		case c == '.' && a[k+1] == 'L':
 			return r.define(k)
-		} else if c == '#' && a[k+1] == ' ' {
+		case c == '#' && a[k+1] == ' ':
 			return r.noise(k, k)
+		case c == ' ': // clang's comments about loops
+			if next, ok = r.a.rest(k); ok {
+				r.passed(k, next)
+			}
+			return next
 		}
 	case a[k-1] == '\t' && a[k-2] == '\n':
 		if c == '.' {
@@ -221,8 +233,7 @@ func (r *run) noise(lo, k int) int {
 			}
 		}
 	}
-	r.counted(lo)
-	r.quiet = end + 1
+	r.passed(lo, end+1)
 	return end + 1
 }
 
@@ -273,6 +284,7 @@ func (r *run) define(i int) int {
 	if x == nil || y == nil || !r.a.labels.put(x, at) || !r.b.labels.put(y, at) {
 		return 0
 	}
-	r.same, r.by, r.quiet = nextA, nextB-nextA, nextA
+	r.passed(i, nextA)
+	r.same, r.by = nextA, nextB-nextA
 	return nextA
 }
