@@ -136,6 +136,21 @@ func FuzzRecord(f *testing.F) {
 		if size != r.text().Size() {
 			t.Errorf("zones of %d bytes for code of %d", size, r.text().Size())
 		}
+		size = r.block().Size()
+		for _, m := range r.core() {
+			if m.Lo > m.Hi {
+				t.Errorf("memory %v", m.Range)
+			}
+			size += m.Size()
+		}
+		if want := r.Regions[0].Size + r.Regions[1].Size + r.Regions[2].Size; size != want {
+			t.Errorf("%d bytes are freed of %d", size, want)
+		}
+		for _, v := range r.Variables {
+			if !slices.ContainsFunc(r.blocks(), func(b specs.Range[specs.Addr]) bool { return b.Contains(v.At) }) {
+				t.Errorf("variable at %v is in no block", v.At)
+			}
+		}
 		r.describe()
 	})
 }
