@@ -8,6 +8,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/fother/fother/kpack"
 	"github.com/fother/fother/specs"
 )
@@ -95,7 +97,27 @@ func Prepare(ctx context.Context, pid int, patches []*kpack.Patch) (_ *Plan, err
 // fits, [*MismatchError], [*ConflictError], [*BusyError], [ErrNoMemory],
 // [*TrialError], [*StateError], [ErrPermission], [ErrGone], [ErrLocked], [*TracedError],
 // [*StuckError], [*HookError], [*FilteredError].
-func Apply(ctx context.Context, pid int, patches []*kpack.Patch, o Options) (_ *Result, err error) {
+func Apply(ctx context.Context, pid int, patches []*kpack.Patch, o Options) (*Result, error) {
+	return whileObjectsChange(ctx, func() (*Result, error) { return applyOnce(ctx, pid, patches, o) })
+}
+
+// whileObjectsChange calls f again if what it had found in the process was not
+// there any more when it was to be changed: a library was closed, or opened anew,
+// in between. Then nothing was written, or it was taken back, or the next try
+// finishes it. What is found changed for another reason is so each time.
+func whileObjectsChange(ctx context.Context, f func() (*Result, error)) (*Result, error) {
+	const tries, pause = 4, 3 * time.Millisecond
+	for try := 1; ; try++ {
+		res, err := f()
+		mismatch := (*MismatchError)(nil)
+		if try == tries || !errors.As(err, &mismatch) && !errors.Is(err, unix.EIO) || ctx.Err() != nil {
+			return res, err
+		}
+		time.Sleep(pause)
+	}
+}
+
+func applyOnce(ctx context.Context, pid int, patches []*kpack.Patch, o Options) (_ *Result, err error) {
 	defer func() { err = orGone(pid, err) }()
 	start := time.Now()
 	p, res, err := begin(ctx, pid, o)
@@ -103,6 +125,7 @@ func Apply(ctx context.Context, pid int, patches []*kpack.Patch, o Options) (_ *
 		return nil, err
 	}
 	defer p.Close()
+	defer func() { err = p.orGone(err) }()
 	plan, err := makePlan(p, patches, o)
 	if err != nil {
 		return nil, err
@@ -132,7 +155,7 @@ func begin(ctx context.Context, pid int, o Options) (*Process, *Result, error) {
 		}
 	}
 	res := &Result{PID: pid, Name: p.Name}
-	if err := p.recover(ctx, res, o); err != nil {
+	if err := p.orGone(p.recover(ctx, res, o)); err != nil {
 		p.Close()
 		return nil, nil, fmt.Errorf("finish what an earlier run began: %w", err)
 	}
@@ -149,6 +172,37 @@ func orGone(pid int, err error) error {
 		return ErrGone
 	}
 	return err
+}
+
+// orGone is the same for a process that is open, and may execute another program
+// too: while that begins, its threads end one after the other, and those that do
+// can neither be stopped nor traced.
+func (p *Process) orGone(err error) error {
+	const patience, nap = 50 * time.Millisecond, time.Millisecond
+	stuck := (*StuckError)(nil)
+	ending := errors.As(err, &stuck) && stuck.State != "D" || errors.Is(err, ErrPermission)
+	for end := time.Now().Add(patience); ; time.Sleep(nap) {
+		if err == nil || errors.Is(err, ErrGone) {
+			return err
+		}
+		if p.replaced() {
+			return ErrGone
+		}
+		if !ending || time.Now().After(end) {
+			return orGone(p.PID, err)
+		}
+	}
+}
+
+// replaced reports whether the memory that was opened is no longer that of a
+// process.
+func (p *Process) replaced() bool {
+	i := slices.IndexFunc(p.maps, func(m Mapping) bool { return m.readable() && m.Inode != 0 })
+	if i < 0 {
+		return false
+	}
+	_, err := p.mem.Read(p.maps[i].Range.Lo, 1)
+	return errors.Is(err, ErrGone)
 }
 
 // carryOut stages and commits a plan.
@@ -244,7 +298,11 @@ func selected(which []Selector, r *record) bool {
 // stop, all or none; without selectors all.
 //
 // Errors: [ErrNotApplied] if there is none; else those of Apply.
-func Revert(ctx context.Context, pid int, which []Selector, o Options) (_ *Result, err error) {
+func Revert(ctx context.Context, pid int, which []Selector, o Options) (*Result, error) {
+	return whileObjectsChange(ctx, func() (*Result, error) { return revertOnce(ctx, pid, which, o) })
+}
+
+func revertOnce(ctx context.Context, pid int, which []Selector, o Options) (_ *Result, err error) {
 	defer func() { err = orGone(pid, err) }()
 	start := time.Now()
 	p, res, err := begin(ctx, pid, o)
@@ -252,6 +310,7 @@ func Revert(ctx context.Context, pid int, which []Selector, o Options) (_ *Resul
 		return nil, err
 	}
 	defer p.Close()
+	defer func() { err = p.orGone(err) }()
 	t := &transaction{}
 	for _, r := range p.records {
 		if r.state == applied && selected(which, r) {
@@ -267,6 +326,9 @@ func Revert(ctx context.Context, pid int, which []Selector, o Options) (_ *Resul
 			return res, nil
 		}
 		return res, ErrNotApplied
+	}
+	if err := p.compare(t.changes, before); err != nil { // hooks are not to run for it
+		return nil, err
 	}
 	if err := p.revert(ctx, t, res, o); err != nil {
 		return nil, err

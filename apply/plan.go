@@ -1,6 +1,7 @@
 package apply
 
 import (
+	"bytes"
 	"debug/elf"
 	"encoding/binary"
 	"errors"
@@ -40,6 +41,9 @@ type step struct {
 	fresh  []string
 	header uint64
 	trial  uint64 // the record's word
+	// heads are the first bytes of the functions, of which it was checked that they
+	// are those of the target's file.
+	heads [][]byte
 	// record and image are made for one base address, by link.
 	record *record
 	image  *kpack.Image
@@ -217,12 +221,14 @@ func (s *step) checkBodies(p *Process) error {
 		}
 		body, err := p.original(lo, uint64(hi-lo))
 		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: function %s: %w", s.object.Path, f.Name, err))
+			mismatch(fmt.Sprintf("its code cannot be read: %v", err))
 			continue
 		}
 		if specs.DigestOf(body) != f.Digest {
 			mismatch("its code in memory is not that of the file the patch was made for")
+			continue
 		}
+		s.heads = append(s.heads, slices.Clone(body[:min(len(body), maxEntry)]))
 	}
 	return errors.Join(errs...)
 }
@@ -389,6 +395,9 @@ func (s *step) redirect(p *Process, f kpack.Function, image *kpack.Image, i int)
 	old, err := p.original(r.Lo, min(f.Room, maxEntry))
 	if err != nil {
 		return r, err
+	}
+	if head := s.heads[i]; !bytes.Equal(head[:min(len(head), len(old))], old[:min(len(head), len(old))]) {
+		return r, &MismatchError{Object: s.object.Path, Function: f.Name, Addr: r.Lo, Why: "it has changed meanwhile: its object may have been closed"}
 	}
 	skip := 0
 	if f.Through != nil {

@@ -104,6 +104,7 @@ static void sandbox(void)
 static void *run(void *arg)
 {
 	const char *kind = arg;
+	if (!strcmp(kind, "many")) { pthread_mutex_lock(&mutex); for (;;) pthread_cond_wait(&cond, &mutex); }
 	pthread_setname_np(pthread_self(), kind);
 	if (!strcmp(kind, "call")) for (;;) { int v = answer(1); if (v != 2 && v != 43) die("answer", v); calls++; }
 	if (!strcmp(kind, "busy")) for (;;) { busy(1); pause_a_little(100000); }
@@ -140,6 +141,7 @@ int main(int argc, char **argv)
 		pthread_attr_t a;
 		pthread_attr_init(&a);
 		pthread_attr_setstacksize(&a, 64 << 10);
+		if (!strcmp(argv[i], "undumpable")) { prctl(PR_SET_DUMPABLE, 0, 0, 0, 0); continue; }
 		if (!strcmp(argv[i], "mdwe")) { if (prctl(65, 1, 0, 0, 0)) printf("no "); continue; }
 		if (pthread_create(&t, &a, run, argv[i])) die("create", errno);
 	}

@@ -216,9 +216,9 @@ type piece struct {
 	perm string
 }
 
-// told reports whether a record of the process other than the given ones tells of
+// kept reports whether a record of the process other than the given ones tells of
 // a block.
-func (p *Process) told(block specs.Range[specs.Addr], but ...*record) bool {
+func (p *Process) kept(block specs.Range[specs.Addr], but ...*record) bool {
 	return slices.ContainsFunc(p.records, func(r *record) bool {
 		return !slices.Contains(but, r) && slices.Contains(r.blocks(), block)
 	})

@@ -39,6 +39,8 @@ type change struct {
 	addr             specs.Addr
 	before, after    []byte
 	gate             gate
+	// original is set where before is the function's own code.
+	original bool
 }
 
 // gate is the way of an entry while those of several are switched. It leads to
@@ -174,10 +176,10 @@ func exchange(ins, outs []*record) *transaction {
 	for _, r := range ins {
 		t.zones = append(t.zones, comingZones(r)...)
 		for _, f := range r.Functions {
-			c := change{function: f.Name, object: r.Object, addr: f.Site, before: f.Old, after: f.New}
+			c := change{function: f.Name, object: r.Object, addr: f.Site, before: f.Old, after: f.New, original: true}
 			c.gate = gate{at: f.Gate, jump: f.Gated, shut: f.Copy, open: f.Through, alone: f.Alone}
 			if out := current[f.Site]; out != nil && len(out.New) == len(f.New) {
-				c.before, c.gate.shut = out.New, out.Through
+				c.before, c.gate.shut, c.original = out.New, out.Through, false
 				delete(current, f.Site)
 			}
 			t.changes = append(t.changes, c)

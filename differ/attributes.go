@@ -95,7 +95,7 @@ func (j *judgement) names(x, y int32) {
 		if sym.LocalLabel() {
 			continue
 		}
-		t := j.a.resolve(sym.Name)
+		t := j.a.namesake(sym)
 		if x != none && t.where != asm.InItem && sym.Bind != asm.Local && stem(sym.Name) != sym.Name {
 			j.refuse(j.b, y, "its name was "+j.a.names[x]+" in the original build, and units that did not change use that", hintNumbers)
 		}

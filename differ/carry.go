@@ -12,7 +12,7 @@ import (
 // plan is what the patch assembly holds.
 type plan struct {
 	*judgement
-	carried map[int32]bool // items of b
+	carried []bool         // items of b
 	labels  map[int32]bool // symbols of b that carried statements mention
 	queue   []int32
 	refs    map[string]Reference
@@ -25,7 +25,7 @@ type plan struct {
 
 // carry decides what is carried.
 func carry(j *judgement) *plan {
-	p := &plan{judgement: j, carried: make(map[int32]bool), labels: make(map[int32]bool),
+	p := &plan{judgement: j, carried: make([]bool, len(j.b.Items)), labels: make(map[int32]bool),
 		refs: make(map[string]Reference), weak: make(map[string]string), from: make(map[int32]string), anchored: make(map[int32]int32)}
 	for k := range j.b.Items {
 		y := int32(k)

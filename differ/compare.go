@@ -15,20 +15,25 @@ type comparer struct {
 	a, b  *side
 	memo  map[[2]int32]bool // anonymous items
 	block map[[2]int32]bool // what follows section anchors, by their items
-	stale map[int32]bool    // constants of b that differ from their pair
+	// agreed has, for what folded bodies of a refer to, what of b means the same
+	// in all of them, plus one, as far as that was found.
+	agreed []int32
+	stale  []bool // constants of b that differ from their pair
 	// moved has the functions of b whose inner labels do not stand for what
 	// they did in the original.
-	moved map[int32]bool
+	moved []bool
 	// inner has the functions of b to which others than themselves refer by
 	// inner labels; root is the item whose references are being followed.
-	inner        map[int32]bool
+	inner        []bool
 	root         int32
 	depth        int
 	refsA, refsB []asm.Ref
 }
 
 func newComparer(a, b *side) *comparer {
-	return &comparer{a: a, b: b, memo: make(map[[2]int32]bool), block: make(map[[2]int32]bool), stale: make(map[int32]bool), moved: make(map[int32]bool), inner: make(map[int32]bool)}
+	n := len(b.Items)
+	return &comparer{a: a, b: b, memo: make(map[[2]int32]bool), block: make(map[[2]int32]bool), agreed: make([]int32, a.Mentions()),
+		stale: make([]bool, n), moved: make([]bool, n), inner: make([]bool, n)}
 }
 
 // cursor goes over the statements of an item that count.
@@ -55,6 +60,30 @@ func (c *cursor) next() (asm.Stmt, string, bool) {
 	return asm.Stmt{}, "", false
 }
 
+// literal returns the text of the item if it holds nothing but numbers, strings
+// and what does not count, each on a line of its own, one behind the other. Two
+// with one text are the same.
+func (c *cursor) literal() string {
+	n := len(c.stmts)
+	if n == 0 {
+		return ""
+	}
+	at := c.stmts[0].Lo
+	for i := range c.stmts {
+		st := &c.stmts[i]
+		switch st.Kind {
+		case asm.Literal, asm.Label, asm.Align:
+		default:
+			return ""
+		}
+		if st.Lo > at+uint32(len(":\n\t")) {
+			return ""
+		}
+		at = st.Hi
+	}
+	return c.s.Text[c.stmts[0].Lo:at]
+}
+
 // items returns the first difference of item i of a and item j of b, or nil.
 func (c *comparer) items(i, j int32) *Difference {
 	if c.depth == 0 {
@@ -66,6 +95,9 @@ func (c *comparer) items(i, j int32) *Difference {
 		}
 	}
 	ca, cb := cursor{c.a, c.a.Items[i].Stmts}, cursor{c.b, c.b.Items[j].Stmts}
+	if ta := ca.literal(); ta != "" && ta == cb.literal() {
+		return nil
+	}
 	for {
 		sa, ta, okA := ca.next()
 		sb, tb, okB := cb.next()
@@ -95,12 +127,31 @@ func (c *comparer) folds(i, j int32, sa, sb asm.Stmt) bool {
 	if !fa.PairOf(fb) {
 		return false
 	}
-	for k := range fa.Refs {
-		if !c.refer(i, j, *c.a.mentioned(i, fa.Refs[k]), *c.b.mentioned(j, fb.Refs[k])) {
+	for k, ra := range fa.Refs {
+		rb := fb.Refs[k]
+		if c.agreed[ra] == rb+1 {
+			continue
+		}
+		x, y := c.a.mentioned(i, ra), c.b.mentioned(j, rb)
+		if !c.refer(i, j, *x, *y) {
 			return false
+		}
+		if c.everywhere(i, x) {
+			c.agreed[ra] = rb + 1
 		}
 	}
 	return true
+}
+
+// everywhere reports whether what was said of a reference to x in item i is true
+// of others too: it is not to the item itself, to a place in a function, or by
+// the distance from a section anchor.
+func (c *comparer) everywhere(i int32, x *target) bool {
+	if x.where != asm.InItem {
+		return true
+	}
+	code := c.a.roles[x.item] == function || c.a.roles[x.item] == part
+	return !x.anchor() && c.a.parent[x.item] != c.a.parent[i] && !(code && (x.ord != 0 || asm.IsLocalLabel(x.name)))
 }
 
 // statements reports whether two statements of items i and j say the same.
@@ -262,6 +313,7 @@ func (c *comparer) class(i, j int32) bool {
 func (c *comparer) forget() {
 	clear(c.memo)
 	clear(c.block)
+	clear(c.agreed)
 }
 
 // blocks reports whether what follows a section anchor is the same in both

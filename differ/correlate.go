@@ -16,11 +16,16 @@ type correlation struct {
 	// byOrder has the items of b that were paired by their order alone: those
 	// that functions reach by their distance from a section anchor.
 	byOrder map[int32]bool
-	seed    maphash.Seed
+	// unsettled are the folded functions whose code must be known to pair them.
+	unsettled []string
+	seed      maphash.Seed
 }
 
 // group is the items of both builds whose names have one stem.
-type group struct{ a, b []int32 }
+type group struct {
+	a, b     []int32
+	numbered bool // the stem stands for names with numbers
+}
 
 // correlate sets pair on both sides.
 func correlate(a, b *side) *correlation {
@@ -30,7 +35,7 @@ func correlate(a, b *side) *correlation {
 	unstableA, unstableB := make([]bool, len(a.Items)), make([]bool, len(b.Items))
 	any := false
 	for _, g := range objects {
-		if c.stable(g) {
+		if g.stable() {
 			c.join(g.a[0], g.b[0])
 			continue
 		}
@@ -46,7 +51,7 @@ func correlate(a, b *side) *correlation {
 		a.collectUsers(unstableA)
 		b.collectUsers(unstableB)
 		for _, g := range objects {
-			if !c.stable(g) {
+			if !g.stable() {
 				c.objects(g)
 			}
 		}
@@ -58,51 +63,69 @@ func correlate(a, b *side) *correlation {
 // groups sorts functions and objects by stem, in text order of the patched
 // build and then of the original.
 func (c *correlation) groups() (funcs, objects []*group) {
-	byStem := make(map[string]*group)
-	add := func(s *side, i int32, list func(*group) *[]int32) {
-		r := s.roles[i]
-		if r != function && r != object {
-			return
+	n := 0
+	for _, s := range [...]*side{c.a, c.b} {
+		for _, r := range s.roles {
+			if r == function || r == object {
+				n++
+			}
 		}
+	}
+	byStem := [...][]*group{function: make([]*group, c.b.Numbers()), object: make([]*group, c.b.Numbers())}
+	all, room := []group(nil), make([]int32, 2*n) // most groups have one of each
+	add := func(s *side, i int32) *group {
+		r := s.roles[i]
 		key := s.key(i)
-		g := byStem[key]
+		if grow := int(key) + 1 - len(byStem[r]); grow > 0 {
+			byStem[r] = append(byStem[r], make([]*group, grow)...)
+		}
+		g := byStem[r][key]
 		if g == nil {
-			g = &group{}
-			byStem[key] = g
+			if len(all) == cap(all) {
+				all = make([]group, 0, n/2+8) // those before it stay where they are
+			}
+			all = append(all, group{room[:0:1], room[1:1:2], strings.IndexByte(c.b.Name(key), '#') >= 0})
+			room = room[2:]
+			g = &all[len(all)-1]
+			byStem[r][key] = g
 			if r == function {
 				funcs = append(funcs, g)
 			} else {
 				objects = append(objects, g)
 			}
 		}
-		l := list(g)
-		*l = append(*l, i)
+		return g
 	}
-	for i := range c.b.Items {
-		add(c.b, int32(i), func(g *group) *[]int32 { return &g.b })
+	for k, r := range c.b.roles {
+		if i := int32(k); r == function || r == object {
+			g := add(c.b, i)
+			g.b = append(g.b, i)
+		}
 	}
-	for i := range c.a.Items {
-		add(c.a, int32(i), func(g *group) *[]int32 { return &g.a })
+	for k, r := range c.a.roles {
+		if i := int32(k); r == function || r == object {
+			g := add(c.a, i)
+			g.a = append(g.a, i)
+		}
 	}
 	return funcs, objects
 }
 
-// key is what items must have in common to be correlated.
-func (s *side) key(i int32) string {
+// key is the number of the name that items of one role must have in common to be
+// correlated. Both builds count alike.
+func (s *side) key(i int32) int32 {
 	name := s.names[i]
-	k := name
 	if s.allLocal(i) || strings.Contains(name, ".lto_priv.") {
-		k = stem(name)
+		if k := stem(name); k != name {
+			return s.Number(k)
+		}
 	}
-	if s.roles[i] == function {
-		return "f" + k
-	}
-	return "d" + k
+	return s.Symbols[s.symbol[i]].Number
 }
 
 // stable reports whether the group's name tells all.
-func (c *correlation) stable(g *group) bool {
-	return len(g.a) == 1 && len(g.b) == 1 && !strings.Contains(c.b.key(g.b[0]), "#")
+func (g *group) stable() bool {
+	return len(g.a) == 1 && len(g.b) == 1 && !g.numbered
 }
 
 func (c *correlation) join(a, b int32) {
@@ -158,8 +181,9 @@ func (s *side) weakHash(seed maphash.Seed, i int32, known func(name string) stri
 			f := &s.Folds[s.FoldOf(st)]
 			h.WriteString(f.Name())
 			for _, ref := range f.Refs {
-				name, _ := s.Mentioned(ref)
-				h.WriteString(known(name))
+				if name, _ := s.Mentioned(ref); s.mentioned(i, ref).ord >= 0 { // else it is a place in the function
+					h.WriteString(known(name))
+				}
 				h.WriteByte(0)
 			}
 			continue

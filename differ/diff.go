@@ -29,7 +29,7 @@ func diff(in Input, whole bool) (*ChangeSet, error) {
 	}
 	keep := make(map[string]bool)
 	for round := 0; ; round++ {
-		a, b, err := pair.Parse(func(function string) bool { return whole || keep[function] || hasLambda(function) })
+		a, b, err := pair.Parse(func(function string) bool { return whole || keep[function] })
 		if !whole && (err != nil || a.Clash || b.Clash) {
 			whole = true // there may be an earlier error
 			continue
@@ -72,13 +72,23 @@ func compare(unit string, original, patched *asm.Unit, keeps func(name string) b
 }
 
 // unfold adds to keep the folded functions that are not the same in both
-// builds, because something that they refer to is not. It reports whether
-// there are any.
+// builds, because something that they refer to is not, and those whose code is
+// asked for. It reports whether there are any.
 func (p *plan) unfold(keep map[string]bool) (more bool) {
+	for _, name := range p.cor.unsettled {
+		keep[name], more = true, true
+	}
+	moving := make(map[string]bool) // lambdas of one function may have changed places
+	for y, changed := range p.changed {
+		if name := p.b.names[y]; changed && hasLambda(name) {
+			moving[stem(name)] = true
+		}
+	}
 	look := func(s *side, other *side, changed func(i int32) bool) {
 		for k := range s.Items {
 			i := int32(k)
-			if s.roles[i] == function && s.folded(i) && (s.pair[i] == none || !other.folded(s.pair[i]) || changed(i)) {
+			if s.roles[i] == function && s.folded(i) && (s.pair[i] == none || !other.folded(s.pair[i]) || changed(i) ||
+				len(moving) > 0 && hasLambda(s.names[i]) && moving[stem(s.names[i])]) {
 				keep[s.names[i]], more = true, true
 			}
 		}
@@ -95,7 +105,7 @@ func (p *plan) result(fix *Fix, elsewhere func(name string) bool) (*ChangeSet, e
 		p.places(fix)
 		return c, &RefusalError{p.refusals}
 	}
-	if len(p.carried) > 0 {
+	if slices.Contains(p.carried, true) {
 		c.Assembly = emit(p, elsewhere)
 	}
 	return c, nil
@@ -104,6 +114,15 @@ func (p *plan) result(fix *Fix, elsewhere func(name string) bool) (*ChangeSet, e
 // changeSet sums the plan up.
 func (p *plan) changeSet(e *explainer) *ChangeSet {
 	c := &ChangeSet{Unit: p.unit, Producer: p.b.Producer}
+	n := 0
+	for _, r := range p.b.roles {
+		if r == function {
+			n++
+		}
+	}
+	if n > 0 {
+		c.Functions = make([]Function, 0, n)
+	}
 	for k := range p.b.Items {
 		switch y := int32(k); p.b.roles[y] {
 		case function:

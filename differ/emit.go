@@ -19,6 +19,7 @@ func emit(p *plan, elsewhere func(name string) bool) []byte {
 			w.begin[s.Item] = append(w.begin[s.Item], int32(id))
 		}
 	}
+	w.Grow(w.size())
 	w.line("\t.file\t\"" + strings.Map(plain, p.unit) + "\"")
 	for _, name := range slices.Sorted(maps.Keys(p.weak)) {
 		w.line(p.weak[name])
@@ -57,6 +58,17 @@ func emit(p *plan, elsewhere func(name string) bool) []byte {
 	}
 	w.line("\t.section\t.note.GNU-stack,\"\"," + w.mark("progbits"))
 	return w.Bytes()
+}
+
+// size returns about how many bytes are printed.
+func (w *writer) size() int {
+	n := 1 << 10
+	for k, carried := range w.carried {
+		if stmts := w.b.Items[k].Stmts; carried && len(stmts) > 0 {
+			n += 1<<8 + min(int(stmts[len(stmts)-1].Hi-stmts[0].Lo), len(stmts)<<5)
+		}
+	}
+	return n
 }
 
 // plain replaces what a string of the assembler would have to escape.

@@ -30,7 +30,7 @@ func instrument(name string) string {
 // instrumented refuses a unit whose code is instrumented, in the place of all
 // that follows from it.
 func (p *plan) instrumented() {
-	if len(p.carried) == 0 && len(p.refusals) == 0 {
+	if !slices.Contains(p.carried, true) && len(p.refusals) == 0 {
 		return
 	}
 	options := map[string]string{}

@@ -25,9 +25,9 @@ type judgement struct {
 	unit     string
 	cor      *correlation
 	keeps    func(name string) bool
-	kept     map[int32]bool        // objects of b that keeps says it of
+	kept     []bool                // objects of b that keeps says it of
 	first    map[int32]*Difference // of functions and objects of b
-	changed  map[int32]bool        // functions of b, by their main part
+	changed  []bool                // functions of b, by their main part
 	refusals []Refusal
 }
 
@@ -37,8 +37,8 @@ func (j *judgement) refuse(s *side, item int32, reason, hint string) {
 
 // judge compares all items.
 func judge(unit string, cor *correlation, keeps func(name string) bool) *judgement {
-	j := &judgement{comparer: newComparer(cor.a, cor.b), unit: unit, cor: cor, keeps: keeps, kept: make(map[int32]bool), first: make(map[int32]*Difference),
-		changed: make(map[int32]bool)}
+	j := &judgement{comparer: newComparer(cor.a, cor.b), unit: unit, cor: cor, keeps: keeps, first: make(map[int32]*Difference),
+		kept: make([]bool, len(cor.b.Items)), changed: make([]bool, len(cor.b.Items))}
 	j.constants()
 	for j.functions() {
 		j.forget()

@@ -89,8 +89,10 @@ func runsFirst(section string) bool {
 // constructors refuses changes of functions that have already run.
 func (j *judgement) constructors() {
 	b := j.b.startup()
-	for _, y := range slices.Sorted(maps.Keys(j.changed)) {
+	for k, changed := range j.changed {
+		y := int32(k)
 		switch {
+		case !changed:
 		case b.listed[y]:
 			j.refuse(j.b, y, "a constructor changed", hintInit)
 		case staticInit(j.b.names[y]): // also if what runs at exit calls it
@@ -106,8 +108,8 @@ func (j *judgement) constructors() {
 // function changed, none does.
 func (p *plan) foldedStartup(keep map[string]bool) (more bool) {
 	changed := false
-	for y := range p.changed {
-		changed = changed || p.b.allLocal(y)
+	for k, is := range p.changed {
+		changed = changed || is && p.b.allLocal(int32(k))
 	}
 	if !changed {
 		return false

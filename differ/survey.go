@@ -56,14 +56,10 @@ func survey(u *asm.Unit) (*side, []Refusal) {
 	n := len(u.Items)
 	s := &side{Unit: u, roles: make([]role, n), names: make([]string, n), symbol: make([]int32, n),
 		parent: make([]int32, n), parts: make([][]int32, n), pair: make([]int32, n)}
-	byName := make(map[string]int32)
 	for i := range u.Items {
 		s.pair[i], s.parent[i] = none, int32(i)
 		s.name(int32(i))
 		s.roles[i] = s.role(int32(i))
-		if s.roles[i] == function {
-			byName[s.names[i]] = int32(i)
-		}
 	}
 	var bad []Refusal
 	for i := range u.Items {
@@ -74,7 +70,7 @@ func survey(u *asm.Unit) (*side, []Refusal) {
 		if !ok {
 			continue
 		}
-		p, found := byName[parent]
+		p, found := s.code(parent)
 		if !found {
 			bad = append(bad, Refusal{Name: s.names[i], Line: int(u.Items[i].Line), Reason: "cold part of a function that is not in the unit"})
 			continue
@@ -83,6 +79,16 @@ func survey(u *asm.Unit) (*side, []Refusal) {
 		s.parts[p] = append(s.parts[p], int32(i))
 	}
 	return s, bad
+}
+
+// code returns the function, or part of one, whose first name that is.
+func (s *side) code(name string) (item int32, ok bool) {
+	id := s.Lookup(name)
+	if id < 0 || s.Symbols[id].Where != asm.InItem {
+		return none, false
+	}
+	item = s.Symbols[id].Item
+	return item, s.symbol[item] == id && (s.roles[item] == function || s.roles[item] == part)
 }
 
 // name chooses the name of item i.
@@ -190,6 +196,14 @@ func (s *side) resolve(name string) target {
 	return s.target(name, id)
 }
 
+// namesake is resolve for the name of a symbol of the other build.
+func (s *side) namesake(sym *asm.Symbol) target {
+	if id := s.Named(sym.Number); id >= 0 && s.Symbols[id].Where != asm.Undefined {
+		return s.target(sym.Name, id)
+	}
+	return s.resolve(sym.Name)
+}
+
 // target returns what the symbol of that name and index stands for.
 func (s *side) target(name string, id int32) target {
 	if id < 0 {
@@ -207,10 +221,8 @@ func (s *side) target(name string, id int32) target {
 // for. The target is not to be changed. That of a label before a part of the body
 // has a negative ord.
 func (s *side) mentioned(i, ref int32) *target {
-	if int(ref) >= len(s.known) {
-		n := s.Mentions() - len(s.known)
-		s.known = append(s.known, make([]bool, n)...)
-		s.mentions = append(s.mentions, make([]target, n)...)
+	if s.mentions == nil {
+		s.known, s.mentions = make([]bool, s.Mentions()), make([]target, s.Mentions())
 	}
 	t := &s.mentions[ref]
 	if !s.known[ref] {
@@ -252,7 +264,7 @@ type use struct {
 func (s *side) collectUsers(wanted []bool) {
 	s.users = make(map[int32][]use)
 	order := int32(0)
-	s.eachRef(func(i int32, _ bool, t *target) {
+	s.eachRefTo(wanted, func(i int32, _ bool, t *target) {
 		if wanted[t.item] && !t.anchor() {
 			order++
 			s.addUse(t.item, use{base(s.names[s.parent[i]]), order})
@@ -263,14 +275,23 @@ func (s *side) collectUsers(wanted []bool) {
 // eachRef calls f with every reference from an item i to an item of the unit;
 // branch says whether it is the target of a call or jump. Folded bodies
 // mention each symbol once, and never as a branch.
-func (s *side) eachRef(f func(i int32, branch bool, t *target)) {
+func (s *side) eachRef(f func(i int32, branch bool, t *target)) { s.eachRefTo(nil, f) }
+
+// eachRefTo is eachRef for references to items that are wanted, if that is not
+// nil. Some others may be among them.
+func (s *side) eachRefTo(wanted []bool, f func(i int32, branch bool, t *target)) {
+	skip := make([]bool, s.Mentions())
 	var refs []asm.Ref
 	for i := range s.Items {
 		for _, st := range s.Items[i].Stmts {
 			if st.Kind == asm.Folded {
 				body := &s.Folds[s.FoldOf(st)]
 				for _, ref := range body.Refs {
-					if t := s.mentioned(int32(i), ref); t.where == asm.InItem {
+					if skip[ref] {
+						continue
+					}
+					t := s.mentioned(int32(i), ref)
+					if skip[ref] = t.where != asm.InItem || wanted != nil && t.ord >= 0 && !wanted[t.item]; !skip[ref] {
 						f(int32(i), false, t)
 					}
 				}

@@ -31,7 +31,7 @@ func (p *parser) resolveSet(s *Symbol) {
 			s.Where, s.Item, s.Ord, s.Add = o.Where, o.Item, o.Ord, o.Add+add
 			if s.Where == InItem && o.Ord == 0 && s.Add == 0 {
 				it := &p.Items[o.Item]
-				it.Symbols = append(it.Symbols, p.index[s.Name])
+				it.Symbols = append(it.Symbols, p.Named(s.Number))
 			}
 			return
 		}

@@ -114,17 +114,18 @@ const (
 // has attributes.
 type Symbol struct {
 	Name    string
-	Where   Where
+	Number  int32 // of the name, see [Unit.Number]
 	Item    int32
-	Ord     int32  // statements that make bytes between the item's begin and the label
+	Ord     int32 // statements that make bytes between the item's begin and the label
+	Line    uint32
 	Add     int64  // bytes
 	Set     string // expression of .set, or the target of .weakref
-	WeakRef bool
-	Bind    Bind
 	Vis     string // "hidden", "protected", "internal" or ""
 	Type    string // "function", "object", "tls_object", "gnu_indirect_function", … or ""
 	Size    string // expression
-	Line    uint32
+	Where   Where
+	WeakRef bool
+	Bind    Bind
 }
 
 // LocalLabel reports whether the name stays out of the object file.
@@ -176,22 +177,16 @@ type Unit struct {
 	// if a folded body is not where code is: all statements tell more then.
 	Clash bool
 
-	index map[string]int32
+	// table has the names, and index the symbols by their numbers, plus one.
+	table *nameTable
+	index []int32
 	// labels are those that the bodies define, and foldOf tells which of Folds
-	// a body is, plus one. mentioned and symbols are for Mentioned.
-	labels    *foldLabels
-	foldOf    []int32
-	asked     int // fold that FoldOf was asked for last
-	mentioned []string
-	symbols   []int32
-}
-
-// Lookup returns the index in Symbols of name, or -1.
-func (u *Unit) Lookup(name string) int32 {
-	if i, ok := u.index[name]; ok {
-		return i
-	}
-	return -1
+	// a body is, plus one. Folds refer to as many names as mentions, which have the
+	// first numbers.
+	labels   *foldLabels
+	foldOf   []int32
+	asked    int // fold that FoldOf was asked for last
+	mentions int
 }
 
 // TextOf returns the statement's text.

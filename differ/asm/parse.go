@@ -34,8 +34,9 @@ type parser struct {
 	sec      int32 // current section
 	previous int32
 	stack    [][2]int32
-	names    map[string]int32
-	inline   bool // between #APP and #NO_APP
+	names    *nameTable // of sections, with their groups
+	key      []byte     // of the last one
+	inline   bool       // between #APP and #NO_APP
 	mode     string
 	bytes    int    // statements that make bytes
 	count    int    // statements that were kept
@@ -43,6 +44,8 @@ type parser struct {
 	over     string // which limit it is over
 	taken    int    // of Folds
 	recent   recent
+	bits     *[256]lineBit
+	said     [16]sectionLine
 	// stmts and ids are room for the lists of items, most of which are short.
 	stmts []Stmt
 	ids   []int32
@@ -55,7 +58,7 @@ func Parse(file, text string, d *Dialect) (*Unit, error) {
 	if err != nil {
 		return nil, err
 	}
-	return parseText(file, text, d, nil, nil, nil)
+	return parseText(file, text, d, nil, nil, newNameTable(len(text)/bytesPerSymbol), newRoom(len(text)/bytesPerSymbol, len(text)/bytesPerSymbol))
 }
 
 // Pair is two builds of one unit.
@@ -65,6 +68,9 @@ type Pair struct {
 	textA, textB   string
 	foldsA, foldsB []Fold // of one function each, in the order of textB
 	folder         *folder
+	names          *nameTable
+	mentions       int   // names that folds refer to, the first of names
+	a, b           *Unit // that were parsed last
 }
 
 // NewPair takes the texts of two builds and finds the functions that both have
@@ -80,27 +86,92 @@ func NewPair(fileA, a, fileB, b string, d *Dialect) (*Pair, error) {
 	}
 	p.folder = newFolder(p.textA, p.textB, d)
 	p.foldsA, p.foldsB = p.folder.fold()
+	p.names = p.folder.names.table
+	p.mentions = len(p.names.text)
 	return p, nil
 }
 
 // Parse reads both builds. The bodies of functions that both have alike become
 // one statement each, of kind [Folded], unless keep reports their names. There is
-// no b if a has a Clash. Errors are of type *SyntaxError.
+// no b if a has a Clash. The units of an earlier call are not to be used any more:
+// their memory is. Errors are of type *SyntaxError.
 func (p *Pair) Parse(keep func(function string) bool) (a, b *Unit, err error) {
-	folds := func(all []Fold) []Fold {
-		some := slices.DeleteFunc(slices.Clone(all), func(f Fold) bool { return keep(f.name) })
-		slices.SortFunc(some, func(x, y Fold) int { return cmp.Compare(x.Lo, y.Lo) })
+	folds := func(some []Fold) []Fold {
+		kept := func(f Fold) bool { return keep(f.name) }
+		if slices.ContainsFunc(some, kept) {
+			some = slices.DeleteFunc(slices.Clone(some), kept)
+		}
+		if order := func(x, y Fold) int { return cmp.Compare(x.Lo, y.Lo) }; !slices.IsSortedFunc(some, order) {
+			some = slices.Clone(some)
+			slices.SortFunc(some, order)
+		}
 		return some
 	}
-	names := p.folder.names.text
-	if a, err = parseText(p.fileA, p.textA, p.d, folds(p.foldsA), &p.folder.a.labels, names); err != nil {
+	fa, fb := folds(p.foldsA), folds(p.foldsB)
+	in := func() room {
+		whole := len(p.textA) - folded(fa)
+		return newRoom(p.mentions+whole/bytesPerItem, p.mentions+whole/bytesPerLabel)
+	}
+	if p.a != nil {
+		in = p.a.room
+	}
+	if a, err = parseText(p.fileA, p.textA, p.d, fa, &p.folder.a.labels, p.names, in()); err != nil {
 		return nil, nil, err
 	}
+	p.a, a.mentions = a, p.mentions
 	if a.Clash {
 		return a, nil, nil
 	}
-	b, err = parseText(p.fileB, p.textB, p.d, folds(p.foldsB), &p.folder.b.labels, names)
-	return a, b, err
+	in = a.another
+	if p.b != nil {
+		in = p.b.room
+	}
+	if b, err = parseText(p.fileB, p.textB, p.d, fb, &p.folder.b.labels, p.names, in()); err != nil {
+		return a, nil, err
+	}
+	p.b, b.mentions = b, p.mentions
+	return a, b, nil
+}
+
+// About how much text outside of folded bodies comes with each label and item
+// there.
+const (
+	bytesPerLabel = 192
+	bytesPerItem  = 768
+)
+
+// folded returns how many bytes of text folds stand for.
+func folded(folds []Fold) (n int) {
+	for i := range folds {
+		n += int(folds[i].Hi - folds[i].Lo)
+	}
+	return n
+}
+
+// room is memory for the lists of a unit.
+type room struct {
+	items    []Item
+	symbols  []Symbol
+	sections []Section
+	index    []int32
+}
+
+// newRoom is room for about so many items and symbols.
+func newRoom(items, symbols int) room {
+	return room{make([]Item, 0, items+16), make([]Symbol, 0, symbols+16), nil, make([]int32, symbols+16)}
+}
+
+// another is room for a unit like u.
+func (u *Unit) another() room {
+	more := func(n int) int { return n + n/32 + 16 }
+	return room{make([]Item, 0, more(len(u.Items))), make([]Symbol, 0, more(len(u.Symbols))),
+		make([]Section, 0, more(len(u.Sections))), make([]int32, more(u.Numbers()))}
+}
+
+// room is the room that u has, which is not used any more.
+func (u *Unit) room() room {
+	clear(u.index)
+	return room{u.Items[:0], u.Symbols[:0], u.Sections[:0], u.index}
 }
 
 // prepare checks the text's size and blanks its comments.
@@ -116,9 +187,9 @@ func prepare(file, text string, d *Dialect) (string, error) {
 	return text, nil
 }
 
-func parseText(file, text string, d *Dialect, folds []Fold, labels *foldLabels, names []string) (*Unit, error) {
-	p := newParser(file, text, d)
-	p.Folds, p.labels, p.mentioned = folds, labels, names
+func parseText(file, text string, d *Dialect, folds []Fold, labels *foldLabels, names *nameTable, in room) (*Unit, error) {
+	p := newParser(file, text, d, names, in)
+	p.Folds, p.labels = folds, labels
 	if err := p.run(); err != nil {
 		err.File = file
 		return nil, err
@@ -126,13 +197,12 @@ func parseText(file, text string, d *Dialect, folds []Fold, labels *foldLabels, 
 	return p.Unit, nil
 }
 
-func newParser(file, text string, d *Dialect) *parser {
+func newParser(file, text string, d *Dialect, names *nameTable, in room) *parser {
 	p := &parser{
-		Unit: &Unit{File: file, Text: text, Dialect: d, index: make(map[string]int32, len(text)/bytesPerSymbol)},
-		line: 1, names: make(map[string]int32), max: most,
+		Unit: &Unit{File: file, Text: text, Dialect: d, table: names,
+			Items: in.items, Symbols: in.symbols, Sections: in.sections, index: in.index},
+		line: 1, names: newNameTable(16), max: most, bits: lineBits(d),
 	}
-	p.Items = make([]Item, 0, len(text)/bytesPerSymbol+16)
-	p.Symbols = make([]Symbol, 0, len(text)/bytesPerSymbol+16)
 	p.sec = p.section(".text", "ax", "")
 	p.previous = p.sec
 	return p
@@ -159,10 +229,13 @@ func (p *parser) run() *SyntaxError {
 				continue
 			}
 		}
-		end := lineEnd(text, i)
-		err := p.oneLine(i, end)
+		end, err := p.quick(i)
+		if end == 0 && err == nil {
+			end = lineEnd(text, i)
+			err = p.oneLine(i, end)
+		}
 		if p.over != "" {
-			return p.fail(i, end, "%s", p.over)
+			return p.fail(i, lineEnd(text, i), "%s", p.over)
 		}
 		if err != nil {
 			return err
@@ -176,37 +249,6 @@ func (p *parser) run() *SyntaxError {
 	return p.finish()
 }
 
-// skipIgnored passes over a line of a debug section that switches no section.
-func (p *parser) skipIgnored(i int) (next int, skipped bool) {
-	text := p.Text
-	end := lineEnd(text, i)
-	if strings.IndexByte(text[i:end], ';') >= 0 {
-		return 0, false
-	}
-	j := i
-	for j < len(text) && (text[j] == '\t' || text[j] == ' ') {
-		j++
-	}
-	if j+1 < len(text) && text[j] == '.' {
-		switch text[j+1] {
-		case 'L': // a label, if nothing follows it
-			if strings.TrimSpace(text[identEnd(text, j):end]) != ":" {
-				return 0, false
-			}
-		default:
-			switch actionOf(text[j:identEnd(text, j)]) {
-			case aBytes, aLiteral, aNoise, aAlign:
-			default:
-				return 0, false
-			}
-		}
-	} else if j < end {
-		return 0, false
-	}
-	p.line++
-	return end + 1, true
-}
-
 // oneLine takes the statements of text[i:end].
 func (p *parser) oneLine(i, end int) *SyntaxError {
 	text, d := p.Text[:end], p.Dialect
@@ -215,9 +257,6 @@ func (p *parser) oneLine(i, end int) *SyntaxError {
 	}
 	if i == end {
 		return nil
-	}
-	if done, err := p.plain(i, end); done || err != nil {
-		return err
 	}
 	if text[i] == '#' {
 		switch strings.TrimRight(text[i:], " \t\r") {
@@ -259,60 +298,6 @@ func (p *parser) oneLine(i, end int) *SyntaxError {
 		i = next
 	}
 	return nil
-}
-
-// plain takes the commonest lines, which hold one directive that makes bytes or
-// none, and no string or comment.
-func (p *parser) plain(i, end int) (done bool, err *SyntaxError) {
-	text := p.Text[i:end]
-	if text[0] != '.' || len(text) > 1 && text[1] == 'L' {
-		return false, nil
-	}
-	word := identEnd(text, 0)
-	if word < len(text) && text[word] != '\t' {
-		return false, nil
-	}
-	var kind Kind
-	switch actionOf(text[:word]) {
-	case aBytes:
-		kind = Data
-	case aCFI:
-		kind = CFI
-	case aAlign:
-		kind = Align
-	default:
-		return false, nil
-	}
-	for k := word; k < len(text); k++ {
-		if notPlain[text[k]] {
-			return false, nil
-		}
-	}
-	if len(text) > word && text[len(text)-1] == ' ' {
-		return false, nil
-	}
-	if kind == Data {
-		kind = dataKind(text[word:])
-	}
-	return true, p.add(Stmt{uint32(i), uint32(end), uint32(p.line), kind})
-}
-
-// notPlain are the bytes that no plain line has.
-var notPlain = func() (t [256]bool) {
-	t = stops
-	t['='], t['\r'] = true, true
-	return t
-}()
-
-// dataKind returns the kind of a directive that makes bytes: most have numbers
-// only, and need not be asked for symbols again.
-func dataKind(operands string) Kind {
-	for i := range len(operands) {
-		if c := operands[i]; identStart[c] || c == '"' || c == '\'' {
-			return Data
-		}
-	}
-	return Literal
 }
 
 func (p *parser) fail(lo, hi int, format string, args ...any) *SyntaxError {
@@ -400,8 +385,9 @@ func (p *parser) symbol(name string) int32 {
 	if name == p.recent.name && name != "" {
 		return p.recent.id
 	}
-	if i, ok := p.index[name]; ok {
-		p.recent = recent{name, i}
+	number := p.Number(name)
+	if i := p.Named(number); i >= 0 {
+		p.recent = recent{p.table.name(number), i}
 		return i
 	}
 	i := int32(len(p.Symbols))
@@ -409,9 +395,9 @@ func (p *parser) symbol(name string) int32 {
 		p.exceed(p.max.symbols, "symbols")
 		return 0
 	}
-	p.Symbols = append(p.Symbols, Symbol{Name: name, Item: -1, Line: uint32(p.line)})
-	p.index[name] = i
-	p.recent = recent{name, i}
+	p.Symbols = append(p.Symbols, Symbol{Name: p.table.name(number), Number: number, Item: -1, Line: uint32(p.line)})
+	p.enter(number, i)
+	p.recent = recent{p.Symbols[i].Name, i}
 	return i
 }
 

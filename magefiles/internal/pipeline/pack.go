@@ -253,7 +253,11 @@ func assemble(ctx context.Context, a *arch.Arch, name string, text []byte, comma
 		return nil, err
 	}
 	cmd := exec.CommandContext(ctx, command[0], append(slices.Clone(command[1:]), "-o", out, path)...)
-	if msg, err := cmd.CombinedOutput(); err != nil {
+	msg, err := cmd.CombinedOutput()
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("%s: %w\n%s", command[0], err, bytes.TrimSpace(bytes.ReplaceAll(msg, []byte(dir+"/"), nil)))
 	}
 	return elfobj.Open(out)
