@@ -151,16 +151,7 @@ func (p *Process) carryOut(ctx context.Context, plan *Plan, res *Result, o Optio
 	if err != nil {
 		return err
 	}
-	if p.unwinders != nil {
-		for _, e := range p.unwinders.unread {
-			o.logger().Warn("not searched for an unwinder", "pid", p.PID, "error", e)
-		}
-	}
-	for _, s := range plan.steps {
-		if len(s.fresh) > 0 {
-			o.logger().Info("variables begin anew", "pid", p.PID, "level", s.record.ID.Level, "variables", s.fresh)
-		}
-	}
+	p.announce(plan, o)
 	o.logger().Debug("staged", "pid", p.PID, "patches", len(plan.steps), "held", held)
 	t := plan.transaction()
 	var stacks stackUses
@@ -191,6 +182,20 @@ func (p *Process) carryOut(ctx context.Context, plan *Plan, res *Result, o Optio
 		return err
 	}
 	return p.freeOuts(ctx, t, &stacks, res)
+}
+
+// announce says what of a plan is worth a word before it is carried out.
+func (p *Process) announce(plan *Plan, o Options) {
+	if p.unwinders != nil {
+		for _, e := range p.unwinders.unread {
+			o.logger().Warn("not searched for an unwinder", "pid", p.PID, "error", e)
+		}
+	}
+	for _, s := range plan.steps {
+		if len(s.fresh) > 0 {
+			o.logger().Info("variables begin anew", "pid", p.PID, "level", s.record.ID.Level, "variables", s.fresh)
+		}
+	}
 }
 
 // unused are the records to whose memory no entry leads.
