@@ -131,8 +131,12 @@ func (w *writer) item(y int32) {
 		w.common(y, names[0])
 		return
 	}
+	stmts := w.trimmed(y)
+	for ; len(stmts) > 0 && stmts[0].Kind == asm.Align; stmts = stmts[1:] {
+		w.statement(y, stmts[0])
+	}
 	w.early(y)
-	for _, st := range w.trimmed(y) {
+	for _, st := range stmts {
 		w.statement(y, st)
 	}
 	for _, name := range names {
@@ -141,6 +145,9 @@ func (w *writer) item(y int32) {
 }
 
 // early prints the labels of item y that stand before another section's code.
+// They are where its first byte is, behind the padding in front of it: the
+// exception table of a .cold part counts from one of them, and the unwinder
+// from the part's begin.
 func (w *writer) early(y int32) {
 	for _, id := range w.begin[y] {
 		name := w.b.Symbols[id].Name

@@ -295,7 +295,8 @@ func (c *comparison) sameContent(x, y place, size uint8, w *walker) bool {
 		}
 		return n <= uint64(zero) || c.anon(x, y, n, w)
 	}
-	return zeros(ba[n:max(n, la)]) && zeros(bb[n:max(n, lb)]) && c.anon(x, y, n, w)
+	rest := zeros(ba[n:max(n, la)]) && zeros(bb[n:max(n, lb)]) || !pointers(x, y) && sameEnd(x, y)
+	return rest && c.anon(x, y, n, w)
 }
 
 func zeros(b []byte) bool { return len(bytes.Trim(b, "\x00")) == 0 }
