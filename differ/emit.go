@@ -131,11 +131,21 @@ func (w *writer) item(y int32) {
 // early prints the labels of item y that stand before another section's code.
 func (w *writer) early(y int32) {
 	for _, id := range w.begin[y] {
-		name := w.b.Symbols[id].Name
-		if !slices.ContainsFunc(w.b.Items[y].Stmts, func(st asm.Stmt) bool { return st.Kind == asm.Label && w.b.TextOf(st) == name }) {
-			w.line(name + ":")
+		s := &w.b.Symbols[id]
+		if !slices.ContainsFunc(w.b.Items[y].Stmts, func(st asm.Stmt) bool { return st.Kind == asm.Label && asm.Unquote(w.b.TextOf(st)) == s.Name }) {
+			w.label(s, quote(s.Name))
 		}
 	}
+}
+
+// label prints the definition of a symbol at the current position, which may be
+// some bytes before what it stands for: .set x, .+4.
+func (w *writer) label(s *asm.Symbol, name string) {
+	if s.Add != 0 {
+		w.line("\t.set\t" + name + ", .+" + strconv.FormatInt(s.Add, 10))
+		return
+	}
+	w.line(name + ":")
 }
 
 // trimmed returns the statements of item y. Behind an exception table may be
@@ -188,12 +198,11 @@ func (w *writer) statement(y int32, st asm.Stmt) {
 	text := w.b.TextOf(st)
 	switch st.Kind {
 	case asm.Label:
-		name := strings.Trim(text, `"`)
-		id := w.b.Lookup(name)
-		if !w.b.Symbols[id].LocalLabel() {
-			w.line(quote(name+Suffix) + ":")
+		id := w.b.Lookup(asm.Unquote(text))
+		if s := &w.b.Symbols[id]; !s.LocalLabel() {
+			w.label(s, quote(s.Name+Suffix))
 		} else if w.labels[id] {
-			w.line(text + ":")
+			w.label(s, quote(s.Name))
 		}
 		return
 	case asm.Number:
