@@ -146,9 +146,13 @@ func (c *correlation) agree(as, bs []int32) bool {
 	return true
 }
 
-// number returns what sorts item i's name by its last number.
+// number returns what sorts item i's name by its last number: one without any
+// comes first.
 func (s *side) number(i int32) int {
 	_, n, _ := cutLast(s.names[i], ".")
+	if n == "" || n[0] < '0' || n[0] > '9' {
+		return -1
+	}
 	v := 0
 	for _, r := range n {
 		if r < '0' || r > '9' || v > 1<<30 {

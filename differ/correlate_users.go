@@ -1,6 +1,7 @@
 package differ
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -10,7 +11,8 @@ import (
 
 // byUsers pairs functions of groups that the same functions and objects use in
 // both builds, and no others of their group: what these now use in the place of
-// one is the other, wherever it is and whatever its number. Their content must be
+// one is the other, wherever it is and whatever its number. Where they use several,
+// the order of use and that of the numbers must agree. Their content must be
 // the same, unless they keep state that only they lead to.
 func (c *correlation) byUsers(groups []*group) {
 	groups = slices.DeleteFunc(slices.Clone(groups), func(g *group) bool {
@@ -57,8 +59,13 @@ func (c *correlation) ofUsers(g *group, users *[2]map[int32][]use, content bool)
 		}
 	}
 	for _, e := range byKey {
-		if len(e[0]) == 1 && len(e[1]) == 1 {
-			c.join(e[0][0], e[1][0])
+		for k, items := range e {
+			slices.SortFunc(items, func(x, y int32) int { return cmp.Compare(users[k][x][0].order, users[k][y][0].order) })
+		}
+		if one := len(e[0]) == 1 && len(e[1]) == 1; one || len(e[0]) == len(e[1]) && c.agree(e[0], e[1]) {
+			for k := range e[0] {
+				c.join(e[0][k], e[1][k])
+			}
 		}
 	}
 }

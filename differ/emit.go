@@ -52,7 +52,7 @@ func emit(p *plan, elsewhere func(name string) bool) []byte {
 	w.section(SectionHooks, `"aw",@progbits`, hooks)
 	for id := range w.b.Symbols {
 		if s := &w.b.Symbols[id]; w.labels[int32(id)] && s.LocalLabel() && s.Set != "" {
-			w.line("\t.set\t" + s.Name + ", " + s.Set)
+			w.line("\t.set\t" + quote(s.Name) + ", " + s.Set)
 		}
 	}
 	w.line("\t.section\t.note.GNU-stack,\"\"," + w.mark("progbits"))
@@ -258,14 +258,14 @@ func (w *writer) rename(name string, r asm.Ref) (to string, own bool) {
 	switch role := w.b.roles[t.item]; {
 	case role == function || role == part:
 		if asm.IsLocalLabel(name) {
-			return name, true
+			return quote(name), true
 		}
 		if w.carried[main] && (r.Branch || w.b.pair[main] == none || t.item != main) {
 			return quote(name + Suffix), true
 		}
 	case role != object || w.carried[t.item]:
 		if asm.IsLocalLabel(name) {
-			return name, true
+			return quote(name), true
 		}
 		return quote(name + Suffix), true
 	}
