@@ -21,6 +21,13 @@ type Layout struct {
 	Text Region
 	// Data is mapped rw-.
 	Data Region
+	// State, in Data, are whole pages that hold the patch's variables and nothing
+	// else; empty if it has none.
+	State Region
+	// Shared are the addresses of variables that are there already and stand for
+	// those of the patch, in the order of Patch.Variables, 0 where it has its own;
+	// nil stands for none. The caller may set it.
+	Shared []specs.Addr
 	// Size is the sum of all.
 	Size uint64
 	// Limit is the address below which the memory has to end, or 0. Code of
@@ -160,7 +167,15 @@ func (p *Patch) layout(page, header uint64, counting bool) (Layout, error) {
 	}
 	l.Data.Offset = at
 	at = p.placeHooks(&l, m, Data, at)
+	if slices.ContainsFunc(p.Sections, func(s Section) bool { return s.Kind >= Data && s.Size > 0 }) {
+		at = alignUp(at, page)
+		l.State.Offset = at
+	}
 	err = region(&l.Data, []Kind{Data, BSS}, func() {
+		if l.State.Offset != 0 {
+			at = alignUp(at, page)
+			l.State.Size = at - l.State.Offset
+		}
 		place(func(w want) bool { return w.thunk }, func(e *extras) *uint64 { return &e.slot }, 8)
 		if counting {
 			l.Counters = Region{alignUp(at, 8), 8 * uint64(len(p.Functions))}

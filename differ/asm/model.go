@@ -113,20 +113,19 @@ const (
 // Symbol is a name: a label, a common symbol, or an undefined reference that
 // has attributes.
 type Symbol struct {
-	Name    string
-	Number  int32 // of the name, see [Unit.Number]
-	Where   Where
-	Item    int32  // of an Expression that has a dot, where that is; -1 if there is none
-	Ord     int32  // statements that make bytes between the item's begin and the label
-	Add     int64  // bytes
-	Set     string // expression of .set, or the target of .weakref
-	WeakRef bool
-	Bind    Bind
-	Vis     string // "hidden", "protected", "internal" or ""
-	Type    string // "function", "object", "tls_object", "gnu_indirect_function", … or ""
-	Size    string // expression
-	Line    uint32
-
+	Name          string
+	Number        int32 // of the name, see [Unit.Number]
+	Item          int32 // of an Expression that has a dot, where that is; -1 if there is none
+	Ord           int32 // statements that make bytes between the item's begin and the label
+	Line          uint32
+	Add           int64  // bytes
+	Set           string // expression of .set, or the target of .weakref
+	Vis           string // "hidden", "protected", "internal" or ""
+	Type          string // "function", "object", "tls_object", "gnu_indirect_function", … or ""
+	Size          string // expression
+	Where         Where
+	WeakRef       bool
+	Bind          Bind
 	declaredLocal bool // by a .local directive
 }
 
