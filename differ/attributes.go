@@ -17,7 +17,7 @@ func (j *judgement) attributes() {
 		j.ifunc(x, y)
 		j.names(x, y)
 	}
-	j.absolute()
+	j.symbols()
 	j.lambdas()
 	j.closures()
 	j.leftBehind()
@@ -53,21 +53,6 @@ func (j *judgement) leftBehind() {
 		if y, ok := calls[int32(i)]; ok && kept[int32(i)] {
 			j.refuse(j.a, int32(i), "not in the patched build, but its address may be kept, and it calls "+j.b.names[y]+", which changed",
 				"keep the function, or make "+j.b.names[y]+" global")
-		}
-	}
-}
-
-// absolute refuses changes of global symbols that stand for numbers and
-// expressions: other units were linked with their values.
-func (j *judgement) absolute() {
-	for id := range j.b.Symbols {
-		y := &j.b.Symbols[id]
-		if y.Bind == asm.Local || y.Where != asm.Absolute && y.Where != asm.Expression {
-			continue
-		}
-		if t := j.a.resolve(y.Name); t.where != y.Where || t.add != y.Add || j.a.Symbols[t.sym].Set != y.Set {
-			j.refusals = append(j.refusals, Refusal{Unit: j.unit, Name: y.Name, Line: int(y.Line), Reason: "its value " + y.Set + " is new or changed",
-				Hint: "leave symbols that other units were linked with as they are"})
 		}
 	}
 }

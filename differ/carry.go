@@ -74,6 +74,8 @@ func (p *plan) take(y int32, from string) {
 		p.refuse(p.b, y, "hand-written code without .type and .size", "declare it with .type NAME, @function and .size NAME, .-NAME")
 	case code && !p.balanced(y):
 		p.refuse(p.b, y, "its call frame information does not begin and end with it", hintAsm)
+	case it.Foreign > 0 && p.b.Sections[it.Into].Name == ".note.stapsdt":
+		p.refuse(p.b, y, "it has a SystemTap probe, and those who trace it know the original's only", "do the work in a function without a probe that this one calls")
 	case it.Foreign > 0:
 		p.refuse(p.b, y, "its inline assembly switches to a section of its own", hintAsm)
 	case it.Inner >= 0:
@@ -88,10 +90,21 @@ func (p *plan) take(y int32, from string) {
 		p.refuse(p.b, y, "writable data without a name, used by "+from, "give the object a name")
 	case p.b.roles[y] == ordered:
 		p.refuse(p.b, y, sec.Kind.String()+" used by "+from+" cannot be carried yet", hintAsm)
+	case p.across(y):
+		p.refuse(p.b, y, "a numeric label that it mentions is in another section", hintAsm)
 	case p.cor.unclear[y] != "" && !p.b.constant(y):
 		p.refuse(p.b, y, "it is not clear which variable of the original build this is: "+p.cor.unclear[y],
 			"rename static variables that have the same name, or keep them in order")
 	}
+}
+
+// across reports whether item y mentions a numeric label of another item: in the
+// patch, where items stand in another order, it would be another one.
+func (p *plan) across(y int32) bool {
+	if p.b.Bound == nil {
+		return false
+	}
+	return slices.ContainsFunc(p.b.Items[y].Stmts, func(st asm.Stmt) bool { return p.b.Bound[st.Lo] != nil })
 }
 
 // typed reports whether item y says where a function begins and ends.
@@ -261,7 +274,7 @@ func (p *plan) toObject(y int32, r asm.Ref, t target, bad func(reason, hint stri
 	}
 	if was, is := p.a.boundary(x), p.b.boundary(t.item); is > was {
 		bad(fmt.Sprintf("%s is aligned to %d bytes in the original build and the new code may need %d", p.b.names[t.item], was, is),
-			"give the object the alignment that it had")
+			hintAligned)
 		return
 	}
 	p.original(t.item, r, t, bad)

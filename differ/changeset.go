@@ -71,6 +71,9 @@ func (v *Verdict) UnmarshalText(text []byte) error {
 type Difference struct {
 	Original, Patched         string
 	OriginalLine, PatchedLine int // in the assembly, from 1
+	// What tells, where both texts are the same, which symbol in them stands for
+	// what in the two builds.
+	What string `json:",omitempty"`
 }
 
 func (d *Difference) String() string {
@@ -79,6 +82,9 @@ func (d *Difference) String() string {
 			return "its end"
 		}
 		return strconv.Quote(s)
+	}
+	if d.What != "" {
+		return text(d.Original) + ", in which " + d.What
 	}
 	return text(d.Original) + " became " + text(d.Patched)
 }

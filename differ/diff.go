@@ -72,8 +72,9 @@ func compare(unit string, original, patched *asm.Unit, keeps func(name string) b
 }
 
 // unfold adds to keep the folded functions that are not the same in both
-// builds, because something that they refer to is not, and those whose code is
-// asked for. It reports whether there are any.
+// builds, because something that they refer to is not, those whose code is asked
+// for, and those that keep state and have rivals: that a body of that name was
+// folded tells nothing about which is which. It reports whether there are any.
 func (p *plan) unfold(keep map[string]bool) (more bool) {
 	for _, name := range p.cor.unsettled {
 		keep[name], more = true, true
@@ -87,8 +88,8 @@ func (p *plan) unfold(keep map[string]bool) (more bool) {
 	look := func(s *side, other *side, changed func(i int32) bool) {
 		for k := range s.Items {
 			i := int32(k)
-			if s.roles[i] == function && s.folded(i) && (s.pair[i] == none || !other.folded(s.pair[i]) || changed(i) ||
-				len(moving) > 0 && hasLambda(s.names[i]) && moving[stem(s.names[i])]) {
+			if (s.roles[i] == function || s.roles[i] == part) && s.folded(i) && (s.pair[i] == none || !other.folded(s.pair[i]) || changed(i) ||
+				p.cor.rival(s, i) && p.cor.stateful(s, i) || len(moving) > 0 && hasLambda(s.names[i]) && moving[stem(s.names[i])]) {
 				keep[s.names[i]], more = true, true
 			}
 		}

@@ -16,6 +16,7 @@ const (
 	hintInit  = "constructors have already run in a running program: do the work in a function that is called later"
 	// Numbers in names that more than one unit of an LTO build uses.
 	hintNumbers = "numbers that LTO puts into names moved: build without -flto, or rename static symbols that have the same name"
+	hintAligned = "give the object the alignment that it had"
 	hintAsm     = "compile the function in a file of its own, or write it without that inline assembly"
 )
 
@@ -45,30 +46,10 @@ func judge(unit string, cor *correlation, keeps func(name string) bool) *judgeme
 		j.constants()
 	}
 	j.objects()
+	j.places()
 	j.ordered()
 	j.attributes()
 	return j
-}
-
-// constants finds the named constants that changed.
-func (j *judgement) constants() {
-	for again := true; again; {
-		again = false
-		for k := range j.b.Items {
-			y := int32(k)
-			x := j.b.pair[y]
-			if j.b.roles[y] != object || x == none || j.stale[y] || !j.a.constant(x) {
-				continue
-			}
-			d := j.items(x, y)
-			if d == nil && j.b.constant(y) {
-				continue
-			}
-			j.stale[y], again = true, true
-			j.first[y] = d
-			j.forget()
-		}
-	}
 }
 
 // functions compares the functions. It reports whether what it found may
@@ -139,15 +120,16 @@ func (j *judgement) object(x, y int32) {
 			j.refuse(b, y, what+" changed"+describe(j.first[y]), hintClass)
 		} else if j.stale[y] && !a.allLocal(x) {
 			j.refuse(b, y, "a constant that other units can name changed"+describe(j.first[y]), hintConst)
+		} else {
+			j.realigned(x, y)
 		}
 		return
 	}
 	d := j.items(x, y)
-	was, is := a.boundary(x), b.boundary(y)
 	switch {
-	case d != nil && is > was && j.valueOnly(x, y):
+	case d != nil && j.valueOnly(x, y) && b.boundary(y) > a.boundary(x):
 		j.first[y] = d
-		j.refuse(b, y, fmt.Sprintf("initial value of %v changed, and it is aligned to %d bytes instead of %d%s", ka.Kind, is, was, describe(d)), hintState)
+		j.refuse(b, y, fmt.Sprintf("initial value of %v changed, and it is aligned to %d bytes instead of %d%s", ka.Kind, b.boundary(y), a.boundary(x), describe(d)), hintState)
 	case d != nil && j.valueOnly(x, y):
 		j.first[y] = d
 		if name := base(b.names[y]); j.keeps != nil && j.keeps(name) {
@@ -163,6 +145,20 @@ func (j *judgement) object(x, y int32) {
 		j.refuse(b, y, "moved from section "+ka.Name+" to "+kb.Name, hintState)
 	case a.allLocal(x) && !b.allLocal(y):
 		j.refuse(b, y, "was static and is now global: other units cannot reach it", hintState)
+	default:
+		j.realigned(x, y)
+	}
+}
+
+// realigned refuses an object that other units can name and that is aligned to
+// more than it was: their code may count on that. Of code in this unit
+// [plan.toObject] tells.
+func (j *judgement) realigned(x, y int32) {
+	if j.a.allLocal(x) {
+		return
+	}
+	if was, is := j.a.boundary(x), j.b.boundary(y); is > was {
+		j.refuse(j.b, y, fmt.Sprintf("it is aligned to %d bytes instead of %d, and other units may need that", is, was), hintAligned)
 	}
 }
 

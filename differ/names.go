@@ -84,9 +84,12 @@ func digits(s string) bool {
 	return s != "" && strings.Trim(s, "0123456789") == ""
 }
 
+// cloneMarks are in the names of specialised copies and parts of functions.
+var cloneMarks = [...]string{".constprop", ".isra", ".part"}
+
 // clone returns the kind of specialised copy a function is, for people, or "".
 func clone(name string) string {
-	for _, k := range [...]string{".constprop", ".isra", ".part"} {
+	for _, k := range cloneMarks {
 		if strings.Contains(name, k) {
 			return k
 		}

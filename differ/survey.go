@@ -256,20 +256,8 @@ func (t target) anchor() bool { return strings.HasPrefix(t.name, ".LANCHOR") }
 
 // use is one item that refers to another.
 type use struct {
-	name  string // base name of the referring function or object
-	order int32  // place among all references of the unit
-}
-
-// collectUsers fills users for the items that are wanted.
-func (s *side) collectUsers(wanted []bool) {
-	s.users = make(map[int32][]use)
-	order := int32(0)
-	s.eachRefTo(wanted, func(i int32, _ bool, t *target) {
-		if wanted[t.item] && !t.anchor() {
-			order++
-			s.addUse(t.item, use{base(s.names[s.parent[i]]), order})
-		}
-	})
+	item  int32 // the referring function or object
+	order int32 // place among all references of the unit
 }
 
 // eachRef calls f with every reference from an item i to an item of the unit;
@@ -309,13 +297,4 @@ func (s *side) eachRefTo(wanted []bool, f func(i int32, branch bool, t *target))
 			}
 		}
 	}
-}
-
-func (s *side) addUse(item int32, u use) {
-	for _, old := range s.users[item] {
-		if old.name == u.name {
-			return
-		}
-	}
-	s.users[item] = append(s.users[item], u)
 }

@@ -113,6 +113,8 @@ type ReportFirst struct {
 	Patched      string `json:"patched"`
 	OriginalLine int    `json:"original_line"` // in the assembly of the build, from 1
 	PatchedLine  int    `json:"patched_line"`
+	// What tells, where the texts are the same, which symbol in them stands for what.
+	What string `json:"what,omitempty"`
 }
 
 // ReportDatum is an object that is not the same in both builds.
@@ -266,7 +268,7 @@ func first(d *differ.Difference) *ReportFirst {
 	if d == nil {
 		return nil
 	}
-	return &ReportFirst{d.Original, d.Patched, d.OriginalLine, d.PatchedLine}
+	return &ReportFirst{d.Original, d.Patched, d.OriginalLine, d.PatchedLine, d.What}
 }
 
 // finish puts the report into its final form. Paths in the folders of l are made
