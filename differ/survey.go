@@ -135,8 +135,14 @@ func (s *side) role(i int32) role {
 
 // constant reports whether the running program never writes item i.
 func (s *side) constant(i int32) bool {
-	k := s.SectionOf(i).Kind
-	return k == asm.ROData || k == asm.RelRO || k == asm.Text || k == asm.Metadata || s.indirection(i)
+	sec := s.SectionOf(i)
+	switch sec.Kind {
+	case asm.ROData, asm.RelRO, asm.Metadata:
+		return true
+	case asm.Text:
+		return !strings.Contains(sec.Flags, "w")
+	}
+	return s.indirection(i)
 }
 
 // indirection reports whether item i is one that the compiler made up to hold

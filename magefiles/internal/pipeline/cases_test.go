@@ -235,9 +235,14 @@ func (c *linkedCase) run() {
 		}
 	}
 	if err == nil {
-		err = Step(ctx, c.spec, o, "verify")
+		if err = Step(ctx, c.spec, o, "verify"); err != nil {
+			c.Error("the verification finds what the comparison did not")
+		}
 	}
 	if want, ok := c.expected["refused"]; ok && want[0] != "" {
+		if r, e := ReadReport(c.spec, o); is[*RefusedError](err) && (e != nil || r.Result != Refused) {
+			c.Errorf("a fix is refused, and its report says %+v, %v", r, e)
+		}
 		c.refused(Explain(err), want)
 		return
 	}

@@ -58,6 +58,7 @@ func DiffAt(ctx context.Context, s specs.Spec, l Layout, o Options) ([]Target, e
 // comparison is what two builds differ in.
 type comparison struct {
 	targets []Target // that can be patched
+	idle    []Target // that differ, and not by their units
 	report  *Report
 	reasons []error // why some cannot
 }
@@ -122,7 +123,7 @@ func compareBuilds(ctx context.Context, s specs.Spec, l Layout, o Options) (*com
 	if err := c.compare(ctx, l, fixOf(s, l), pairs, sem); err != nil {
 		return nil, err
 	}
-	if err := c.pack(ctx, s); err != nil {
+	if err := c.pack(ctx, s, l.Store); err != nil {
 		return nil, err
 	}
 	if len(c.reasons) > 0 {
@@ -212,8 +213,11 @@ func (c *comparison) compare(ctx context.Context, l Layout, fix *differ.Fix, pai
 		if compared {
 			c.report.Targets = append(c.report.Targets, ReportTarget{Name: t.Name, BuildID: t.BuildID, Unchecked: t.Unchecked})
 		}
-		if len(t.Units) > 0 {
+		switch {
+		case len(t.Units) > 0:
 			c.targets = append(c.targets, t)
+		case len(c.reasons) == refused && p.Changed():
+			c.idle = append(c.idle, t)
 		}
 	}
 	if len(c.targets) > 0 || len(c.reasons) > 0 {
