@@ -158,7 +158,18 @@ func (p *plan) reference(y int32, st asm.Stmt, r asm.Ref, t target) {
 				p.take(i, p.b.names[p.b.parent[y]])
 			}
 		}
-		p.take(t.item, p.b.names[p.b.parent[y]])
+		p.table(t.item, p.b.names[p.b.parent[y]])
+	}
+}
+
+// table carries content that item from refers to. Hand-written code may reach
+// all of its section by the distance from it.
+func (p *plan) table(y int32, from string) {
+	p.take(y, from)
+	if sec := p.b.SectionOf(y); fixed(sec) && p.b.constant(y) && p.b.handwritten() {
+		for _, i := range sec.Items {
+			p.take(i, from)
+		}
 	}
 }
 
@@ -252,7 +263,7 @@ func (p *plan) toObject(y int32, r asm.Ref, t target, bad func(reason, hint stri
 		return
 	}
 	if x == none || p.stale[t.item] {
-		p.take(t.item, p.b.names[p.b.parent[y]])
+		p.table(t.item, p.b.names[p.b.parent[y]])
 		return
 	}
 	if t.ord != 0 || t.add != 0 && r.Minus {

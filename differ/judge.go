@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/fother/fother/differ/asm"
 )
@@ -45,6 +46,7 @@ func judge(unit string, cor *correlation, keeps func(name string) bool) *judgeme
 		j.constants()
 	}
 	j.objects()
+	j.tables()
 	j.ordered()
 	j.attributes()
 	return j
@@ -135,7 +137,7 @@ func (j *judgement) object(x, y int32) {
 	a, b := j.a, j.b
 	ka, kb := a.SectionOf(x), b.SectionOf(y)
 	if a.constant(x) {
-		if what := classData(b.names[y]); j.stale[y] && what != "" && !hasLambda(b.names[y]) {
+		if what := classData(b.names[y]); j.stale[y] && what != "" && !j.renumbered(x, y) {
 			j.refuse(b, y, what+" changed"+describe(j.first[y]), hintClass)
 		} else if j.stale[y] && !a.allLocal(x) {
 			j.refuse(b, y, "a constant that other units can name changed"+describe(j.first[y]), hintConst)
@@ -164,6 +166,14 @@ func (j *judgement) object(x, y int32) {
 	case a.allLocal(x) && !b.allLocal(y):
 		j.refuse(b, y, "was static and is now global: other units cannot reach it", hintState)
 	}
+}
+
+// renumbered reports whether data of a class differ only because lambdas have
+// other numbers, or are of a class of the library that holds one: what exists of
+// that goes on with the closure that it has.
+func (j *judgement) renumbered(x, y int32) bool {
+	name := j.b.names[y]
+	return hasLambda(name) && (strings.HasPrefix(name[4:], "NSt") || strings.HasPrefix(name[4:], "St") || j.cor.plainHash(j.a, x) == j.cor.plainHash(j.b, y))
 }
 
 // valueOnly reports whether two variables differ in nothing but their initial

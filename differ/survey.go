@@ -258,7 +258,10 @@ func (t target) entry() bool { return t.ord == 0 && t.add == 0 }
 
 // anchor reports whether the reference goes through a section anchor: a label
 // from which gcc reaches all objects of a block by their distance.
-func (t target) anchor() bool { return strings.HasPrefix(t.name, ".LANCHOR") }
+func (t target) anchor() bool { return strings.HasPrefix(t.name, anchorPrefix) }
+
+// anchorPrefix is what the names of section anchors begin with.
+const anchorPrefix = ".LANCHOR"
 
 // use is one item that refers to another.
 type use struct {
