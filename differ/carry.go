@@ -119,13 +119,8 @@ func (p *plan) balanced(y int32) bool {
 
 // follow looks at everything that a carried item refers to.
 func (p *plan) follow(y int32) {
-	var refs []asm.Ref
-	for _, st := range p.b.Items[y].Stmts {
-		text := p.b.TextOf(st)
-		refs = p.b.Dialect.Refs(refs[:0], st.Kind, text)
-		for _, r := range refs {
-			p.reference(y, st, r, p.b.resolve(r.Name(text)))
-		}
+	for r, t := range p.b.references(y) {
+		p.reference(y, r.Stmt, r.Ref, t)
 	}
 }
 

@@ -54,6 +54,7 @@ func correlate(a, b *side) *correlation {
 			}
 		}
 	}
+	c.rescoped()
 	c.partsOfPairs()
 	return c
 }

@@ -30,6 +30,9 @@ type judgement struct {
 	first    map[int32]*Difference // of functions and objects of b
 	changed  []bool                // functions of b, by their main part
 	refusals []Refusal
+	// leaves is Input.Leaves, left ChangeSet.Left, warnings ChangeSet.Warnings.
+	leaves         func(change string) bool
+	left, warnings []string
 }
 
 func (j *judgement) refuse(s *side, item int32, reason, hint string) {
@@ -37,8 +40,8 @@ func (j *judgement) refuse(s *side, item int32, reason, hint string) {
 }
 
 // judge compares all items.
-func judge(unit string, cor *correlation, keeps func(name string) bool) *judgement {
-	j := &judgement{comparer: newComparer(cor.a, cor.b), unit: unit, cor: cor, keeps: keeps, first: make(map[int32]*Difference),
+func judge(in Input, cor *correlation) *judgement {
+	j := &judgement{comparer: newComparer(cor.a, cor.b), unit: in.Unit, cor: cor, keeps: in.Keeps, leaves: in.Leaves, first: make(map[int32]*Difference),
 		kept: make([]bool, len(cor.b.Items)), changed: make([]bool, len(cor.b.Items))}
 	j.constants()
 	for j.functions() {
@@ -137,10 +140,14 @@ func (j *judgement) object(x, y int32) {
 	a, b := j.a, j.b
 	ka, kb := a.SectionOf(x), b.SectionOf(y)
 	if a.constant(x) {
-		if what := classData(b.names[y]); j.stale[y] && what != "" && !j.renumbered(x, y) {
+		switch what := classData(b.names[y]); {
+		case !j.stale[y]:
+		case what != "" && !j.renumbered(x, y):
 			j.refuse(b, y, what+" changed"+describe(j.first[y]), hintClass)
-		} else if j.stale[y] && !a.allLocal(x) {
+		case !a.allLocal(x):
 			j.refuse(b, y, "a constant that other units can name changed"+describe(j.first[y]), hintConst)
+		case what == "":
+			j.tableLeft(x, y)
 		}
 		return
 	}
@@ -195,15 +202,9 @@ func (j *judgement) valueOnly(x, y int32) bool {
 // labelled reports whether an object refers to places inside functions, as
 // tables of computed goto do: new code must not go there.
 func (j *judgement) labelled(s *side, i int32) bool {
-	var refs []asm.Ref
-	for _, st := range s.Items[i].Stmts {
-		text := s.TextOf(st)
-		refs = s.Dialect.Refs(refs[:0], st.Kind, text)
-		for _, r := range refs {
-			t := s.resolve(r.Name(text))
-			if t.where == asm.InItem && asm.IsLocalLabel(t.name) && (s.roles[t.item] == function || s.roles[t.item] == part) {
-				return true
-			}
+	for _, t := range s.references(i) {
+		if t.where == asm.InItem && asm.IsLocalLabel(t.name) && (s.roles[t.item] == function || s.roles[t.item] == part) {
+			return true
 		}
 	}
 	return false

@@ -1,6 +1,7 @@
 package differ
 
 import (
+	"iter"
 	"strings"
 
 	"github.com/fother/fother/differ/asm"
@@ -251,6 +252,30 @@ func (s *side) hidden(name string, id int32) target {
 		return target{where: asm.InItem, item: item, ord: ord, sym: id, name: name}
 	}
 	return s.resolve(name)
+}
+
+// reference is a place in an item that names a symbol.
+type reference struct {
+	asm.Stmt
+	asm.Ref
+	at   int // in the item's statements
+	text string
+}
+
+// references yields what item i refers to, but for folded bodies.
+func (s *side) references(i int32) iter.Seq2[reference, target] {
+	return func(yield func(reference, target) bool) {
+		var refs []asm.Ref
+		for at, st := range s.Items[i].Stmts {
+			text := s.TextOf(st)
+			refs = s.Dialect.Refs(refs[:0], st.Kind, text)
+			for _, r := range refs {
+				if !yield(reference{st, r, at, text}, s.resolve(r.Name(text))) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // entry reports whether t is the begin of its item.

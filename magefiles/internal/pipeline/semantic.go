@@ -141,10 +141,11 @@ func (s *semantics) locate(p compiler.Pair, u compiler.UnitPair, err error) {
 	}
 }
 
-// values notes the variables whose initial value changed, and returns those
-// of unit u that keep theirs.
+// values notes what of unit u stays in use though it changed, and the variables
+// whose initial value changed, and returns those of unit u that keep theirs.
 func (s *semantics) values(u compiler.UnitPair, c *differ.ChangeSet) (kept []verify.KeptDatum, err error) {
 	file := ""
+	s.found = append(s.found, c.Left...)
 	for _, d := range c.Data {
 		if d.Verdict == differ.Changed && !d.Carried {
 			s.found = append(s.found, variableNamed(stem(d.Name)))
