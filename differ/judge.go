@@ -294,7 +294,7 @@ func (j *judgement) list(section string, as, bs []int32) {
 
 func initSection(name string) bool {
 	for _, p := range [...]string{".init", ".fini", ".preinit", ".ctors", ".dtors"} {
-		if len(name) >= len(p) && name[:len(p)] == p {
+		if strings.HasPrefix(name, p) {
 			return true
 		}
 	}
