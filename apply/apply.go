@@ -8,6 +8,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/fother/fother/kpack"
 	"github.com/fother/fother/specs"
 )
@@ -93,9 +95,29 @@ func Prepare(ctx context.Context, pid int, patches []*kpack.Patch) (_ *Plan, err
 //
 // Errors: [ErrAlreadyApplied] if all that fit are there, [*NoFitError] if none
 // fits, [*MismatchError], [*ConflictError], [*BusyError], [ErrNoMemory],
-// [*TrialError], [ErrPermission], [ErrGone], [ErrLocked], [*TracedError],
+// [*TrialError], [*StateError], [ErrPermission], [ErrGone], [ErrLocked], [*TracedError],
 // [*StuckError], [*HookError], [*FilteredError].
-func Apply(ctx context.Context, pid int, patches []*kpack.Patch, o Options) (_ *Result, err error) {
+func Apply(ctx context.Context, pid int, patches []*kpack.Patch, o Options) (*Result, error) {
+	return whileObjectsChange(ctx, func() (*Result, error) { return applyOnce(ctx, pid, patches, o) })
+}
+
+// whileObjectsChange calls f again if what it had found in the process was not
+// there any more when it was to be changed: a library was closed, or opened anew,
+// in between. Then nothing was written, or it was taken back, or the next try
+// finishes it. What is found changed for another reason is so each time.
+func whileObjectsChange(ctx context.Context, f func() (*Result, error)) (*Result, error) {
+	const tries, pause = 4, 3 * time.Millisecond
+	for try := 1; ; try++ {
+		res, err := f()
+		mismatch := (*MismatchError)(nil)
+		if try == tries || !errors.As(err, &mismatch) && !errors.Is(err, unix.EIO) || ctx.Err() != nil {
+			return res, err
+		}
+		time.Sleep(pause)
+	}
+}
+
+func applyOnce(ctx context.Context, pid int, patches []*kpack.Patch, o Options) (_ *Result, err error) {
 	defer func() { err = orGone(pid, err) }()
 	start := time.Now()
 	p, res, err := begin(ctx, pid, o)
@@ -103,6 +125,7 @@ func Apply(ctx context.Context, pid int, patches []*kpack.Patch, o Options) (_ *
 		return nil, err
 	}
 	defer p.Close()
+	defer func() { err = p.orGone(err) }()
 	plan, err := makePlan(p, patches, o)
 	if err != nil {
 		return nil, err
@@ -132,7 +155,7 @@ func begin(ctx context.Context, pid int, o Options) (*Process, *Result, error) {
 		}
 	}
 	res := &Result{PID: pid, Name: p.Name}
-	if err := p.recover(ctx, res, o); err != nil {
+	if err := p.orGone(p.recover(ctx, res, o)); err != nil {
 		p.Close()
 		return nil, nil, fmt.Errorf("finish what an earlier run began: %w", err)
 	}
@@ -151,6 +174,37 @@ func orGone(pid int, err error) error {
 	return err
 }
 
+// orGone is the same for a process that is open, and may execute another program
+// too: while that begins, its threads end one after the other, and those that do
+// can neither be stopped nor traced.
+func (p *Process) orGone(err error) error {
+	const patience, nap = 50 * time.Millisecond, time.Millisecond
+	stuck := (*StuckError)(nil)
+	ending := errors.As(err, &stuck) && stuck.State != "D" || errors.Is(err, ErrPermission)
+	for end := time.Now().Add(patience); ; time.Sleep(nap) {
+		if err == nil || errors.Is(err, ErrGone) {
+			return err
+		}
+		if p.replaced() {
+			return ErrGone
+		}
+		if !ending || time.Now().After(end) {
+			return orGone(p.PID, err)
+		}
+	}
+}
+
+// replaced reports whether the memory that was opened is no longer that of a
+// process.
+func (p *Process) replaced() bool {
+	i := slices.IndexFunc(p.maps, func(m Mapping) bool { return m.readable() && m.Inode != 0 })
+	if i < 0 {
+		return false
+	}
+	_, err := p.mem.Read(p.maps[i].Range.Lo, 1)
+	return errors.Is(err, ErrGone)
+}
+
 // carryOut stages and commits a plan.
 func (p *Process) carryOut(ctx context.Context, plan *Plan, res *Result, o Options) error {
 	held, err := p.stageAll(plan.steps)
@@ -163,11 +217,19 @@ func (p *Process) carryOut(ctx context.Context, plan *Plan, res *Result, o Optio
 			o.logger().Warn("not searched for an unwinder", "pid", p.PID, "error", e)
 		}
 	}
+	for _, s := range plan.steps {
+		if len(s.fresh) > 0 {
+			o.logger().Info("variables begin anew", "pid", p.PID, "level", s.record.ID.Level, "variables", s.fresh)
+		}
+	}
 	o.logger().Debug("staged", "pid", p.PID, "patches", len(plan.steps), "held", held)
 	t := plan.transaction()
 	var stacks stackUses
 	if err = p.hooksBefore(ctx, t, res, o); err == nil {
 		res.Stop, err = p.commit(ctx, t, commitOptions{wait: o.wait(), stacks: &stacks})
+	}
+	if err == nil {
+		p.records = append(p.records, t.ins...)
 	}
 	if e := p.hooksAfter(ctx, slices.Concat(t.outs, t.ins), res, o); err != nil {
 		if e == nil {
@@ -180,7 +242,6 @@ func (p *Process) carryOut(ctx context.Context, plan *Plan, res *Result, o Optio
 	} else if e != nil {
 		return fmt.Errorf("the patch is in use, but not all hooks have run: %w", e)
 	}
-	p.records = append(p.records, t.ins...)
 	for _, r := range t.ins {
 		res.Applied = append(res.Applied, r.describe())
 	}
@@ -190,8 +251,7 @@ func (p *Process) carryOut(ctx context.Context, plan *Plan, res *Result, o Optio
 	if err := p.forget(t.ins); err != nil {
 		return err
 	}
-	_, err = p.free(ctx, t.outs, &stacks, res)
-	return err
+	return p.freeOuts(ctx, t, &stacks, res)
 }
 
 // unused are the records to whose memory no entry leads.
@@ -238,7 +298,11 @@ func selected(which []Selector, r *record) bool {
 // stop, all or none; without selectors all.
 //
 // Errors: [ErrNotApplied] if there is none; else those of Apply.
-func Revert(ctx context.Context, pid int, which []Selector, o Options) (_ *Result, err error) {
+func Revert(ctx context.Context, pid int, which []Selector, o Options) (*Result, error) {
+	return whileObjectsChange(ctx, func() (*Result, error) { return revertOnce(ctx, pid, which, o) })
+}
+
+func revertOnce(ctx context.Context, pid int, which []Selector, o Options) (_ *Result, err error) {
 	defer func() { err = orGone(pid, err) }()
 	start := time.Now()
 	p, res, err := begin(ctx, pid, o)
@@ -246,6 +310,7 @@ func Revert(ctx context.Context, pid int, which []Selector, o Options) (_ *Resul
 		return nil, err
 	}
 	defer p.Close()
+	defer func() { err = p.orGone(err) }()
 	t := &transaction{}
 	for _, r := range p.records {
 		if r.state == applied && selected(which, r) {
@@ -262,6 +327,9 @@ func Revert(ctx context.Context, pid int, which []Selector, o Options) (_ *Resul
 		}
 		return res, ErrNotApplied
 	}
+	if err := p.compare(t.changes, before); err != nil { // hooks are not to run for it
+		return nil, err
+	}
 	if err := p.revert(ctx, t, res, o); err != nil {
 		return nil, err
 	}
@@ -275,7 +343,7 @@ func Revert(ctx context.Context, pid int, which []Selector, o Options) (_ *Resul
 func (p *Process) freeRetired(ctx context.Context, res *Result, o Options) error {
 	t := &transaction{}
 	for _, r := range p.records {
-		if r.state == retired && !r.stays() {
+		if r.state == retired && !r.stays() && p.awaited(r) == nil {
 			t.outs = append(t.outs, r)
 			t.zones = append(t.zones, goingZones(r, nextCall)...)
 		}
@@ -304,7 +372,7 @@ func (p *Process) revert(ctx context.Context, t *transaction, res *Result, o Opt
 	if err == nil {
 		res.Stop, err = p.commit(ctx, t, commitOptions{wait: o.wait(), stacks: &stacks})
 	}
-	if e := p.hooksAfter(ctx, t.outs, res, o); err != nil {
+	if e := p.hooksAfter(ctx, slices.Concat(t.outs, t.ins), res, o); err != nil {
 		return errors.Join(err, e)
 	} else if e != nil {
 		return fmt.Errorf("the functions are as they were, but not all hooks have run: %w", e)
@@ -312,6 +380,32 @@ func (p *Process) revert(ctx context.Context, t *transaction, res *Result, o Opt
 	for _, r := range t.outs {
 		res.Removed = append(res.Removed, r.describe())
 	}
-	_, err = p.free(ctx, t.outs, &stacks, res)
-	return err
+	for _, r := range t.ins {
+		res.Applied = append(res.Applied, r.describe())
+	}
+	return p.freeOuts(ctx, t, &stacks, res)
+}
+
+// freeOuts frees the memory of what went by t, and that of earlier levels that was
+// kept for its sake alone, as far as nothing refers to it.
+func (p *Process) freeOuts(ctx context.Context, t *transaction, stacks *stackUses, res *Result) error {
+	outs := slices.DeleteFunc(slices.Clone(t.outs), func(r *record) bool { return p.awaited(r) != nil })
+	if _, err := p.free(ctx, outs, stacks, res); err != nil {
+		return err
+	}
+	for _, r := range slices.Backward(p.records) {
+		kept := func(out *record) bool { return out.Fallback == r.Base || shares(out, r) }
+		if r.state != retired || r.stays() || p.awaited(r) != nil || slices.Contains(outs, r) || !slices.ContainsFunc(outs, kept) {
+			continue
+		}
+		res.Kept = slices.DeleteFunc(res.Kept, func(a Applied) bool { return a.Base == r.Base })
+		freed, err := p.free(ctx, []*record{r}, &stackUses{}, res)
+		if err != nil {
+			return err
+		}
+		for _, f := range freed {
+			res.Freed = append(res.Freed, f.describe())
+		}
+	}
+	return nil
 }

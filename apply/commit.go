@@ -58,6 +58,7 @@ func (p *Process) commit(ctx context.Context, t *transaction, o commitOptions) (
 		stop.Seize = time.Since(start)
 		return p.tryCommit(ctx, g, in, t, o, &stop)
 	})
+	p.addSources(err) // when all run again
 	return stop, err
 }
 
@@ -88,6 +89,9 @@ func (p *Process) tryCommit(ctx context.Context, g *ptrace.Group, in *inspector,
 		}
 		stuck = nil
 		start := time.Now()
+		if len(busy) > 0 && busy[0].TID == 0 { // no thread can be asked whether it has left
+			wait = min(2*wait, longWait)
+		}
 		if len(busy) > 0 && !offenderLeft(g, in, busy[0].TID) {
 			wait = min(2*wait, longWait)
 		} else {
@@ -182,7 +186,9 @@ func (p *Process) stopOnce(g *ptrace.Group, in *inspector, t *transaction, o com
 	threads := g.Threads()
 	stop.Threads = len(threads)
 	in.fresh, in.left = false, nil
-	busy, err = in.busy(threads)
+	if busy, err = in.busy(threads); err == nil && len(busy) == 0 {
+		busy, err = p.suspended(in, threads, t)
+	}
 	lap(&stop.Inspect)
 	if err != nil || len(busy) > 0 {
 		return busy, err

@@ -18,6 +18,8 @@ var (
 	ErrPermission = ptrace.ErrPermission
 	// ErrSeccomp means that the target's seccomp filter stands in the way.
 	ErrSeccomp = ptrace.ErrSeccomp
+	// ErrWriteForbidden means that the kernel lets nobody change a process's code.
+	ErrWriteForbidden = ptrace.ErrWriteForbidden
 	// ErrAlreadyApplied means that all that fits is there, at this level or a
 	// higher one.
 	ErrAlreadyApplied = errors.New("already applied")
@@ -102,17 +104,27 @@ func (e *ConflictError) Error() string {
 	return fmt.Sprintf("function %s is patched already by series %s level %d", e.Function, e.Other.Series, e.Other.Level)
 }
 
-// Inside is a thread in code that is to change.
+// Inside is a thread in code that is to change. It is 0, without a name, where
+// only a stack that no thread runs on, such as a coroutine's, returns there.
 type Inside struct {
 	TID      int        `json:"tid"`
 	Name     string     `json:"name"` // comm
 	Function string     `json:"function"`
 	Object   string     `json:"object"`
 	PC       specs.Addr `json:"pc"` // program counter or return address inside the function
+	// Source is FILE:LINE, if debug data tells it.
+	Source string `json:"source,omitempty"`
 }
 
 func (i Inside) String() string {
-	return fmt.Sprintf("thread %d (%s) is in %s at %v", i.TID, i.Name, i.Function, i.PC)
+	where := fmt.Sprintf("%s at %v", i.Function, i.PC)
+	if i.Source != "" {
+		where += ", " + i.Source
+	}
+	if i.TID == 0 {
+		return "a stack that no thread runs on, such as a coroutine's, returns to " + where
+	}
+	return fmt.Sprintf("thread %d (%s) is in %s", i.TID, i.Name, where)
 }
 
 // BusyError means that threads stayed in code that is to change until the

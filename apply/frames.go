@@ -137,17 +137,15 @@ func (p *Process) unwindersOf(o *object, name string) (used []*object, err error
 	return used, nil
 }
 
-// finderOf returns the finder that a step's patch needs in the process: none if
-// there is no unwinder to be told. It refuses a patch with exception tables, and
+// finderOf returns the finder that a step's patch has. It refuses a patch with exception tables, and
 // any patch of an object that throws, if exceptions would not find the new code.
 func (s *step) finderOf(p *Process, f kpack.Finder) (finder, error) {
-	why, slots := errors.New("that is not supported on "+s.patch.Arch.Name+" yet"), 0
+	why := errors.New("that is not supported on " + s.patch.Arch.Name + " yet")
 	if kpack.HasFinder(s.patch.Arch) {
 		if f.Entry == 0 {
 			return finder{}, nil
 		}
-		u := p.findUnwinders()
-		if why, slots = p.unwinding(u), len(u.slots); why == nil {
+		if why = p.unwinding(p.findUnwinders()); why == nil {
 			return finder{f.Entry, f.Next}, nil
 		}
 	}
@@ -157,10 +155,30 @@ func (s *step) finderOf(p *Process, f kpack.Finder) (finder, error) {
 		return finder{}, fmt.Errorf("%s: %w", s.object.Path, err)
 	case throws:
 		return finder{}, &NoUnwinderError{Object: s.object.Path, Why: why}
-	case slots == 0:
-		return finder{}, nil
 	}
-	return finder{f.Entry, f.Next}, nil
+	return finder{f.Entry, f.Next}, nil // for an unwinder that is loaded later, too
+}
+
+// told reports whether r has a finder that is, or was, in the chain: then the
+// word of the next one is not 0.
+func (p *Process) told(r *record) bool {
+	if r.Finder.Entry == 0 {
+		return false
+	}
+	next, err := p.word(r.Finder.Next)
+	return err != nil || next != 0
+}
+
+// listening are the records whose finders belong into the chain when t is done:
+// also those of earlier commits, after which an unwinder may have been loaded.
+func (p *Process) listening(t *transaction) []*record {
+	var all []*record
+	for _, r := range p.records {
+		if r.state == applied && !slices.Contains(t.going(), r) && !slices.Contains(t.staying(), r) && p.inForce(r) {
+			all = append(all, r)
+		}
+	}
+	return append(all, t.staying()...)
 }
 
 // throws reports whether the patch or its object has to do with exceptions.
@@ -179,7 +197,7 @@ func (s *step) throws() (throws bool, err error) {
 // and returns the records whose memory may go then. Until here exceptions went
 // through their code, for who still had a pointer to it.
 func (p *Process) unhook(ctx context.Context, records []*record, res *Result) ([]*record, error) {
-	if !slices.ContainsFunc(records, func(r *record) bool { return r.Finder.Entry != 0 }) {
+	if !slices.ContainsFunc(records, p.told) {
 		return records, nil
 	}
 	t := &transaction{}
@@ -188,7 +206,7 @@ func (p *Process) unhook(ctx context.Context, records []*record, res *Result) ([
 	for _, r := range records {
 		linked := c != nil && slices.Contains(c.order, r.Finder.Entry)
 		switch {
-		case r.Finder.Entry == 0 || r.state == staged && !linked:
+		case !p.told(r) || r.state == staged && !linked:
 		case c == nil || c.foreign: // it may be in use in a way that is not seen
 			res.Kept = append(res.Kept, r.describe())
 			continue

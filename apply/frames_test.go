@@ -6,9 +6,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/fother/fother/kpack"
 	"github.com/fother/fother/kpack/elfobj"
@@ -100,7 +103,7 @@ func TestNoUnwinder(t *testing.T) {
 	}
 	defer p.Close()
 	u := p.findUnwinders()
-	if len(u.slots) != 0 || len(u.unread) != 0 || len(p.records) != 1 || p.records[0].Finder != (finder{}) {
+	if len(u.slots) != 0 || len(u.unread) != 0 || len(p.records) != 1 || p.told(p.records[0]) {
 		t.Errorf("%+v", u)
 	}
 }
@@ -212,4 +215,79 @@ func TestUnused(t *testing.T) {
 	if free := plan.unused(); len(free) != 1 || free[0].state != staged || len(plan.steps) != int(retired) {
 		t.Errorf("%d of %d are unused", len(free), len(plan.steps))
 	}
+}
+
+// TestUnwinderLater: a process that had no unwinder when it was patched loads one
+// to cancel threads, inside of new code.
+func TestUnwinderLater(t *testing.T) {
+	bin, _ := tortureProgram(t)
+	r := start(t, bin, "calls")
+	for range 2 {
+		for level := range specs.Level(2) {
+			if _, err := Apply(context.Background(), r.pid, []*kpack.Patch{tortureLevel(t, bin, level+1)}, Options{Wait: 20 * time.Second}); err != nil {
+				t.Fatal(err)
+			}
+			r.expect("cancel", "cancelled")
+		}
+		if _, err := Revert(context.Background(), r.pid, nil, Options{Wait: 20 * time.Second}); err != nil {
+			t.Fatal(err)
+		}
+		r.expect("cancel", "cancelled")
+	}
+	freeKept(t, r, "wipe")
+	r.expect("rest", "11 136 2 20 2")
+}
+
+// catcherC is a library in C++ that catches what goes through a function of C.
+const catcherC = `
+static int throws(void) { throw 7; }
+extern "C" int caught(int (*through)(int (*)(void))) { try { return through(throws); } catch (int e) { return e; } }
+`
+
+// TestExceptionLater: exceptions of a library that is loaded after a patch go
+// through its code from the next commit on.
+func TestExceptionLater(t *testing.T) {
+	bin, _ := tortureProgram(t)
+	lib := filepath.Join(workdir, "catcher.so")
+	if err := os.WriteFile(lib+".cc", []byte(catcherC), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	command(t, "g++", "-O1", "-fPIC", "-shared", "-o", lib, lib+".cc")
+	t.Setenv("LIBRARY", lib)
+	r := start(t, bin)
+	one, two := patchFor(t, bin, "one", 1, "through20"), patchFor(t, bin, "two", 1, "leaf")
+	applyTo(t, r.pid, one)
+	if len(chainNow(t, r.pid)) != 0 {
+		t.Error("there was no unwinder")
+	}
+	r.expect("load", "loaded")
+	applyTo(t, r.pid, two)
+	for range 3 {
+		r.expect("catch", "7")
+	}
+	if n := len(chainNow(t, r.pid)); n != 2 {
+		t.Errorf("%d finders", n)
+	}
+	revertAll(t, r.pid)
+	freeKept(t, r, "wipe")
+	r.expect("catch", "7")
+	if len(chainNow(t, r.pid)) != 0 {
+		t.Error("finders are left")
+	}
+}
+
+// chainNow returns the entries of the finders of a process, which may have no
+// unwinder.
+func chainNow(t *testing.T, pid int) []specs.Addr {
+	t.Helper()
+	p, err := Open(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	c := p.readChain(p.findUnwinders(), &transaction{})
+	if c == nil {
+		return nil
+	}
+	return c.order
 }

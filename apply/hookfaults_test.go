@@ -111,7 +111,7 @@ func TestHookNeverLetGo(t *testing.T) {
 		_, err = p.stageAll(plan.steps)
 	}
 	if err == nil {
-		_, _, err = p.createHookThread(plan.steps[0].record, kpack.PreApply)
+		_, _, err = p.createHookThread(plan.steps[0].record, kpack.PreApply, false)
 	}
 	p.Close()
 	if err != nil {
@@ -273,8 +273,9 @@ func TestHookCannotBeEnded(t *testing.T) {
 		hooks []string
 		seen  string
 	}{{[]string{"1"}, "1"}, {[]string{"1", "4"}, "14"}} {
+		patch := hookedPatch(t, 1, 42, c.hooks...)
 		t.Run(strings.Join(c.hooks, " "), func(t *testing.T) {
-			patch := hookedPatch(t, 1, 42, c.hooks...)
+			t.Parallel() // all of it is waiting
 			r := start(t, hookedProgram(t), "work")
 			before, threads := r.snapshot(), tasks(t, r.pid)
 			r.ask("stay 1 -4")

@@ -18,12 +18,15 @@ import (
 type recordedHooks struct {
 	kpack.HookPlace
 	All []recordedHook `json:",omitempty"`
+	// Released are the addresses of variables that those with Release are about.
+	Released []specs.Addr `json:",omitempty"`
 }
 
 type recordedHook struct {
 	Point    kpack.HookPoint `json:"p"`
 	Function string          `json:"f"`
 	Limit    time.Duration   `json:"l"`
+	Release  bool            `json:"r,omitempty"`
 }
 
 // at returns the hooks of one point.
@@ -47,7 +50,7 @@ func (h *recordedHooks) check(r *record) error {
 	in := func(part int, all ...specs.Addr) bool {
 		return !slices.ContainsFunc(all, func(a specs.Addr) bool { return !r.part(part).Contains(a) })
 	}
-	if len(h.All) > maxRecordedHooks || !in(0, h.Lists[:]...) || !in(1, h.Code, h.Created, h.CodeEnd, h.Exit) || h.Code > h.CodeEnd ||
+	if len(h.All) > maxRecordedHooks || !in(0, append(h.Lists[:], h.Handed)...) || len(h.Released) > maxRecordedVariables || !in(1, h.Code, h.Created, h.CodeEnd, h.Exit) || h.Code > h.CodeEnd ||
 		!in(2, h.Control, h.Control+kpack.HookControl-1, h.Thread, h.Stack) {
 		return errors.New("its hooks are not in its memory")
 	}
@@ -60,12 +63,34 @@ func (h *recordedHooks) check(r *record) error {
 }
 
 // hooksOf are those of a patch, for its record.
-func hooksOf(patch *kpack.Patch, place kpack.HookPlace) recordedHooks {
-	h := recordedHooks{HookPlace: place}
+func hooksOf(patch *kpack.Patch, image *kpack.Image) recordedHooks {
+	h := recordedHooks{HookPlace: image.Hooks}
 	for _, k := range patch.Hooks {
-		h.All = append(h.All, recordedHook{k.Point, k.Function, k.Limit})
+		h.All = append(h.All, recordedHook{k.Point, k.Function, k.Limit, k.Release})
+	}
+	for _, i := range patch.Releases() {
+		h.Released = append(h.Released, image.Variables[i])
 	}
 	return h
+}
+
+// handed reports whether another level that is in use goes on with variables that
+// r's hooks would give back.
+func (p *Process) handed(r *record) bool {
+	return slices.ContainsFunc(p.records, func(o *record) bool {
+		used := o.state == committing || o.state == applied || o.state == leaving
+		return o != r && used && slices.ContainsFunc(o.Variables, func(v recordedVariable) bool { return slices.Contains(r.Hooks.Released, v.At) })
+	})
+}
+
+// hooksAt returns the hooks of r that are to run at a point, and whether some are
+// left out.
+func (p *Process) hooksAt(r *record, point kpack.HookPoint) (hooks []recordedHook, handed bool) {
+	hooks = r.Hooks.at(point)
+	if handed = point == kpack.PostRevert && p.handed(r); handed {
+		hooks = slices.DeleteFunc(hooks, func(h recordedHook) bool { return h.Release })
+	}
+	return hooks, handed
 }
 
 // HookRun is what came of a patch's hooks of one point.
@@ -239,9 +264,9 @@ func (p *Process) owed(r *record) (kpack.HookPoint, error) {
 
 // runHooks runs a patch's hooks of one point, and waits for their end.
 func (p *Process) runHooks(ctx context.Context, r *record, point kpack.HookPoint, res *Result) (HookRun, error) {
-	hooks := r.Hooks.at(point)
+	hooks, handed := p.hooksAt(r, point)
 	run := HookRun{Patch: r.ID, Point: point}
-	if len(hooks) == 0 {
+	if len(r.Hooks.at(point)) == 0 {
 		return run, nil
 	}
 	for _, h := range hooks {
@@ -252,10 +277,13 @@ func (p *Process) runHooks(ctx context.Context, r *record, point kpack.HookPoint
 	if err := p.awaitHookEnd(r); err != nil {
 		return run, fmt.Errorf("hooks: %w", err)
 	}
+	if len(hooks) == 0 {
+		return run, p.passHooks(r, point)
+	}
 	if ptrace.Filtered(p.PID) {
 		return run, p.filteredHooks(r, point, &run, res)
 	}
-	held, errno, err := p.createHookThread(r, point)
+	held, errno, err := p.createHookThread(r, point, handed)
 	res.Held += held
 	switch {
 	case err == nil && errno == 0:
@@ -279,14 +307,18 @@ func (p *Process) filteredHooks(r *record, point kpack.HookPoint, run *HookRun, 
 		return &FilteredError{r.Object}
 	}
 	run.Cause, run.Why = HookFiltered, "did not run: the process has a seccomp filter, which may not let their thread sleep and end"
-	if !point.Vetoes() {
-		s := kpack.HookStart{Point: point, Place: r.Hooks.HookPlace}
-		if err := p.mem.Write(r.Hooks.Control, s.Bytes()); err != nil {
-			return err
-		}
-	}
 	res.Hooks = append(res.Hooks, *run)
-	return p.neverRun(r, point)
+	return p.passHooks(r, point)
+}
+
+// passHooks has the control block say that the hooks of a point, which do not run,
+// have run, unless they can veto.
+func (p *Process) passHooks(r *record, point kpack.HookPoint) error {
+	if point.Vetoes() {
+		return nil
+	}
+	s := kpack.HookStart{Point: point, Place: r.Hooks.HookPlace}
+	return errors.Join(p.mem.Write(r.Hooks.Control, s.Bytes()), p.neverRun(r, point))
 }
 
 // neverRun gives hooks up for which there is no thread. What can veto was not

@@ -14,15 +14,15 @@ import (
 )
 
 // createHookThread has a borrowed thread create that of the hooks, which waits
-// to be let go. The error of the call is returned apart.
+// to be let go; handed is that of hooksAt. The error of the call is returned apart.
 //
 // Preconditions: awaitHookEnd has told that r has no such thread, and no
 // borrowed one is in the code that makes it.
-func (p *Process) createHookThread(r *record, point kpack.HookPoint) (held time.Duration, errno unix.Errno, err error) {
+func (p *Process) createHookThread(r *record, point kpack.HookPoint, handed bool) (held time.Duration, errno unix.Errno, err error) {
 	h := &r.Hooks
 	held, err = p.withAgent(specs.Range[specs.Addr]{}, func(a *ptrace.Agent) error {
 		return a.Detour(h.Code, h.Created, func(home []uint64) error {
-			s := kpack.HookStart{Point: point, Place: h.HookPlace}
+			s := kpack.HookStart{Point: point, Place: h.HookPlace, Handed: handed}
 			copy(s.Home[:], home)
 			return p.mem.Write(h.Control, s.Bytes())
 		})
@@ -246,7 +246,7 @@ func (p *Process) settleHooks(ctx context.Context, records []*record, o Options)
 
 // hookLeft goes on with hooks of an earlier run that were let go.
 func (p *Process) hookLeft(ctx context.Context, r *record, point kpack.HookPoint, res *Result) error {
-	hooks := r.Hooks.at(point)
+	hooks, _ := p.hooksAt(r, point)
 	run := HookRun{Patch: r.ID, Point: point}
 	for _, h := range hooks {
 		run.Functions = append(run.Functions, h.Function)

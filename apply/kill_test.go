@@ -143,13 +143,14 @@ func steps(p *Process, t *transaction) (all []func()) {
 // done decides.
 func leave(t *testing.T, pid, n int, patches ...*kpack.Patch) (writes int, decided bool) {
 	t.Helper()
-	p, err := open(pid, true)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer p.Close()
-	tr := &transaction{}
-	if len(patches) > 0 {
+	return leaveDone(t, pid, n, func(p *Process) *transaction {
+		if len(patches) == 0 {
+			tr := &transaction{}
+			for _, r := range p.records {
+				tr.remove(r)
+			}
+			return tr
+		}
 		plan, err := makePlan(p, patches, Options{})
 		if err != nil {
 			t.Fatal(err)
@@ -157,12 +158,19 @@ func leave(t *testing.T, pid, n int, patches ...*kpack.Patch) (writes int, decid
 		if _, err := p.stageAll(plan.steps); err != nil {
 			t.Fatal(err)
 		}
-		tr = plan.transaction()
-	} else {
-		for _, r := range p.records {
-			tr.remove(r)
-		}
+		return plan.transaction()
+	})
+}
+
+// leaveDone is leave for any transaction.
+func leaveDone(t *testing.T, pid, n int, begin func(*Process) *transaction) (writes int, decided bool) {
+	t.Helper()
+	p, err := open(pid, true)
+	if err != nil {
+		t.Fatal(err)
 	}
+	defer p.Close()
+	tr := begin(p)
 	if err := p.prepareGates(tr); err != nil {
 		t.Fatal(err)
 	}

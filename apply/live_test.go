@@ -29,7 +29,13 @@ type running struct {
 
 func start(t testing.TB, bin string, kinds ...string) *running {
 	t.Helper()
-	r := &running{t: t, cmd: exec.Command(bin, kinds...)}
+	return startCommand(t, exec.Command(bin, kinds...))
+}
+
+// startCommand starts a program that says when it is ready.
+func startCommand(t testing.TB, cmd *exec.Cmd) *running {
+	t.Helper()
+	r := &running{t: t, cmd: cmd}
 	in, err := r.cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -87,7 +93,9 @@ func (r *running) expect(what, want string) {
 // state is what apply and revert together must leave as it was.
 type memoryState struct {
 	maps string
-	code map[string][]byte
+	// fixed are those of maps that no program changes by itself.
+	fixed string
+	code  map[string][]byte
 }
 
 func (r *running) snapshot() memoryState {
@@ -104,6 +112,9 @@ func (r *running) snapshot() memoryState {
 	s := memoryState{code: map[string][]byte{}}
 	for _, m := range maps {
 		s.maps += fmt.Sprintln(m)
+		if m.Inode != 0 || m.executable() || strings.HasPrefix(m.Path, "[anon:") {
+			s.fixed += fmt.Sprintln(m)
+		}
 		if m.Inode == 0 && m.Path != "[vdso]" || m.writable() || !m.readable() {
 			continue
 		}
@@ -113,6 +124,12 @@ func (r *running) snapshot() memoryState {
 		}
 		s.code[m.Path+m.Range.String()] = b
 	}
+	return s
+}
+
+// program leaves out what a program maps for its own data.
+func (s memoryState) program() memoryState {
+	s.maps = s.fixed
 	return s
 }
 

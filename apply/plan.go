@@ -1,6 +1,7 @@
 package apply
 
 import (
+	"bytes"
 	"debug/elf"
 	"encoding/binary"
 	"errors"
@@ -34,8 +35,15 @@ type step struct {
 	object   *object
 	replaced *record
 	layout   kpack.Layout
-	header   uint64
-	trial    uint64 // the record's word
+	// held are the blocks of the variables that it goes on with, fresh the names
+	// of those of which it was asked not to.
+	held   []specs.Range[specs.Addr]
+	fresh  []string
+	header uint64
+	trial  uint64 // the record's word
+	// heads are the first bytes of the functions, of which it was checked that they
+	// are those of the target's file.
+	heads [][]byte
 	// record and image are made for one base address, by link.
 	record *record
 	image  *kpack.Image
@@ -73,8 +81,10 @@ func makePlan(p *Process, patches []*kpack.Patch, o Options) (*Plan, error) {
 		return nil, err
 	}
 	for _, s := range plan.steps { // what goes in must be able to go out
-		out := &transaction{}
-		out.remove(s.record)
+		out := exchange(nil, []*record{s.record})
+		if s.record.Fallback != 0 {
+			out = exchange([]*record{s.replaced}, []*record{s.record})
+		}
 		if err := out.check(p.page); err != nil {
 			return nil, err
 		}
@@ -127,26 +137,42 @@ func (plan *Plan) add(p *Process, patch *kpack.Patch, o *object) error {
 		}
 		s.replaced = r
 	}
-	if s.replaced != nil && plan.options.Trial > 0 {
-		return &TrialError{Object: o.Path, Replaced: s.replaced.ID}
+	if err := s.checkTrial(p, plan.options); err != nil {
+		return err
 	}
-	s.trial = trialWord(plan.options.Trial)
 	if len(patch.Hooks) > 0 && ptrace.Filtered(p.PID) {
 		return &FilteredError{o.Path}
 	}
 	if err := s.checkBodies(p); err != nil {
 		return err
 	}
-	s.header = headerSize(patch, o)
-	layout := patch.Layout
-	if plan.options.Count {
-		layout = patch.CountingLayout
-	}
-	var err error
-	if s.layout, err = layout(p.page, s.header); err != nil {
-		return fmt.Errorf("%s: %w", o.Path, err)
+	if err := s.layOut(p, plan.options); err != nil {
+		return err
 	}
 	plan.steps = append(plan.steps, s)
+	return nil
+}
+
+// layOut finds what the step goes on with and what memory it needs.
+func (s *step) layOut(p *Process, o Options) error {
+	shared, held, err := s.goOn()
+	if err != nil {
+		return err
+	}
+	for _, b := range held {
+		if !stillMapped(p.maps, b, perms[2]) {
+			return fmt.Errorf("%s: the memory %v of variables of level %d is not there", s.object.Path, b, s.replaced.ID.Level)
+		}
+	}
+	s.held, s.header = held, headerSize(s.patch, s.object, len(held))
+	layout := s.patch.Layout
+	if o.Count {
+		layout = s.patch.CountingLayout
+	}
+	if s.layout, err = layout(p.page, s.header); err != nil {
+		return fmt.Errorf("%s: %w", s.object.Path, err)
+	}
+	s.layout.Shared = shared
 	return nil
 }
 
@@ -195,12 +221,14 @@ func (s *step) checkBodies(p *Process) error {
 		}
 		body, err := p.original(lo, uint64(hi-lo))
 		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: function %s: %w", s.object.Path, f.Name, err))
+			mismatch(fmt.Sprintf("its code cannot be read: %v", err))
 			continue
 		}
 		if specs.DigestOf(body) != f.Digest {
 			mismatch("its code in memory is not that of the file the patch was made for")
+			continue
 		}
+		s.heads = append(s.heads, slices.Clone(body[:min(len(body), maxEntry)]))
 	}
 	return errors.Join(errs...)
 }
@@ -213,7 +241,8 @@ func (plan *Plan) conflicts(p *Process) error {
 	}
 	var claims []claim
 	for _, r := range p.records {
-		if r.state != applied || !p.inForce(r) || slices.ContainsFunc(plan.steps, func(s *step) bool { return s.replaced == r }) {
+		leaves := func(s *step) bool { return s.replaced == r || s.replaced != nil && s.replaced == p.awaited(r) }
+		if r.state != applied && p.awaited(r) == nil || !p.inForce(r) || slices.ContainsFunc(plan.steps, leaves) {
 			continue
 		}
 		for _, f := range r.Functions {
@@ -258,8 +287,8 @@ func (plan *Plan) place(p *Process) error {
 
 // headerSize bounds the size of the step's record before its addresses are
 // known.
-func headerSize(patch *kpack.Patch, o *object) uint64 {
-	const fixed, each, escaped = 1152, 832, 6 // JSON may write 6 bytes for one
+func headerSize(patch *kpack.Patch, o *object, held int) uint64 {
+	const fixed, each, escaped = 1280, 928, 6 // JSON may write 6 bytes for one
 	n := len(patch.Meta.Name) + len(patch.Meta.Description) + len(o.Path) + len(patch.Meta.Series)
 	for _, c := range patch.Meta.CVEs {
 		n += len(c) + 4
@@ -277,7 +306,15 @@ func headerSize(patch *kpack.Patch, o *object) uint64 {
 	for _, h := range patch.Hooks {
 		n += hook/escaped + len(h.Function)
 	}
-	return uint64(recordFixed+fixed+each*len(patch.Functions)+escaped*n+trialSize+len(memoryName)+15) &^ 15
+	const variable, block, released = 448, 64, 24
+	fields := block*held + (variable+released)*len(patch.Variables)
+	for _, v := range patch.Variables {
+		n += len(v.Name) + len(v.Unit) + len(v.Scope) + len(v.Type)
+		for _, u := range v.Users {
+			n += len(u) + 1
+		}
+	}
+	return uint64(recordFixed+fixed+fields+each*len(patch.Functions)+escaped*n+trialSize+len(memoryName)+15) &^ 15
 }
 
 // link makes image and record for memory at base.
@@ -298,10 +335,17 @@ func (s *step) link(p *Process, base specs.Addr) error {
 		ID: patchID(s.patch), Name: s.patch.Meta.Name, Description: s.patch.Meta.Description, CVEs: s.patch.Meta.CVEs,
 		Time: time.Now().UTC(), Object: s.object.Path, Bias: s.object.image.Bias, Base: base, Size: l.Size,
 		Finder:  told,
-		Hooks:   hooksOf(s.patch, image.Hooks),
+		Hooks:   hooksOf(s.patch, image),
 		Gates:   region{l.Gates.Offset, l.Gates.Size},
 		Regions: [3]region{{l.ROData.Offset, l.ROData.Size}, {l.Text.Offset, l.Text.Size}, {l.Data.Offset, l.Data.Size}},
+		State:   region{l.State.Offset, l.State.Size}, Held: s.held,
 	}}
+	for i, v := range s.patch.Variables {
+		r.Variables = append(r.Variables, recordedVariable{v, image.Variables[i]})
+	}
+	if s.trial != trialNone && s.replaced != nil {
+		r.Fallback = s.replaced.Base
+	}
 	if t := s.patch.Meta.AddressTaken; len(t) > 0 {
 		r.Taken = t[0]
 	}
@@ -342,12 +386,18 @@ func (s *step) redirect(p *Process, f kpack.Function, image *kpack.Image, i int)
 		Entry: image.Entries[i], Size: s.patch.Symbols[f.Symbol].Size, NextCall: f.NextCall,
 		Through: image.Jumps[i], Count: at(image.Counters, i), Gate: image.Gates[i], Copy: image.Copies[i], Alone: f.Alone,
 	}
+	if f.Cold.Size() > 0 {
+		r.Cold = specs.Range[specs.Addr]{Lo: bias.Addr(f.Cold.Lo), Hi: bias.Addr(f.Cold.Hi)}
+	}
 	if f.Copy != nil && f.Copy.Calls && ptrace.ShadowStacks(p.PID) {
 		r.Copy, r.Alone = 0, "it begins with a call, and the process has shadow stacks"
 	}
 	old, err := p.original(r.Lo, min(f.Room, maxEntry))
 	if err != nil {
 		return r, err
+	}
+	if head := s.heads[i]; !bytes.Equal(head[:min(len(head), len(old))], old[:min(len(head), len(old))]) {
+		return r, &MismatchError{Object: s.object.Path, Function: f.Name, Addr: r.Lo, Why: "it has changed meanwhile: its object may have been closed"}
 	}
 	skip := 0
 	if f.Through != nil {

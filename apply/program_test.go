@@ -104,6 +104,7 @@ static void sandbox(void)
 static void *run(void *arg)
 {
 	const char *kind = arg;
+	if (!strcmp(kind, "many")) { pthread_mutex_lock(&mutex); for (;;) pthread_cond_wait(&cond, &mutex); }
 	pthread_setname_np(pthread_self(), kind);
 	if (!strcmp(kind, "call")) for (;;) { int v = answer(1); if (v != 2 && v != 43) die("answer", v); calls++; }
 	if (!strcmp(kind, "busy")) for (;;) { busy(1); pause_a_little(100000); }
@@ -140,6 +141,7 @@ int main(int argc, char **argv)
 		pthread_attr_t a;
 		pthread_attr_init(&a);
 		pthread_attr_setstacksize(&a, 64 << 10);
+		if (!strcmp(argv[i], "undumpable")) { prctl(PR_SET_DUMPABLE, 0, 0, 0, 0); continue; }
 		if (!strcmp(argv[i], "mdwe")) { if (prctl(65, 1, 0, 0, 0)) printf("no "); continue; }
 		if (pthread_create(&t, &a, run, argv[i])) die("create", errno);
 	}
@@ -175,14 +177,33 @@ var fixes = map[string]string{
 `),
 	"answer2": replacement("answer", `
 	movl $2, %eax
-	addl $1, uses(%rip)
+	addl $1, uses.kpatch(%rip)
 	ret
-`) + `
-	.section .kpatch.bss,"aw",@nobits
-	.local uses
-	.type uses, @object
-	.size uses, 4
-uses:	.zero 4
+`) + variable("bss", "uses", ".zero 4"),
+	// They count their calls in a variable of their own.
+	"answer20": replacement("answer", `
+	lock incl count.kpatch(%rip)
+	movl $43, %eax
+	ret
+`) + variable("bss", "count", ".zero 4"),
+	"answer21": replacement("answer", `
+	lock incl more.kpatch(%rip)
+	lock addl $1, count.kpatch(%rip)
+	movl $43, %eax
+	ret
+`) + variable("data", "more", ".long 100") + variable("bss", "count", ".zero 4"),
+	"answer22": replacement("answer", `
+	lock incq count.kpatch(%rip)
+	movl $43, %eax
+	ret
+`) + variable("bss", "count", ".zero 8"),
+	// It answers what a variable leads to.
+	"text2": replacement("text", `
+	movq mode.kpatch(%rip), %rax
+	ret
+`) + variable("data", "mode", ".quad .Lm") + `
+	.section .kpatch.rodata,"a",@progbits
+.Lm:	.string "mode"
 `,
 	"other": replacement("other", `
 	pushq %rax
@@ -203,6 +224,7 @@ uses:	.zero 4
 	.section .kpatch.rodata,"a",@progbits
 .Lt:	.string "new"
 `,
+	"last": replacement("last", "\tmovl %edi, %eax\n\tret\n"),
 	"busy": replacement("busy", "\tret\n"),
 	// It stays in pause_a_little.
 	"busy3": replacement("busy", `
@@ -228,6 +250,20 @@ func replacement(function, body string) string {
 NAME.kpatch:
 	.cfi_startproc
 BODY	.cfi_endproc
+	.size NAME.kpatch, .-NAME.kpatch
+`)
+}
+
+// variable is a static variable of the new code, in the section and with the
+// symbol that package differ gives it.
+func variable(section, name, value string) string {
+	return strings.NewReplacer("NAME", name, "SECTION", section, "BITS", map[string]string{"data": "progbits", "bss": "nobits"}[section], "VALUE", value).Replace(`
+	.section .kpatch.SECTION,"aw",@BITS
+	.globl NAME.kpatch
+	.internal NAME.kpatch
+	.type NAME.kpatch, @object
+	.balign 8
+NAME.kpatch: VALUE
 	.size NAME.kpatch, .-NAME.kpatch
 `)
 }

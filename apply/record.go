@@ -99,6 +99,17 @@ type recordBody struct {
 	Hooks recordedHooks `json:"hooks,omitzero"`
 
 	Functions []recordedFunction `json:"functions"`
+
+	// State are, in the third region, the pages of the variables that the patch
+	// brought. Held are those of earlier levels with whose variables it goes on:
+	// they were mapped with another patch's memory. Variables are in either.
+	State     region                    `json:"state,omitzero"`
+	Held      []specs.Range[specs.Addr] `json:"held,omitempty"`
+	Variables []recordedVariable        `json:"variables,omitempty"`
+
+	// Fallback is the address of the record that is put back when a trial is over,
+	// or 0.
+	Fallback specs.Addr `json:"fallback,omitempty"`
 }
 
 type region struct {
@@ -113,6 +124,8 @@ type recordedFunction struct {
 	Lo    specs.Addr `json:"lo"`
 	Hi    specs.Addr `json:"hi"`
 	Entry specs.Addr `json:"entry"`
+	// Cold is the original's cold part.
+	Cold specs.Range[specs.Addr] `json:"cold,omitzero"`
 	// Size is that of the new body, 0 if it is not known.
 	Size uint64 `json:"size,omitempty"`
 	// NextCall is set if calls that were under way could go on in the old code.
@@ -137,16 +150,15 @@ func (r *record) memory() specs.Range[specs.Addr] {
 	return specs.Range[specs.Addr]{Lo: r.Base, Hi: r.Base + specs.Addr(r.Size)}
 }
 
-func (r *record) part(i int) specs.Range[specs.Addr] {
-	lo := r.Base + specs.Addr(r.Regions[i].Offset)
-	return specs.Range[specs.Addr]{Lo: lo, Hi: lo + specs.Addr(r.Regions[i].Size)}
+func (r *record) at(g region) specs.Range[specs.Addr] {
+	lo := r.Base + specs.Addr(g.Offset)
+	return specs.Range[specs.Addr]{Lo: lo, Hi: lo + specs.Addr(g.Size)}
 }
 
+func (r *record) part(i int) specs.Range[specs.Addr] { return r.at(r.Regions[i]) }
+
 // gates is the memory of the copies and gates.
-func (r *record) gates() specs.Range[specs.Addr] {
-	lo := r.Base + specs.Addr(r.Gates.Offset)
-	return specs.Range[specs.Addr]{Lo: lo, Hi: lo + specs.Addr(r.Gates.Size)}
-}
+func (r *record) gates() specs.Range[specs.Addr] { return r.at(r.Gates) }
 
 // text is the memory of the new code.
 func (r *record) text() specs.Range[specs.Addr] { return r.part(1) }
@@ -231,7 +243,7 @@ func (r *record) check(base specs.Addr) error {
 	if r.state < staged || r.state > retired {
 		return fmt.Errorf("%v is not known", r.state)
 	}
-	for _, p := range append(r.Regions[:], r.Frames, r.Gates) {
+	for _, p := range append(r.Regions[:], r.Frames, r.Gates, r.State) {
 		if p.Offset > r.Size || p.Size > r.Size-p.Offset {
 			return errors.New("a region is outside its memory")
 		}
@@ -245,7 +257,7 @@ func (r *record) check(base specs.Addr) error {
 	if r.Trial != 0 && (!r.part(0).Contains(r.Trial) || r.Trial&7 != 0) {
 		return errors.New("the word about its trial is not in its memory")
 	}
-	if err := r.Hooks.check(r); err != nil {
+	if err := errors.Join(r.Hooks.check(r), r.checkState()); err != nil {
 		return err
 	}
 	for _, f := range r.Functions {
@@ -352,6 +364,10 @@ type Applied struct {
 	Stays string `json:"stays,omitempty"`
 	// Hooks are in the order in which they run.
 	Hooks []AppliedHook `json:"hooks,omitempty"`
+	// Carried are the variables of an earlier level with whose values it goes on,
+	// Held the memory that they are in, which that level brought.
+	Carried []string                  `json:"carried,omitempty"`
+	Held    []specs.Range[specs.Addr] `json:"held,omitempty"`
 }
 
 // AppliedHook is a function that runs around the switch.
@@ -365,13 +381,18 @@ func (r *record) describe() Applied {
 	a := Applied{
 		PatchID: r.ID, Name: r.Name, Description: r.Description, CVEs: r.CVEs, Object: r.Object,
 		Time: r.Time, State: r.state.String(), Base: r.Base, Size: r.Size, Functions: []string{},
-		TrialEnds: r.trialEnds(),
+		TrialEnds: r.trialEnds(), Held: r.Held,
+	}
+	for _, v := range r.Variables {
+		if !r.block().Contains(v.At) {
+			a.Carried = append(a.Carried, v.Name)
+		}
 	}
 	for _, f := range r.Functions {
 		a.Functions = append(a.Functions, f.Name)
 	}
 	for _, h := range r.Hooks.All {
-		a.Hooks = append(a.Hooks, AppliedHook(h))
+		a.Hooks = append(a.Hooks, AppliedHook{h.Point, h.Function, h.Limit})
 	}
 	switch {
 	case r.rejected():
@@ -389,6 +410,9 @@ func (p *Process) Applied() []Applied {
 	for i, r := range p.records {
 		all[i] = r.describe()
 		all[i].Hits = p.hits(r)
+		if o := p.awaited(r); o != nil && r.state == retired {
+			all[i].Stays = fmt.Sprintf("it comes back when the trial of level %d is over, unless that is accepted", o.ID.Level)
+		}
 	}
 	return all
 }

@@ -40,7 +40,7 @@ func (p *Process) recover(ctx context.Context, res *Result, o Options) error {
 		if err := commit(t); err != nil {
 			return err
 		}
-		free = append(free, t.going()...)
+		free = append(free, slices.DeleteFunc(slices.Clone(t.going()), func(r *record) bool { return p.awaited(r) != nil })...)
 	}
 	if err := p.hooksAfter(ctx, p.records, res, o); err != nil {
 		return err
@@ -98,7 +98,7 @@ func (p *Process) waiting() []*record {
 		case staged:
 			return r.stays() && p.hooksRan(r)
 		case retired:
-			return r.stays()
+			return r.stays() || p.awaited(r) != nil
 		}
 		return true
 	})
@@ -183,6 +183,9 @@ func (p *Process) resumeFrom(t *transaction, leader specs.Addr) {
 		if r.Base == leader {
 			t.lead, t.decided = r, r.open
 		}
+		if r.state == committing && p.awaited(r) != nil {
+			t.returning = append(t.returning, r)
+		}
 	}
 	sites := p.halfSites(t)
 	// Entries in one page change at once, and so decide by themselves.
@@ -202,7 +205,7 @@ func (p *Process) resumeFrom(t *transaction, leader specs.Addr) {
 	}
 	for _, r := range t.going() {
 		may := nextCall
-		if !t.decided { // nothing has ever run there but the gates
+		if !t.decided && !slices.Contains(t.returning, r) { // nothing has ever run there but the gates
 			may = func(*recordedFunction) bool { return false }
 		}
 		t.zones = append(t.zones, goingZones(r, may)...)

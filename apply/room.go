@@ -26,6 +26,10 @@ type distances struct{ guard, stack, heap specs.Addr }
 // spacings are tried in turn: neighbours are left alone if possible.
 var spacings = []distances{{64 << 10, 64 << 20, 64 << 20}, {4 << 10, 1 << 20, 1 << 20}, {0, 64 << 10, 0}}
 
+// dataReach is how far data may be from code that refers to it, in bytes, on all
+// architectures (x86-64 psABI, small code model; AAELF64, ADR_PREL_PG_HI21).
+const dataReach = 1 << 31
+
 // gap is free memory and what follows from its neighbours.
 type gap struct {
 	specs.Range[specs.Addr]
@@ -33,10 +37,15 @@ type gap struct {
 }
 
 // findRoom returns an address at which the step's memory is free and from
-// which, and to which, jumps reach all of the object. It prefers what is near,
+// which, and to which, jumps reach all of the object, and the variables that the
+// step goes on with are within reach. It prefers what is near,
 // below the object, and out of the way of what grows.
 func findRoom(maps []Mapping, s *step, page uint64) (specs.Addr, error) {
 	window := reach(s.object.image.Range, s.patch.Arch.JumpReach, userEnd(maps))
+	for _, b := range s.held {
+		near := reach(b, dataReach, userEnd(maps))
+		window.Lo, window.Hi = max(window.Lo, near.Lo), min(window.Hi, near.Hi)
+	}
 	if s.layout.Limit != 0 {
 		window.Hi = min(window.Hi, s.layout.Limit)
 	}

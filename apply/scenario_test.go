@@ -3,6 +3,7 @@ package apply
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -47,6 +48,42 @@ func TestFunctionThatIsNeverLeft(t *testing.T) {
 		t.Error("other threads did not run")
 	}
 	r.expect("ask", oldAnswer)
+}
+
+// TestBusyLine: who is busy is told by thread, function and source line, if the
+// program has debug data that can be trusted.
+func TestBusyLine(t *testing.T) {
+	lines := compile(t, "lines", "-fPIE", "-pie", "-g")
+	loop := func(name string) string {
+		before, _, _ := strings.Cut(programC, "API int "+name+"(")
+		return fmt.Sprintf("%s.c:%d", lines, 1+strings.Count(before, "\n"))
+	}
+	for _, c := range []struct{ bin, kind, want string }{
+		{lines, "forever", loop("forever")}, {lines, "busy", loop("busy")}, {pie(t), "forever", ""},
+	} {
+		r := start(t, c.bin, c.kind)
+		var busy *BusyError
+		for range 100 { // one of them leaves now and then
+			_, err := Apply(context.Background(), r.pid, []*kpack.Patch{patchFor(t, c.bin, "default", 1, c.kind)}, Options{Wait: -1})
+			if errors.As(err, &busy) {
+				break
+			} else if err != nil {
+				t.Fatal(err)
+			}
+			revertAll(t, r.pid)
+		}
+		if busy == nil || busy.Threads[0].Source != c.want || busy.Threads[0].Function != c.kind || !strings.Contains(busy.Error(), c.want) {
+			t.Errorf("%s: %v, want %s", c.kind, busy, c.want)
+		}
+	}
+	if err := os.Chmod(lines, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	r := start(t, lines, "forever")
+	_, err := Apply(context.Background(), r.pid, []*kpack.Patch{patchFor(t, lines, "default", 1, "forever")}, Options{Wait: -1})
+	if busy := (*BusyError)(nil); !errors.As(err, &busy) || busy.Threads[0].Source != "" {
+		t.Errorf("a file that everybody may write: %v", err)
+	}
 }
 
 func TestNoThreadStandsStillWhileAnotherIsBusy(t *testing.T) {

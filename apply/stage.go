@@ -135,7 +135,11 @@ func (p *Process) stageOne(steps []*step, s *step) (time.Duration, error) {
 		h, err := p.withAgent(s.record.memory(), func(a *ptrace.Agent) error { return p.mapStep(a, s) })
 		held += h
 		if err == nil {
-			return held, p.fill(s)
+			if err = p.fill(s); err != nil {
+				h, e := p.unstage([]*step{s})
+				return held + h, errors.Join(err, e)
+			}
+			return held, nil
 		}
 		if !errors.Is(err, errTaken) {
 			return held, fmt.Errorf("%s: memory for the patch: %w", s.object.Path, err)
@@ -182,11 +186,15 @@ func (p *Process) mapStep(a *ptrace.Agent, s *step) error {
 			_, err = a.Syscall(unix.SYS_MUNMAP, at, m.Size())
 			err = cmp.Or(err, error(unix.EEXIST))
 		}
+		mapped := i
+		if err == nil {
+			mapped++
+		}
 		if err == nil && i == 0 {
 			err = p.mem.Write(r.Base, s.image.ROData[:s.header])
 		}
 		if err != nil {
-			for j := range i {
+			for j := range mapped {
 				if m := r.part(j); m.Size() > 0 {
 					_, e := a.Syscall(unix.SYS_MUNMAP, uint64(m.Lo), m.Size())
 					err = errors.Join(err, e)
@@ -262,19 +270,30 @@ func (p *Process) unmap(records []*record) (time.Duration, error) {
 	}
 	return p.withAgent(specs.Range[specs.Addr]{}, func(a *ptrace.Agent) error {
 		for _, r := range records {
-			// The record goes last.
-			for _, i := range []int{1, 2, 0} {
-				m := r.part(i)
-				if m.Size() == 0 || !stillMapped(maps, m, perms[i]) {
+			for _, m := range p.pieces(r) {
+				if m.Size() == 0 || !stillMapped(maps, m.Range, m.perm) {
 					continue
 				}
 				if _, err := a.Syscall(unix.SYS_MUNMAP, uint64(m.Lo), m.Size()); err != nil {
 					return fmt.Errorf("munmap %v: %w", m, err)
 				}
 			}
+			p.records = slices.DeleteFunc(slices.Clone(p.records), func(o *record) bool { return o == r })
 		}
 		return nil
 	})
+}
+
+// pieces is the memory that goes when r does, in this order: the blocks of which
+// no other record tells, and the record itself last.
+func (p *Process) pieces(r *record) []piece {
+	var all []piece
+	for _, b := range r.blocks() {
+		if !p.kept(b, r) {
+			all = append(all, piece{b, perms[2]})
+		}
+	}
+	return append(all, r.core()...)
 }
 
 // stillMapped reports whether all of r is anonymous memory of the given

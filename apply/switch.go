@@ -47,6 +47,9 @@ func (p *Process) switchEntries(t *transaction) error {
 	if err := p.compare(t.changes, before); err != nil {
 		return err // nothing was written
 	}
+	if err := p.sameObjects(t); err != nil {
+		return err
+	}
 	lead := t.leader()
 	switch {
 	case t.resumed:
@@ -87,7 +90,7 @@ func (p *Process) lead(t *transaction, lead *record) (*chain, error) {
 		}
 	}
 	finders := p.readChain(t.unwinders, t)
-	if err := finders.add(t.staying()...); err != nil {
+	if err := finders.add(p.listening(t)...); err != nil {
 		return finders, err
 	}
 	gated, deciding := t.parts(p.page)
@@ -158,6 +161,28 @@ func (p *Process) compare(changes []change, side func(*change) []byte) error {
 		if spans[i].N != len(c.before) || !bytes.Equal(spans[i].Buf, side(c)) {
 			return &MismatchError{Object: c.object, Function: c.function, Addr: c.addr,
 				Why: fmt.Sprintf("it begins with % x: want % x", spans[i].Buf[:spans[i].N], side(c))}
+		}
+	}
+	return nil
+}
+
+// sameObjects checks that what the records are for is where it was when the
+// process was opened, and not another library that begins its functions alike.
+// The program itself cannot be closed.
+func (p *Process) sameObjects(t *transaction) error {
+	var last *record
+	for _, r := range slices.Concat(t.ins, t.outs) {
+		if last != nil && last.Bias == r.Bias || len(t.changes) == 0 || r.state == retired {
+			continue
+		}
+		last = r
+		i := slices.IndexFunc(p.objects, func(o *object) bool { return o.image.Bias == r.Bias })
+		if i <= 0 { // the program is the first; what is not there has no changes
+			continue
+		}
+		if id, err := p.objects[i].image.BuildID(); err != nil || id != r.ID.BuildID {
+			return &MismatchError{Object: r.Object, Function: t.changes[0].function, Addr: t.changes[0].addr,
+				Why: "its object was closed, and another one is in its place"}
 		}
 	}
 	return nil

@@ -48,6 +48,13 @@ type toolTrace struct {
 	uncounted []string
 	killed    bool
 	status    unix.WaitStatus
+	// From the failAt-th write to the target's memory on, 0 for never, one or all
+	// of them fail with EIO.
+	failAt, writes int
+	failAll        bool
+	failing        map[int]bool // threads in such a call
+	failed         bool
+	out            string
 
 	inside  map[int]*tracedCall // by thread, while it is in a call of interest
 	status4 map[int]uint64      // by thread, where its wait puts a status
@@ -62,11 +69,17 @@ type toolTrace struct {
 // exit of a call by which it touches its target.
 func traceTool(t testing.TB, killAt moment, env ...string) *toolTrace {
 	t.Helper()
+	return traceToolAs(t, &toolTrace{killAt: killAt}, env...)
+}
+
+// traceToolAs is traceTool with what is to happen in tr.
+func traceToolAs(t testing.TB, tr *toolTrace, env ...string) *toolTrace {
+	t.Helper()
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	tr := &toolTrace{killAt: killAt, inside: map[int]*tracedCall{}, status4: map[int]uint64{}, phase: "look"}
+	tr.inside, tr.status4, tr.failing, tr.phase = map[int]*tracedCall{}, map[int]uint64{}, map[int]bool{}, "look"
 	out, err := os.CreateTemp(t.TempDir(), "out")
 	if err != nil {
 		t.Fatal(err)
@@ -83,7 +96,8 @@ func traceTool(t testing.TB, killAt moment, env ...string) *toolTrace {
 	if len(tr.uncounted) > 0 {
 		t.Fatalf("calls that are not counted: %v", tr.uncounted)
 	}
-	if text, _ := os.ReadFile(out.Name()); !tr.killed && (tr.status.ExitStatus() != 0 || len(text) > 0) {
+	text, _ := os.ReadFile(out.Name())
+	if tr.out = string(text); !tr.killed && !tr.failed && (tr.status.ExitStatus() != 0 || len(text) > 0) {
 		t.Fatalf("the tool ended with status %d: %s", tr.status.ExitStatus(), text)
 	}
 	return tr
@@ -163,6 +177,10 @@ func (tr *toolTrace) syscall(tid int) {
 		return
 	}
 	if info.op != entry {
+		if tr.failing[tid] {
+			delete(tr.failing, tid)
+			setResult(tid, unix.EIO)
+		}
 		if c := tr.inside[tid]; c != nil {
 			delete(tr.inside, tid)
 			tr.count(tracedCall{c.phase, c.name, true})
@@ -177,6 +195,11 @@ func (tr *toolTrace) syscall(tid int) {
 		c := &tracedCall{phase: tr.phase, name: name}
 		tr.inside[tid] = c
 		tr.count(*c)
+		if name == "memory write" {
+			tr.fail(tid)
+		}
+	} else if nr == unix.SYS_OPENAT && args[2]&unix.O_CREAT != 0 {
+		tr.uncounted = append(tr.uncounted, "a file was created")
 	} else if !harmless[nr] {
 		tr.uncounted = append(tr.uncounted, fmt.Sprint("system call ", nr))
 	}
@@ -193,6 +216,14 @@ func (tr *toolTrace) count(c tracedCall) {
 		}
 		tr.killed = unix.Kill(tr.pid, unix.SIGKILL) == nil
 	}
+}
+
+// fail leaves out a write that a thread is about to make, if it is to fail.
+func (tr *toolTrace) fail(tid int) {
+	if tr.writes++; tr.failAt == 0 || tr.writes != tr.failAt && !(tr.failAll && tr.writes > tr.failAt) {
+		return
+	}
+	tr.failed, tr.failing[tid] = true, skipCall(tid)
 }
 
 var ptraceNames = map[uint64]string{
@@ -294,7 +325,7 @@ var harmless = func() map[uint64]bool {
 	all := make(map[uint64]bool)
 	for _, nr := range []uint64{
 		unix.SYS_READ, unix.SYS_WRITE, unix.SYS_PREAD64, unix.SYS_OPENAT, unix.SYS_OPENAT2, unix.SYS_CLOSE, unix.SYS_LSEEK, unix.SYS_FSTAT,
-		unix.SYS_STATX, unix.SYS_FCNTL, unix.SYS_FLOCK, unix.SYS_GETDENTS64, unix.SYS_READLINKAT, unix.SYS_EPOLL_CREATE1, unix.SYS_EPOLL_CTL,
+		unix.SYS_STATX, unix.SYS_FCNTL, unix.SYS_FLOCK, unix.SYS_IOCTL, unix.SYS_GETDENTS64, unix.SYS_READLINKAT, unix.SYS_EPOLL_CREATE1, unix.SYS_EPOLL_CTL,
 		unix.SYS_EPOLL_PWAIT, unix.SYS_EVENTFD2, unix.SYS_PIPE2, unix.SYS_FUTEX, unix.SYS_NANOSLEEP, unix.SYS_CLOCK_NANOSLEEP, unix.SYS_SCHED_YIELD,
 		unix.SYS_SCHED_GETAFFINITY, unix.SYS_MMAP, unix.SYS_MUNMAP, unix.SYS_MADVISE, unix.SYS_MPROTECT, unix.SYS_BRK, unix.SYS_CLONE, unix.SYS_CLONE3,
 		unix.SYS_EXIT, unix.SYS_EXIT_GROUP, unix.SYS_RT_SIGACTION, unix.SYS_RT_SIGPROCMASK, unix.SYS_RT_SIGRETURN, unix.SYS_SIGALTSTACK,

@@ -27,6 +27,9 @@ type transaction struct {
 	// undone: then outs become applied, and ins staged.
 	resumed, decided bool
 	lead             *record
+	// returning are those of ins that come back: if that is undone they are
+	// retired as before.
+	returning []*record
 }
 
 // change is one entry that is switched. Its byte slices are as long as each
@@ -36,6 +39,8 @@ type change struct {
 	addr             specs.Addr
 	before, after    []byte
 	gate             gate
+	// original is set where before is the function's own code.
+	original bool
 }
 
 // gate is the way of an entry while those of several are switched. It leads to
@@ -53,7 +58,10 @@ func (t *transaction) leader() *record {
 	if t.resumed {
 		return t.lead
 	}
-	for _, r := range slices.Concat(t.ins, t.outs) {
+	if len(t.ins) > 0 {
+		return t.ins[0]
+	}
+	for _, r := range t.outs {
 		if r.state != retired {
 			return r
 		}
@@ -67,6 +75,8 @@ func (t *transaction) final(r *record) state {
 	switch {
 	case t.resumed && !t.decided && out:
 		return applied
+	case t.resumed && !t.decided && slices.Contains(t.returning, r):
+		return retired
 	case t.resumed && !t.decided:
 		return staged
 	case out:
@@ -141,33 +151,41 @@ func lastWord(code []byte) []byte { return code[max(0, len(code)-4):] }
 
 // transaction returns the commit of a plan.
 func (plan *Plan) transaction() *transaction {
-	t := &transaction{}
-	// What goes may make room for what comes of another series.
-	current := map[specs.Addr]*recordedFunction{}
+	var ins, outs []*record
 	for _, s := range plan.steps {
-		if s.replaced == nil {
-			continue
-		}
-		t.outs = append(t.outs, s.replaced)
-		t.zones = append(t.zones, goingZones(s.replaced, plan.nextCall)...)
-		for i, f := range s.replaced.Functions {
-			current[f.Site] = &s.replaced.Functions[i]
+		ins = append(ins, s.record)
+		if s.replaced != nil {
+			outs = append(outs, s.replaced)
 		}
 	}
-	for _, s := range plan.steps {
-		t.ins = append(t.ins, s.record)
-		t.zones = append(t.zones, s.zones()...)
-		for _, f := range s.record.Functions {
-			c := change{function: f.Name, object: s.record.Object, addr: f.Site, before: f.Old, after: f.New}
+	return exchange(ins, outs)
+}
+
+// exchange returns the transaction by which ins come and outs go.
+func exchange(ins, outs []*record) *transaction {
+	t := &transaction{ins: ins}
+	// What goes may make room for what comes of another series.
+	current := map[specs.Addr]*recordedFunction{}
+	for _, r := range outs {
+		t.outs = append(t.outs, r)
+		t.zones = append(t.zones, goingZones(r, mayStay(ins))...)
+		for i, f := range r.Functions {
+			current[f.Site] = &r.Functions[i]
+		}
+	}
+	for _, r := range ins {
+		t.zones = append(t.zones, comingZones(r)...)
+		for _, f := range r.Functions {
+			c := change{function: f.Name, object: r.Object, addr: f.Site, before: f.Old, after: f.New, original: true}
 			c.gate = gate{at: f.Gate, jump: f.Gated, shut: f.Copy, open: f.Through, alone: f.Alone}
 			if out := current[f.Site]; out != nil && len(out.New) == len(f.New) {
-				c.before, c.gate.shut = out.New, out.Through
+				c.before, c.gate.shut, c.original = out.New, out.Through, false
 				delete(current, f.Site)
 			}
 			t.changes = append(t.changes, c)
 		}
 	}
-	for _, r := range t.outs {
+	for _, r := range outs {
 		t.changes = append(t.changes, restores(r, current)...)
 	}
 	return t

@@ -31,20 +31,64 @@ const trialSize = 8
 // ErrNoTrial means that no patch that was named is on trial.
 var ErrNoTrial = errors.New("no such patch is on trial")
 
-// TrialError means that a patch on trial would replace a lower level, which
-// could not be brought back.
+// TrialError means that a patch on trial would replace a lower level that the end
+// of the trial could not bring back.
 type TrialError struct {
 	Object   string
 	Replaced specs.PatchID
+	Why      string
 }
 
 func (e *TrialError) Error() string {
-	return fmt.Sprintf("%s: level %d of series %s is applied: the end of a trial could not bring it back", e.Object, e.Replaced.Level, e.Replaced.Series)
+	return fmt.Sprintf("%s: level %d of series %s is applied, and the end of a trial could not bring it back: %s", e.Object, e.Replaced.Level, e.Replaced.Series, e.Why)
 }
 
 // Hint says what the user can do.
 func (e *TrialError) Hint() string {
 	return "revert the lower level first, then put the new one in on trial; or put it in without --trial"
+}
+
+// checkTrial sets the step's word about its trial. What it replaces has to be able
+// to come back: hooks have made way for the newer level by then, and converted or
+// freed what they had.
+func (s *step) checkTrial(p *Process, o Options) error {
+	s.trial = trialWord(o.Trial)
+	old := s.replaced
+	if old == nil || s.trial == trialNone {
+		return nil
+	}
+	refuse := func(why string) error { return &TrialError{s.object.Path, old.ID, why} }
+	switch {
+	case old.onTrial():
+		return refuse("it is on trial itself")
+	case len(old.Hooks.All) > 0:
+		return refuse("it has hooks, which would have run as for its end")
+	case len(s.patch.Hooks) > 0:
+		return refuse("the new level has hooks, which take for granted that they are the last")
+	}
+	return nil
+}
+
+// awaited returns the record at whose end retired r comes back, nil if there is
+// none: the level that replaced it is on trial.
+func (p *Process) awaited(r *record) *record {
+	for _, o := range p.records {
+		trial := o.state == committing || o.state == applied || o.state == leaving
+		if o.Fallback == r.Base && o.Fallback != 0 && trial && o.trial != trialNone && o.ID.BuildID == r.ID.BuildID && o.ID.Series == r.ID.Series {
+			return o
+		}
+	}
+	return nil
+}
+
+// fallback returns the record that comes back at the end of r, nil if none does.
+func (p *Process) fallback(r *record) *record {
+	for _, o := range p.records {
+		if r.Fallback == o.Base && o.state == retired && p.awaited(o) == r && p.inForce(o) {
+			return o
+		}
+	}
+	return nil
 }
 
 // bootTime is the time in nanoseconds since the machine was booted.
@@ -123,15 +167,19 @@ func (p *Process) Rejected(id specs.PatchID) bool {
 // Errors: [ErrNoTrial]; [ErrGone], [ErrPermission], [ErrLocked].
 func Accept(ctx context.Context, pid int, which []Selector, o Options) (_ []Applied, err error) {
 	defer func() { err = orGone(pid, err) }()
-	p, _, err := begin(ctx, pid, o)
+	p, res, err := begin(ctx, pid, o)
 	if err != nil {
 		return nil, err
 	}
 	defer p.Close()
 	var accepted []Applied
+	var released []*record
 	for _, r := range p.records {
 		if !r.onTrial() || r.trial == trialFailed || !selected(which, r) {
 			continue
+		}
+		if back := p.fallback(r); back != nil {
+			released = append(released, back)
 		}
 		if err := p.setTrial(r, trialNone); err != nil {
 			return accepted, err
@@ -141,11 +189,12 @@ func Accept(ctx context.Context, pid int, which []Selector, o Options) (_ []Appl
 	if len(accepted) == 0 {
 		return nil, ErrNoTrial
 	}
-	return accepted, nil
+	_, err = p.free(ctx, released, &stackUses{}, res)
+	return accepted, err
 }
 
-// Expire reverts the patches of a process whose trial has ended. What it
-// reverts, [Process.Rejected] tells until it is applied again: that memory is
+// Expire reverts the patches of a process whose trial has ended, and brings back
+// the levels that they replaced, in the same commit. What it reverts, [Process.Rejected] tells until it is applied again: that memory is
 // kept.
 //
 // Errors: [ErrNotApplied] if there is none; else those of Apply.
@@ -157,7 +206,7 @@ func Expire(ctx context.Context, pid int, o Options) (_ *Result, err error) {
 		return nil, err
 	}
 	defer p.Close()
-	t := &transaction{}
+	var ins, outs []*record
 	for _, r := range p.records {
 		if !r.trialOver() {
 			continue
@@ -165,11 +214,16 @@ func Expire(ctx context.Context, pid int, o Options) (_ *Result, err error) {
 		if err := p.setTrial(r, trialFailed); err != nil {
 			return nil, err
 		}
-		t.remove(r)
+		outs = append(outs, r)
+		if back := p.fallback(r); back != nil {
+			ins = append(ins, back)
+		}
 	}
-	if len(t.outs) == 0 {
+	if len(outs) == 0 {
 		return res, ErrNotApplied
 	}
+	t := exchange(ins, outs)
+	t.returning = ins
 	if err := p.revert(ctx, t, res, o); err != nil {
 		return nil, err
 	}

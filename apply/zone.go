@@ -32,13 +32,13 @@ func (z *zone) entry(a specs.Addr) bool {
 	return found
 }
 
-// zones are the original bodies and cold parts of the functions that s changes.
-// Of a function whose calls may end in the old code only the bytes that are
-// overwritten count.
-func (s *step) zones() []zone {
+// comingZones are the original bodies and cold parts of the functions that r
+// changes. Of a function whose calls may end in the old code only the bytes that
+// are overwritten count.
+func comingZones(r *record) []zone {
 	var all []zone
-	for i, f := range s.record.Functions {
-		z := zone{function: f.Name, object: s.record.Object}
+	for _, f := range r.Functions {
+		z := zone{function: f.Name, object: r.Object}
 		if f.NextCall {
 			z.Range = specs.Range[specs.Addr]{Lo: f.Site, Hi: f.Site + specs.Addr(len(f.New))}
 			z.entries, z.overwritten = []specs.Addr{f.Site}, true
@@ -48,10 +48,8 @@ func (s *step) zones() []zone {
 		z.Range = specs.Range[specs.Addr]{Lo: f.Lo, Hi: f.Hi}
 		z.entries = []specs.Addr{f.Lo}
 		all = append(all, z)
-		if cold := s.patch.Functions[i].Cold; cold.Size() > 0 {
-			bias := s.object.image.Bias
-			z.Range = specs.Range[specs.Addr]{Lo: bias.Addr(cold.Lo), Hi: bias.Addr(cold.Hi)}
-			z.entries = nil
+		if f.Cold.Size() > 0 {
+			z.Range, z.entries = f.Cold, nil
 			all = append(all, z)
 		}
 	}
@@ -61,12 +59,14 @@ func (s *step) zones() []zone {
 // nextCall says it of a function as its patch does.
 func nextCall(f *recordedFunction) bool { return f.NextCall }
 
-// nextCall says it of a function of a patch that is replaced: who changes it
-// now may be stricter.
-func (plan *Plan) nextCall(f *recordedFunction) bool {
-	return f.NextCall && !slices.ContainsFunc(plan.steps, func(s *step) bool {
-		return slices.ContainsFunc(s.record.Functions, func(n recordedFunction) bool { return n.Lo == f.Lo && !n.NextCall })
-	})
+// mayStay says it of a function of a patch that is replaced: who changes it now
+// may be stricter.
+func mayStay(ins []*record) func(*recordedFunction) bool {
+	return func(f *recordedFunction) bool {
+		return f.NextCall && !slices.ContainsFunc(ins, func(r *record) bool {
+			return slices.ContainsFunc(r.Functions, func(n recordedFunction) bool { return n.Lo == f.Lo && !n.NextCall })
+		})
+	}
 }
 
 // goingZones are the code of a patch that goes away. Calls of functions of

@@ -104,6 +104,9 @@ type Datum struct {
 	First          *Difference
 	Carried        bool // the patch has a copy of its own
 	Kept           bool // the running program keeps its value, see Input.Keeps
+	// Align is the boundary, in bytes, that a variable which is carried needs; 0
+	// of all else.
+	Align uint64
 }
 
 // Reference is a symbol that Assembly uses and does not define.

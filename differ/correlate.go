@@ -16,7 +16,9 @@ type correlation struct {
 	// byOrder has the items of b that were paired by their order alone: those
 	// that functions reach by their distance from a section anchor.
 	byOrder map[int32]bool
-	seed    maphash.Seed
+	// unsettled are the folded functions whose code must be known to pair them.
+	unsettled []string
+	seed      maphash.Seed
 }
 
 // group is the items of both builds whose names have one stem.
@@ -71,7 +73,7 @@ func (c *correlation) groups() (funcs, objects []*group) {
 		}
 	}
 	byStem := [...][]*group{function: make([]*group, c.b.Numbers()), object: make([]*group, c.b.Numbers())}
-	all, room := make([]group, 0, n), make([]int32, 2*n) // most groups have one of each
+	all, room := []group(nil), make([]int32, 2*n) // most groups have one of each
 	add := func(s *side, i int32) *group {
 		r := s.roles[i]
 		key := s.key(i)
@@ -80,6 +82,9 @@ func (c *correlation) groups() (funcs, objects []*group) {
 		}
 		g := byStem[r][key]
 		if g == nil {
+			if len(all) == cap(all) {
+				all = make([]group, 0, n/2+8) // those before it stay where they are
+			}
 			all = append(all, group{room[:0:1], room[1:1:2], strings.IndexByte(c.b.Name(key), '#') >= 0})
 			room = room[2:]
 			g = &all[len(all)-1]
@@ -177,8 +182,9 @@ func (s *side) weakHash(seed maphash.Seed, i int32, known func(name string) stri
 			f := &s.Folds[s.FoldOf(st)]
 			h.WriteString(f.Name())
 			for _, ref := range f.Refs {
-				name, _ := s.Mentioned(ref)
-				h.WriteString(known(name))
+				if name, _ := s.Mentioned(ref); s.mentioned(i, ref).ord >= 0 { // else it is a place in the function
+					h.WriteString(known(name))
+				}
 				h.WriteByte(0)
 			}
 			continue

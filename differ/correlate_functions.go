@@ -30,6 +30,9 @@ func (c *correlation) functions(groups []*group) {
 		}
 	}
 	for _, g := range several {
+		if c.unsettle(g) {
+			continue
+		}
 		as, bs := c.rest(g)
 		if len(as) > 0 && len(bs) > 0 && !hasLambda(c.b.names[bs[0]]) {
 			as, bs = c.byContent(as, bs, c.plainHash)
@@ -38,6 +41,24 @@ func (c *correlation) functions(groups []*group) {
 			c.join(as[0], bs[0])
 		}
 	}
+}
+
+// unsettle reports whether the code of folded functions of a group must be known
+// because not all of the group are folded and paired with their namesakes. If all
+// are, what they refer to is paired likewise, and their code would say the same.
+func (c *correlation) unsettle(g *group) bool {
+	all, folded := len(g.a) == len(g.b), []string(nil)
+	for _, j := range g.b {
+		i := c.b.pair[j]
+		all = all && i != none && c.a.names[i] == c.b.names[j] && c.b.folded(j)
+		if c.b.folded(j) {
+			folded = append(folded, c.b.names[j])
+		}
+	}
+	if !all {
+		c.unsettled = append(c.unsettled, folded...)
+	}
+	return !all && len(folded) > 0
 }
 
 // rest returns the items of a group that have no pair.

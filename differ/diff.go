@@ -29,7 +29,7 @@ func diff(in Input, whole bool) (*ChangeSet, error) {
 	}
 	keep := make(map[string]bool)
 	for round := 0; ; round++ {
-		a, b, err := pair.Parse(func(function string) bool { return whole || keep[function] || hasLambda(function) })
+		a, b, err := pair.Parse(func(function string) bool { return whole || keep[function] })
 		if !whole && (err != nil || a.Clash || b.Clash) {
 			whole = true // there may be an earlier error
 			continue
@@ -72,13 +72,23 @@ func compare(in Input, original, patched *asm.Unit) *plan {
 }
 
 // unfold adds to keep the folded functions that are not the same in both
-// builds, because something that they refer to is not. It reports whether
-// there are any.
+// builds, because something that they refer to is not, and those whose code is
+// asked for. It reports whether there are any.
 func (p *plan) unfold(keep map[string]bool) (more bool) {
+	for _, name := range p.cor.unsettled {
+		keep[name], more = true, true
+	}
+	moving := make(map[string]bool) // lambdas of one function may have changed places
+	for y, changed := range p.changed {
+		if name := p.b.names[y]; changed && hasLambda(name) {
+			moving[stem(name)] = true
+		}
+	}
 	look := func(s *side, other *side, changed func(i int32) bool) {
 		for k := range s.Items {
 			i := int32(k)
-			if s.roles[i] == function && s.folded(i) && (s.pair[i] == none || !other.folded(s.pair[i]) || changed(i)) {
+			if s.roles[i] == function && s.folded(i) && (s.pair[i] == none || !other.folded(s.pair[i]) || changed(i) ||
+				len(moving) > 0 && hasLambda(s.names[i]) && moving[stem(s.names[i])]) {
 				keep[s.names[i]], more = true, true
 			}
 		}
@@ -104,6 +114,15 @@ func (p *plan) result(fix *Fix, elsewhere func(name string) bool) (*ChangeSet, e
 // changeSet sums the plan up.
 func (p *plan) changeSet(e *explainer) *ChangeSet {
 	c := &ChangeSet{Unit: p.unit, Producer: p.b.Producer, Left: p.left, Warnings: p.warnings}
+	n := 0
+	for _, r := range p.b.roles {
+		if r == function {
+			n++
+		}
+	}
+	if n > 0 {
+		c.Functions = make([]Function, 0, n)
+	}
 	for k := range p.b.Items {
 		switch y := int32(k); p.b.roles[y] {
 		case function:
@@ -148,6 +167,9 @@ func (e *explainer) functionVerdict(y int32) Function {
 func (p *plan) datumVerdict(y int32) Datum {
 	d := Datum{Name: p.b.names[y], Carried: p.carried[y], Kept: p.kept[y]}
 	x := p.b.pair[y]
+	if d.Carried && p.variable(y) {
+		d.Align = p.b.boundary(y)
+	}
 	switch {
 	case x == none:
 		d.Verdict, d.Reason = New, because(NewCode)

@@ -19,6 +19,7 @@ func emit(p *plan, elsewhere func(name string) bool) []byte {
 			w.begin[s.Item] = append(w.begin[s.Item], int32(id))
 		}
 	}
+	w.Grow(w.size())
 	w.line("\t.file\t\"" + strings.Map(plain, p.unit) + "\"")
 	for _, name := range slices.Sorted(maps.Keys(p.weak)) {
 		w.line(p.weak[name])
@@ -57,6 +58,17 @@ func emit(p *plan, elsewhere func(name string) bool) []byte {
 	}
 	w.line("\t.section\t.note.GNU-stack,\"\"," + w.mark("progbits"))
 	return w.Bytes()
+}
+
+// size returns about how many bytes are printed.
+func (w *writer) size() int {
+	n := 1 << 10
+	for k, carried := range w.carried {
+		if stmts := w.b.Items[k].Stmts; carried && len(stmts) > 0 {
+			n += 1<<8 + min(int(stmts[len(stmts)-1].Hi-stmts[0].Lo), len(stmts)<<5)
+		}
+	}
+	return n
 }
 
 // plain replaces what a string of the assembler would have to escape.
@@ -112,7 +124,7 @@ func (w *writer) item(y int32) {
 	var names []string
 	for _, id := range it.Symbols {
 		if s := &w.b.Symbols[id]; !s.LocalLabel() {
-			names = append(names, w.declare(s, w.b.roles[y]))
+			names = append(names, w.declare(y, s))
 		}
 	}
 	if it.Common {
@@ -148,12 +160,18 @@ func (w *writer) trimmed(y int32) []asm.Stmt {
 	return stmts
 }
 
-// declare prints a symbol's attributes and returns the name it has in the
-// patch.
-func (w *writer) declare(s *asm.Symbol, r role) string {
-	name := quote(s.Name + Suffix)
+// declare prints the attributes of a symbol of item y and returns the name it
+// has in the patch. The assembler keeps references to a variable by its name only
+// if others can see it, and a newer level of the patch may put another in its
+// place: a static one is global to the assembler, and internal says that it is
+// the unit's own (gABI, "Symbol Visibility").
+func (w *writer) declare(y int32, s *asm.Symbol) string {
+	name, r := quote(s.Name+Suffix), w.b.roles[y]
 	switch bind := s.Bind; {
 	case indirection(s.Name): // each unit has its own
+	case bind == asm.Local && r == object && w.variable(y):
+		w.line("\t.globl\t" + name)
+		w.line("\t.internal\t" + name)
 	case bind == asm.Global:
 		w.line("\t.globl\t" + name)
 	case bind == asm.Weak:
@@ -169,6 +187,10 @@ func (w *writer) declare(s *asm.Symbol, r role) string {
 	}
 	return name
 }
+
+// variable reports whether the program may write to item y, which is no
+// declaration of a hook.
+func (p *plan) variable(y int32) bool { return !p.b.constant(y) && !p.b.hook(y) }
 
 // common prints the memory of a .comm symbol.
 func (w *writer) common(y int32, name string) {

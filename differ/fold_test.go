@@ -49,7 +49,8 @@ type foldText struct {
 	text string
 }
 
-const foldUnit = `#include <string>
+const foldUnit = `#include <functional>
+#include <string>
 #include <stdexcept>
 #include <vector>
 static int total;
@@ -64,6 +65,15 @@ int pick(int x, V *v) {
 	auto add = [&](int y) { return total + y + x; };
 	return add(3);
 }
+static std::function<int(int)> kept;
+__attribute__((noinline)) int each(int n, const std::function<int(int)> &f) { int s = 0; for (int i = 0; i < n; i++) s += f(i); return s; }
+int lambdas(int n, int k) {
+	kept = [n](int x) { return x * n + total; };
+	return each(n, [&](int x) { return x + k; }) + each(4, [&](int x) { return x + k; }) +
+		each(k, [=](int x) { if (x > n) throw std::runtime_error("far"); return x - k; });
+}
+inline int shared(int n) { return each(n, [n](int x) { return x ^ n; }) + each(n, [=](int x) { return each(x, [n](int y) { return y | n; }); }); }
+int (*pointer)(int) = shared;
 `
 
 // edit changes lines of a text as instructions says: losses, repetitions,

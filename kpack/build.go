@@ -24,6 +24,9 @@ type BuildInput struct {
 	// import the linker chose.
 	Original, Patched *elfobj.File
 	Units             []BuildUnit
+	// Fresh are the names of variables that are not to go on with those of an
+	// older level. One that the patch does not bring counts for nothing.
+	Fresh []string
 }
 
 // BuildUnit is one unit's share of the patch.
@@ -37,6 +40,8 @@ type BuildUnit struct {
 	// Local holds the undefined symbols of Object that name a local symbol of
 	// the original unit; all others are global.
 	Local map[string]bool
+	// Variables tells more of the writable objects that Object defines.
+	Variables []BuildVariable
 }
 
 // BuildFunction is a function whose entry is to be redirected.
@@ -57,7 +62,7 @@ func Build(in BuildInput) (*Patch, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", in.Name, err)
 	}
-	b := &builder{in: in, machine: m, carried: map[string]int{}, weak: map[string]bool{}, labels: map[string]bool{}, outside: map[outsideKey]int{}, undos: map[specs.VAddr][]byte{}}
+	b := &builder{in: in, machine: m, carried: map[string]int{}, weak: map[string]bool{}, labels: map[string]bool{}, outside: map[outsideKey]int{}, origins: map[int]origin{}, undos: map[specs.VAddr][]byte{}}
 	b.patch = &Patch{Arch: in.Arch, Target: Target{BuildID: id, Name: in.Name, Image: in.Original.Image()}, Meta: in.Meta}
 	if b.original, err = newSymbolIndex(in.Original, m); err != nil {
 		return nil, fmt.Errorf("%s: %w", in.Name, err)
@@ -103,6 +108,9 @@ func Build(in BuildInput) (*Patch, error) {
 	if err := b.gates(); err != nil {
 		return nil, fmt.Errorf("%s: %w", in.Name, err)
 	}
+	if err := b.variables(); err != nil {
+		return nil, err
+	}
 	b.prune()
 	b.patch.Meta.AddressTaken = b.patch.addressesTaken(m)
 	return b.patch, nil
@@ -126,6 +134,8 @@ type builder struct {
 	// address.
 	undos map[specs.VAddr][]byte
 	hooks []hookDeclaration
+	// origins are those of the carried symbols, by index.
+	origins map[int]origin
 	// outside finds bound symbols, so that each stands once in the patch.
 	outside map[outsideKey]int
 }
@@ -197,7 +207,7 @@ func (b *builder) merge(u BuildUnit, number int) (*unitMerge, error) {
 	}
 	for i, s := range syms {
 		if at, ok := um.section[s.Section]; ok && i > 0 {
-			if um.symbol[i], err = b.define(s, at); err != nil {
+			if um.symbol[i], err = b.define(s, at, number); err != nil {
 				return nil, &Refusal{u.Name, "symbol", strings.TrimSuffix(s.Name, carriedSuffix), err, nil}
 			}
 		}
@@ -234,9 +244,10 @@ func (b *builder) append(kind Kind, s elfobj.Section) (merged, error) {
 	return merged{i, offset}, nil
 }
 
-// define adds a symbol that a unit's object defines. Of weak symbols, which
-// several units may define, the first definition is everybody's.
-func (b *builder) define(s elfobj.Symbol, at merged) (int, error) {
+// define adds a symbol that the object of a unit defines. Of weak symbols, which
+// several units may define, the first definition is everybody's. Internal ones
+// are the unit's own (package differ).
+func (b *builder) define(s elfobj.Symbol, at merged, unit int) (int, error) {
 	i, name := len(b.patch.Symbols), s.Name
 	if s.Type == elf.STT_GNU_IFUNC || s.Type == elf.STT_TLS {
 		return 0, errNewKind
@@ -250,7 +261,9 @@ func (b *builder) define(s elfobj.Symbol, at merged) (int, error) {
 	b.patch.Symbols = append(b.patch.Symbols, Symbol{
 		Name: name, Binding: Carried, Section: at.section, Value: at.offset + s.Value, Size: s.Size, Func: s.Type == elf.STT_FUNC,
 	})
-	if s.Bind == elf.STB_LOCAL {
+	own := s.Bind == elf.STB_LOCAL || s.Vis == elf.STV_INTERNAL
+	b.origins[i] = origin{unit, s.Name, !own}
+	if own {
 		return i, nil
 	}
 	if first, taken := b.carried[name]; taken && !b.weak[name] {
@@ -354,12 +367,7 @@ func (b *builder) idle(s Symbol) bool {
 // the references. Carried symbols with a name stay, for debuggers.
 func (b *builder) prune() {
 	p := b.patch
-	used := make([]bool, len(p.Symbols))
-	for _, s := range p.Sections {
-		for _, r := range s.Relocs {
-			used[r.Symbol] = true
-		}
-	}
+	used := p.used()
 	renumber := make([]int, len(p.Symbols))
 	var keep []Symbol
 	for _, imports := range []bool{false, true} {
@@ -379,6 +387,9 @@ func (b *builder) prune() {
 	}
 	for i := range p.Hooks {
 		p.Hooks[i].Symbol = renumber[p.Hooks[i].Symbol]
+	}
+	for i := range p.Variables {
+		p.Variables[i].Symbol = renumber[p.Variables[i].Symbol]
 	}
 	for i := range p.Functions {
 		f := &p.Functions[i]

@@ -319,6 +319,9 @@ func (d *decoder) functions() error {
 		}
 		d.patch.Functions = append(d.patch.Functions, f)
 	}
+	if err := d.readVariables(meta.Variables); err != nil {
+		return fmt.Errorf("section %s: %w", sectionMeta, err)
+	}
 	return d.overlap()
 }
 

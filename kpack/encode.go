@@ -48,6 +48,7 @@ type metadata struct {
 	Target    string     `json:"target"`
 	Meta      Meta       `json:"meta"`
 	Functions []Function `json:"functions"`
+	Variables []Variable `json:"variables,omitempty"`
 }
 
 // Encode returns the patch as a .kpatch file. The same patch gives the same
@@ -89,7 +90,7 @@ func (p *Patch) Encode() ([]byte, error) {
 	if len(p.Hooks) > 0 {
 		w.add(elf.Section64{Type: uint32(elf.SHT_PROGBITS), Addralign: 8, Entsize: hookSize}, sectionHooks, p.hookTable())
 	}
-	meta, err := json.Marshal(metadata{Target: p.Target.Name, Meta: p.Meta, Functions: p.Functions})
+	meta, err := json.Marshal(metadata{Target: p.Target.Name, Meta: p.Meta, Functions: p.Functions, Variables: p.Variables})
 	if err != nil {
 		return nil, err
 	}

@@ -63,6 +63,8 @@ const (
 type HookStart struct {
 	Point HookPoint
 	Place HookPlace
+	// Handed leaves out the hooks that have Release.
+	Handed bool
 	// Home are the registers of the borrowed thread: on x86-64 rax, rcx, rdx, rsi,
 	// rdi, r8, r9, r10, r11 and rip.
 	Home [HookRegisters]uint64
@@ -88,7 +90,11 @@ func (s HookStart) Bytes() []byte {
 		put32(hookStops, 1)
 	}
 	put32(hookTurns, turns)
-	put64(hookList, uint64(s.Place.Lists[s.Point-1]))
+	list := s.Place.Lists[s.Point-1]
+	if s.Handed {
+		list = s.Place.Handed
+	}
+	put64(hookList, uint64(list))
 	put32(hookMXCSR, mxcsr)
 	put64(hookStackAt, uint64(s.Place.Stack))
 	put64(hookTP, uint64(s.Place.Thread))
@@ -150,7 +156,7 @@ func (p *Patch) placeHooks(l *Layout, m *machine, kind Kind, at uint64) uint64 {
 	switch kind {
 	case ROData:
 		l.hookLists = at
-		return at + uint64(8*len(p.Hooks)+HookPoints*hookListEnd)
+		return at + uint64(2*8*len(p.Hooks)+(HookPoints+1)*hookListEnd)
 	case Text:
 		l.hookCode = alignUp(at, 16)
 		return l.hookCode + uint64(len(m.hooks.code))
@@ -177,15 +183,20 @@ func (k *linker) hooks() (HookPlace, error) {
 		binary.LittleEndian.PutUint64(k.memory[thread+off:], uint64(place.Thread))
 	}
 	next := l.hookLists
-	for point := PreApply; point <= PostRevert; point++ {
-		place.Lists[point-1] = at(next)
+	list := func(in func(Hook) bool) specs.Addr {
+		begin := at(next)
 		for _, h := range k.patch.Hooks {
-			if h.Point == point {
+			if in(h) {
 				binary.LittleEndian.PutUint64(k.memory[next:], uint64(k.carried(k.patch.Symbols[h.Symbol])))
 				next += 8
 			}
 		}
 		next += hookListEnd
+		return begin
 	}
+	for point := PreApply; point <= PostRevert; point++ {
+		place.Lists[point-1] = list(func(h Hook) bool { return h.Point == point })
+	}
+	place.Handed = list(func(h Hook) bool { return h.Point == PostRevert && !h.Release })
 	return place, m.put(k.memory[code:], place.Code, place.Control)
 }

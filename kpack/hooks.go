@@ -64,6 +64,9 @@ type Hook struct {
 	Limit time.Duration
 	// Symbol is the index in Patch.Symbols of its code.
 	Symbol int
+	// Release is set for one after the revert that gives back what variables of
+	// the patch lead to: it does not run if a newer level goes on with them.
+	Release bool
 }
 
 const (
@@ -75,6 +78,11 @@ const (
 	hookSize        = 16
 
 	maxHooks = 64
+
+	// hookReleases, in a row, and releases, in the last word of a declaration, say
+	// Hook.Release.
+	hookReleases = 1
+	releases     = 2
 )
 
 // MaxHookLimit bounds how long a hook may take.
@@ -129,7 +137,7 @@ func (b *builder) declared(um *unitMerge) (reasons []error) {
 				errors.New("a declaration does not name a new function of the fix")))
 		}
 		word := func(off int) uint32 { return binary.LittleEndian.Uint32(data[at+off:]) }
-		h := Hook{HookPoint(word(8)), strings.TrimSuffix(b.patch.Symbols[symbol].Name, carriedSuffix), time.Duration(word(12)) * time.Millisecond, symbol}
+		h := Hook{HookPoint(word(8)), strings.TrimSuffix(b.patch.Symbols[symbol].Name, carriedSuffix), time.Duration(word(12)) * time.Millisecond, symbol, word(20)&releases != 0}
 		if err := h.check(); err != nil {
 			reasons = refuse(hint("name a time from 1 to 60000 milliseconds", fmt.Errorf("%s: %w", h.Function, err)))
 			continue
@@ -160,6 +168,8 @@ func (h Hook) check() error {
 		return fmt.Errorf("%v is not known", h.Point)
 	case h.Limit <= 0 || h.Limit > MaxHookLimit:
 		return fmt.Errorf("a time of %v: want at most %v", h.Limit, MaxHookLimit)
+	case h.Release && h.Point != PostRevert:
+		return fmt.Errorf("it gives data back, at %v", h.Point)
 	}
 	return nil
 }
@@ -202,9 +212,35 @@ func (p *Patch) hookTable() []byte {
 		b = binary.LittleEndian.AppendUint32(b, uint32(h.Symbol+1))
 		b = binary.LittleEndian.AppendUint32(b, uint32(h.Point))
 		b = binary.LittleEndian.AppendUint32(b, uint32(h.Limit/time.Millisecond))
-		b = binary.LittleEndian.AppendUint32(b, 0)
+		flags := uint32(0)
+		if h.Release {
+			flags = hookReleases
+		}
+		b = binary.LittleEndian.AppendUint32(b, flags)
 	}
 	return b
+}
+
+// Releases are the indices in Patch.Variables of those that its hooks with Release
+// refer to.
+func (p *Patch) Releases() (variables []int) {
+	for _, h := range p.Hooks {
+		code := p.Symbols[h.Symbol]
+		for _, r := range p.Sections[code.Section].Relocs {
+			if !h.Release || r.Offset < code.Value || r.Offset-code.Value >= code.Size {
+				continue
+			}
+			at := p.Symbols[r.Symbol]
+			i := slices.IndexFunc(p.Variables, func(v Variable) bool {
+				s := p.Symbols[v.Symbol]
+				return at.Binding == Carried && at.Section == s.Section && at.Value >= s.Value && at.Value-s.Value < s.Size
+			})
+			if i >= 0 && !slices.Contains(variables, i) {
+				variables = append(variables, i)
+			}
+		}
+	}
+	return variables
 }
 
 func (d *decoder) hooks() error {
@@ -224,12 +260,12 @@ func (d *decoder) hooks() error {
 	}
 	for ; len(b) > 0; b = b[hookSize:] {
 		h := Hook{Symbol: int(binary.LittleEndian.Uint32(b)) - 1, Point: HookPoint(binary.LittleEndian.Uint32(b[4:])),
-			Limit: time.Duration(binary.LittleEndian.Uint32(b[8:])) * time.Millisecond}
+			Limit: time.Duration(binary.LittleEndian.Uint32(b[8:])) * time.Millisecond, Release: binary.LittleEndian.Uint32(b[12:])&hookReleases != 0}
 		if err := errors.Join(h.check(), d.code(h.Symbol, "")); err != nil {
 			return fmt.Errorf("section %s: %w", sectionHooks, err)
 		}
 		h.Function = strings.TrimSuffix(d.patch.Symbols[h.Symbol].Name, carriedSuffix)
-		if n := len(d.patch.Hooks); n > 0 && d.patch.Hooks[n-1].Point > h.Point {
+		if n := len(d.patch.Hooks); n > 0 && (d.patch.Hooks[n-1].Point > h.Point || d.patch.Hooks[n-1].Release && !h.Release) {
 			return fmt.Errorf("section %s: hook %q is not in its order", sectionHooks, h.Function)
 		}
 		if err := checkText(h.Function); err != nil {
@@ -255,6 +291,8 @@ type HookPlace struct {
 	// Lists are the hooks of each point, from PreApply on: addresses of functions, and a
 	// 0, in r-- memory.
 	Lists [HookPoints]specs.Addr
+	// Handed is the list of PostRevert without those that have Release.
+	Handed specs.Addr
 	// Stack is the end of the thread's stack, Thread its thread pointer.
 	Stack, Thread specs.Addr
 }

@@ -21,6 +21,13 @@ type Layout struct {
 	Text Region
 	// Data is mapped rw-.
 	Data Region
+	// State, in Data, are whole pages that hold the patch's variables and nothing
+	// else; empty if it has none.
+	State Region
+	// Shared are the addresses of variables that are there already and stand for
+	// those of the patch, in the order of Patch.Variables, 0 where it has its own;
+	// nil stands for none. The caller may set it.
+	Shared []specs.Addr
 	// Size is the sum of all.
 	Size uint64
 	// Limit is the address below which the memory has to end, or 0. Code of
@@ -102,6 +109,10 @@ func (p *Patch) layout(page, header uint64, counting bool) (Layout, error) {
 	}
 	w.Data.Offset = w.at
 	w.at = p.placeHooks(&w.Layout, m, Data, w.at)
+	if slices.ContainsFunc(p.Sections, func(s Section) bool { return s.Kind >= Data && s.Size > 0 }) {
+		w.at = alignUp(w.at, page)
+		w.State.Offset = w.at
+	}
 	err = w.region(&w.Data, []Kind{Data, BSS}, w.memory)
 	w.Size = w.at
 	if p.low(m) {
@@ -192,6 +203,10 @@ func (w *placer) code() {
 
 // memory places what is behind the data.
 func (w *placer) memory() {
+	if w.State.Offset != 0 {
+		w.at = alignUp(w.at, w.page)
+		w.State.Size = w.at - w.State.Offset
+	}
 	w.each(func(n want) bool { return n.thunk }, func(e *extras) *uint64 { return &e.slot }, 8)
 	if w.counting {
 		w.Counters = Region{alignUp(w.at, 8), 8 * uint64(len(w.patch.Functions))}

@@ -26,6 +26,8 @@ type Image struct {
 	Copies, Gates []specs.Addr
 	Finder        Finder
 	Hooks         HookPlace
+	// Variables are the addresses of Patch.Variables, in their order.
+	Variables []specs.Addr
 }
 
 // Resolver finds the run-time address of an imported symbol in the process, in
@@ -44,8 +46,11 @@ func (p *Patch) Link(l Layout, base specs.Addr, bias specs.Bias, resolve Resolve
 	if err != nil {
 		return nil, err
 	}
+	if len(l.Shared) != 0 && len(l.Shared) != len(p.Variables) {
+		return nil, fmt.Errorf("%d addresses for %d variables", len(l.Shared), len(p.Variables))
+	}
 	k := &linker{
-		patch: p, machine: m, layout: l, base: base, bias: bias, resolve: resolve, threads: threads,
+		patch: p, machine: m, shared: p.sharedVariables(l), layout: l, base: base, bias: bias, resolve: resolve, threads: threads,
 		memory:   make([]byte, l.Size),
 		resolved: make([]resolution, len(p.Symbols)),
 	}
@@ -71,6 +76,9 @@ func (p *Patch) Link(l Layout, base specs.Addr, bias specs.Bias, resolve Resolve
 		return nil, fmt.Errorf("hooks: %w", err)
 	}
 	im := &Image{Base: base, Finder: finder, Hooks: hooks, ROData: k.region(l.ROData), Text: k.region(l.Text), Data: k.region(l.Data)}
+	for _, v := range p.Variables {
+		im.Variables = append(im.Variables, k.carried(p.Symbols[v.Symbol]))
+	}
 	for i, f := range p.Functions {
 		im.Entries = append(im.Entries, k.carried(p.Symbols[f.Symbol]))
 		var before specs.Addr
@@ -103,6 +111,24 @@ type linker struct {
 	threads  ThreadResolver
 	memory   []byte
 	resolved []resolution
+	shared   map[int][]sharedVariable // by section
+}
+
+// sharedVariable is a variable of the patch for which another stands.
+type sharedVariable struct {
+	lo, hi uint64 // in the section
+	at     specs.Addr
+}
+
+// sharedVariables lists them.
+func (p *Patch) sharedVariables(l Layout) map[int][]sharedVariable {
+	shared := map[int][]sharedVariable{}
+	for i, at := range l.Shared {
+		if s := p.Symbols[p.Variables[i].Symbol]; at != 0 {
+			shared[s.Section] = append(shared[s.Section], sharedVariable{s.Value, s.Value + s.Size, at})
+		}
+	}
+	return shared
 }
 
 type resolution struct {
@@ -113,6 +139,11 @@ type resolution struct {
 func (k *linker) region(r Region) []byte { return k.memory[r.Offset : r.Offset+r.Size] }
 
 func (k *linker) carried(s Symbol) specs.Addr {
+	for _, v := range k.shared[s.Section] {
+		if v.lo <= s.Value && s.Value < v.hi {
+			return v.at + specs.Addr(s.Value-v.lo)
+		}
+	}
 	return k.base + specs.Addr(k.layout.sections[s.Section]+s.Value)
 }
 

@@ -17,6 +17,8 @@ type Patch struct {
 	Functions []Function
 	// Hooks are in the order in which they run.
 	Hooks []Hook
+	// Variables are the writable objects among the symbols.
+	Variables []Variable
 }
 
 // Target identifies the linked file that a patch is for.

@@ -36,8 +36,13 @@ type Dialect struct {
 	// symbols without a mark before them. Nil stands for always.
 	bareWord func(mnemonic, operands string) bool
 	// mayName reports whether an instruction may name a symbol that has no mark
-	// before it; it is set if bareWord is.
+	// before it; it is set if bareWord is. More text may be behind the statement.
 	mayName func(statement string) bool
+	// naming are the letters that such instructions begin with.
+	naming string
+	// symbolMark is a mark that makes the word behind it a symbol in every
+	// instruction, or "".
+	symbolMark string
 	// prefix reports whether a word is an instruction prefix.
 	prefix func(word string) bool
 	// SlotPair is set where two instructions together read an address from the

@@ -42,16 +42,38 @@ var aarch64 = Dialect{
 		return a64Conditional(mnemonic)
 	},
 	mayName:       a64MayName,
+	naming:        "abclpt",
+	symbolMark:    ":lo12:",
 	prefix:        func(string) bool { return false },
 	SlotToAddress: a64SlotToAddress,
 }
 
 // a64Indirect reports whether the second operand is one address in brackets.
+// Lines behind the first do not matter.
 func a64Indirect(operands string) bool {
-	line, _, _ := strings.Cut(operands, "\n")
-	_, second, _ := strings.Cut(line, ", [")
-	_, after, ok := strings.Cut(second, "]")
-	return ok && strings.IndexByte(line, ',') == strings.Index(line, ", [") && (after == "" || after == "!" || after[0] == ',')
+	i := 0
+	for ; i < len(operands) && operands[i] != ','; i++ {
+		if operands[i] == '\n' {
+			return false
+		}
+	}
+	if !strings.HasPrefix(operands[i:], ", [") {
+		return false
+	}
+	for ; i < len(operands) && operands[i] != ']'; i++ {
+		if operands[i] == '\n' {
+			return false
+		}
+	}
+	if i == len(operands) {
+		return false
+	}
+	switch after := operands[i+1:]; {
+	case after == "" || after[0] == '\n' || after[0] == ',':
+		return true
+	default:
+		return after[0] == '!' && (len(after) == 1 || after[1] == '\n')
+	}
 }
 
 // a64MayName looks at the first letters of an instruction only.

@@ -71,8 +71,11 @@ func (u *Unit) Mentioned(ref int32) (name string, symbol int32) {
 }
 
 func newFolder(a, b string, d *Dialect) *folder {
-	labels := newFamilies(len(a) + len(b))
-	return &folder{a: newFoldSide(a, d, labels), b: newFoldSide(b, d, labels), names: foldNames{ids: make(map[string]int32)}}
+	labels, class := newFamilies(len(a)+len(b)), classes(d)
+	return &folder{
+		a: newFoldSide(a, d, class, labels), b: newFoldSide(b, d, class, labels),
+		points: points{table: newPointTable(d, class)}, names: foldNames{table: newNameTable(len(b) / bytesPerSymbol)},
+	}
 }
 
 // foldedSymbols prepares what is asked about folded bodies.
@@ -144,7 +147,8 @@ func (u *Unit) Buried(name string) (item, ord int32, ok bool) {
 type folder struct {
 	a, b         *foldSide
 	names        foldNames
-	body, ord    int32 // of the bodies that are compared: their number, and the lines so far that count
+	points       points // of a
+	body, ord    int32  // of the bodies that are compared: their number, and where the last line so far ends that counts
 	pairs        []pair
 	refsA, refsB []mention
 	outside      [][2]int32
@@ -158,12 +162,17 @@ type pair struct{ a, b mention }
 // seenName is the name of b that stood for one of a in the given body.
 type seenName struct{ body, name int32 }
 
+// bytesPerFunction is about how much text comes with each function.
+const bytesPerFunction = 1 << 12
+
 // fold finds the folds of two texts, those of one function at the same index,
 // in the order of b.
 func (f *folder) fold() (fa, fb []Fold) {
 	if !strings.HasSuffix(f.a.text, "\n") || !strings.HasSuffix(f.b.text, "\n") {
 		return nil, nil
 	}
+	n := len(f.b.text)/bytesPerFunction + 16
+	fa, fb = make([]Fold, 0, n), make([]Fold, 0, n)
 	for {
 		name, ok := f.b.function()
 		if !ok {

@@ -1,10 +1,9 @@
 package asm
 
-import "math/bits"
-
-// window bounds how far the texts are compared at once: what is behind the body
-// would be compared again.
-const window = 2048
+import (
+	"math/bits"
+	"strings"
+)
 
 // alike reports whether the bodies at which both sides stand are the same but
 // for symbols. It leaves those that the bodies do not define in outside.
@@ -13,19 +12,13 @@ func (f *folder) alike(function string) bool {
 	f.b.begin()
 	f.body++
 	f.ord, f.pairs = 0, f.pairs[:0]
-	for same := 0; ; {
-		same = f.run(same)
+	for {
+		f.run()
 		if f.a.labels.twice || f.b.labels.twice {
 			return false
 		}
-		var l, m scanned
-		var ok bool
-		if l, f.refsA = f.a.scan(f.a.i, function, f.refsA[:0]); l.kind != lineOther && int(l.next)-f.a.i <= same {
-			same -= int(l.next) - f.a.i
-			m = f.written(l)
-		} else if l, m, ok = f.differing(l, function); ok {
-			same = 0
-		} else {
+		l, m, ok := f.lines(function)
+		if !ok {
 			return false
 		}
 		if l.kind == lineEnded {
@@ -35,9 +28,26 @@ func (f *folder) alike(function string) bool {
 			return false
 		}
 		if l.kind != lineNoise && l.kind != lineLabel {
-			f.ord++
+			f.ord = int32(f.a.i - f.a.lo)
 		}
 	}
+}
+
+// lines returns the next lines of both bodies, or the next that count, and
+// reports whether they are the same but for symbols.
+func (f *folder) lines(function string) (l, m scanned, ok bool) {
+	l, f.refsA = f.a.scan(f.a.i, function, f.refsA[:0])
+	switch {
+	case l.kind == lineOther:
+		return l, l, false
+	case strings.HasPrefix(f.b.text[f.b.i:], f.a.text[f.a.i:l.next]):
+		return l, f.written(l), true
+	case l.kind == lineNoise:
+		if m, f.refsB = f.b.scan(f.b.i, function, f.refsB[:0]); m.kind == lineNoise {
+			return l, m, true
+		}
+	}
+	return f.differing(l, function)
 }
 
 // written pairs the symbols of line l of a with those of the line of b, whose
@@ -64,7 +74,7 @@ func (f *folder) differing(l scanned, function string) (la, lb scanned, ok bool)
 		return l, l, false
 	}
 	for {
-		if a := f.a.text[f.a.i:l.next]; len(f.b.text)-f.b.i >= len(a) && f.b.text[f.b.i:f.b.i+len(a)] == a {
+		if strings.HasPrefix(f.b.text[f.b.i:], f.a.text[f.a.i:l.next]) {
 			return l, f.written(l), true
 		}
 		var m scanned
@@ -99,7 +109,6 @@ func (f *folder) statements(l, m scanned) bool {
 func (f *folder) take(s *foldSide, l scanned) bool {
 	lo := s.i
 	s.i = int(l.next)
-	s.lines++
 	switch l.kind {
 	case lineName:
 		if len(s.visits) == s.from {
@@ -128,17 +137,13 @@ func (f *folder) consistent() bool {
 	f.outside = f.outside[:0]
 	for i := range f.pairs {
 		p := &f.pairs[i]
-		a, b := f.a.text[p.a.lo:p.a.hi], f.b.text[p.b.lo:p.b.hi]
-		if at := f.a.labels.find(p.a.label, a); at.body == f.body {
-			if f.b.labels.find(p.b.label, b) != at {
-				return false
-			}
-			continue
-		}
-		if f.b.labels.find(p.b.label, b).body == f.body {
+		in, at := f.a.inside(f.body, &p.a), f.b.inside(f.body, &p.b)
+		switch {
+		case in.body != f.body && at.body != f.body:
+			f.note(f.a.text[p.a.lo:p.a.hi], f.b.text[p.b.lo:p.b.hi])
+		case in != at:
 			return false
 		}
-		f.note(a, b)
 	}
 	return true
 }
@@ -161,16 +166,24 @@ func (f *folder) note(a, b string) {
 
 // common returns the length of the longest beginning that two texts share.
 func common(a, b string) int {
-	n, i := min(len(a), len(b)), 0
-	for ; i+8 <= n; i += 8 {
-		if x := word(a[i:]) ^ word(b[i:]); x != 0 {
+	i := 0
+	for len(a) >= 16 && len(b) >= 16 && word(a)^word(b)|word(a[8:])^word(b[8:]) == 0 {
+		a, b, i = a[16:], b[16:], i+16
+	}
+	for len(a) >= 8 && len(b) >= 8 {
+		if x := word(a) ^ word(b); x != 0 {
 			return i + bits.TrailingZeros64(x)/8
 		}
+		a, b, i = a[8:], b[8:], i+8
 	}
-	for ; i < n && a[i] == b[i]; i++ {
+	for k := 0; k < len(a) && k < len(b) && a[k] == b[k]; k++ {
+		i++
 	}
 	return i
 }
+
+// each has every byte 1.
+const each = 0x0101010101010101
 
 // word returns the first 8 bytes of s.
 func word(s string) uint64 {

@@ -1,5 +1,10 @@
 package asm
 
+import (
+	"math/bits"
+	"strings"
+)
+
 // label stands for a local label whose name ends in a number, without its text:
 // the family is the name before the number. The zero value is another name.
 type label struct {
@@ -7,9 +12,11 @@ type label struct {
 	number int32
 }
 
-// place is where a body defines a label: behind ord lines that count. A negative
-// ord stands for the begin of what visit -1-ord puts into another section; the
-// label is outside the body then, right before that.
+// place is where a body defines a label: behind a line that counts and ends ord
+// bytes behind the body's begin in the text of a, so that it is 0 for the begin
+// and the same in both builds. A negative ord stands for the begin of what visit
+// -1-ord puts into another section; the label is outside the body then, right
+// before that.
 type place struct{ body, ord int32 }
 
 // families gives the local labels of two texts numbers. Labels mostly come in
@@ -35,20 +42,40 @@ func newFamilies(size int) *families {
 	return &families{ids: make(map[string]int32), room: size/8 + 1<<16}
 }
 
-// plain returns the label .LN that begins at i, and its end.
-func plain(text string, i int) (l label, end int) {
-	n := int32(0)
-	for end = i + 2; end < len(text) && end < i+11; end++ {
-		c := text[end] - '0'
-		if c > 9 {
-			break
+// at returns the label that begins at i, which begins with .L, and its end. It is
+// of(text[i:end]), but quicker for most.
+func (f *families) at(text string, i int) (label, int) {
+	if n, end := number8(text, i+2); end > 0 {
+		return label{plainFamily, n}, end
+	}
+	for k, prefix := range f.last {
+		if prefix != "" && strings.HasPrefix(text[i:], prefix) {
+			if n, end := number8(text, i+len(prefix)); end > 0 {
+				return label{f.lastID[k], n}, end
+			}
 		}
-		n = 10*n + int32(c)
 	}
-	if end == i+2 || end-i > 10 || end < len(text) && identPart[text[end]] || text[i+2] == '0' && end > i+3 {
-		return label{}, 0
+	end := identEnd(text, i)
+	return f.of(text[i:end]), end
+}
+
+// number8 returns the number that is at i and ends a word, and where that ends.
+// The end is 0 if there is none, if it has more than 8 digits, begins with a
+// zero, or is close to the end of the text. The digits are taken as one number,
+// the first in its lowest byte, and then two, four and eight of them together.
+func number8(text string, i int) (n int32, end int) {
+	if len(text)-i < 9 {
+		return 0, 0
 	}
-	return label{plainFamily, n}, end
+	w := word(text[i:]) ^ '0'*each
+	digits := bits.TrailingZeros64((w+(128-10)*each|w)&(128*each)) / 8
+	if end = i + digits; digits == 0 || identPart[text[end]] || w&255 == 0 && digits > 1 {
+		return 0, 0
+	}
+	w <<= 64 - 8*digits
+	w = (w*10 + w>>8) & 0x00ff00ff00ff00ff
+	w = (w*100 + w>>16) & 0x0000ffff0000ffff
+	return int32(w*10000 + w>>32), end
 }
 
 // of returns the label of that name, which begins with .L, or the zero label if
@@ -97,6 +124,7 @@ type foldLabels struct {
 	*families
 	numbered [][]*page        // by family and number
 	named    map[string]place // others
+	naming   int32            // the body that defined one of named last
 	twice    bool             // the last label was defined before
 }
 
@@ -144,6 +172,7 @@ func (d *foldLabels) define(l label, name string, at place) bool {
 	if l.family == 0 {
 		if _, d.twice = d.named[name]; !d.twice {
 			d.named[name] = at
+			d.naming = at.body
 		}
 		return !d.twice
 	}
@@ -191,29 +220,32 @@ func (d *foldLabels) lookup(name string) place {
 	return d.find(label{}, name)
 }
 
-// foldNames gives names numbers.
+// foldNames gives names their numbers.
 type foldNames struct {
-	ids    map[string]int32
-	text   []string
-	recent [1 << 10]int32 // some of the names, plus one, by length and end
+	table  *nameTable
+	recent [1 << 12]int32 // some of the names, plus one, by length and end
 }
 
 // id returns the number of a name.
 func (n *foldNames) id(name string) int32 {
-	h := uint(len(name))
-	for i := max(len(name)-4, 0); i < len(name); i++ {
-		h = h*31 + uint(name[i])
-	}
-	recent := &n.recent[h%uint(len(n.recent))]
-	if *recent > 0 && n.text[*recent-1] == name {
+	recent := &n.recent[n.hash(name)]
+	if *recent > 0 && n.table.name(*recent-1) == name {
 		return *recent - 1
 	}
-	id, ok := n.ids[name]
-	if !ok {
-		id = int32(len(n.text))
-		n.text = append(n.text, name)
-		n.ids[name] = id
-	}
+	id := n.table.number(name)
 	*recent = id + 1
 	return id
+}
+
+// hash returns the place in recent of a name, by its length and last bytes.
+func (n *foldNames) hash(name string) uint64 {
+	h := uint64(len(name))
+	if len(name) >= 8 {
+		h += word(name[len(name)-8:])
+	} else {
+		for i := range len(name) {
+			h = h<<8 + uint64(name[i])
+		}
+	}
+	return h * 0x9e3779b97f4a7c15 >> (64 - 12)
 }

@@ -82,7 +82,6 @@ func classes(d *Dialect) *[256]class {
 type scanner struct {
 	d        *Dialect
 	class    *[256]class
-	plain    *plains
 	text     string
 	families *families
 	refs     []Ref
@@ -282,6 +281,12 @@ func (s *scanner) statement(kind line, i int, dst []mention) (scanned, []mention
 	}
 }
 
+// single reports whether a line with a directive holds nothing else: no second
+// statement, label or assignment.
+func single(l string) bool {
+	return !strings.ContainsAny(l, ";=:\"'")
+}
+
 // follows reports whether c comes next in text[i:], behind spaces.
 func follows(text string, i int, c byte) bool {
 	for text[i] == ' ' || text[i] == '\t' {
@@ -294,11 +299,8 @@ func follows(text string, i int, c byte) bool {
 func (s *scanner) symbol(i int) (mention, int) {
 	text := s.text
 	if text[i] == '.' && text[i+1] == 'L' {
-		if l, end := plain(text, i); end > 0 {
-			return mentionAt(l, i, end), end
-		}
-		end := identEnd(text, i)
-		return mentionAt(s.families.of(text[i:end]), i, end), end
+		l, end := s.families.at(text, i)
+		return mentionAt(l, i, end), end
 	}
 	end := identEnd(text, i)
 	if end == i+1 && text[i] == '.' {

@@ -10,26 +10,24 @@ type foldSide struct {
 	lo     int            // where the body begins
 	ahead  int            // where no body was looked for yet
 	passed map[string]int // bodies before it that were passed over
-	lines  int
-	visits []visit // of all folds
-	from   int     // the first of this body
-	typed  span    // the name that the body gave a type last
+	visits []visit        // of all folds
+	from   int            // the first of this body
+	typed  span           // the name that the body gave a type last
 }
 
-func newFoldSide(text string, d *Dialect, f *families) *foldSide {
-	class := classes(d)
-	return &foldSide{scanner: scanner{d: d, class: class, plain: plainBytes(d, class), text: text, families: f},
+func newFoldSide(text string, d *Dialect, class *[256]class, f *families) *foldSide {
+	return &foldSide{scanner: scanner{d: d, class: class, text: text, families: f},
 		labels: foldLabels{families: f, named: make(map[string]place)}, passed: make(map[string]int)}
 }
 
 // begin begins a body at the next line.
 func (s *foldSide) begin() {
-	s.lo, s.lines, s.from, s.typed = s.i, 0, len(s.visits), span{}
+	s.lo, s.from, s.typed = s.i, len(s.visits), span{}
 }
 
 // fold is the body that ends here.
 func (s *foldSide) fold(name string, body int32) Fold {
-	return Fold{Lo: uint32(s.lo), Hi: uint32(s.i), name: name, body: body, lines: s.lines, visits: s.visits[s.from:len(s.visits):len(s.visits)]}
+	return Fold{Lo: uint32(s.lo), Hi: uint32(s.i), name: name, body: body, lines: strings.Count(s.text[s.lo:s.i], "\n"), visits: s.visits[s.from:len(s.visits):len(s.visits)]}
 }
 
 // function goes to the body of the next function that is written as compilers
@@ -98,4 +96,13 @@ func (s *foldSide) seek(name string) bool {
 func (s *foldSide) typedHere(body int32) bool {
 	name, _, _ := strings.Cut(strings.TrimPrefix(s.text[s.typed.lo:s.typed.hi], ".type\t"), ",")
 	return s.typed.hi == 0 || s.labels.named[name].body == body
+}
+
+// inside returns where the body that is compared defines a symbol. Of others it
+// may say that they are not defined.
+func (s *foldSide) inside(body int32, m *mention) place {
+	if m.family == 0 && s.labels.naming != body {
+		return place{}
+	}
+	return s.labels.find(m.label, s.text[m.lo:m.hi])
 }

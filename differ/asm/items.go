@@ -1,22 +1,24 @@
 package asm
 
-import "strings"
+import (
+	"strings"
+	"unsafe"
+)
 
 // section returns the index of the named section, which it makes if need be.
 // Flags count where a section is named first; later directives may leave them
 // out.
 func (p *parser) section(name, flags, args string) int32 {
 	key := name
-	if strings.ContainsRune(flags, 'G') {
-		key += "\x00" + args
+	if strings.IndexByte(flags, 'G') >= 0 {
+		p.key = append(append(append(p.key[:0], name...), 0), args...)
+		key = unsafe.String(&p.key[0], len(p.key)) // the table does not keep it
 	}
-	if i, ok := p.names[key]; ok {
-		return i
+	i := p.names.number(key)
+	if int(i) == len(p.Sections) {
+		p.Sections = append(p.Sections, Section{Name: name, Flags: flags, Args: args, Kind: kindOfSection(name, flags, args),
+			open: -1, last: -1, sized: -1})
 	}
-	i := int32(len(p.Sections))
-	s := Section{Name: name, Flags: flags, Args: args, Kind: kindOfSection(name, flags, args), open: -1, last: -1, sized: -1}
-	p.Sections = append(p.Sections, s)
-	p.names[key] = i
 	return i
 }
 

@@ -1,6 +1,9 @@
 package asm
 
-import "strings"
+import (
+	"math/bits"
+	"strings"
+)
 
 // lineBit says what a byte of a line may be.
 type lineBit uint8
@@ -24,18 +27,29 @@ func lineBits(d *Dialect) *[256]lineBit {
 	return t
 }
 
-// scanLine returns the first byte from i on that ends a line or is not plain,
-// and the bits of those before it. The text ends with a line break.
-func (p *parser) scanLine(i int) (end int, bits lineBit) {
+// scanLine returns where the statement that goes on at i ends and where its line
+// does, and the bits of its bytes. It reports false if something is not plain. The
+// text ends with a line break.
+func (p *parser) scanLine(i int) (stop, end int, bits lineBit, ok bool) {
 	text, t := p.Text, p.bits
-	for ; i < len(text); i++ {
-		b := t[text[i]]
+	for stop = i; stop < len(text); stop++ {
+		b := t[text[stop]]
 		if b&bitEnd != 0 {
 			break
 		}
 		bits |= b
 	}
-	return i, bits
+	end = stop
+	if text[stop] != '\n' {
+		if !strings.HasPrefix(text[stop:], p.Dialect.Comment) {
+			return 0, 0, 0, false
+		}
+		end = lineEnd(text, stop)
+	}
+	for stop > i && (text[stop-1] == ' ' || text[stop-1] == '\t') {
+		stop--
+	}
+	return stop, end, bits, true
 }
 
 // quick takes the line at i if it is as compilers write nearly all: one label,
@@ -46,34 +60,79 @@ func (p *parser) quick(i int) (end int, err *SyntaxError) {
 	if i+3 >= len(text) {
 		return 0, nil
 	}
-	if text[i] != '\t' {
+	switch c := text[i]; {
+	case c == '\n', c == '#' && text[i+1] == ' ':
+		return lineEnd(text, i), nil
+	case c != '\t':
 		if end = identEnd(text, i); end > i+1 && identStart[text[i]] && text[end] == ':' && text[end+1] == '\n' {
 			return end + 1, p.label(text[i:end], false, i, end+1)
 		}
 		return 0, nil
 	}
 	i++
+	if word, a := shortAction(text, i); word > 0 {
+		return p.quickDirective(a, i, word)
+	}
 	word := identEnd(text, i)
-	if c := text[word]; word == i || c != '\t' && c != '\n' {
+	if c := text[word]; word == i || c != '\t' && c != ' ' && c != '\n' {
 		return 0, nil
 	}
 	switch c := text[i]; {
 	case c >= 'a' && c <= 'z':
-		end, bits := p.scanLine(word)
-		if text[end] != '\n' || bits&bitNever != 0 || text[end-1] == ' ' || text[end-1] == '\t' {
+		stop, end, bits, ok := p.scanLine(word)
+		if !ok || bits&bitNever != 0 {
 			return 0, nil
 		}
-		return end, p.add(Stmt{uint32(i), uint32(end), uint32(p.line), Insn})
+		return end, p.add(Stmt{uint32(i), uint32(stop), uint32(p.line), Insn})
 	case c == '.' && text[i+1] != 'L':
-		return p.quickDirective(i, word)
+		return p.quickDirective(actionOf(text[i:word]), i, word)
 	}
 	return 0, nil
 }
 
+// short are the directives whose names have no more than eight bytes, by
+// shortHash. One of those with the same hash is left out.
+var short = func() (t [512]struct {
+	name   uint64 // the bytes before the tab, the first in the lowest byte
+	action action
+}) {
+	for name, a := range directives {
+		if len(name) <= 8 {
+			x := word((name + "\x00\x00\x00\x00\x00\x00\x00")[:8])
+			if e := &t[shortHash(x)]; e.name < x { // the same at each start
+				e.name, e.action = x, a
+			}
+		}
+	}
+	return t
+}()
+
+func shortHash(name uint64) uint64 { return name * 0x9e3779b97f4a7c15 >> (64 - 9) }
+
+// shortAction returns the end of the directive at i if it is one of short, with a
+// tab behind it, and what to do with it.
+func shortAction(text string, i int) (end int, a action) {
+	if i+8 >= len(text) {
+		return 0, aUnknown
+	}
+	x := word(text[i:])
+	tabs := x ^ '\t'*each
+	tabs = (tabs - each) &^ tabs & (0x80 * each) // the lowest bit set is exact
+	if tabs == 0 && text[i+8] != '\t' {
+		return 0, aUnknown
+	}
+	n := bits.TrailingZeros64(tabs) &^ 7 // 64 if there are none
+	x &= 1<<n - 1
+	if e := &short[shortHash(x)]; e.name == x && x != 0 {
+		return i + n/8, e.action
+	}
+	return 0, aUnknown
+}
+
 // quickDirective is quick for the directive text[i:word].
-func (p *parser) quickDirective(i, word int) (end int, err *SyntaxError) {
+func (p *parser) quickDirective(a action, i, word int) (end int, err *SyntaxError) {
 	kind := Data
-	switch a := actionOf(p.Text[i:word]); a {
+	switch a {
 	case aBytes:
 	case aCFI:
 		kind = CFI
@@ -81,21 +140,21 @@ func (p *parser) quickDirective(i, word int) (end int, err *SyntaxError) {
 		kind = Align
 	case aLiteral:
 		return p.quickString(i, word)
-	case aGlobal, aType, aSize:
+	case aGlobal, aWeak, aType, aSize:
 		return p.quickAttribute(a, word), nil
 	case aSection:
 		return p.quickSection(i)
 	default:
 		return 0, nil
 	}
-	end, bits := p.scanLine(word)
-	if p.Text[end] != '\n' || p.Text[end-1] == ' ' || p.Text[end-1] == '\t' {
+	stop, end, bits, ok := p.scanLine(word)
+	if !ok {
 		return 0, nil
 	}
 	if kind == Data && bits&bitName == 0 {
 		kind = Literal
 	}
-	return end, p.add(Stmt{uint32(i), uint32(end), uint32(p.line), kind})
+	return end, p.add(Stmt{uint32(i), uint32(stop), uint32(p.line), kind})
 }
 
 // quickString is quick for a directive with one string, in which no quotes are
@@ -129,6 +188,11 @@ func (p *parser) quickAttribute(a action, word int) (end int) {
 		if s := &p.Symbols[p.symbol(name)]; s.Bind == Local {
 			s.Bind = Global
 		}
+	case aWeak:
+		if rest[0] != '\n' {
+			return 0
+		}
+		p.Symbols[p.symbol(name)].Bind = Weak
 	case aType:
 		for _, t := range symbolTypes {
 			if strings.HasPrefix(rest, t.args) {
@@ -141,11 +205,11 @@ func (p *parser) quickAttribute(a action, word int) (end int) {
 		if len(rest) < 4 || rest[0] != ',' || rest[1] != ' ' || rest[2] == ' ' || rest[2] == '\t' {
 			return 0
 		}
-		to, _ := p.scanLine(end + 2)
-		if text[to] != '\n' || text[to-1] == ' ' || text[to-1] == '\t' {
+		stop, to, _, ok := p.scanLine(end + 2)
+		if !ok || stop == end+2 {
 			return 0
 		}
-		p.size(p.symbol(name), text[end+2:to])
+		p.size(p.symbol(name), text[end+2:stop])
 		end = to
 	}
 	return end
@@ -153,7 +217,8 @@ func (p *parser) quickAttribute(a action, word int) (end int) {
 
 // symbolTypes are the commonest types as .type directives give them.
 var symbolTypes = []struct{ args, name string }{
-	{", @function\n", "function"}, {", @object\n", "object"}, {", %function\n", "function"}, {", %object\n", "object"},
+	{", @function\n", "function"}, {", @object\n", "object"}, {",@function\n", "function"}, {",@object\n", "object"},
+	{", %function\n", "function"}, {", %object\n", "object"}, {",%function\n", "function"}, {",%object\n", "object"},
 }
 
 // sectionLine is a line with a .section directive, or one that is short for it,
@@ -163,11 +228,19 @@ type sectionLine struct {
 	sec  int32
 }
 
+// lineHash tells the lines with section directives of one unit apart, mostly.
+func lineHash(line string) (h uint64) {
+	for ; len(line) >= 8; line = line[8:] {
+		h = (h + word(line)) * 0x9e3779b97f4a7c15
+	}
+	return h>>32 + uint64(len(line))
+}
+
 // quickSection takes the directive at i if the same line came before.
 func (p *parser) quickSection(i int) (end int, err *SyntaxError) {
 	end = lineEnd(p.Text, i)
 	line := p.Text[i:end]
-	said := &p.said[(len(line)*5+int(line[len(line)/2]))%len(p.said)]
+	said := &p.said[lineHash(line)%uint64(len(p.said))]
 	if said.line == line {
 		p.change(said.sec)
 		return end, nil
@@ -198,6 +271,13 @@ func (p *parser) skipIgnored(i int) (next int, skipped bool) {
 	end := lineEnd(text, i)
 	if strings.IndexByte(text[i:end], ';') >= 0 {
 		return 0, false
+	}
+	if text[i] == '\t' {
+		switch _, a := shortAction(text, i+1); a {
+		case aBytes, aLiteral, aNoise, aAlign:
+			p.line++
+			return end + 1, true
+		}
 	}
 	j := i
 	for j < len(text) && (text[j] == '\t' || text[j] == ' ') {

@@ -104,17 +104,17 @@ const (
 type Symbol struct {
 	Name    string
 	Number  int32 // of the name, see [Unit.Number]
-	Where   Where
 	Item    int32
-	Ord     int32  // statements that make bytes between the item's begin and the label
+	Ord     int32 // statements that make bytes between the item's begin and the label
+	Line    uint32
 	Add     int64  // bytes
 	Set     string // expression of .set, or the target of .weakref
-	WeakRef bool
-	Bind    Bind
 	Vis     string // "hidden", "protected", "internal" or ""
 	Type    string // "function", "object", "tls_object", "gnu_indirect_function", … or ""
 	Size    string // expression
-	Line    uint32
+	Where   Where
+	WeakRef bool
+	Bind    Bind
 }
 
 // LocalLabel reports whether the name stays out of the object file.

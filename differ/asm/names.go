@@ -68,7 +68,7 @@ func (t *nameTable) keep(name string) string {
 		return ""
 	}
 	if len(t.room) < len(name) {
-		t.room = make([]byte, max(1<<15, len(name)))
+		t.room = make([]byte, max(1<<13, len(name)))
 	}
 	n := copy(t.room, name)
 	kept := unsafe.String(&t.room[0], n) // nobody writes there again

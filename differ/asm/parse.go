@@ -34,8 +34,9 @@ type parser struct {
 	sec      int32 // current section
 	previous int32
 	stack    [][2]int32
-	names    map[string]int32
-	inline   bool // between #APP and #NO_APP
+	names    *nameTable // of sections, with their groups
+	key      []byte     // of the last one
+	inline   bool       // between #APP and #NO_APP
 	mode     string
 	bytes    int    // statements that make bytes
 	count    int    // statements that were kept
@@ -57,7 +58,7 @@ func Parse(file, text string, d *Dialect) (*Unit, error) {
 	if err != nil {
 		return nil, err
 	}
-	return parseText(file, text, d, nil, nil, newNameTable(len(text)/bytesPerSymbol))
+	return parseText(file, text, d, nil, nil, newNameTable(len(text)/bytesPerSymbol), newRoom(len(text)/bytesPerSymbol, len(text)/bytesPerSymbol))
 }
 
 // Pair is two builds of one unit.
@@ -67,7 +68,9 @@ type Pair struct {
 	textA, textB   string
 	foldsA, foldsB []Fold // of one function each, in the order of textB
 	folder         *folder
-	names          *nameTable // those that folds refer to first
+	names          *nameTable
+	mentions       int   // names that folds refer to, the first of names
+	a, b           *Unit // that were parsed last
 }
 
 // NewPair takes the texts of two builds and finds the functions that both have
@@ -83,40 +86,92 @@ func NewPair(fileA, a, fileB, b string, d *Dialect) (*Pair, error) {
 	}
 	p.folder = newFolder(p.textA, p.textB, d)
 	p.foldsA, p.foldsB = p.folder.fold()
+	p.names = p.folder.names.table
+	p.mentions = len(p.names.text)
 	return p, nil
 }
 
 // Parse reads both builds. The bodies of functions that both have alike become
 // one statement each, of kind [Folded], unless keep reports their names. There is
-// no b if a has a Clash. Errors are of type *SyntaxError.
+// no b if a has a Clash. The units of an earlier call are not to be used any more:
+// their memory is. Errors are of type *SyntaxError.
 func (p *Pair) Parse(keep func(function string) bool) (a, b *Unit, err error) {
-	folds := func(all []Fold) []Fold {
-		some := slices.DeleteFunc(slices.Clone(all), func(f Fold) bool { return keep(f.name) })
-		slices.SortFunc(some, func(x, y Fold) int { return cmp.Compare(x.Lo, y.Lo) })
+	folds := func(some []Fold) []Fold {
+		kept := func(f Fold) bool { return keep(f.name) }
+		if slices.ContainsFunc(some, kept) {
+			some = slices.DeleteFunc(slices.Clone(some), kept)
+		}
+		if order := func(x, y Fold) int { return cmp.Compare(x.Lo, y.Lo) }; !slices.IsSortedFunc(some, order) {
+			some = slices.Clone(some)
+			slices.SortFunc(some, order)
+		}
 		return some
 	}
-	if p.names == nil {
-		p.names = newNameTable(len(p.folder.names.text) + (len(p.textA)+len(p.textB))/bytesPerSymbol)
-		for _, name := range p.folder.names.text {
-			p.names.number(name)
-		}
+	fa, fb := folds(p.foldsA), folds(p.foldsB)
+	in := func() room {
+		whole := len(p.textA) - folded(fa)
+		return newRoom(p.mentions+whole/bytesPerItem, p.mentions+whole/bytesPerLabel)
 	}
-	if a, err = p.parse(p.fileA, p.textA, folds(p.foldsA), &p.folder.a.labels); err != nil {
+	if p.a != nil {
+		in = p.a.room
+	}
+	if a, err = parseText(p.fileA, p.textA, p.d, fa, &p.folder.a.labels, p.names, in()); err != nil {
 		return nil, nil, err
 	}
+	p.a, a.mentions = a, p.mentions
 	if a.Clash {
 		return a, nil, nil
 	}
-	b, err = p.parse(p.fileB, p.textB, folds(p.foldsB), &p.folder.b.labels)
-	return a, b, err
+	in = a.another
+	if p.b != nil {
+		in = p.b.room
+	}
+	if b, err = parseText(p.fileB, p.textB, p.d, fb, &p.folder.b.labels, p.names, in()); err != nil {
+		return a, nil, err
+	}
+	p.b, b.mentions = b, p.mentions
+	return a, b, nil
 }
 
-func (p *Pair) parse(file, text string, folds []Fold, labels *foldLabels) (*Unit, error) {
-	u, err := parseText(file, text, p.d, folds, labels, p.names)
-	if err == nil {
-		u.mentions = len(p.folder.names.text)
+// About how much text outside of folded bodies comes with each label and item
+// there.
+const (
+	bytesPerLabel = 192
+	bytesPerItem  = 768
+)
+
+// folded returns how many bytes of text folds stand for.
+func folded(folds []Fold) (n int) {
+	for i := range folds {
+		n += int(folds[i].Hi - folds[i].Lo)
 	}
-	return u, err
+	return n
+}
+
+// room is memory for the lists of a unit.
+type room struct {
+	items    []Item
+	symbols  []Symbol
+	sections []Section
+	index    []int32
+}
+
+// newRoom is room for about so many items and symbols.
+func newRoom(items, symbols int) room {
+	return room{make([]Item, 0, items+16), make([]Symbol, 0, symbols+16), nil, make([]int32, symbols+16)}
+}
+
+// another is room for a unit like u.
+func (u *Unit) another() room {
+	more := func(n int) int { return n + n/32 + 16 }
+	return room{make([]Item, 0, more(len(u.Items))), make([]Symbol, 0, more(len(u.Symbols))),
+		make([]Section, 0, more(len(u.Sections))), make([]int32, more(u.Numbers()))}
+}
+
+// room is the room that u has, which is not used any more.
+func (u *Unit) room() room {
+	clear(u.index)
+	return room{u.Items[:0], u.Symbols[:0], u.Sections[:0], u.index}
 }
 
 // prepare checks the text's size and blanks its comments.
@@ -132,8 +187,8 @@ func prepare(file, text string, d *Dialect) (string, error) {
 	return text, nil
 }
 
-func parseText(file, text string, d *Dialect, folds []Fold, labels *foldLabels, names *nameTable) (*Unit, error) {
-	p := newParser(file, text, d, names)
+func parseText(file, text string, d *Dialect, folds []Fold, labels *foldLabels, names *nameTable, in room) (*Unit, error) {
+	p := newParser(file, text, d, names, in)
 	p.Folds, p.labels = folds, labels
 	if err := p.run(); err != nil {
 		err.File = file
@@ -142,13 +197,12 @@ func parseText(file, text string, d *Dialect, folds []Fold, labels *foldLabels, 
 	return p.Unit, nil
 }
 
-func newParser(file, text string, d *Dialect, names *nameTable) *parser {
+func newParser(file, text string, d *Dialect, names *nameTable, in room) *parser {
 	p := &parser{
-		Unit: &Unit{File: file, Text: text, Dialect: d, table: names, index: make([]int32, cap(names.text))},
-		line: 1, names: make(map[string]int32), max: most, bits: lineBits(d),
+		Unit: &Unit{File: file, Text: text, Dialect: d, table: names,
+			Items: in.items, Symbols: in.symbols, Sections: in.sections, index: in.index},
+		line: 1, names: newNameTable(16), max: most, bits: lineBits(d),
 	}
-	p.Items = make([]Item, 0, len(text)/bytesPerSymbol+16)
-	p.Symbols = make([]Symbol, 0, len(text)/bytesPerSymbol+16)
 	p.sec = p.section(".text", "ax", "")
 	p.previous = p.sec
 	return p

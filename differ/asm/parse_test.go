@@ -173,7 +173,7 @@ func TestLimits(t *testing.T) {
 		strings.Repeat("\t.data\n\t.align 4\n\t.long 1\n", 9): "more than 6 functions and objects in one unit: ",
 		strings.Repeat("\tnop\n", 99):                         "a.s:50: more than 50 statements in one unit: ",
 	} {
-		p := newParser("a.s", text, &x86_64, newNameTable(0))
+		p := newParser("a.s", text, &x86_64, newNameTable(0), newRoom(0, 0))
 		p.max = limits{symbols: 4, items: 6, statements: 50}
 		if err := p.run(); err == nil || !strings.Contains("a.s"+err.Error(), want) {
 			t.Errorf("%q: %v, want %s", text, err, want)

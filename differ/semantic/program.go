@@ -37,6 +37,10 @@ type Program struct {
 	objects  map[string]bool     // variables with storage, by name without numbers
 	aliases  map[string][]string // symbols at the address of a function
 	exported map[string]bool     // functions that other files can name
+	// places are the link-time addresses of variables by symbol, addresses those
+	// that locations name by their number (.debug_addr).
+	places    map[string][]uint64
+	addresses []byte
 }
 
 // unit is a compilation unit.
@@ -87,7 +91,7 @@ func Open(f *elfobj.File) (*Program, error) {
 			return nil, err
 		}
 	}
-	p := &Program{data: data}
+	p := &Program{data: data, addresses: sections["addr"]}
 	if err := p.findUnits(sections["info"], f); err != nil {
 		return nil, err
 	}
@@ -171,6 +175,7 @@ func headers(info []byte) ([]*unit, error) {
 // symbols notes what the symbol tables say of objects and functions.
 func (p *Program) symbols(f *elfobj.File) error {
 	p.objects, p.aliases, p.exported = map[string]bool{}, map[string][]string{}, map[string]bool{}
+	p.places = map[string][]uint64{}
 	syms, err := f.Symbols()
 	if err != nil && !errors.Is(err, elfobj.ErrNoSymbols) {
 		return err
@@ -184,6 +189,9 @@ func (p *Program) symbols(f *elfobj.File) error {
 		switch s.Type {
 		case elf.STT_OBJECT, elf.STT_TLS, elf.STT_COMMON, elf.STT_NOTYPE:
 			p.objects[stem(s.Name)] = true
+			if s.Defined() && s.Type == elf.STT_OBJECT {
+				p.places[s.Name] = append(p.places[s.Name], s.Value)
+			}
 		case elf.STT_FUNC, elf.STT_GNU_IFUNC:
 			if s.Defined() {
 				at[s.Value] = append(at[s.Value], s.Name)

@@ -18,6 +18,7 @@ import (
 	"github.com/fother/fother/kpack"
 	"github.com/fother/fother/kpack/elfobj"
 	"github.com/fother/fother/specs/arch"
+	"github.com/fother/fother/specs/testenv"
 )
 
 // made is a patch with the builds that it was made from.
@@ -272,7 +273,7 @@ func TestPatches(t *testing.T) {
 	}
 	for i, flags := range []string{"-O2 -g", "-O2 -no-pie -fno-pie", "-O0", "-O3 -fPIC -shared", "-Os -fno-plt -fcf-protection"} {
 		for n := 1; n <= 31; n++ {
-			if (n+i)%5 != 0 && os.Getenv("VERIFY_ALL") == "" {
+			if (n+i)%5 != 0 && !testenv.Long() {
 				continue
 			}
 			t.Run(fmt.Sprint(n, " ", flags), func(t *testing.T) {

@@ -22,7 +22,7 @@ var planted = regexp.MustCompile(`(?m)/[/*] ([0-9]+) ([^ *\n:]+)`)
 // kinds of changes, by what has them.
 var kinds = []struct {
 	source, cc, flags string
-	only              []int // nil for all; all if FOTHER_LONG is set
+	only              []int // nil for all; all if FOTHER_LONG is 1
 }{
 	{source: "threads.c", flags: "-O2 -fPIC -shared"},
 	{source: "threads.c", flags: "-O2 -fPIC -shared -mtls-dialect=gnu2", only: []int{1, 2, 9, 11}},
@@ -52,7 +52,7 @@ func TestMisses(t *testing.T) {
 			}
 			var plants []plant
 			for _, m := range planted.FindAllStringSubmatch(string(text), -1) {
-				if n, _ := strconv.Atoi(m[1]); kind.only == nil || os.Getenv("FOTHER_LONG") != "" || slices.Contains(kind.only, n) {
+				if n, _ := strconv.Atoi(m[1]); kind.only == nil || testenv.Long() || slices.Contains(kind.only, n) {
 					plants = append(plants, plantOf(t, source, kind.cc, kind.flags, n, m[2]))
 				}
 			}

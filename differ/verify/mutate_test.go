@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/fother/fother/kpack/elfobj"
+	"github.com/fother/fother/specs/testenv"
 )
 
 // harmless reports whether a byte of the program may change without anybody
@@ -57,7 +58,7 @@ func sameReloc(im, changed *image, s *elfobj.Section, off uint64) bool {
 // found.
 func TestEveryByte(t *testing.T) {
 	rounds := 60
-	if os.Getenv("VERIFY_ALL") != "" {
+	if testenv.Long() {
 		rounds = 3000
 	}
 	for _, flavour := range []string{"gcc -O2", "gcc -O2 -no-pie -fno-pie", "clang -O2 -fPIC -shared", "gcc -O0"} {

@@ -15,6 +15,9 @@
  *	FOTHER_PRE_REVERT   before the patch goes out; anything but 0 is a veto
  *	FOTHER_POST_REVERT  when the patch is out; also when an apply did not come
  *	                    about, whether or not all FOTHER_PRE_APPLY hooks have run
+ *	FOTHER_RELEASE      as FOTHER_POST_REVERT, and after those; but not when another
+ *	                    level of the patch goes on with a variable that the function
+ *	                    itself names: for what gives back what variables lead to
  *
  * Hooks of one kind run in the order of their declarations, those around a
  * revert in the opposite order; those of several files in the order in which the
@@ -29,6 +32,12 @@
  * come to its end when it is called once more after it was broken off: a hook that
  * takes longer than it may, or crashes, is ended where it is, which counts as a
  * veto, and releases nothing.
+ *
+ * A newer level of a patch goes on with the variables of the older one that it has
+ * too, where they are. Of the older level FOTHER_PRE_REVERT and FOTHER_POST_REVERT
+ * run then as for a revert. If a function for FOTHER_RELEASE names several
+ * variables, or there are several such functions, one variable is enough to leave
+ * all of them out.
  *
  * x86-64 only.
  *
@@ -61,5 +70,6 @@ struct fother_hook {
 #define FOTHER_POST_APPLY(function, milliseconds) FOTHER_HOOK(2, post_apply, function, milliseconds, 0)
 #define FOTHER_PRE_REVERT(function, milliseconds) FOTHER_HOOK(3, pre_revert, function, milliseconds, 0)
 #define FOTHER_POST_REVERT(function, milliseconds) FOTHER_HOOK(4, post_revert, function, milliseconds, 0)
+#define FOTHER_RELEASE(function, milliseconds) FOTHER_HOOK(4, post_revert, function, milliseconds, 2)
 
 #endif

@@ -19,8 +19,8 @@
  * All threads and all files of a patch share the variables; hooks may use them too.
  * Getting takes no lock. What is in the data is the fix's to protect. None of this
  * is for signal handlers. Memory comes from the kernel, not from malloc, and goes
- * back to it after a revert, after all other hooks. A newer level of the patch
- * begins without any.
+ * back to it after a revert, after all other hooks. A newer level of the patch that
+ * uses shadow variables too finds those that there are.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -188,6 +188,6 @@ static int fother_shadow_free(void)
 	}
 	return 0;
 }
-FOTHER_HOOK(4, post_revert, fother_shadow_free, 10000, 1);
+FOTHER_HOOK(4, post_revert, fother_shadow_free, 10000, 3);
 
 #endif

@@ -174,6 +174,16 @@ func TestPatchInfoUnpatch(t *testing.T) {
 		fmt.Fscan(out, &s)
 		return s
 	}
+	folder := t.TempDir() // in which nothing is left
+	for _, name := range []string{"TMPDIR", "HOME", "XDG_RUNTIME_DIR", "XDG_CACHE_HOME", "XDG_STATE_HOME"} {
+		t.Setenv(name, folder)
+	}
+	t.Chdir(folder)
+	defer func() {
+		if left, err := os.ReadDir(folder); err != nil || len(left) > 0 {
+			t.Errorf("files are left: %v, %v", left, err)
+		}
+	}()
 	pid := strconv.Itoa(cmd.Process.Pid)
 	step := func(code int, want string, args ...string) string {
 		t.Helper()

@@ -76,6 +76,9 @@ func (t *tool) printResult(r *apply.Result) {
 	}
 	for _, a := range r.Applied {
 		fmt.Fprintf(t.stdout, "%s: applied %s\n", who, title(a))
+		if len(a.Carried) > 0 {
+			fmt.Fprintf(t.stdout, "%s: it goes on with the values of %s\n", who, clean(functions(a.Carried)))
+		}
 	}
 	for _, a := range r.Replaced {
 		fmt.Fprintf(t.stdout, "%s: replaced level %d\n", who, a.Level)

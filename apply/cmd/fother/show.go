@@ -71,6 +71,7 @@ type contents struct {
 	Memory    memorySizes     `json:"memory"`
 	Functions []shownFunction `json:"functions"`
 	Hooks     []shownHook     `json:"hooks,omitempty"`
+	Variables []shownVariable `json:"variables,omitempty"`
 	Imports   []string        `json:"imports,omitempty"`
 	Producer  string          `json:"producer,omitempty"`
 	Unchecked []string        `json:"unchecked,omitempty"` // what was not compared for lack of debug data
@@ -89,6 +90,17 @@ type shownHook struct {
 	Point    kpack.HookPoint `json:"point"`
 	Function string          `json:"function"`
 	Limit    time.Duration   `json:"limit_ns"`
+}
+
+// shownVariable is one that the patch brings, and with which a higher level goes on.
+type shownVariable struct {
+	Name string `json:"name"`
+	Unit string `json:"unit,omitempty"`
+	// Scope is the function that it is static in, if that is known.
+	Scope string `json:"scope,omitempty"`
+	Type  string `json:"type,omitempty"`
+	Size  uint64 `json:"size"` // bytes
+	Fresh bool   `json:"fresh,omitempty"`
 }
 
 type shownFunction struct {
@@ -232,6 +244,9 @@ func contentsOf(p *kpack.Patch, size int) contents {
 	}
 	for _, h := range p.Hooks {
 		c.Hooks = append(c.Hooks, shownHook{h.Point, h.Function, h.Limit})
+	}
+	for _, v := range p.Variables {
+		c.Variables = append(c.Variables, shownVariable{v.Name, v.Unit, v.Scope, v.Type, v.Size, v.Fresh})
 	}
 	for _, s := range p.Symbols {
 		if s.Binding != kpack.Imported {

@@ -133,6 +133,13 @@ func (c *show) printPatch(p contents, row func(string, string, ...any)) {
 	for _, h := range p.Hooks {
 		row("  hook", "%v: %s, at most %v", h.Point, h.Function, h.Limit)
 	}
+	for _, v := range p.Variables {
+		begins := ""
+		if v.Fresh {
+			begins = ", begins anew with this level"
+		}
+		row("  variable", "%s (%s), %d bytes%s", strings.TrimSpace(v.Type+" "+v.Name), orNone(v.Unit), v.Size, begins)
+	}
 	for _, i := range p.Imports {
 		row("  import", "%s", i)
 	}

@@ -21,6 +21,11 @@ var ErrUnsuitable = errors.New("the thread cannot make system calls for the tool
 // the calls that the tool needs, and that the tool may not suspend it.
 var ErrSeccomp = errors.New("the process has a seccomp filter that could not be suspended")
 
+// ErrWriteForbidden means that the kernel lets nobody write to memory that the
+// process itself may not write to. Source: admin-guide/kernel-parameters,
+// proc_mem.force_override (Linux 6.12).
+var ErrWriteForbidden = errors.New("the kernel does not let a tool write to the process's code")
+
 // TracedError means that another process traces the target already.
 type TracedError struct {
 	TID    int

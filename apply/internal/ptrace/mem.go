@@ -78,6 +78,8 @@ func (m *Mem) Read(a specs.Addr, n int) ([]byte, error) {
 
 // Write stores b at a. Within one page it is one copy by the kernel, made on
 // the calling thread.
+//
+// Errors: [ErrGone], [ErrWriteForbidden].
 func (m *Mem) Write(a specs.Addr, b []byte) error {
 	for done := 0; done < len(b); {
 		n, err := unix.Pwrite(m.fd, b[done:], int64(a)+int64(done))
@@ -89,11 +91,21 @@ func (m *Mem) Write(a specs.Addr, b []byte) error {
 			continue
 		case err == nil, errors.Is(err, unix.ESRCH):
 			return fmt.Errorf("write memory at %v: %w", a, ErrGone)
+		case errors.Is(err, unix.EIO) && m.forbidden(a+specs.Addr(done)):
+			return fmt.Errorf("write memory at %v: %w", a, ErrWriteForbidden)
 		default:
 			return fmt.Errorf("write memory at %v: %w", a, err)
 		}
 	}
 	return nil
+}
+
+// forbidden reports whether memory that could not be written is there: then it
+// is the kernel that does not want it.
+func (m *Mem) forbidden(a specs.Addr) bool {
+	var b [1]byte
+	_, err := unix.Pread(m.fd, b[:], int64(a))
+	return err == nil
 }
 
 // maxVecs is the kernel's UIO_MAXIOV.

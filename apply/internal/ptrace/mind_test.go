@@ -3,7 +3,9 @@ package ptrace
 import (
 	"errors"
 	"os"
+	"slices"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -48,6 +50,36 @@ func TestInnermost(t *testing.T) {
 		}
 		if tid != 0 || err != nil {
 			t.Errorf("guess %d: thread %d that is none, %v", guess, tid, err)
+		}
+	}
+}
+
+// TestDo: each call has a thread of its own, which ends. The process's first one
+// would not, and what it traces would stay traced.
+func TestDo(t *testing.T) {
+	var all []int
+	for range 300 {
+		err := Do(func() error {
+			all = append(all, unix.Gettid())
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if slices.Contains(all, unix.Getpid()) {
+		t.Error("the first thread of the process was taken")
+	}
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		now, err := Threads(unix.Getpid())
+		if err != nil {
+			t.Fatal(err)
+		}
+		left := slices.DeleteFunc(now, func(tid int) bool { return !slices.Contains(all, tid) })
+		if len(left) == 0 {
+			return
+		} else if time.Now().After(end) {
+			t.Fatalf("threads %v have not ended", left)
 		}
 	}
 }

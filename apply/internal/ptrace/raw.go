@@ -18,13 +18,29 @@ import (
 // so that the kernel lets go whatever f did not.
 func Do(f func() error) error {
 	done := make(chan error)
+	run := func() {
+		// Sleeps of microseconds, not of 50 (the default slack).
+		_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)
+		done <- f()
+	}
 	go func() {
 		// Never unlocked: the thread must not go back to the pool, since other
 		// goroutines' children would be waited for together with tracees.
 		runtime.LockOSThread()
-		// Sleeps of microseconds, not of 50 (the default slack).
-		_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)
-		done <- f()
+		if unix.Gettid() != unix.Getpid() {
+			run()
+			return
+		}
+		// The process's first thread does not end with its goroutine. While it is
+		// held here, another one is taken.
+		begun := make(chan struct{})
+		go func() {
+			runtime.LockOSThread()
+			close(begun)
+			run()
+		}()
+		<-begun
+		runtime.UnlockOSThread()
 	}()
 	return <-done
 }

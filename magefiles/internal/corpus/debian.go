@@ -10,7 +10,7 @@ package corpus
 const debianTable = `
 dnsmasq          2 CVE-2026-2291.patch | union bigname
 dnsmasq          3 CVE-2026-4890.patch
-dnsmasq          4 CVE-2026-4891.patch | -
+dnsmasq          4 CVE-2026-4891.patch
 dnsmasq          5 CVE-2026-4892.patch
 dnsmasq          6 CVE-2026-4893.patch
 dnsmasq          7 CVE-2026-5172.patch
@@ -45,7 +45,7 @@ xz-utils         8 liblzma-mt-dec-Don-t-free-the-input-buffer-too-early-CVE-.pat
 xz-utils        10 liblzma-Fix-a-buffer-overflow-in-lzma_index_append.patch
 xz-utils        11 xz-Prevent-an-integer-overflow-in-files-and-files0.patch
 mosquitto        9 CVE-2023-0809.patch
-mosquitto       10 CVE-2023-28366.patch
+mosquitto       10 CVE-2023-28366.patch | struct mosquitto_client_msg (mosquitto_broker_internal.h:386): field dup: _Bool became uint8_t
 mosquitto       14 CVE-2024-8376-3of3.patch
 mosquitto       18 0018-Further-fix-for-CVE-2023-28366.patch
 mosquitto/clang 18 0018-Further-fix-for-CVE-2023-28366.patch
@@ -67,7 +67,7 @@ libarchive      22 CVE-2026-16517.patch
 libevent         7 CVE-2026-63384.patch
 libevent         8 CVE-2026-63385.patch
 libevent         9 CVE-2026-63387.patch
-libevent        10 CVE-2026-63388.patch
+libevent        10 CVE-2026-63388.patch | struct bufferevent_private
 libevent/lto     9 CVE-2026-63387.patch
 libxml2         30 CVE-2025-8732.patch
 libxml2         31 CVE-2026-0990.patch
@@ -115,7 +115,8 @@ var autoconfNeeds = []string{"autoconf", "automake", "libtoolize"}
 var debianRecipes = map[string]recipe{
 	"dnsmasq": {
 		version: "2.90-4~deb12u2", dsc: "e962782cd9f298a8c6a92ce6f7434629268f53ddbd9908d40d0bec5f08381c5c",
-		build: []string{`make -j$JOBS CFLAGS="$CPPFLAGS $CFLAGS" LDFLAGS="$LDFLAGS"`},
+		needs: []string{"pkg-config", "nettle/ecdsa.h"},
+		build: []string{`make -j$JOBS CFLAGS="$CPPFLAGS $CFLAGS" LDFLAGS="$LDFLAGS" COPTS=-DHAVE_DNSSEC`},
 		runs:  map[string]string{"src/dnsmasq": "-k -p 0 -C /dev/null -u root --pid-file="},
 	},
 	"giflib": {
@@ -142,9 +143,10 @@ var debianRecipes = map[string]recipe{
 	},
 	"libheif": {
 		version: "1.15.1-1+deb12u1", dsc: "e89ce8b9cefe4a72050d2076e0d63206eab20d7b2b8bb699ae576e89073143f3",
-		needs:     []string{"cmake", "g++"},
-		configure: []string{cmake + " -DWITH_EXAMPLES=OFF"},
+		needs:     []string{"cmake", "g++", "jpeglib.h", "png.h"},
+		configure: []string{cmake},
 		build:     []string{cmakeBuild},
+		runs:      map[string]string{"b/examples/heif-convert": "/dev/stdin image.jpg"},
 	},
 	"libmodbus": {
 		version: "3.1.6-2.1+deb12u1", dsc: "ec4fdf10183e2d4cc2e02054b75811e11ae295b3b493b712771ddb9c670bdc9e",
@@ -160,8 +162,8 @@ var debianRecipes = map[string]recipe{
 	},
 	"libsndfile": {
 		version: "1.2.0-1+deb12u1", dsc: "74686b038b925f4b238d0a37e36671e5b924fe1678083037494923140403fa8e",
-		needs:     []string{"cmake"},
-		configure: []string{cmake + " -DENABLE_EXTERNAL_LIBS=OFF -DBUILD_PROGRAMS=OFF -DBUILD_EXAMPLES=OFF -DBUILD_TESTING=OFF"},
+		needs:     []string{"cmake", "FLAC/all.h", "ogg/ogg.h", "opus/opus.h", "vorbis/codec.h"},
+		configure: []string{cmake + " -DENABLE_MPEG=OFF -DBUILD_PROGRAMS=OFF -DBUILD_EXAMPLES=OFF -DBUILD_TESTING=OFF"},
 		build:     []string{cmakeBuild},
 	},
 	"libwebp": {
@@ -207,7 +209,7 @@ var debianRecipes = map[string]recipe{
 	},
 	"libarchive": {
 		version: "3.6.2-1+deb12u5", dsc: "aa86e919d6899ed11cc78c812d25a99b0493cbcc0e89b303507bf66d7dbda216",
-		needs:     []string{"zlib.h"},
+		needs:     append([]string{"zlib.h"}, autoconfNeeds...), // a fix changes Makefile.am
 		configure: []string{settle, "./configure --disable-static --without-xml2 --without-expat --without-openssl"},
 		build:     []string{makeAll + " libarchive.la bsdtar"},
 		runs:      map[string]string{".libs/bsdtar": "-tf -", "bsdtar": "-tf -"},

@@ -15,6 +15,7 @@ import (
 	"github.com/fother/fother/differ"
 	"github.com/fother/fother/differ/asm"
 	"github.com/fother/fother/differ/verify"
+	"github.com/fother/fother/kpack"
 	"github.com/fother/fother/specs"
 )
 
@@ -45,6 +46,8 @@ type Unit struct {
 	// Assembler is the command that assembles the patch, but for -o and the
 	// text, if the patched build's compiler has one of its own; else nil.
 	Assembler []string
+	// Variables are those that the patch brings.
+	Variables []kpack.BuildVariable
 }
 
 // DiffAt compares two builds that are anywhere, and leaves the patch assembly
@@ -251,7 +254,7 @@ func (c *comparison) semantics(ctx context.Context, t *Target, p compiler.Pair, 
 		c.refuse(t.Name, e)
 	}
 	t.Unchecked = unchecked
-	return nil
+	return sem.describe(t.Units, p)
 }
 
 // unitName returns what a unit is called: its source, relative to the tree.
@@ -267,6 +270,11 @@ func newUnit(p compiler.UnitPair, changes *differ.ChangeSet) Unit {
 	u := Unit{UnitPair: p, Changes: changes}
 	if p.Patched != nil {
 		u.Assembler = p.Patched.OwnAssembler()
+	}
+	for _, d := range changes.Data {
+		if d.Align > 0 {
+			u.Variables = append(u.Variables, kpack.BuildVariable{Symbol: d.Name + differ.Suffix, Align: d.Align})
+		}
 	}
 	return u
 }

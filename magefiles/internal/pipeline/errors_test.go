@@ -1,18 +1,21 @@
 package pipeline
 
 import (
+	"context"
 	"debug/elf"
 	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/fother/fother/compiler"
 	"github.com/fother/fother/compiler/source"
 	"github.com/fother/fother/differ"
 	"github.com/fother/fother/kpack"
 	"github.com/fother/fother/specs"
+	"github.com/fother/fother/specs/arch"
 )
 
 const tiny = "static int state = 1;\nint main(int argc, char **argv)\n{\n\treturn argc > 1 ? argv[1][0] : state++;\n}\n"
@@ -287,4 +290,23 @@ func (p *project) replace(name, from, to string) {
 		p.t.Fatalf("%s has no %q", name, from)
 	}
 	p.write(name, strings.Replace(string(data), from, to, 1))
+}
+
+// TestPackEnded: a run that is ended while an assembler works says so, and
+// blames no assembler.
+func TestPackEnded(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	started := filepath.Join(t.TempDir(), "started")
+	go func() {
+		for ctx.Err() == nil {
+			if _, err := os.Stat(started); err == nil {
+				cancel()
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}()
+	_, err := assemble(ctx, arch.X86_64, "a.s", nil, []string{"sh", "-c", ": >'" + started + "'; exec sleep 60"})
+	if err == nil || err.Error() != context.Canceled.Error() {
+		t.Errorf("got %v", err)
+	}
 }

@@ -247,6 +247,7 @@ func packTarget(ctx context.Context, s specs.Spec, t Target) ([]byte, error) {
 			Name: s.Name, Series: s.Series, Level: s.Level, Description: s.Description, CVEs: s.CVEs, Consistency: s.Consistency,
 			Unchecked: t.Unchecked,
 		},
+		Fresh: fresh(s),
 	}
 	for i, u := range t.Units {
 		in.Meta.Producer = u.Changes.Producer
@@ -270,7 +271,7 @@ func packUnit(ctx context.Context, a *arch.Arch, name string, u Unit) (kpack.Bui
 	if err != nil {
 		return kpack.BuildUnit{}, err
 	}
-	bu := kpack.BuildUnit{Name: u.Changes.Unit, Object: object, Local: map[string]bool{}}
+	bu := kpack.BuildUnit{Name: u.Changes.Unit, Object: object, Local: map[string]bool{}, Variables: u.Variables}
 	if u.Original != nil {
 		if bu.OriginalObject, err = elfobj.Open(u.Original.Object); err != nil {
 			return kpack.BuildUnit{}, err
@@ -311,7 +312,11 @@ func assemble(ctx context.Context, a *arch.Arch, name string, text []byte, comma
 		return nil, err
 	}
 	cmd := exec.CommandContext(ctx, command[0], append(slices.Clone(command[1:]), "-o", out, path)...)
-	if msg, err := cmd.CombinedOutput(); err != nil {
+	msg, err := cmd.CombinedOutput()
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("%s: %w\n%s", command[0], err, bytes.TrimSpace(bytes.ReplaceAll(msg, []byte(dir+"/"), nil)))
 	}
 	return elfobj.Open(out)

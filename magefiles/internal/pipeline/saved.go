@@ -14,6 +14,7 @@ import (
 	"github.com/fother/fother/compiler"
 	"github.com/fother/fother/differ"
 	"github.com/fother/fother/differ/verify"
+	"github.com/fother/fother/kpack"
 	"github.com/fother/fother/kpack/elfobj"
 	"github.com/fother/fother/specs"
 )
@@ -37,13 +38,14 @@ type (
 		Digest specs.Digest `json:"digest"`
 	}
 	savedUnit struct {
-		Name       string             `json:"name"`
-		Object     string             `json:"object"` // of the original build
-		Assembly   string             `json:"assembly"`
-		Assembler  []string           `json:"assembler,omitempty"`
-		Producer   string             `json:"producer,omitempty"`
-		Functions  []savedFunction    `json:"functions"`
-		References []differ.Reference `json:"references,omitempty"`
+		Name       string                `json:"name"`
+		Object     string                `json:"object"` // of the original build
+		Assembly   string                `json:"assembly"`
+		Assembler  []string              `json:"assembler,omitempty"`
+		Producer   string                `json:"producer,omitempty"`
+		Functions  []savedFunction       `json:"functions"`
+		References []differ.Reference    `json:"references,omitempty"`
+		Variables  []kpack.BuildVariable `json:"variables,omitempty"`
 	}
 	savedFunction struct {
 		Name     string             `json:"name"`
@@ -215,6 +217,7 @@ func saveTargets(f Folder, targets []Target) ([]byte, error) {
 			su := savedUnit{
 				Name: u.Changes.Unit, Producer: u.Changes.Producer, References: u.Changes.References,
 				Assembly: filepath.Join(filepath.Base(f.diff()), string(t.BuildID), assemblyName(i, u)), Assembler: u.Assembler,
+				Variables: u.Variables,
 			}
 			if u.Original != nil {
 				su.Object = rel(u.Original.Object)
@@ -272,8 +275,8 @@ func (su savedUnit) unit(f Folder) (Unit, error) {
 		return Unit{}, err
 	}
 	u := Unit{
-		Assembler: su.Assembler,
-		Changes:   &differ.ChangeSet{Unit: su.Name, Producer: su.Producer, References: su.References, Assembly: text},
+		Assembler: su.Assembler, Variables: su.Variables,
+		Changes: &differ.ChangeSet{Unit: su.Name, Producer: su.Producer, References: su.References, Assembly: text},
 	}
 	if su.Object != "" { // else the fix adds the unit
 		u.Original = &compiler.Unit{Object: f.path(su.Object)}

@@ -13,6 +13,7 @@ import (
 	"github.com/fother/fother/differ"
 	"github.com/fother/fother/differ/semantic"
 	"github.com/fother/fother/differ/verify"
+	"github.com/fother/fother/kpack"
 	"github.com/fother/fother/specs"
 )
 
@@ -147,6 +148,9 @@ func (s *semantics) values(u compiler.UnitPair, c *differ.ChangeSet) (kept []ver
 	file := ""
 	s.found = append(s.found, c.Left...)
 	for _, d := range c.Data {
+		if d.Align > 0 {
+			s.found = append(s.found, freshNamed(kpack.VariableName(d.Name)))
+		}
 		if d.Verdict == differ.Changed && !d.Carried {
 			s.found = append(s.found, variableNamed(stem(d.Name)))
 		}
@@ -181,6 +185,53 @@ func fileSymbol(u *compiler.Unit) (string, error) {
 
 // variableNamed is what a spec calls a variable.
 func variableNamed(name string) string { return "variable " + name }
+
+// freshNamed is what a spec calls a variable that begins anew with a level.
+func freshNamed(name string) string { return freshWord + name }
+
+const freshWord = "fresh variable "
+
+// fresh are the variables of which the spec says that they begin anew.
+func fresh(s specs.Spec) (names []string) {
+	for _, a := range s.Allow {
+		if name, ok := strings.CutPrefix(a.Change, freshWord); ok {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// describe adds to the variables that units of a deliverable bring what debug
+// data tells of them in the patched build.
+func (s *semantics) describe(units []Unit, p compiler.Pair) error {
+	if !slices.ContainsFunc(units, func(u Unit) bool { return len(u.Variables) > 0 }) {
+		return nil
+	}
+	in, _, _ := s.open(p)
+	if in == nil {
+		return nil
+	}
+	for _, u := range units {
+		if u.Patched == nil || len(u.Variables) == 0 {
+			continue
+		}
+		var symbols []string
+		for _, v := range u.Variables {
+			symbols = append(symbols, strings.TrimSuffix(v.Symbol, differ.Suffix))
+		}
+		told, err := in.Patched.Variables(u.Patched.Source, symbols)
+		if err != nil {
+			return err
+		}
+		for i, symbol := range symbols {
+			if t, ok := told[symbol]; ok {
+				v, layout := &u.Variables[i], specs.Digest(t.Layout)
+				v.Scope, v.Type, v.Layout = t.Scope, t.Type, &layout
+			}
+		}
+	}
+	return nil
+}
 
 // keeps reports whether the spec allows that a running program keeps the value
 // of a variable whose initial value changed.

@@ -209,7 +209,7 @@ func makeThreads(t *testing.T, build, unit, fix string) (Folder, error) {
 		Build: []string{build}, Series: specs.DefaultSeries, Level: 1,
 	}
 	o := Options{Work: filepath.Join(dir, "work"), Shim: bin.cc}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	err := Build(ctx, s, o)
 	if err == nil {

@@ -58,16 +58,20 @@ func present() error {
 }
 
 // Long runs what is slow: nginx under load, the patches of real security
-// fixes, all cases with all flags of both compilers, and the tool that is killed
-// at each of its calls.
+// fixes, all cases with all flags of both compilers, the tool that is killed at
+// each of its calls, and a program that is tortured for FOTHER_TORTURE, a duration,
+// or two minutes.
 func Long(ctx context.Context, out io.Writer, fother string, o pipeline.Options) error {
 	return runAll(ctx, []check{
 		{"go test, what is slow", command([]string{"FOTHER_LONG=1"}, "go", "test", "-count", "1", "-timeout", "60m",
 			"./magefiles/internal/corpus", "./magefiles/internal/nginx")},
-		{"go test, all flags with both compilers", command([]string{"FOTHER_LONG=1"}, "go", "test", "-count", "1", "-timeout", "60m",
-			"-run", "^Test(Cases|Samples|ThreadLocalOnAArch64)$", "./differ", "./magefiles/internal/pipeline")},
+		{"go test, the differ and its oracle with all flags of all compilers", command([]string{"FOTHER_LONG=1"}, "go", "test", "-count", "1", "-timeout", "120m", "./differ/...")},
+		{"go test, all cases with all flags of both compilers", command([]string{"FOTHER_LONG=1"}, "go", "test", "-count", "1", "-timeout", "150m",
+			"-run", "^Test(Cases|Samples|ThreadLocalOnAArch64)$", "./magefiles/internal/pipeline")},
 		{"the tool is killed at each of its calls", command([]string{"FOTHER_LONG=1"}, "go", "test", "-count", "1", "-v", "-timeout", "120m",
 			"-run", "^TestKillMatrix$", "./apply")},
+		{"a program is tortured, and writes fail", command([]string{"FOTHER_LONG=1"}, "go", "test", "-count", "1", "-v", "-timeout", "24h",
+			"-run", "^Test(Torture|WritesFail|ThousandsOfThreads)$", "./apply")},
 		{"nginx under load", func(ctx context.Context) error { return Real(ctx, out, fother, o) }},
 		{"corpus", func(ctx context.Context) error {
 			return Corpus(ctx, out, fother, o, "cjson", "nginx", "debian/giflib", "debian/yajl", "debian/libebml")

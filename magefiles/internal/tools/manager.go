@@ -59,6 +59,8 @@ var packageNames = map[string][4]string{
 	"aarch64-linux-gnu-gcc": {"gcc-aarch64-linux-gnu libc6-dev-arm64-cross", "", "aarch64-linux-gnu-gcc", ""},
 	"bison":                 {"bison", "bison", "bison", "bison"},
 	"flex":                  {"flex", "flex", "flex", "flex"},
+	"pkg-config":            {"pkgconf", "pkgconf-pkg-config", "pkgconf", "pkgconf"},
+	"nettle/ecdsa.h":        {"nettle-dev", "nettle-devel", "nettle", "libnettle-devel"},
 	"expat.h":               {"libexpat1-dev", "expat-devel", "expat", "libexpat-devel"},
 	"utf8.h":                {"libutfcpp-dev", "utf8cpp-devel", "utf8cpp", "utfcpp-devel"},
 	"stdio.h":               {"libc6-dev", "glibc-devel", "glibc", "glibc-devel"},
@@ -67,6 +69,12 @@ var packageNames = map[string][4]string{
 	"openssl/ssl.h":         {"libssl-dev", "openssl-devel", "openssl", "libopenssl-devel"},
 	"event.h":               {"libevent-dev", "libevent-devel", "libevent", "libevent-devel"},
 	"sasl/sasl.h":           {"libsasl2-dev", "cyrus-sasl-devel", "libsasl", "cyrus-sasl-devel"},
+	"FLAC/all.h":            {"libflac-dev", "flac-devel", "flac", "flac-devel"},
+	"ogg/ogg.h":             {"libogg-dev", "libogg-devel", "libogg", "libogg-devel"},
+	"opus/opus.h":           {"libopus-dev", "opus-devel", "opus", "libopus-devel"},
+	"vorbis/codec.h":        {"libvorbis-dev", "libvorbis-devel", "libvorbis", "libvorbis-devel"},
+	"jpeglib.h":             {"libjpeg-dev", "libjpeg-turbo-devel", "libjpeg-turbo", "libjpeg8-devel"},
+	"png.h":                 {"libpng-dev", "libpng-devel", "libpng", "libpng16-devel"},
 	"curses.h":              {"libncurses-dev", "ncurses-devel", "ncurses", "ncurses-devel"},
 }
 

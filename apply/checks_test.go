@@ -1,0 +1,78 @@
+package apply
+
+import "strings"
+
+// checked puts checksC into a program, before what uses it.
+func checked(program string) string { return strings.Replace(program, "/* CHECKS */", checksC, 1) }
+
+// checksC are kinds of threads that check something all the while, and end the
+// program if it is not so.
+const checksC = `
+static void die(const char *what, long n) { printf("BAD %s %ld\n", what, n); fflush(stdout); _exit(3); }
+static double now(void) { struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return t.tv_sec + t.tv_nsec / 1e9; }
+
+/* no register of a thread that computes is lost */
+static void vectors(long turns)
+{
+	static const unsigned char pattern[16] = "0123456789abcde";
+	unsigned char out[16 * 16];
+	unsigned long r[6];
+	__asm__ volatile(
+		"movdqu (%[p]), %%xmm0\n\tmovdqa %%xmm0, %%xmm1\n\tmovdqa %%xmm0, %%xmm2\n\tmovdqa %%xmm0, %%xmm3\n\t"
+		"movdqa %%xmm0, %%xmm4\n\tmovdqa %%xmm0, %%xmm5\n\tmovdqa %%xmm0, %%xmm6\n\tmovdqa %%xmm0, %%xmm7\n\t"
+		"movdqa %%xmm0, %%xmm8\n\tmovdqa %%xmm0, %%xmm9\n\tmovdqa %%xmm0, %%xmm10\n\tmovdqa %%xmm0, %%xmm11\n\t"
+		"movdqa %%xmm0, %%xmm12\n\tmovdqa %%xmm0, %%xmm13\n\tmovdqa %%xmm0, %%xmm14\n\tmovdqa %%xmm0, %%xmm15\n\t"
+		"movq $11, %%r10\n\tmovq $12, %%r11\n\tmovq $13, %%r12\n\tmovq $14, %%r13\n\tmovq $15, %%r14\n\tmovq $16, %%r15\n\t"
+		"1: subq $1, %[n]\n\tjnz 1b\n\t"
+		"movdqu %%xmm0, (%[o])\n\tmovdqu %%xmm1, 16(%[o])\n\tmovdqu %%xmm2, 32(%[o])\n\tmovdqu %%xmm3, 48(%[o])\n\t"
+		"movdqu %%xmm4, 64(%[o])\n\tmovdqu %%xmm5, 80(%[o])\n\tmovdqu %%xmm6, 96(%[o])\n\tmovdqu %%xmm7, 112(%[o])\n\t"
+		"movdqu %%xmm8, 128(%[o])\n\tmovdqu %%xmm9, 144(%[o])\n\tmovdqu %%xmm10, 160(%[o])\n\tmovdqu %%xmm11, 176(%[o])\n\t"
+		"movdqu %%xmm12, 192(%[o])\n\tmovdqu %%xmm13, 208(%[o])\n\tmovdqu %%xmm14, 224(%[o])\n\tmovdqu %%xmm15, 240(%[o])\n\t"
+		"movq %%r10, (%[r])\n\tmovq %%r11, 8(%[r])\n\tmovq %%r12, 16(%[r])\n\tmovq %%r13, 24(%[r])\n\tmovq %%r14, 32(%[r])\n\tmovq %%r15, 40(%[r])\n\t"
+		: [n] "+r"(turns) : [p] "r"(pattern), [o] "r"(out), [r] "r"(r)
+		: "memory", "cc", "r10", "r11", "r12", "r13", "r14", "r15", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7",
+		  "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15");
+	for (int i = 0; i < 16; i++) if (memcmp(out + 16 * i, pattern, 16)) die("vector register", i);
+	for (int i = 0; i < 6; i++) if (r[i] != 11 + i) die("register", 10 + i);
+}
+
+/* what sleeps for a while does so, and is not told that it was interrupted */
+static void slept(const char *what, double since, double wanted)
+{
+	double d = now() - since;
+	if (d < wanted || d > wanted + 20) die(what, d * 1e3);
+}
+
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t never = PTHREAD_COND_INITIALIZER;
+static pthread_mutex_t timed = PTHREAD_MUTEX_INITIALIZER;
+
+/* runs a thread of a kind that is known here, for ever */
+static void check(const char *kind)
+{
+	if (!strcmp(kind, "vectors")) for (;;) vectors(300000);
+	if (!strcmp(kind, "sleep")) for (;;) {
+		double a = now();
+		struct timespec t = {0, 30000000};
+		if (nanosleep(&t, 0)) die("nanosleep", errno);
+		slept("nanosleep, ms", a, 0.03);
+	}
+	if (!strcmp(kind, "poll")) for (;;) {
+		double a = now();
+		int n = poll(0, 0, 40);
+		if (n) die("poll", errno);
+		slept("poll, ms", a, 0.04);
+	}
+	if (!strcmp(kind, "futex")) for (;;) {
+		double a = now();
+		struct timespec t;
+		clock_gettime(CLOCK_REALTIME, &t);
+		if ((t.tv_nsec += 50000000) >= 1000000000) { t.tv_nsec -= 1000000000; t.tv_sec++; }
+		int e = pthread_mutex_timedlock(&timed, &t);
+		if (e != ETIMEDOUT) die("futex", e);
+		slept("futex, ms", a, 0.049);
+	}
+	if (!strcmp(kind, "wait")) { pthread_mutex_lock(&mutex); for (;;) pthread_cond_wait(&never, &mutex); }
+	if (!strcmp(kind, "read")) for (;;) { char c; int p[2]; if (pipe(p)) die("pipe", errno); if (read(p[0], &c, 1) < 0) die("read", errno); }
+}
+`
