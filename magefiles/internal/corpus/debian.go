@@ -240,7 +240,7 @@ var debianRecipes = map[string]recipe{
 	"busybox": {
 		version: "1:1.35.0-4+deb12u1", dsc: "9c01fe128b0eeded371c70e37d474fdb5055f71b5d0a778db44c6b0c62d3a7fa",
 		configure: []string{"make defconfig"},
-		build:     []string{`make -j$JOBS CFLAGS= CPPFLAGS= LDFLAGS= EXTRA_CFLAGS="$CPPFLAGS $CFLAGS" EXTRA_LDFLAGS="$LDFLAGS" SKIP_STRIP=y`},
+		build:     []string{makeAll + " SKIP_STRIP=y"}, // adds its flags to those of the environment
 		runs:      map[string]string{"busybox_unstripped": "sh"},
 	},
 	"tar": {
