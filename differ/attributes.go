@@ -27,36 +27,6 @@ func (j *judgement) attributes() {
 	}
 }
 
-// leftBehind refuses functions that are gone from the patched build while
-// their address may still be kept, and that call static functions that changed:
-// gcc adapts a static function's calling convention to the callers it knows.
-func (j *judgement) leftBehind() {
-	gone := make(map[int32]bool)
-	for i := range j.a.Items {
-		if j.a.roles[i] == function && j.a.pair[i] == none {
-			gone[int32(i)] = true
-		}
-	}
-	if len(gone) == 0 {
-		return
-	}
-	kept, calls := make(map[int32]bool), make(map[int32]int32)
-	j.a.eachRef(func(i int32, branch bool, t *target) {
-		if gone[t.item] && !branch && t.entry() && !asm.IsLocalLabel(t.name) {
-			kept[t.item] = true
-		}
-		if y := j.a.pair[t.item]; gone[j.a.parent[i]] && y != none && j.changed[y] && j.a.allLocal(t.item) {
-			calls[j.a.parent[i]] = y
-		}
-	})
-	for i := range j.a.Items {
-		if y, ok := calls[int32(i)]; ok && kept[int32(i)] {
-			j.refuse(j.a, int32(i), "not in the patched build, but its address may be kept, and it calls "+j.b.names[y]+", which changed",
-				"keep the function, or make "+j.b.names[y]+" global")
-		}
-	}
-}
-
 // ifunc refuses changed and new indirect functions: the loader has already
 // asked their resolver.
 func (j *judgement) ifunc(x, y int32) {

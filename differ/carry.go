@@ -132,13 +132,8 @@ func (p *plan) balanced(y int32) bool {
 
 // follow looks at everything that a carried item refers to.
 func (p *plan) follow(y int32) {
-	var refs []asm.Ref
-	for _, st := range p.b.Items[y].Stmts {
-		text := p.b.TextOf(st)
-		refs = p.b.Dialect.Refs(refs[:0], st.Kind, text)
-		for _, r := range refs {
-			p.reference(y, st, r, p.b.resolve(r.Name(text)))
-		}
+	for r, t := range p.b.references(y) {
+		p.reference(y, r.Stmt, r.Ref, t)
 	}
 }
 
@@ -171,7 +166,18 @@ func (p *plan) reference(y int32, st asm.Stmt, r asm.Ref, t target) {
 				p.take(i, p.b.names[p.b.parent[y]])
 			}
 		}
-		p.take(t.item, p.b.names[p.b.parent[y]])
+		p.table(t.item, p.b.names[p.b.parent[y]])
+	}
+}
+
+// table carries content that item from refers to. Hand-written code may reach
+// all of its section by the distance from it.
+func (p *plan) table(y int32, from string) {
+	p.take(y, from)
+	if sec := p.b.SectionOf(y); fixed(sec) && p.b.constant(y) && p.b.handwritten() {
+		for _, i := range sec.Items {
+			p.take(i, from)
+		}
 	}
 }
 
@@ -265,7 +271,7 @@ func (p *plan) toObject(y int32, r asm.Ref, t target, bad func(reason, hint stri
 		return
 	}
 	if x == none || p.stale[t.item] {
-		p.take(t.item, p.b.names[p.b.parent[y]])
+		p.table(t.item, p.b.names[p.b.parent[y]])
 		return
 	}
 	if t.ord != 0 || t.add != 0 && r.Minus {

@@ -44,6 +44,7 @@ func correlate(a, b *side) *correlation {
 	})
 	c.functions(funcs)
 	c.objects(objects)
+	c.rescoped()
 	c.partsOfPairs()
 	return c
 }

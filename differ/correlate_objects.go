@@ -204,3 +204,38 @@ func (c *correlation) moved(i, j int32) bool {
 	}
 	return onlyIn(c.a, i, c.b) || onlyIn(c.b, j, c.a)
 }
+
+// rescoped marks new static variables that may be one of the original build
+// which was in a function and is now in none, or the other way round.
+func (c *correlation) rescoped() {
+	gone := make(map[string][]int32)
+	for k := range c.a.Items {
+		i := int32(k)
+		if name := c.a.variable(i); name != "" && c.a.pair[i] == none {
+			gone[name] = append(gone[name], i)
+		}
+	}
+	if len(gone) == 0 {
+		return
+	}
+	for k := range c.b.Items {
+		j := int32(k)
+		if c.b.pair[j] != none || c.unclear[j] != "" {
+			continue
+		}
+		for _, i := range gone[c.b.variable(j)] {
+			if c.possible(i, j) {
+				c.unclear[j] = "it may be " + c.a.names[i] + " of the original build, which has another scope"
+			}
+		}
+	}
+}
+
+// variable returns what a static variable is called in the source, or "" if
+// item i is none.
+func (s *side) variable(i int32) string {
+	if s.roles[i] != object || s.constant(i) || !s.allLocal(i) {
+		return ""
+	}
+	return sourceName(s.names[i])
+}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/fother/fother/differ/asm"
 )
@@ -30,6 +31,9 @@ type judgement struct {
 	first    map[int32]*Difference // of functions and objects of b
 	changed  []bool                // functions of b, by their main part
 	refusals []Refusal
+	// leaves is Input.Leaves, left ChangeSet.Left, warnings ChangeSet.Warnings.
+	leaves         func(change string) bool
+	left, warnings []string
 }
 
 func (j *judgement) refuse(s *side, item int32, reason, hint string) {
@@ -37,8 +41,8 @@ func (j *judgement) refuse(s *side, item int32, reason, hint string) {
 }
 
 // judge compares all items.
-func judge(unit string, cor *correlation, keeps func(name string) bool) *judgement {
-	j := &judgement{comparer: newComparer(cor.a, cor.b), unit: unit, cor: cor, keeps: keeps, first: make(map[int32]*Difference),
+func judge(in Input, cor *correlation) *judgement {
+	j := &judgement{comparer: newComparer(cor.a, cor.b), unit: in.Unit, cor: cor, keeps: in.Keeps, leaves: in.Leaves, first: make(map[int32]*Difference),
 		kept: make([]bool, len(cor.b.Items)), changed: make([]bool, len(cor.b.Items))}
 	j.constants()
 	for j.functions() {
@@ -47,6 +51,7 @@ func judge(unit string, cor *correlation, keeps func(name string) bool) *judgeme
 	}
 	j.objects()
 	j.places()
+	j.tables()
 	j.ordered()
 	j.attributes()
 	return j
@@ -116,11 +121,14 @@ func (j *judgement) object(x, y int32) {
 	a, b := j.a, j.b
 	ka, kb := a.SectionOf(x), b.SectionOf(y)
 	if a.constant(x) {
-		if what := classData(b.names[y]); j.stale[y] && what != "" && !hasLambda(b.names[y]) {
+		switch what := classData(b.names[y]); {
+		case j.stale[y] && what != "" && !j.renumbered(x, y):
 			j.refuse(b, y, what+" changed"+describe(j.first[y]), hintClass)
-		} else if j.stale[y] && !a.allLocal(x) {
+		case j.stale[y] && !a.allLocal(x):
 			j.refuse(b, y, "a constant that other units can name changed"+describe(j.first[y]), hintConst)
-		} else {
+		case j.stale[y] && what == "":
+			j.tableLeft(x, y)
+		default:
 			j.realigned(x, y)
 		}
 		return
@@ -162,6 +170,14 @@ func (j *judgement) realigned(x, y int32) {
 	}
 }
 
+// renumbered reports whether data of a class differ only because lambdas have
+// other numbers, or are of a class of the library that holds one: what exists of
+// that goes on with the closure that it has.
+func (j *judgement) renumbered(x, y int32) bool {
+	name := j.b.names[y]
+	return hasLambda(name) && (strings.HasPrefix(name[4:], "NSt") || strings.HasPrefix(name[4:], "St") || j.cor.plainHash(j.a, x) == j.cor.plainHash(j.b, y))
+}
+
 // valueOnly reports whether two variables differ in nothing but their initial
 // value: not in size, binding or section, nor in that each thread has one.
 // [judgement.object] looks at their alignment.
@@ -181,15 +197,9 @@ func (j *judgement) valueOnly(x, y int32) bool {
 // labelled reports whether an object refers to places inside functions, as
 // tables of computed goto do: new code must not go there.
 func (j *judgement) labelled(s *side, i int32) bool {
-	var refs []asm.Ref
-	for _, st := range s.Items[i].Stmts {
-		text := s.TextOf(st)
-		refs = s.Dialect.Refs(refs[:0], st.Kind, text)
-		for _, r := range refs {
-			t := s.resolve(r.Name(text))
-			if t.where == asm.InItem && asm.IsLocalLabel(t.name) && (s.roles[t.item] == function || s.roles[t.item] == part) {
-				return true
-			}
+	for _, t := range s.references(i) {
+		if t.where == asm.InItem && asm.IsLocalLabel(t.name) && (s.roles[t.item] == function || s.roles[t.item] == part) {
+			return true
 		}
 	}
 	return false
@@ -279,7 +289,7 @@ func (j *judgement) list(section string, as, bs []int32) {
 
 func initSection(name string) bool {
 	for _, p := range [...]string{".init", ".fini", ".preinit", ".ctors", ".dtors"} {
-		if len(name) >= len(p) && name[:len(p)] == p {
+		if strings.HasPrefix(name, p) {
 			return true
 		}
 	}

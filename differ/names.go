@@ -1,6 +1,9 @@
 package differ
 
-import "strings"
+import (
+	"strconv"
+	"strings"
+)
 
 // stem returns what is stable in a local symbol's name from build to build:
 // numbers that gcc adds become "#", and marks that say how LTO made a name
@@ -70,6 +73,28 @@ func base(name string) string {
 func coldParent(name string) (parent string, ok bool) {
 	parent, rest, ok := cutLast(name, ".cold")
 	return parent, ok && (rest == "" || rest[0] == '.' && digits(rest[1:]))
+}
+
+// sourceName returns what a static variable is called in the source: gcc puts a
+// number behind it (count.0), clang the function before it (work.count.1).
+func sourceName(name string) string {
+	parts := strings.Split(name, ".")
+	for len(parts) > 1 && (digits(parts[len(parts)-1]) || parts[len(parts)-1] == "lto_priv") {
+		parts = parts[:len(parts)-1]
+	}
+	last := parts[len(parts)-1]
+	if !strings.HasPrefix(last, "_Z") {
+		return last
+	}
+	// Source: Itanium C++ ABI, 5.1.2 and 5.1.6: _ZL5count, _ZZ4workvE5count_0.
+	for at := range len(last) {
+		end := skipDigits(last, at)
+		n, err := strconv.Atoi(last[at:end])
+		if err == nil && n > 0 && n <= len(last)-end && strings.Trim(last[end+n:], "E_0123456789") == "" {
+			return last[end : end+n]
+		}
+	}
+	return last
 }
 
 func cutLast(s, sep string) (before, after string, ok bool) {

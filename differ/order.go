@@ -73,9 +73,3 @@ func (j *judgement) arranged(s, other *side) map[string][]int32 {
 	}
 	return lists
 }
-
-// handwritten reports whether no compiler wrote the unit: they name themselves or
-// at least the source.
-func (s *side) handwritten() bool {
-	return s.Producer == "" && !strings.Contains(s.Text, "\t.file\t")
-}

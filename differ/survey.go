@@ -1,6 +1,7 @@
 package differ
 
 import (
+	"iter"
 	"strings"
 
 	"github.com/fother/fother/differ/asm"
@@ -135,8 +136,14 @@ func (s *side) role(i int32) role {
 
 // constant reports whether the running program never writes item i.
 func (s *side) constant(i int32) bool {
-	k := s.SectionOf(i).Kind
-	return k == asm.ROData || k == asm.RelRO || k == asm.Text || k == asm.Metadata || s.indirection(i)
+	sec := s.SectionOf(i)
+	switch sec.Kind {
+	case asm.ROData, asm.RelRO, asm.Metadata:
+		return true
+	case asm.Text:
+		return !strings.Contains(sec.Flags, "w")
+	}
+	return s.indirection(i)
 }
 
 // indirection reports whether item i is one that the compiler made up to hold
@@ -247,12 +254,39 @@ func (s *side) hidden(name string, id int32) target {
 	return s.resolve(name)
 }
 
+// reference is a place in an item that names a symbol.
+type reference struct {
+	asm.Stmt
+	asm.Ref
+	at   int // in the item's statements
+	text string
+}
+
+// references yields what item i refers to, but for folded bodies.
+func (s *side) references(i int32) iter.Seq2[reference, target] {
+	return func(yield func(reference, target) bool) {
+		var refs []asm.Ref
+		for at, st := range s.Items[i].Stmts {
+			text := s.TextOf(st)
+			refs = s.Dialect.Refs(refs[:0], st.Kind, text)
+			for _, r := range refs {
+				if !yield(reference{st, r, at, text}, s.resolve(r.Name(text))) {
+					return
+				}
+			}
+		}
+	}
+}
+
 // entry reports whether t is the begin of its item.
 func (t target) entry() bool { return t.ord == 0 && t.add == 0 }
 
 // anchor reports whether the reference goes through a section anchor: a label
 // from which gcc reaches all objects of a block by their distance.
-func (t target) anchor() bool { return strings.HasPrefix(t.name, ".LANCHOR") }
+func (t target) anchor() bool { return strings.HasPrefix(t.name, anchorPrefix) }
+
+// anchorPrefix is what the names of section anchors begin with.
+const anchorPrefix = ".LANCHOR"
 
 // use is one item that refers to another.
 type use struct {

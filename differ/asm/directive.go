@@ -133,6 +133,9 @@ func reason(name string, a action) string {
 // "Special Sections"; binutils' default flags for names without any.
 func kindOfSection(name, flags, args string) SectionKind {
 	if k, ok := specialSection(name); ok {
+		if k == ROData && strings.Contains(flags, "w") {
+			return Writable // an object that somebody put there by name
+		}
 		return k
 	}
 	switch {

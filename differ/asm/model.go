@@ -1,6 +1,9 @@
 package asm
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 // Kind tells what a statement is.
 type Kind uint8
@@ -69,24 +72,10 @@ type Section struct {
 }
 
 // Mergeable reports whether the linker may fold the section's content.
-func (s *Section) Mergeable() bool {
-	for i := range len(s.Flags) {
-		if s.Flags[i] == 'M' {
-			return true
-		}
-	}
-	return false
-}
+func (s *Section) Mergeable() bool { return strings.ContainsRune(s.Flags, 'M') }
 
 // Group reports whether the section is in a COMDAT group.
-func (s *Section) Group() bool {
-	for i := range len(s.Flags) {
-		if s.Flags[i] == 'G' {
-			return true
-		}
-	}
-	return false
-}
+func (s *Section) Group() bool { return strings.ContainsRune(s.Flags, 'G') }
 
 // Bind is a symbol's binding.
 type Bind uint8

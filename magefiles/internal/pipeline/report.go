@@ -209,6 +209,12 @@ func refusalOf(err error) Refusal {
 	if e, ok := errors.AsType[*kpack.Refusal](err); ok {
 		r.Unit, r.Name, r.Reason = e.Unit, e.Name, e.Reason()
 	}
+	if e, ok := errors.AsType[*LinkedError](err); ok {
+		r.Name, r.Reason = e.Finding.Name, linkedDiffer+e.Finding.Reason
+		if e.Finding.File != "" {
+			r.Name += " (" + e.Finding.File + ")"
+		}
+	}
 	if e, ok := errors.AsType[*asm.SyntaxError](err); ok {
 		r.Unit, r.Line, r.Assembly, r.Reason = e.File, e.Line, e.Path, fmt.Sprintf("%s: %q", e.Reason, e.Text)
 		r.Hint = cmp.Or(r.Hint, "the assembly of this file is not understood: compile it in another way, or leave it as it is")
