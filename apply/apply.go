@@ -8,8 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/fother/fother/kpack"
 	"github.com/fother/fother/specs"
 )
@@ -101,22 +99,6 @@ func Apply(ctx context.Context, pid int, patches []*kpack.Patch, o Options) (*Re
 	return whileObjectsChange(ctx, func() (*Result, error) { return applyOnce(ctx, pid, patches, o) })
 }
 
-// whileObjectsChange calls f again if what it had found in the process was not
-// there any more when it was to be changed: a library was closed, or opened anew,
-// in between. Then nothing was written, or it was taken back, or the next try
-// finishes it. What is found changed for another reason is so each time.
-func whileObjectsChange(ctx context.Context, f func() (*Result, error)) (*Result, error) {
-	const tries, pause = 4, 3 * time.Millisecond
-	for try := 1; ; try++ {
-		res, err := f()
-		mismatch := (*MismatchError)(nil)
-		if try == tries || !errors.As(err, &mismatch) && !errors.Is(err, unix.EIO) || ctx.Err() != nil {
-			return res, err
-		}
-		time.Sleep(pause)
-	}
-}
-
 func applyOnce(ctx context.Context, pid int, patches []*kpack.Patch, o Options) (_ *Result, err error) {
 	defer func() { err = orGone(pid, err) }()
 	start := time.Now()
@@ -162,49 +144,6 @@ func begin(ctx context.Context, pid int, o Options) (*Process, *Result, error) {
 	return p, res, nil
 }
 
-// orGone returns ErrGone for whatever failed because the process has ended
-// meanwhile: what is read of a process that is ending may be anything.
-func orGone(pid int, err error) error {
-	if err == nil || errors.Is(err, ErrGone) {
-		return err
-	}
-	if _, e := readMaps(pid); errors.Is(e, ErrGone) {
-		return ErrGone
-	}
-	return err
-}
-
-// orGone is the same for a process that is open, and may execute another program
-// too: while that begins, its threads end one after the other, and those that do
-// can neither be stopped nor traced.
-func (p *Process) orGone(err error) error {
-	const patience, nap = 50 * time.Millisecond, time.Millisecond
-	stuck := (*StuckError)(nil)
-	ending := errors.As(err, &stuck) && stuck.State != "D" || errors.Is(err, ErrPermission)
-	for end := time.Now().Add(patience); ; time.Sleep(nap) {
-		if err == nil || errors.Is(err, ErrGone) {
-			return err
-		}
-		if p.replaced() {
-			return ErrGone
-		}
-		if !ending || time.Now().After(end) {
-			return orGone(p.PID, err)
-		}
-	}
-}
-
-// replaced reports whether the memory that was opened is no longer that of a
-// process.
-func (p *Process) replaced() bool {
-	i := slices.IndexFunc(p.maps, func(m Mapping) bool { return m.readable() && m.Inode != 0 })
-	if i < 0 {
-		return false
-	}
-	_, err := p.mem.Read(p.maps[i].Range.Lo, 1)
-	return errors.Is(err, ErrGone)
-}
-
 // carryOut stages and commits a plan.
 func (p *Process) carryOut(ctx context.Context, plan *Plan, res *Result, o Options) error {
 	held, err := p.stageAll(plan.steps)
@@ -212,16 +151,7 @@ func (p *Process) carryOut(ctx context.Context, plan *Plan, res *Result, o Optio
 	if err != nil {
 		return err
 	}
-	if p.unwinders != nil {
-		for _, e := range p.unwinders.unread {
-			o.logger().Warn("not searched for an unwinder", "pid", p.PID, "error", e)
-		}
-	}
-	for _, s := range plan.steps {
-		if len(s.fresh) > 0 {
-			o.logger().Info("variables begin anew", "pid", p.PID, "level", s.record.ID.Level, "variables", s.fresh)
-		}
-	}
+	p.announce(plan, o)
 	o.logger().Debug("staged", "pid", p.PID, "patches", len(plan.steps), "held", held)
 	t := plan.transaction()
 	var stacks stackUses
@@ -252,6 +182,20 @@ func (p *Process) carryOut(ctx context.Context, plan *Plan, res *Result, o Optio
 		return err
 	}
 	return p.freeOuts(ctx, t, &stacks, res)
+}
+
+// announce says what of a plan is worth a word before it is carried out.
+func (p *Process) announce(plan *Plan, o Options) {
+	if p.unwinders != nil {
+		for _, e := range p.unwinders.unread {
+			o.logger().Warn("not searched for an unwinder", "pid", p.PID, "error", e)
+		}
+	}
+	for _, s := range plan.steps {
+		if len(s.fresh) > 0 {
+			o.logger().Info("variables begin anew", "pid", p.PID, "level", s.record.ID.Level, "variables", s.fresh)
+		}
+	}
 }
 
 // unused are the records to whose memory no entry leads.

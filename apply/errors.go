@@ -27,6 +27,9 @@ var (
 	ErrNotApplied = errors.New("no such patch is applied")
 	// ErrNoMemory means that no free memory is near enough to the object.
 	ErrNoMemory = errors.New("no free memory near the object")
+	// ErrStopped means that hooks cannot run, since job control has stopped the
+	// process (SIGSTOP).
+	ErrStopped = errors.New("the process is stopped, and nothing can run in it")
 	// ErrLocked means that another run of the tool works on the process.
 	ErrLocked = errors.New("another fother works on the process")
 )

@@ -32,7 +32,7 @@ func TestWritesFail(t *testing.T) {
 					m.checkLeft(run.calls[len(run.calls)-1])
 					m.finish(run)
 					if n++; !testenv.Long() {
-						n += m.random.IntN(4)
+						n += m.random.IntN(8)
 					}
 				}
 				t.Logf("%d times a write failed; then %d times old, %d times new", failed, m.old, m.new)

@@ -255,7 +255,7 @@ func TestExceptionLater(t *testing.T) {
 	command(t, "g++", "-O1", "-fPIC", "-shared", "-o", lib, lib+".cc")
 	t.Setenv("LIBRARY", lib)
 	r := start(t, bin)
-	one, two := patchFor(t, bin, "one", 1, "through20"), patchFor(t, bin, "two", 1, "leaf")
+	one, two := patchFor(t, bin, "one", 1, "through60"), patchFor(t, bin, "two", 1, "leaf")
 	applyTo(t, r.pid, one)
 	if len(chainNow(t, r.pid)) != 0 {
 		t.Error("there was no unwinder")

@@ -86,6 +86,8 @@ func goodRecord(tb testing.TB) []byte {
 	r := &record{state: applied, leader: fakeBase, recordBody: recordBody{
 		ID:   specs.PatchID{BuildID: "abcd", Series: "default", Level: 3},
 		Base: fakeBase, Size: 0x3000, Regions: [3]region{{0, 0x1000}, {0x1000, 0x1000}, {0x2000, 0x1000}}, Gates: region{0x1800, 0x100},
+		State: region{0x2000, 0x1000}, Held: []specs.Range[specs.Addr]{{Lo: fakeBase - 0x1000, Hi: fakeBase}},
+		Variables: []recordedVariable{{kpack.Variable{Name: "own", Size: 8}, fakeBase + 0x2008}, {kpack.Variable{Name: "held", Size: 8}, fakeBase - 8}},
 		Functions: []recordedFunction{{Name: "f", Lo: 0x400000, Hi: 0x400100, Site: 0x400004, Entry: fakeBase + 0x1000,
 			Old: []byte{1, 2, 3, 4, 5}, New: []byte{0xe9, 0, 0, 0, 0}, Gated: []byte{0xe9, 1, 0, 0, 0}, Gate: fakeBase + 0x1840}},
 	}}
@@ -136,8 +138,80 @@ func FuzzRecord(f *testing.F) {
 		if size != r.text().Size() {
 			t.Errorf("zones of %d bytes for code of %d", size, r.text().Size())
 		}
+		size = r.block().Size()
+		for _, m := range r.core() {
+			if m.Lo > m.Hi {
+				t.Errorf("memory %v", m.Range)
+			}
+			size += m.Size()
+		}
+		if want := r.Regions[0].Size + r.Regions[1].Size + r.Regions[2].Size; size != want {
+			t.Errorf("%d bytes are freed of %d", size, want)
+		}
+		for _, v := range r.Variables {
+			if !slices.ContainsFunc(r.blocks(), func(b specs.Range[specs.Addr]) bool { return b.Contains(v.At) }) {
+				t.Errorf("variable at %v is in no block", v.At)
+			}
+		}
 		r.describe()
 	})
+}
+
+// TestRecordedState: what a process says of variables and blocks is bounded.
+func TestRecordedState(t *testing.T) {
+	for what, damage := range map[string]func(*record){
+		"a block outside":   func(r *record) { r.State.Offset = 0x1000 },
+		"too large a block": func(r *record) { r.State.Size = 0x2000 },
+		"an empty block":    func(r *record) { r.Held[0].Hi = r.Held[0].Lo },
+		"not of pages":      func(r *record) { r.Held[0].Lo++ },
+		"an endless block":  func(r *record) { r.Held[0].Lo = 0x1000 },
+		"too many blocks":   func(r *record) { r.Held = make([]specs.Range[specs.Addr], maxHeld+1) },
+		"in no block":       func(r *record) { r.Variables[0].At = fakeBase },
+		"beyond its block":  func(r *record) { r.Variables[1].Size = 9 },
+		"without a size":    func(r *record) { r.Variables[1].Size = 0 },
+		"hooks of no variable": func(r *record) {
+			r.Hooks.Released = make([]specs.Addr, maxRecordedVariables+1)
+			r.Hooks.All = make([]recordedHook, 1)
+		},
+	} {
+		r, err := readRecord(&fakeMemory{fakeBase, goodRecord(t)}, fakeBase)
+		if err != nil {
+			t.Fatal(err)
+		}
+		damage(r)
+		if r.check(fakeBase) == nil {
+			t.Errorf("%s: accepted", what)
+		}
+	}
+}
+
+// TestRoomNearState: new code lies where it reaches the variables of the level that
+// it replaces.
+func TestRoomNearState(t *testing.T) {
+	const gib = 1 << 30
+	exe := mapped(0x5555_5555_0000, 0x5555_5556_0000, "/exe")
+	for _, at := range []specs.Addr{exe.Range.Lo - 3*gib/2, exe.Range.Hi + 3*gib/2} {
+		held := specs.Range[specs.Addr]{Lo: at, Hi: at + 0x1000}
+		// All is full that is not on the other side.
+		full := mapped(exe.Range.Lo-2*gib, exe.Range.Lo, "/x")
+		if at > exe.Range.Lo {
+			full = mapped(exe.Range.Hi, exe.Range.Hi+2*gib, "/x")
+		}
+		maps := []Mapping{exe, full, mapped(0x7fff_0000_0000, 0x7fff_0001_0000, "[stack]")}
+		slices.SortFunc(maps, func(a, b Mapping) int { return compareAddr(a.Range.Lo, b.Range.Lo) })
+		s := &step{patch: &kpack.Patch{Arch: arch.X86_64}, object: &object{image: &elfobj.Image{Range: exe.Range}}, layout: kpack.Layout{Size: 0x3000}, held: []specs.Range[specs.Addr]{held}}
+		base, err := findRoom(maps, s, 4096)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if lo, hi := min(base, held.Lo), max(base+0x3000, held.Hi); uint64(hi-lo) > dataReach {
+			t.Errorf("%v is too far from %v", base, held)
+		}
+		s.held[0] = specs.Range[specs.Addr]{Lo: exe.Range.Hi + 5*gib, Hi: exe.Range.Hi + 5*gib + 0x1000}
+		if base, err := findRoom(maps, s, 4096); !errors.Is(err, ErrNoMemory) {
+			t.Errorf("%v, %v: nothing reaches both", base, err)
+		}
+	}
 }
 
 func TestRecordRoundTrip(t *testing.T) {

@@ -207,6 +207,56 @@ func TestHooksFilteredLater(t *testing.T) {
 	}
 }
 
+// TestHooksStopped: in a process that job control has stopped no hook can run. It
+// is not waited for, and what is owed runs when the process has gone on.
+func TestHooksStopped(t *testing.T) {
+	r := start(t, hookedProgram(t))
+	before := r.snapshot()
+	whileStopped := func(do func()) {
+		t.Helper()
+		r.cmd.Process.Signal(unix.SIGSTOP)
+		for ptrace.State(r.pid, r.pid) != "T" {
+			time.Sleep(time.Millisecond)
+		}
+		do()
+		r.cmd.Process.Signal(unix.SIGCONT)
+	}
+	for _, c := range []struct {
+		patch        *kpack.Patch
+		answer, seen string
+	}{
+		{hookedPatch(t, 1, 42, "1", "2", "3", "4"), "2", "0"}, {hookedPatch(t, 1, 42, "2", "4"), "43", "0"},
+	} {
+		whileStopped(func() {
+			if _, err := Apply(context.Background(), r.pid, []*kpack.Patch{c.patch}, Options{}); !errors.Is(err, ErrStopped) {
+				t.Errorf("the apply: %v", err)
+			}
+		})
+		r.expect("ask", c.answer)
+		r.expect("seen", c.seen)
+		if c.answer == "2" {
+			before.same(t, r.snapshot())
+		}
+		_, err := Apply(context.Background(), r.pid, []*kpack.Patch{c.patch}, Options{})
+		if err != nil && !errors.Is(err, ErrAlreadyApplied) {
+			t.Error(err)
+		}
+		r.expect("seen", map[string]string{"2": "12", "43": "2"}[c.answer])
+		whileStopped(func() {
+			if _, err := Revert(context.Background(), r.pid, nil, Options{}); !errors.Is(err, ErrStopped) {
+				t.Errorf("the revert: %v", err)
+			}
+		})
+		if _, err := Revert(context.Background(), r.pid, nil, Options{}); err != nil && !errors.Is(err, ErrNotApplied) {
+			t.Error(err)
+		}
+		r.expect("ask", "2")
+		r.expect("seen", map[string]string{"2": "34", "43": "4"}[c.answer])
+		freeKept(t, r, "wipe")
+		before.same(t, r.snapshot())
+	}
+}
+
 // TestHooksWithoutThread: a process that can have no more threads takes no patch
 // whose hooks have to be asked, and lets go of one that it has.
 func TestHooksWithoutThread(t *testing.T) {

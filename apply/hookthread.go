@@ -21,6 +21,9 @@ import (
 func (p *Process) createHookThread(r *record, point kpack.HookPoint, handed bool) (held time.Duration, errno unix.Errno, err error) {
 	h := &r.Hooks
 	held, err = p.withAgent(specs.Range[specs.Addr]{}, func(a *ptrace.Agent) error {
+		if a.Halted() {
+			return ErrStopped
+		}
 		return a.Detour(h.Code, h.Created, func(home []uint64) error {
 			s := kpack.HookStart{Point: point, Place: h.HookPlace, Handed: handed}
 			copy(s.Home[:], home)

@@ -147,7 +147,7 @@ func (s memoryState) same(t testing.TB, o memoryState) {
 
 func applyTo(t testing.TB, pid int, patches ...*kpack.Patch) *Result {
 	t.Helper()
-	res, err := Apply(context.Background(), pid, patches, Options{})
+	res, err := Apply(context.Background(), pid, patches, Options{Wait: patience})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -156,12 +156,16 @@ func applyTo(t testing.TB, pid int, patches ...*kpack.Patch) *Result {
 
 func revertAll(t testing.TB, pid int) *Result {
 	t.Helper()
-	res, err := Revert(context.Background(), pid, nil, Options{})
+	res, err := Revert(context.Background(), pid, nil, Options{Wait: patience})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return res
 }
+
+// patience is how long a thread may stay inside of what changes because the
+// machine has no processor for it.
+const patience = 30 * time.Second
 
 const (
 	oldAnswer = "2 11 old"

@@ -146,7 +146,9 @@ func hookedAfter(level int) string {
 }
 
 func init() {
-	fixes["answer4"], fixes["answer5"] = constant("answer", 43)+hooking(1), constant("answer", 44)+hooking(2)
+	// The second level goes on with a variable of the first, and has one of its own.
+	kept := variable("bss", "kept", ".zero 8")
+	fixes["answer4"], fixes["answer5"] = constant("answer", 43)+hooking(1)+kept, constant("answer", 44)+hooking(2)+kept+variable("data", "added", ".quad kept.kpatch")
 	fixes["first"], fixes["second"] = constant("first", 7), constant("second", 8)
 	// Not that of the other tests, whose argument to strlen stays below the stack
 	// pointers of threads that do nothing else.
@@ -162,7 +164,7 @@ func matrixProgram(t testing.TB) string {
 
 // matrixPatch returns the patch of a level. The second has new bodies for two
 // functions of the first, not any more the third, and another one. Both have
-// hooks of all kinds.
+// hooks of all kinds, and one variable in common.
 func matrixPatch(t testing.TB, level specs.Level) *kpack.Patch {
 	t.Helper()
 	functions := map[specs.Level][]string{1: {"answer4", "other2", "first"}, 2: {"answer5", "other3", "second"}}

@@ -181,18 +181,18 @@ var fixes = map[string]string{
 	ret
 `) + variable("bss", "uses", ".zero 4"),
 	// They count their calls in a variable of their own.
-	"answer20": replacement("answer", `
+	"answer30": replacement("answer", `
 	lock incl count.kpatch(%rip)
 	movl $43, %eax
 	ret
 `) + variable("bss", "count", ".zero 4"),
-	"answer21": replacement("answer", `
+	"answer31": replacement("answer", `
 	lock incl more.kpatch(%rip)
 	lock addl $1, count.kpatch(%rip)
 	movl $43, %eax
 	ret
 `) + variable("data", "more", ".long 100") + variable("bss", "count", ".zero 4"),
-	"answer22": replacement("answer", `
+	"answer32": replacement("answer", `
 	lock incq count.kpatch(%rip)
 	movl $43, %eax
 	ret

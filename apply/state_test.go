@@ -56,26 +56,26 @@ func TestStateGoesOn(t *testing.T) {
 		checkMemory(t, r.pid, res.Applied)
 		r.expect("ask", "43 11 old")
 	}
-	level(1, nil, "answer20")
+	level(1, nil, "answer30")
 	at, _ := variableOf(t, r.pid, "count")
 	wantValue(t, r, "count", 1)
-	level(2, []string{"count"}, "answer21")
+	level(2, []string{"count"}, "answer31")
 	wantValue(t, r, "count", 2)
 	wantValue(t, r, "more", 101)
-	level(3, []string{"more", "count"}, "answer21")
+	level(3, []string{"more", "count"}, "answer31")
 	wantValue(t, r, "count", 3)
 	wantValue(t, r, "more", 102)
-	level(4, []string{"count"}, "answer20")
+	level(4, []string{"count"}, "answer30")
 	wantValue(t, r, "count", 4)
 	if now, _ := variableOf(t, r.pid, "count"); now.At != at.At {
 		t.Errorf("count moved from %v to %v", at.At, now.At)
 	}
-	level(5, []string{"count"}, "answer21") // more was forgotten
+	level(5, []string{"count"}, "answer31") // more was forgotten
 	wantValue(t, r, "more", 101)
 	revertAll(t, r.pid)
 	r.expect("ask", oldAnswer)
 	before.same(t, r.snapshot())
-	level(1, nil, "answer20")
+	level(1, nil, "answer30")
 	wantValue(t, r, "count", 1)
 	revertAll(t, r.pid)
 	before.same(t, r.snapshot())
@@ -87,7 +87,7 @@ func TestStateUnderLoad(t *testing.T) {
 	r := start(t, bin, "call", "sleep")
 	last := uint32(0)
 	for level := range specs.Level(10) {
-		applyTo(t, r.pid, patchFor(t, bin, "default", level+1, []string{"answer20", "answer21"}[level%2]))
+		applyTo(t, r.pid, patchFor(t, bin, "default", level+1, []string{"answer30", "answer31"}[level%2]))
 		_, v := variableOf(t, r.pid, "count")
 		if v < last {
 			t.Errorf("level %d: count fell from %d to %d", level+1, last, v)
@@ -105,19 +105,19 @@ func TestStateUnderLoad(t *testing.T) {
 func TestStateRefused(t *testing.T) {
 	bin := pie(t)
 	r := start(t, bin, "sleep")
-	applyTo(t, r.pid, patchFor(t, bin, "default", 1, "answer20"))
+	applyTo(t, r.pid, patchFor(t, bin, "default", 1, "answer30"))
 	r.expect("ask", "43 11 old")
 	before := r.snapshot()
-	larger := patchFor(t, bin, "default", 2, "answer22")
+	larger := patchFor(t, bin, "default", 2, "answer32")
 	typed := func(what string, layout string) *kpack.Patch {
-		p := patchFor(t, bin, "default", 2, "answer20")
+		p := patchFor(t, bin, "default", 2, "answer30")
 		d := specs.DigestOf([]byte(layout))
 		p.Variables[0].Type, p.Variables[0].Layout = what, &d
 		return p
 	}
-	other := patchFor(t, bin, "default", 2, "answer20")
+	other := patchFor(t, bin, "default", 2, "answer30")
 	other.Variables[0].Initial[0] ^= 1
-	joined := patchFor(t, bin, "default", 2, "answer20")
+	joined := patchFor(t, bin, "default", 2, "answer30")
 	joined.Variables[0].Joined = true
 	for _, c := range []struct {
 		patch *kpack.Patch
@@ -179,10 +179,10 @@ func TestStateLeadsBack(t *testing.T) {
 func TestFailedNewerKeepsState(t *testing.T) {
 	bin := pie(t)
 	r := start(t, bin, "forever")
-	applyTo(t, r.pid, patchFor(t, bin, "default", 1, "answer20"))
+	applyTo(t, r.pid, patchFor(t, bin, "default", 1, "answer30"))
 	r.expect("ask", "43 11 old")
 	before := r.snapshot()
-	_, err := Apply(t.Context(), r.pid, []*kpack.Patch{patchFor(t, bin, "default", 2, "answer21", "forever")}, Options{Wait: 20 * time.Millisecond})
+	_, err := Apply(t.Context(), r.pid, []*kpack.Patch{patchFor(t, bin, "default", 2, "answer31", "forever")}, Options{Wait: 20 * time.Millisecond})
 	if busy := (*BusyError)(nil); !errors.As(err, &busy) {
 		t.Errorf("error %v", err)
 	}
@@ -200,7 +200,7 @@ func TestToolIsKilledBetweenStates(t *testing.T) {
 	patch := func(level specs.Level, names ...string) *kpack.Patch {
 		return patchFor(t, pie(t), "default", level, names...)
 	}
-	killAtRandom(t, r, 15, patch(1, "answer20"), patch(2, "answer21", "other"), patch(3, "answer20", "text2"))
+	killAtRandom(t, r, 15, patch(1, "answer30"), patch(2, "answer31", "other"), patch(3, "answer30", "text2"))
 	freeKept(t, r, "wipe")
 	before.same(t, r.snapshot())
 }

@@ -15,7 +15,7 @@ import (
 func TestCoroutineInside(t *testing.T) {
 	bin, _ := tortureProgram(t)
 	r := start(t, bin, "sleep")
-	patch := patchFor(t, bin, "default", 1, "through20", "answer20")
+	patch := patchFor(t, bin, "default", 1, "through60", "answer60")
 	r.expect("suspend", "suspended")
 	before := r.snapshot()
 	for range 3 {
@@ -46,7 +46,7 @@ func TestCoroutineInside(t *testing.T) {
 func TestJITFrame(t *testing.T) {
 	bin, _ := tortureProgram(t)
 	r := start(t, bin, "jit", "calls")
-	patch := patchFor(t, bin, "default", 1, "through20")
+	patch := patchFor(t, bin, "default", 1, "through60")
 	r.expect("jitted", "jitted")
 	_, err := Apply(context.Background(), r.pid, []*kpack.Patch{patch}, Options{Wait: 50 * time.Millisecond})
 	busy := (*BusyError)(nil)

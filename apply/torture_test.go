@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -50,15 +51,21 @@ func torment(t *testing.T, sandboxed bool) {
 	}
 	t.Logf("operations:\n%s", tt.counts)
 	t.Logf("the program: %s", tt.r.ask("done"))
-	for range 50 { // a thread may be inside all the while
-		if err := tt.revert(t.Context(), nil, Options{Wait: 10 * time.Second}); errors.Is(err, ErrNotApplied) {
+	for range 50 { // a thread may be inside all the while, or wait for its vfork
+		err := tt.revert(t.Context(), nil, Options{Wait: 10 * time.Second})
+		if errors.Is(err, ErrNotApplied) {
 			break
-		} else if busy := (*BusyError)(nil); err != nil && !errors.As(err, &busy) {
+		}
+		busy, stuck := (*BusyError)(nil), (*StuckError)(nil)
+		if err != nil && !errors.As(err, &busy) && !errors.As(err, &stuck) {
 			t.Fatal(err)
 		}
 	}
 	tt.r.expect("all", "2 11")
 	tt.r.expect("rest", "11 136 2 20 2")
+	if !tt.hookless {
+		tt.r.expect("hooked", "0")
+	}
 	before.same(t, tt.rest())
 }
 
@@ -70,7 +77,11 @@ type torture struct {
 	random  *rand.Rand
 	patches map[string][]*kpack.Patch
 	files   string // for another tool
+	mu      sync.Mutex
 	counts  tortureCounts
+	// hookless is set once a hook could not be asked or did not end: then it is not
+	// known what hooks have told the program.
+	hookless bool
 }
 
 func newTorture(t *testing.T, sandboxed bool) *torture {
@@ -94,7 +105,8 @@ func newTorture(t *testing.T, sandboxed bool) *torture {
 		t:     t, random: rand.New(rand.NewPCG(seed, 0)),
 		r: start(t, bin, append(strings.Fields(threads), kinds...)...),
 		patches: map[string][]*kpack.Patch{
-			"level 1": {one}, "level 2": {two}, "another series": {more}, "a library": {plugged}, "everything": {two, more, plugged},
+			"level 1": {one}, "level 2": {two}, "another series": {more}, "a library": {plugged},
+			"hooks": {patchFor(t, bin, "hooks", 1, "tail3")}, "everything": {two, more, plugged},
 		},
 		files:  strings.Join([]string{encodedAs(t, "one", one), encodedAs(t, "more", more), encodedAs(t, "two", two)}, string(filepath.ListSeparator)),
 		counts: tortureCounts{},
@@ -130,7 +142,7 @@ func (c tortureCounts) String() string {
 func (tt *torture) turn() {
 	ways := []string{"", "", "", "counting", "on trial", "stopped", "interrupted", "impatient", "two at once", "killed", "looked at"}
 	way := ways[tt.random.IntN(len(ways))]
-	names := []string{"level 1", "level 2", "another series", "a library", "everything", "", ""} // "" is a revert
+	names := []string{"level 1", "level 2", "another series", "a library", "hooks", "everything", "", ""} // "" is a revert
 	name := names[tt.random.IntN(len(names))]
 	o := Options{Wait: time.Second, Count: way == "counting"}
 	if way == "on trial" {
@@ -184,16 +196,37 @@ func (tt *torture) selectors() []Selector {
 }
 
 func (tt *torture) apply(ctx context.Context, name string, o Options) error {
-	_, err := Apply(ctx, tt.r.pid, tt.patches[name], o)
+	res, err := Apply(ctx, tt.r.pid, tt.patches[name], o)
+	tt.hooks(res)
 	return err
 }
 
 func (tt *torture) revert(ctx context.Context, which []Selector, o Options) error {
 	res, err := Revert(ctx, tt.r.pid, which, o)
+	tt.hooks(res)
 	if err == nil && len(res.Kept) > 0 {
+		tt.mu.Lock()
 		tt.counts["memory was kept after a revert"]++
+		tt.mu.Unlock()
 	}
 	return err
+}
+
+// hooks counts those that ran.
+func (tt *torture) hooks(res *Result) {
+	if res == nil {
+		return
+	}
+	tt.mu.Lock()
+	defer tt.mu.Unlock()
+	for _, h := range res.Hooks {
+		outcome := "done"
+		if h.Why != "" {
+			outcome = string(h.Cause)
+			tt.hookless = true
+		}
+		tt.counts[fmt.Sprintf("hook %v: %s", h.Point, outcome)]++
+	}
 }
 
 // note counts an outcome. Others than those that are to be expected fail the
@@ -218,13 +251,21 @@ func (tt *torture) note(what string, err error) {
 		outcome = "interrupted"
 	case errors.Is(err, ErrLocked):
 		outcome = "locked"
-	case errors.As(err, &mismatch) && strings.Contains(err.Error(), "plugged"):
+	case errors.As(err, new(*HookError)):
+		outcome, tt.hookless = "a hook did not end in time", true
+	case errors.Is(err, ErrStopped):
+		outcome = "refused: hooks, and the process is stopped"
+	case errors.As(err, new(*FilteredError)):
+		outcome = "refused: a filter"
+	case (errors.As(err, &mismatch) || errors.Is(err, unix.EIO)) && strings.Contains(err.Error(), "plugin.so"):
 		outcome = "the library came and went"
 	default:
 		tt.t.Errorf("%s: %v", what, err)
 		outcome = "failed"
 	}
+	tt.mu.Lock()
 	tt.counts[what+": "+outcome]++
+	tt.mu.Unlock()
 }
 
 // look does what only reads.

@@ -39,6 +39,7 @@ const tortureC = `
 #define PAGE __attribute__((aligned(4096)))
 /* CHECKS */
 static volatile int one = 1;
+volatile unsigned hooked; /* a bit for each thing that hooks say */
 API int ten(void) { return 10; }
 API PAGE int answer(int x) { return x + one; }
 API PAGE int other(int x) { return x + ten(); }
@@ -246,6 +247,7 @@ int main(int argc, char **argv)
 		static int (*caught)(int (*)(int (*)(void)));
 		if (!strcmp(line, "load\n")) { void *h = dlopen(library, RTLD_NOW); if (!h) { puts(dlerror()); return 1; } caught = (int (*)(int (*)(int (*)(void))))dlsym(h, "caught"); printf("loaded\n"); }
 		if (!strcmp(line, "catch\n")) printf("%d\n", caught(through));
+		if (!strcmp(line, "hooked\n")) printf("%x\n", hooked);
 		if (!strcmp(line, "cancel\n")) { turn("cancels"); printf("cancelled\n"); }
 		if (!strcmp(line, "suspend\n")) {
 			getcontext(&routine);
@@ -275,11 +277,12 @@ const pluginC = `static volatile int one = 1; __attribute__((noipa)) int plugged
 var tortureKinds = []string{"calls", "signals", "coroutines", "jit", "births", "cancels", "forks", "vforks", "libraries", "locks2"}
 
 func init() {
-	fixes["answer20"], fixes["answer21"] = constant("answer", 43), constant("answer", 44)
-	fixes["other20"], fixes["other21"] = constant("other", 9), constant("other", 12)
+	fixes["answer60"], fixes["answer61"] = constant("answer", 43), constant("answer", 44)
+	fixes["other60"], fixes["other61"] = constant("other", 9), constant("other", 12)
 	fixes["leaf"], fixes["depth"], fixes["locked"] = constant("leaf", 5), constant("depth", 7), constant("locked", 43)
+	fixes["tail3"] = constant("tail", 43) + hooking(3)
 	fixes["plugged"] = constant("plugged", 55)
-	fixes["through20"], fixes["through21"] = throughAs("100"), throughAs("200")
+	fixes["through60"], fixes["through61"] = throughAs("100"), throughAs("200")
 }
 
 // throughAs is a body of through that adds something else.
@@ -299,7 +302,7 @@ func throughAs(n string) string {
 // tortureLevel returns the patch of a level.
 func tortureLevel(t testing.TB, bin string, level specs.Level) *kpack.Patch {
 	t.Helper()
-	functions := map[specs.Level][]string{1: {"answer20", "other20", "through20"}, 2: {"answer21", "other21", "through21"}}
+	functions := map[specs.Level][]string{1: {"answer60", "other60", "through60"}, 2: {"answer61", "other61", "through61"}}
 	return patchFor(t, bin, "default", level, functions[level]...)
 }
 

@@ -79,13 +79,13 @@ func TestTrialOfLevel(t *testing.T) {
 	bin := compile(t, "pie", "-fPIE", "-pie")
 	r := start(t, bin, "sleep")
 	before := r.snapshot()
-	applyTo(t, r.pid, patchFor(t, bin, "default", 1, "answer20", "text"))
+	applyTo(t, r.pid, patchFor(t, bin, "default", 1, "answer30", "text"))
 	r.expect("ask", "43 11 new")
 	put := func(level specs.Level, trial time.Duration, names ...string) error {
 		_, err := Apply(t.Context(), r.pid, []*kpack.Patch{patchFor(t, bin, "default", level, names...)}, Options{Trial: trial})
 		return err
 	}
-	if err := put(2, time.Nanosecond, "answer21", "other"); err != nil {
+	if err := put(2, time.Nanosecond, "answer31", "other"); err != nil {
 		t.Fatal(err)
 	}
 	r.expect("ask", "43 9 old")
@@ -117,10 +117,10 @@ func TestTrialOfLevel(t *testing.T) {
 	p.Close()
 
 	// Accepted, it lets the lower level go.
-	if err := put(3, time.Hour, "answer20"); err != nil {
+	if err := put(3, time.Hour, "answer30"); err != nil {
 		t.Fatal(err)
 	}
-	if err := put(4, time.Hour, "answer20"); !is[*TrialError](err) {
+	if err := put(4, time.Hour, "answer30"); !is[*TrialError](err) {
 		t.Errorf("a trial in place of another: %v", err)
 	}
 	if _, err := Accept(t.Context(), r.pid, nil, Options{}); err != nil {
@@ -147,8 +147,8 @@ func TestTrialIsReverted(t *testing.T) {
 	bin := compile(t, "pie", "-fPIE", "-pie")
 	r := start(t, bin, "sleep")
 	before := r.snapshot()
-	applyTo(t, r.pid, patchFor(t, bin, "default", 1, "answer20"))
-	if _, err := Apply(t.Context(), r.pid, []*kpack.Patch{patchFor(t, bin, "default", 2, "answer20", "other")}, Options{Trial: time.Hour}); err != nil {
+	applyTo(t, r.pid, patchFor(t, bin, "default", 1, "answer30"))
+	if _, err := Apply(t.Context(), r.pid, []*kpack.Patch{patchFor(t, bin, "default", 2, "answer30", "other")}, Options{Trial: time.Hour}); err != nil {
 		t.Fatal(err)
 	}
 	res := revertAll(t, r.pid)

@@ -17,58 +17,13 @@ func (j *judgement) attributes() {
 		j.ifunc(x, y)
 		j.names(x, y)
 	}
-	j.absolute()
+	j.symbols()
 	j.lambdas()
 	j.closures()
 	j.leftBehind()
 	if !slices.Equal(j.a.Versions, j.b.Versions) {
 		j.refusals = append(j.refusals, Refusal{Unit: j.unit, Name: ".symver", Reason: "symbol versions changed",
 			Hint: "leave the versions of exported symbols as they are"})
-	}
-}
-
-// leftBehind refuses functions that are gone from the patched build while
-// their address may still be kept, and that call static functions that changed:
-// gcc adapts a static function's calling convention to the callers it knows.
-func (j *judgement) leftBehind() {
-	gone := make(map[int32]bool)
-	for i := range j.a.Items {
-		if j.a.roles[i] == function && j.a.pair[i] == none {
-			gone[int32(i)] = true
-		}
-	}
-	if len(gone) == 0 {
-		return
-	}
-	kept, calls := make(map[int32]bool), make(map[int32]int32)
-	j.a.eachRef(func(i int32, branch bool, t *target) {
-		if gone[t.item] && !branch && t.entry() && !asm.IsLocalLabel(t.name) {
-			kept[t.item] = true
-		}
-		if y := j.a.pair[t.item]; gone[j.a.parent[i]] && y != none && j.changed[y] && j.a.allLocal(t.item) {
-			calls[j.a.parent[i]] = y
-		}
-	})
-	for i := range j.a.Items {
-		if y, ok := calls[int32(i)]; ok && kept[int32(i)] {
-			j.refuse(j.a, int32(i), "not in the patched build, but its address may be kept, and it calls "+j.b.names[y]+", which changed",
-				"keep the function, or make "+j.b.names[y]+" global")
-		}
-	}
-}
-
-// absolute refuses changes of global symbols that stand for numbers and
-// expressions: other units were linked with their values.
-func (j *judgement) absolute() {
-	for id := range j.b.Symbols {
-		y := &j.b.Symbols[id]
-		if y.Bind == asm.Local || y.Where != asm.Absolute && y.Where != asm.Expression {
-			continue
-		}
-		if t := j.a.resolve(y.Name); t.where != y.Where || t.add != y.Add || j.a.Symbols[t.sym].Set != y.Set {
-			j.refusals = append(j.refusals, Refusal{Unit: j.unit, Name: y.Name, Line: int(y.Line), Reason: "its value " + y.Set + " is new or changed",
-				Hint: "leave symbols that other units were linked with as they are"})
-		}
 	}
 }
 

@@ -20,16 +20,21 @@ import (
 
 // BenchmarkDiff measures a unit in which one function near the top gains a
 // branch, so that all later labels are renumbered. Bytes are both inputs. The
-// unit is made up; SQLITE3_C names the amalgamation to measure instead.
+// unit is made up; SQLITE3_C names the amalgamation to measure instead. That of
+// g++ is always made up, of lambdas for the most part.
 func BenchmarkDiff(b *testing.B) {
-	for _, compiler := range []string{"gcc", "clang"} {
+	for _, compiler := range []string{"gcc", "clang", "g++"} {
 		b.Run(compiler, func(b *testing.B) { benchmarkDiff(b, compiler) })
 	}
 }
 
 func benchmarkDiff(b *testing.B, compiler string) {
 	dir := b.TempDir()
-	original, patched := bigUnit(b)
+	unit := bigUnit
+	if compiler == "g++" {
+		unit = lambdaUnit
+	}
+	original, patched := unit(b)
 	in := differ.Input{Unit: "big.c", Arch: arch.X86_64}
 	in.Original = compileText(b, dir, compiler, "a", original)
 	in.Patched = compileText(b, dir, compiler, "b", patched)
@@ -78,6 +83,9 @@ func compileText(b *testing.B, dir, compiler, name, text string) []byte {
 	b.Helper()
 	testenv.Needs(b, compiler)
 	source, out := filepath.Join(dir, name+".c"), filepath.Join(dir, name+".s")
+	if compiler == "g++" {
+		source += "c"
+	}
 	if err := os.WriteFile(source, []byte(text), 0o600); err != nil {
 		b.Fatal(err)
 	}
@@ -123,4 +131,24 @@ int f%d(int x, const char *s) {
 	}
 	original = s.String()
 	return original, strings.Replace(original, "if (x > 3) {", "if (x > 3) { if (s[0] == 'q') return 5;", 1)
+}
+
+// lambdaUnit is bigUnit for C++.
+func lambdaUnit(*testing.B) (original, patched string) {
+	var s strings.Builder
+	s.WriteString("#include <algorithm>\n#include <functional>\n#include <map>\n#include <string>\n#include <vector>\n")
+	for i := range 60 {
+		fmt.Fprintf(&s, `
+struct T%[1]d { std::vector<int> v; std::map<std::string, int> m; std::function<int(int)> f; int run(int x); };
+__attribute__((noinline)) int T%[1]d::run(int x) {
+	std::sort(v.begin(), v.end(), [x](int a, int b) { return a * x < b + %[1]d; });
+	f = [this, x](int y) { return v.size() + x * y + %[1]d; };
+	auto add = [&](const std::string &s) { m[s] += x; return m.size(); };
+	std::for_each(v.begin(), v.end(), [&](int k) { add(std::to_string(k) + "k%[1]d"); });
+	return f(x) + std::count_if(v.begin(), v.end(), [&](int k) { return k > x; });
+}
+`, i)
+	}
+	original = s.String()
+	return original, strings.Replace(original, "T3::run(int x) {", "T3::run(int x) { if (x == 12345) return 7;", 1)
 }

@@ -74,6 +74,8 @@ func (p *plan) take(y int32, from string) {
 		p.refuse(p.b, y, "hand-written code without .type and .size", "declare it with .type NAME, @function and .size NAME, .-NAME")
 	case code && !p.balanced(y):
 		p.refuse(p.b, y, "its call frame information does not begin and end with it", hintAsm)
+	case it.Foreign > 0 && p.b.Sections[it.Into].Name == ".note.stapsdt":
+		p.refuse(p.b, y, "it has a SystemTap probe, and those who trace it know the original's only", "do the work in a function without a probe that this one calls")
 	case it.Foreign > 0:
 		p.refuse(p.b, y, "its inline assembly switches to a section of its own", hintAsm)
 	case it.Inner >= 0:
@@ -88,10 +90,21 @@ func (p *plan) take(y int32, from string) {
 		p.refuse(p.b, y, "writable data without a name, used by "+from, "give the object a name")
 	case p.b.roles[y] == ordered:
 		p.refuse(p.b, y, sec.Kind.String()+" used by "+from+" cannot be carried yet", hintAsm)
+	case p.across(y):
+		p.refuse(p.b, y, "a numeric label that it mentions is in another section", hintAsm)
 	case p.cor.unclear[y] != "" && !p.b.constant(y):
 		p.refuse(p.b, y, "it is not clear which variable of the original build this is: "+p.cor.unclear[y],
 			"rename static variables that have the same name, or keep them in order")
 	}
+}
+
+// across reports whether item y mentions a numeric label of another item: in the
+// patch, where items stand in another order, it would be another one.
+func (p *plan) across(y int32) bool {
+	if p.b.Bound == nil {
+		return false
+	}
+	return slices.ContainsFunc(p.b.Items[y].Stmts, func(st asm.Stmt) bool { return p.b.Bound[st.Lo] != nil })
 }
 
 // typed reports whether item y says where a function begins and ends.
@@ -119,13 +132,8 @@ func (p *plan) balanced(y int32) bool {
 
 // follow looks at everything that a carried item refers to.
 func (p *plan) follow(y int32) {
-	var refs []asm.Ref
-	for _, st := range p.b.Items[y].Stmts {
-		text := p.b.TextOf(st)
-		refs = p.b.Dialect.Refs(refs[:0], st.Kind, text)
-		for _, r := range refs {
-			p.reference(y, st, r, p.b.resolve(r.Name(text)))
-		}
+	for r, t := range p.b.references(y) {
+		p.reference(y, r.Stmt, r.Ref, t)
 	}
 }
 
@@ -158,7 +166,18 @@ func (p *plan) reference(y int32, st asm.Stmt, r asm.Ref, t target) {
 				p.take(i, p.b.names[p.b.parent[y]])
 			}
 		}
-		p.take(t.item, p.b.names[p.b.parent[y]])
+		p.table(t.item, p.b.names[p.b.parent[y]])
+	}
+}
+
+// table carries content that item from refers to. Hand-written code may reach
+// all of its section by the distance from it.
+func (p *plan) table(y int32, from string) {
+	p.take(y, from)
+	if sec := p.b.SectionOf(y); fixed(sec) && p.b.constant(y) && p.b.handwritten() {
+		for _, i := range sec.Items {
+			p.take(i, from)
+		}
 	}
 }
 
@@ -252,7 +271,7 @@ func (p *plan) toObject(y int32, r asm.Ref, t target, bad func(reason, hint stri
 		return
 	}
 	if x == none || p.stale[t.item] {
-		p.take(t.item, p.b.names[p.b.parent[y]])
+		p.table(t.item, p.b.names[p.b.parent[y]])
 		return
 	}
 	if t.ord != 0 || t.add != 0 && r.Minus {
@@ -261,7 +280,7 @@ func (p *plan) toObject(y int32, r asm.Ref, t target, bad func(reason, hint stri
 	}
 	if was, is := p.a.boundary(x), p.b.boundary(t.item); is > was {
 		bad(fmt.Sprintf("%s is aligned to %d bytes in the original build and the new code may need %d", p.b.names[t.item], was, is),
-			"give the object the alignment that it had")
+			hintAligned)
 		return
 	}
 	p.original(t.item, r, t, bad)

@@ -32,6 +32,10 @@ type Input struct {
 	// Keeps reports whether a running program may keep the value that it has of a
 	// variable of that name whose initial value differs. Nil stands for none.
 	Keeps func(name string) bool
+	// Leaves reports whether a function that is gone, or a constant that changed,
+	// may stay in use where a running program keeps its address: "function NAME",
+	// "constant NAME". Nil stands for none.
+	Leaves func(change string) bool
 	// Elsewhere reports whether an undefined symbol is data of another object that
 	// the patched build has a copy of and the original has none. Plain loads of it
 	// then go through the global offset table. Nil stands for none.
@@ -71,6 +75,9 @@ func (v *Verdict) UnmarshalText(text []byte) error {
 type Difference struct {
 	Original, Patched         string
 	OriginalLine, PatchedLine int // in the assembly, from 1
+	// What tells, where both texts are the same, which symbol in them stands for
+	// what in the two builds.
+	What string `json:",omitempty"`
 }
 
 func (d *Difference) String() string {
@@ -79,6 +86,9 @@ func (d *Difference) String() string {
 			return "its end"
 		}
 		return strconv.Quote(s)
+	}
+	if d.What != "" {
+		return text(d.Original) + ", in which " + d.What
 	}
 	return text(d.Original) + " became " + text(d.Patched)
 }
@@ -119,8 +129,10 @@ type ChangeSet struct {
 	Data       []Datum     // likewise
 	Hooks      []Hook      // in text order
 	References []Reference // sorted by symbol
-	Producer   string      // compiler, from .ident
-	Assembly   []byte      // nil if nothing changed
+	// Left is of what Leaves was asked, Warnings what else may stay in use.
+	Left, Warnings []string
+	Producer       string // compiler, from .ident
+	Assembly       []byte // nil if nothing changed
 }
 
 // Refusal is one reason why a unit cannot be patched.

@@ -2,6 +2,7 @@ package differ
 
 import (
 	"maps"
+	"slices"
 	"strings"
 
 	"github.com/fother/fother/differ/asm"
@@ -17,8 +18,9 @@ type comparer struct {
 	block map[[2]int32]bool // what follows section anchors, by their items
 	// agreed has, for what folded bodies of a refer to, what of b means the same
 	// in all of them, plus one, as far as that was found.
-	agreed []int32
-	stale  []bool // constants of b that differ from their pair
+	agreed   []int32
+	agreeing bool   // agreed has something
+	stale    []bool // constants of b that differ from their pair
 	// moved has the functions of b whose inner labels do not stand for what
 	// they did in the original.
 	moved []bool
@@ -107,10 +109,13 @@ func (c *comparer) items(i, j int32) *Difference {
 		if okA && okB && sa.Kind == asm.Folded && sb.Kind == asm.Folded && c.folds(i, j, sa, sb) {
 			continue
 		}
-		if okA && okB && sa.Kind == sb.Kind && sa.Kind != asm.Folded && c.statements(i, j, sa.Kind, ta, tb) {
+		if okA && okB && sa.Kind == sb.Kind && sa.Kind != asm.Folded && c.statements(i, j, sa.Kind, ta, tb) && c.numeric(i, j, sa, sb) {
 			continue
 		}
 		d := &Difference{Original: ta, Patched: tb, OriginalLine: int(sa.Line), PatchedLine: int(sb.Line)}
+		if okA && okB && ta == tb && sa.Kind != asm.Folded {
+			d.What = c.meaning(i, j, sa, sb)
+		}
 		if !okA {
 			d.OriginalLine = int(c.a.Items[i].Line)
 		}
@@ -137,7 +142,7 @@ func (c *comparer) folds(i, j int32, sa, sb asm.Stmt) bool {
 			return false
 		}
 		if c.everywhere(i, x) {
-			c.agreed[ra] = rb + 1
+			c.agreed[ra], c.agreeing = rb+1, true
 		}
 	}
 	return true
@@ -214,7 +219,7 @@ func (s *side) zeros(i int32) string {
 }
 
 // refer reports whether a reference in item i to x and one in item j to y mean
-// the same.
+// the same. Without items it is a reference from outside the unit.
 func (c *comparer) refer(i, j int32, x, y target) bool {
 	if x.where != y.where {
 		return false
@@ -224,7 +229,10 @@ func (c *comparer) refer(i, j int32, x, y target) bool {
 		return c.undefined(x, y)
 	case asm.Absolute:
 		return x.add == y.add
-	case asm.Loose, asm.Expression:
+	case asm.Expression:
+		same, known := c.expressions(i, j, x, y)
+		return same && known
+	case asm.Loose:
 		return false
 	}
 	if x.ord != y.ord || x.add != y.add || x.anchor() != y.anchor() {
@@ -234,8 +242,9 @@ func (c *comparer) refer(i, j int32, x, y target) bool {
 		return false
 	}
 	a, b := c.a.parent[x.item], c.b.parent[y.item]
-	if a == c.a.parent[i] && b == c.b.parent[j] {
-		return (x.item == a) == (y.item == b)
+	if i != none && a == c.a.parent[i] && b == c.b.parent[j] {
+		// One part for the other, and not for the main part or another part.
+		return slices.Index(c.a.parts[a], x.item) == slices.Index(c.b.parts[b], y.item)
 	}
 	if c.a.roles[x.item] != c.b.roles[y.item] || !c.alike(x, y) {
 		return false
@@ -311,9 +320,12 @@ func (c *comparer) class(i, j int32) bool {
 
 // forget drops what is remembered about items.
 func (c *comparer) forget() {
-	clear(c.memo)
-	clear(c.block)
-	clear(c.agreed)
+	// New ones: to clear a map takes as long as what it had once.
+	c.memo, c.block = make(map[[2]int32]bool), make(map[[2]int32]bool)
+	if c.agreeing {
+		clear(c.agreed)
+		c.agreeing = false
+	}
 }
 
 // blocks reports whether what follows a section anchor is the same in both

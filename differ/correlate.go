@@ -18,7 +18,11 @@ type correlation struct {
 	byOrder map[int32]bool
 	// unsettled are the folded functions whose code must be known to pair them.
 	unsettled []string
-	seed      maphash.Seed
+	// rivals has, for each side, the functions and objects that are not the only
+	// ones of their group there or on the other side.
+	rivals [2][]bool
+	seed   maphash.Seed
+	joined int // pairs so far
 }
 
 // group is the items of both builds whose names have one stem.
@@ -31,33 +35,51 @@ type group struct {
 func correlate(a, b *side) *correlation {
 	c := &correlation{a: a, b: b, unclear: make(map[int32]string), byOrder: make(map[int32]bool), seed: maphash.MakeSeed()}
 	funcs, objects := c.groups()
-	c.functions(funcs)
-	unstableA, unstableB := make([]bool, len(a.Items)), make([]bool, len(b.Items))
-	any := false
-	for _, g := range objects {
+	c.findRivals(funcs, objects)
+	objects = slices.DeleteFunc(objects, func(g *group) bool {
 		if g.stable() {
 			c.join(g.a[0], g.b[0])
-			continue
 		}
-		any = true
-		for _, i := range g.a {
-			unstableA[i] = true
-		}
-		for _, i := range g.b {
-			unstableB[i] = true
-		}
-	}
-	if any {
-		a.collectUsers(unstableA)
-		b.collectUsers(unstableB)
-		for _, g := range objects {
-			if !g.stable() {
-				c.objects(g)
+		return g.stable()
+	})
+	c.functions(funcs)
+	c.objects(objects)
+	c.rescoped()
+	c.partsOfPairs()
+	return c
+}
+
+// findRivals fills rivals.
+func (c *correlation) findRivals(lists ...[]*group) {
+	c.rivals = [2][]bool{make([]bool, len(c.a.Items)), make([]bool, len(c.b.Items))}
+	for _, groups := range lists {
+		for _, g := range groups {
+			if len(g.a) <= 1 && len(g.b) <= 1 {
+				continue
+			}
+			for k, items := range [...][]int32{g.a, g.b} {
+				for _, i := range items {
+					c.rivals[k][i] = true
+				}
 			}
 		}
 	}
-	c.partsOfPairs()
-	return c
+}
+
+// rival reports what rivals has for item i of s.
+func (c *correlation) rival(s *side, i int32) bool {
+	if s == c.a {
+		return c.rivals[0][i]
+	}
+	return c.rivals[1][i]
+}
+
+// identity returns one number for an item and its pair: that of the item of b.
+func (c *correlation) identity(s *side, i int32) (id int32, paired bool) {
+	if s == c.b {
+		return i, s.pair[i] != none
+	}
+	return s.pair[i], s.pair[i] != none
 }
 
 // groups sorts functions and objects by stem, in text order of the patched
@@ -130,6 +152,7 @@ func (g *group) stable() bool {
 
 func (c *correlation) join(a, b int32) {
 	c.a.pair[a], c.b.pair[b] = b, a
+	c.joined++
 }
 
 // byContent pairs items whose content is equal and occurs once on both sides,

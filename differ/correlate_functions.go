@@ -10,9 +10,10 @@ import (
 )
 
 // functions pairs functions: the only ones with their stem, clones and lambdas
-// by content, in which what they refer to counts as far as it is paired, and
-// then what is left if there is no choice. Others are new and removed, which is
-// safe: whoever calls them calls something else than before and is carried.
+// by content, in which what they refer to counts as far as it is paired, or by
+// who uses them, and then what is left if there is no choice. Others are new and
+// removed, which is safe: whoever calls them calls something else than before and
+// is carried.
 func (c *correlation) functions(groups []*group) {
 	var several []*group
 	for _, g := range groups {
@@ -23,12 +24,9 @@ func (c *correlation) functions(groups []*group) {
 			several = append(several, g)
 		}
 	}
-	for again := true; again; {
-		again = false
-		for _, g := range several {
-			again = c.settled(g) || again
-		}
-	}
+	c.repeat(several, func(g *group) { c.settled(g, false) })
+	c.byUsers(several)
+	c.repeat(several, func(g *group) { c.settled(g, true) })
 	for _, g := range several {
 		if c.unsettle(g) {
 			continue
@@ -39,6 +37,16 @@ func (c *correlation) functions(groups []*group) {
 		}
 		if len(as) == 1 && len(bs) == 1 && (!hasLambda(c.b.names[bs[0]]) || c.sameTurn(g, as[0], bs[0])) {
 			c.join(as[0], bs[0])
+		}
+	}
+}
+
+// repeat calls f with all groups until it pairs nothing more.
+func (c *correlation) repeat(groups []*group, f func(*group)) {
+	for before := -1; before != c.joined; {
+		before = c.joined
+		for _, g := range groups {
+			f(g)
 		}
 	}
 }
@@ -68,34 +76,56 @@ func (c *correlation) rest(g *group) (as, bs []int32) {
 
 // settled pairs functions of a group whose content is the same if all that they
 // refer to is paired: if no others have that content, or else those of one
-// name, as any would do. It reports whether there were any.
-func (c *correlation) settled(g *group) (found bool) {
-	byHash := make(map[uint64]*[2][]int32)
+// name, as any would do. Of those that keep state in variables with rivals, none
+// would: they are left out, unless state is set, which has those paired that are
+// the only ones with their content.
+func (c *correlation) settled(g *group, state bool) {
+	type alike struct {
+		items [2][]int32
+		state bool
+	}
+	byHash := make(map[uint64]*alike)
 	as, bs := c.rest(g)
 	for k, list := range [...][]int32{as, bs} {
 		for _, i := range list {
-			h, ok := c.settledHash([...]*side{c.a, c.b}[k], i)
+			s := [...]*side{c.a, c.b}[k]
+			h, ok := c.settledHash(s, i)
 			if !ok {
 				continue
 			}
 			if byHash[h] == nil {
-				byHash[h] = &[2][]int32{}
+				byHash[h] = &alike{}
 			}
-			byHash[h][k] = append(byHash[h][k], i)
+			byHash[h].items[k] = append(byHash[h].items[k], i)
+			byHash[h].state = byHash[h].state || c.stateful(s, i)
 		}
 	}
 	for _, e := range byHash {
-		only := len(e[0]) == 1 && len(e[1]) == 1
-		for _, i := range e[0] {
-			for _, j := range e[1] {
-				if only || c.a.names[i] == c.b.names[j] {
+		only := len(e.items[0]) == 1 && len(e.items[1]) == 1
+		if e.state && !(state && only) {
+			continue
+		}
+		for _, i := range e.items[0] {
+			for _, j := range e.items[1] {
+				if c.a.pair[i] == none && c.b.pair[j] == none && (only || c.a.names[i] == c.b.names[j]) {
 					c.join(i, j)
-					found = true
 				}
 			}
 		}
 	}
-	return found
+}
+
+// stateful reports whether function i refers to a variable with rivals, which are
+// told apart by the functions that use them.
+func (c *correlation) stateful(s *side, i int32) (is bool) {
+	s.weakHash(c.seed, i, func(name string) string {
+		if id := s.Lookup(name); id >= 0 && s.Symbols[id].Where == asm.InItem {
+			item := s.Symbols[id].Item
+			is = is || s.roles[item] == object && !s.constant(item) && c.rival(s, item)
+		}
+		return ""
+	})
+	return is
 }
 
 // settledHash is weakHash for names that stand for what they are paired with,
@@ -130,13 +160,10 @@ func (c *correlation) settledHash(s *side, i int32) (hash uint64, settled bool) 
 		if s.roles[t.item] != function || !t.entry() {
 			return plain
 		}
-		to := s.pair[t.item]
-		if to == none {
+		to, paired := c.identity(s, t.item)
+		if !paired {
 			settled = false
 			return plain
-		}
-		if s == c.b {
-			to = t.item
 		}
 		return fmt.Sprintf("=%d", to)
 	}

@@ -6,20 +6,40 @@ import (
 )
 
 // objects pairs static variables of functions: count.0, count.1.
-func (c *correlation) objects(g *group) {
-	if len(g.b) == 0 || len(g.a) == 0 {
+func (c *correlation) objects(groups []*group) {
+	groups = slices.DeleteFunc(groups, func(g *group) bool { return len(g.b) == 0 || len(g.a) == 0 })
+	if len(groups) == 0 {
 		return
 	}
-	as, _ := c.a.byUser(g.a)
-	bs, owners := c.b.byUser(g.b)
+	for k, s := range [...]*side{c.a, c.b} {
+		wanted := make([]bool, len(s.Items))
+		for _, g := range groups {
+			for _, i := range [...][]int32{g.a, g.b}[k] {
+				wanted[i] = true
+			}
+		}
+		s.users = s.collectUsers(wanted)
+	}
+	c.repeat(groups, c.owned) // objects may own others
+	for _, g := range groups {
+		c.unused(g)
+		for _, j := range g.b {
+			if c.b.pair[j] == none {
+				c.leftover(g, j)
+			}
+		}
+	}
+}
+
+// owned pairs the objects of a group by their users.
+func (c *correlation) owned(g *group) {
+	if as, bs := c.rest(g); len(as) == 0 || len(bs) == 0 {
+		return
+	}
+	as, _ := c.byUser(c.a, g.a)
+	bs, owners := c.byUser(c.b, g.b)
 	for _, owner := range owners {
 		c.ownedBy(owner, c.a.free(as[owner]), c.b.free(bs[owner]))
-	}
-	c.unused(g)
-	for _, j := range g.b {
-		if c.b.pair[j] == none {
-			c.leftover(g, j)
-		}
 	}
 }
 
@@ -44,26 +64,36 @@ func (c *correlation) unused(g *group) {
 	}
 }
 
-// byUser sorts items by who uses them, each list by first use, and returns the
-// users in the order of their first use of any.
-func (s *side) byUser(items []int32) (lists map[string][]int32, users []string) {
+// byUser sorts items by who uses them, as far as that is known, each list by
+// first use, and returns the users in the order of their first use of any.
+func (c *correlation) byUser(s *side, items []int32) (lists map[owner][]int32, users []owner) {
 	type entry struct {
-		use
+		user  owner
+		item  int32
+		order int32
+	}
+	type once struct {
+		user owner
 		item int32
 	}
 	var all []entry
+	seen := make(map[once]bool)
 	for _, i := range items {
 		for _, u := range s.users[i] {
-			all = append(all, entry{u, i})
+			o, known := c.owner(s, u.item)
+			if key := (once{o, i}); known && !seen[key] {
+				seen[key] = true
+				all = append(all, entry{o, i, u.order})
+			}
 		}
 	}
 	slices.SortFunc(all, func(x, y entry) int { return cmp.Compare(x.order, y.order) })
-	lists = make(map[string][]int32)
+	lists = make(map[owner][]int32)
 	for _, e := range all {
-		if lists[e.name] == nil {
-			users = append(users, e.name)
+		if lists[e.user] == nil {
+			users = append(users, e.user)
 		}
-		lists[e.name] = append(lists[e.name], e.item)
+		lists[e.user] = append(lists[e.user], e.item)
 	}
 	return lists, users
 }
@@ -74,7 +104,7 @@ func (s *side) free(items []int32) []int32 {
 }
 
 // ownedBy pairs the objects that one function uses in both builds.
-func (c *correlation) ownedBy(owner string, as, bs []int32) {
+func (c *correlation) ownedBy(owner owner, as, bs []int32) {
 	if len(as) == 0 || len(bs) == 0 {
 		return
 	}
@@ -95,7 +125,7 @@ func (c *correlation) ownedBy(owner string, as, bs []int32) {
 	}
 	for _, j := range bs {
 		if len(as) > 0 {
-			c.unclear[j] = "several static variables of " + owner + " have this name"
+			c.unclear[j] = "several static variables of " + c.text(owner) + " have this name"
 		}
 	}
 }
@@ -116,9 +146,13 @@ func (c *correlation) agree(as, bs []int32) bool {
 	return true
 }
 
-// number returns what sorts item i's name by its last number.
+// number returns what sorts item i's name by its last number: one without any
+// comes first.
 func (s *side) number(i int32) int {
 	_, n, _ := cutLast(s.names[i], ".")
+	if n == "" || n[0] < '0' || n[0] > '9' {
+		return -1
+	}
 	v := 0
 	for _, r := range n {
 		if r < '0' || r > '9' || v > 1<<30 {
@@ -165,13 +199,43 @@ func (c *correlation) possible(i, j int32) bool {
 // moved reports whether inlining explains that the users differ: one of them
 // is in one build only.
 func (c *correlation) moved(i, j int32) bool {
-	onlyIn := func(us []use, other *side) bool {
-		for _, u := range us {
-			if other.Lookup(u.name) < 0 {
-				return true
+	onlyIn := func(s *side, i int32, other *side) bool {
+		return slices.ContainsFunc(s.users[i], func(u use) bool { return other.Lookup(base(s.names[u.item])) < 0 })
+	}
+	return onlyIn(c.a, i, c.b) || onlyIn(c.b, j, c.a)
+}
+
+// rescoped marks new static variables that may be one of the original build
+// which was in a function and is now in none, or the other way round.
+func (c *correlation) rescoped() {
+	gone := make(map[string][]int32)
+	for k := range c.a.Items {
+		i := int32(k)
+		if name := c.a.variable(i); name != "" && c.a.pair[i] == none {
+			gone[name] = append(gone[name], i)
+		}
+	}
+	if len(gone) == 0 {
+		return
+	}
+	for k := range c.b.Items {
+		j := int32(k)
+		if c.b.pair[j] != none || c.unclear[j] != "" {
+			continue
+		}
+		for _, i := range gone[c.b.variable(j)] {
+			if c.possible(i, j) {
+				c.unclear[j] = "it may be " + c.a.names[i] + " of the original build, which has another scope"
 			}
 		}
-		return false
 	}
-	return onlyIn(c.a.users[i], c.b) || onlyIn(c.b.users[j], c.a)
+}
+
+// variable returns what a static variable is called in the source, or "" if
+// item i is none.
+func (s *side) variable(i int32) string {
+	if s.roles[i] != object || s.constant(i) || !s.allLocal(i) {
+		return ""
+	}
+	return sourceName(s.names[i])
 }

@@ -37,7 +37,7 @@ func diff(in Input, whole bool) (*ChangeSet, error) {
 		if err != nil {
 			return nil, err
 		}
-		p := compare(in.Unit, a, b, in.Keeps)
+		p := compare(in, a, b)
 		more := p.unfold(keep)
 		more = p.foldedStartup(keep) || more
 		if p.a.lost || p.b.lost || more && round == maxRounds || !whole && !more && len(p.refusals) > 0 {
@@ -56,24 +56,25 @@ func textOf(text []byte) string { return unsafe.String(unsafe.SliceData(text), l
 const maxRounds = 4
 
 // compare compares two parsed builds and plans the patch.
-func compare(unit string, original, patched *asm.Unit, keeps func(name string) bool) *plan {
+func compare(in Input, original, patched *asm.Unit) *plan {
 	a, refusedA := survey(original)
 	b, refusedB := survey(patched)
-	j := judge(unit, correlate(a, b), keeps)
+	j := judge(in, correlate(a, b))
 	for i, r := range append(refusedA, refusedB...) {
-		r.Unit, r.InOriginal = unit, i < len(refusedA)
+		r.Unit, r.InOriginal = in.Unit, i < len(refusedA)
 		j.refusals = append(j.refusals, r)
 	}
 	if a.Producer != b.Producer && a.Text != "" && b.Text != "" {
-		j.refusals = append(j.refusals, Refusal{Unit: unit, Reason: fmt.Sprintf("the builds were made by %q and %q", a.Producer, b.Producer),
+		j.refusals = append(j.refusals, Refusal{Unit: in.Unit, Reason: fmt.Sprintf("the builds were made by %q and %q", a.Producer, b.Producer),
 			Hint: "build both with the same compiler"})
 	}
 	return carry(j)
 }
 
 // unfold adds to keep the folded functions that are not the same in both
-// builds, because something that they refer to is not, and those whose code is
-// asked for. It reports whether there are any.
+// builds, because something that they refer to is not, those whose code is asked
+// for, and those that keep state and have rivals: that a body of that name was
+// folded tells nothing about which is which. It reports whether there are any.
 func (p *plan) unfold(keep map[string]bool) (more bool) {
 	for _, name := range p.cor.unsettled {
 		keep[name], more = true, true
@@ -87,8 +88,8 @@ func (p *plan) unfold(keep map[string]bool) (more bool) {
 	look := func(s *side, other *side, changed func(i int32) bool) {
 		for k := range s.Items {
 			i := int32(k)
-			if s.roles[i] == function && s.folded(i) && (s.pair[i] == none || !other.folded(s.pair[i]) || changed(i) ||
-				len(moving) > 0 && hasLambda(s.names[i]) && moving[stem(s.names[i])]) {
+			if (s.roles[i] == function || s.roles[i] == part) && s.folded(i) && (s.pair[i] == none || !other.folded(s.pair[i]) || changed(i) ||
+				p.cor.rival(s, i) && p.cor.stateful(s, i) || len(moving) > 0 && hasLambda(s.names[i]) && moving[stem(s.names[i])]) {
 				keep[s.names[i]], more = true, true
 			}
 		}
@@ -113,7 +114,7 @@ func (p *plan) result(fix *Fix, elsewhere func(name string) bool) (*ChangeSet, e
 
 // changeSet sums the plan up.
 func (p *plan) changeSet(e *explainer) *ChangeSet {
-	c := &ChangeSet{Unit: p.unit, Producer: p.b.Producer}
+	c := &ChangeSet{Unit: p.unit, Producer: p.b.Producer, Left: p.left, Warnings: p.warnings}
 	n := 0
 	for _, r := range p.b.roles {
 		if r == function {

@@ -23,9 +23,14 @@
 //     fix does to its source ([Fix]), and, from .loc directives, what was
 //     inlined into it. What cannot be told is not guessed.
 //
-// [Diff] never leaves out a difference in silence: every byte of both inputs
-// belongs to one item, each item is compared, and a difference is carried or
-// refused by name ([RefusalError]).
+// [Diff] does not leave out a difference in silence: it is carried or refused by
+// name ([RefusalError]). Each function is compared, each variable, each constant
+// with a name, and what global symbols stand for. These do not count, because
+// compilers change them as they like and no code depends on it: debug data, notes
+// and what else only tools read; alignment, other than of data that others may
+// need it of; where functions and data stand, other than in lists and in
+// assembly that somebody wrote; unwind tables of functions whose code is the same;
+// and strings, numbers and tables without a name that nothing refers to.
 //
 // Not done here: reading objects, binding references to addresses, deciding
 // which function is too short or never returns.

@@ -53,7 +53,7 @@ func emit(p *plan, elsewhere func(name string) bool) []byte {
 	w.section(SectionHooks, `"aw",@progbits`, hooks)
 	for id := range w.b.Symbols {
 		if s := &w.b.Symbols[id]; w.labels[int32(id)] && s.LocalLabel() && s.Set != "" {
-			w.line("\t.set\t" + s.Name + ", " + s.Set)
+			w.line("\t.set\t" + quote(s.Name) + ", " + s.Set)
 		}
 	}
 	w.line("\t.section\t.note.GNU-stack,\"\"," + w.mark("progbits"))
@@ -150,11 +150,21 @@ func (w *writer) item(y int32) {
 // from the part's begin.
 func (w *writer) early(y int32) {
 	for _, id := range w.begin[y] {
-		name := w.b.Symbols[id].Name
-		if !slices.ContainsFunc(w.b.Items[y].Stmts, func(st asm.Stmt) bool { return st.Kind == asm.Label && w.b.TextOf(st) == name }) {
-			w.line(name + ":")
+		s := &w.b.Symbols[id]
+		if !slices.ContainsFunc(w.b.Items[y].Stmts, func(st asm.Stmt) bool { return st.Kind == asm.Label && asm.Unquote(w.b.TextOf(st)) == s.Name }) {
+			w.label(s, quote(s.Name))
 		}
 	}
+}
+
+// label prints the definition of a symbol at the current position, which may be
+// some bytes before what it stands for: .set x, .+4.
+func (w *writer) label(s *asm.Symbol, name string) {
+	if s.Add != 0 {
+		w.line("\t.set\t" + name + ", .+" + strconv.FormatInt(s.Add, 10))
+		return
+	}
+	w.line(name + ":")
 }
 
 // trimmed returns the statements of item y. Behind an exception table may be
@@ -217,12 +227,11 @@ func (w *writer) statement(y int32, st asm.Stmt) {
 	text := w.b.TextOf(st)
 	switch st.Kind {
 	case asm.Label:
-		name := strings.Trim(text, `"`)
-		id := w.b.Lookup(name)
-		if !w.b.Symbols[id].LocalLabel() {
-			w.line(quote(name+Suffix) + ":")
+		id := w.b.Lookup(asm.Unquote(text))
+		if s := &w.b.Symbols[id]; !s.LocalLabel() {
+			w.label(s, quote(s.Name+Suffix))
 		} else if w.labels[id] {
-			w.line(text + ":")
+			w.label(s, quote(s.Name))
 		}
 		return
 	case asm.Number:
@@ -278,14 +287,14 @@ func (w *writer) rename(name string, r asm.Ref) (to string, own bool) {
 	switch role := w.b.roles[t.item]; {
 	case role == function || role == part:
 		if asm.IsLocalLabel(name) {
-			return name, true
+			return quote(name), true
 		}
 		if w.carried[main] && (r.Branch || w.b.pair[main] == none || t.item != main) {
 			return quote(name + Suffix), true
 		}
 	case role != object || w.carried[t.item]:
 		if asm.IsLocalLabel(name) {
-			return name, true
+			return quote(name), true
 		}
 		return quote(name + Suffix), true
 	}

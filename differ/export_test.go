@@ -40,6 +40,6 @@ func Folds(t testing.TB, in Input) bool {
 	if a.Clash || b.Clash || len(a.Folds) == 0 {
 		return false
 	}
-	p := compare(in.Unit, a, b, nil)
+	p := compare(in, a, b)
 	return !p.a.lost && !p.b.lost
 }

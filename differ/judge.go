@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/fother/fother/differ/asm"
 )
@@ -16,6 +17,7 @@ const (
 	hintInit  = "constructors have already run in a running program: do the work in a function that is called later"
 	// Numbers in names that more than one unit of an LTO build uses.
 	hintNumbers = "numbers that LTO puts into names moved: build without -flto, or rename static symbols that have the same name"
+	hintAligned = "give the object the alignment that it had"
 	hintAsm     = "compile the function in a file of its own, or write it without that inline assembly"
 )
 
@@ -29,6 +31,9 @@ type judgement struct {
 	first    map[int32]*Difference // of functions and objects of b
 	changed  []bool                // functions of b, by their main part
 	refusals []Refusal
+	// leaves is Input.Leaves, left ChangeSet.Left, warnings ChangeSet.Warnings.
+	leaves         func(change string) bool
+	left, warnings []string
 }
 
 func (j *judgement) refuse(s *side, item int32, reason, hint string) {
@@ -36,8 +41,8 @@ func (j *judgement) refuse(s *side, item int32, reason, hint string) {
 }
 
 // judge compares all items.
-func judge(unit string, cor *correlation, keeps func(name string) bool) *judgement {
-	j := &judgement{comparer: newComparer(cor.a, cor.b), unit: unit, cor: cor, keeps: keeps, first: make(map[int32]*Difference),
+func judge(in Input, cor *correlation) *judgement {
+	j := &judgement{comparer: newComparer(cor.a, cor.b), unit: in.Unit, cor: cor, keeps: in.Keeps, leaves: in.Leaves, first: make(map[int32]*Difference),
 		kept: make([]bool, len(cor.b.Items)), changed: make([]bool, len(cor.b.Items))}
 	j.constants()
 	for j.functions() {
@@ -45,30 +50,11 @@ func judge(unit string, cor *correlation, keeps func(name string) bool) *judgeme
 		j.constants()
 	}
 	j.objects()
+	j.places()
+	j.tables()
 	j.ordered()
 	j.attributes()
 	return j
-}
-
-// constants finds the named constants that changed.
-func (j *judgement) constants() {
-	for again := true; again; {
-		again = false
-		for k := range j.b.Items {
-			y := int32(k)
-			x := j.b.pair[y]
-			if j.b.roles[y] != object || x == none || j.stale[y] || !j.a.constant(x) {
-				continue
-			}
-			d := j.items(x, y)
-			if d == nil && j.b.constant(y) {
-				continue
-			}
-			j.stale[y], again = true, true
-			j.first[y] = d
-			j.forget()
-		}
-	}
 }
 
 // functions compares the functions. It reports whether what it found may
@@ -135,19 +121,23 @@ func (j *judgement) object(x, y int32) {
 	a, b := j.a, j.b
 	ka, kb := a.SectionOf(x), b.SectionOf(y)
 	if a.constant(x) {
-		if what := classData(b.names[y]); j.stale[y] && what != "" && !hasLambda(b.names[y]) {
+		switch what := classData(b.names[y]); {
+		case j.stale[y] && what != "" && !j.renumbered(x, y):
 			j.refuse(b, y, what+" changed"+describe(j.first[y]), hintClass)
-		} else if j.stale[y] && !a.allLocal(x) {
+		case j.stale[y] && !a.allLocal(x):
 			j.refuse(b, y, "a constant that other units can name changed"+describe(j.first[y]), hintConst)
+		case j.stale[y] && what == "":
+			j.tableLeft(x, y)
+		default:
+			j.realigned(x, y)
 		}
 		return
 	}
 	d := j.items(x, y)
-	was, is := a.boundary(x), b.boundary(y)
 	switch {
-	case d != nil && is > was && j.valueOnly(x, y):
+	case d != nil && j.valueOnly(x, y) && b.boundary(y) > a.boundary(x):
 		j.first[y] = d
-		j.refuse(b, y, fmt.Sprintf("initial value of %v changed, and it is aligned to %d bytes instead of %d%s", ka.Kind, is, was, describe(d)), hintState)
+		j.refuse(b, y, fmt.Sprintf("initial value of %v changed, and it is aligned to %d bytes instead of %d%s", ka.Kind, b.boundary(y), a.boundary(x), describe(d)), hintState)
 	case d != nil && j.valueOnly(x, y):
 		j.first[y] = d
 		if name := base(b.names[y]); j.keeps != nil && j.keeps(name) {
@@ -163,7 +153,29 @@ func (j *judgement) object(x, y int32) {
 		j.refuse(b, y, "moved from section "+ka.Name+" to "+kb.Name, hintState)
 	case a.allLocal(x) && !b.allLocal(y):
 		j.refuse(b, y, "was static and is now global: other units cannot reach it", hintState)
+	default:
+		j.realigned(x, y)
 	}
+}
+
+// realigned refuses an object that other units can name and that is aligned to
+// more than it was: their code may count on that. Of code in this unit
+// [plan.toObject] tells.
+func (j *judgement) realigned(x, y int32) {
+	if j.a.allLocal(x) {
+		return
+	}
+	if was, is := j.a.boundary(x), j.b.boundary(y); is > was {
+		j.refuse(j.b, y, fmt.Sprintf("it is aligned to %d bytes instead of %d, and other units may need that", is, was), hintAligned)
+	}
+}
+
+// renumbered reports whether data of a class differ only because lambdas have
+// other numbers, or are of a class of the library that holds one: what exists of
+// that goes on with the closure that it has.
+func (j *judgement) renumbered(x, y int32) bool {
+	name := j.b.names[y]
+	return hasLambda(name) && (strings.HasPrefix(name[4:], "NSt") || strings.HasPrefix(name[4:], "St") || j.cor.plainHash(j.a, x) == j.cor.plainHash(j.b, y))
 }
 
 // valueOnly reports whether two variables differ in nothing but their initial
@@ -185,15 +197,9 @@ func (j *judgement) valueOnly(x, y int32) bool {
 // labelled reports whether an object refers to places inside functions, as
 // tables of computed goto do: new code must not go there.
 func (j *judgement) labelled(s *side, i int32) bool {
-	var refs []asm.Ref
-	for _, st := range s.Items[i].Stmts {
-		text := s.TextOf(st)
-		refs = s.Dialect.Refs(refs[:0], st.Kind, text)
-		for _, r := range refs {
-			t := s.resolve(r.Name(text))
-			if t.where == asm.InItem && asm.IsLocalLabel(t.name) && (s.roles[t.item] == function || s.roles[t.item] == part) {
-				return true
-			}
+	for _, t := range s.references(i) {
+		if t.where == asm.InItem && asm.IsLocalLabel(t.name) && (s.roles[t.item] == function || s.roles[t.item] == part) {
+			return true
 		}
 	}
 	return false
@@ -283,7 +289,7 @@ func (j *judgement) list(section string, as, bs []int32) {
 
 func initSection(name string) bool {
 	for _, p := range [...]string{".init", ".fini", ".preinit", ".ctors", ".dtors"} {
-		if len(name) >= len(p) && name[:len(p)] == p {
+		if strings.HasPrefix(name, p) {
 			return true
 		}
 	}

@@ -1,6 +1,9 @@
 package differ
 
-import "strings"
+import (
+	"strconv"
+	"strings"
+)
 
 // stem returns what is stable in a local symbol's name from build to build:
 // numbers that gcc adds become "#", and marks that say how LTO made a name
@@ -72,6 +75,28 @@ func coldParent(name string) (parent string, ok bool) {
 	return parent, ok && (rest == "" || rest[0] == '.' && digits(rest[1:]))
 }
 
+// sourceName returns what a static variable is called in the source: gcc puts a
+// number behind it (count.0), clang the function before it (work.count.1).
+func sourceName(name string) string {
+	parts := strings.Split(name, ".")
+	for len(parts) > 1 && (digits(parts[len(parts)-1]) || parts[len(parts)-1] == "lto_priv") {
+		parts = parts[:len(parts)-1]
+	}
+	last := parts[len(parts)-1]
+	if !strings.HasPrefix(last, "_Z") {
+		return last
+	}
+	// Source: Itanium C++ ABI, 5.1.2 and 5.1.6: _ZL5count, _ZZ4workvE5count_0.
+	for at := range len(last) {
+		end := skipDigits(last, at)
+		n, err := strconv.Atoi(last[at:end])
+		if err == nil && n > 0 && n <= len(last)-end && strings.Trim(last[end+n:], "E_0123456789") == "" {
+			return last[end : end+n]
+		}
+	}
+	return last
+}
+
 func cutLast(s, sep string) (before, after string, ok bool) {
 	i := strings.LastIndex(s, sep)
 	if i < 0 {
@@ -84,9 +109,12 @@ func digits(s string) bool {
 	return s != "" && strings.Trim(s, "0123456789") == ""
 }
 
+// cloneMarks are in the names of specialised copies and parts of functions.
+var cloneMarks = [...]string{".constprop", ".isra", ".part"}
+
 // clone returns the kind of specialised copy a function is, for people, or "".
 func clone(name string) string {
-	for _, k := range [...]string{".constprop", ".isra", ".part"} {
+	for _, k := range cloneMarks {
 		if strings.Contains(name, k) {
 			return k
 		}

@@ -1,6 +1,7 @@
 package differ
 
 import (
+	"iter"
 	"strings"
 
 	"github.com/fother/fother/differ/asm"
@@ -135,8 +136,14 @@ func (s *side) role(i int32) role {
 
 // constant reports whether the running program never writes item i.
 func (s *side) constant(i int32) bool {
-	k := s.SectionOf(i).Kind
-	return k == asm.ROData || k == asm.RelRO || k == asm.Text || k == asm.Metadata || s.indirection(i)
+	sec := s.SectionOf(i)
+	switch sec.Kind {
+	case asm.ROData, asm.RelRO, asm.Metadata:
+		return true
+	case asm.Text:
+		return !strings.Contains(sec.Flags, "w")
+	}
+	return s.indirection(i)
 }
 
 // indirection reports whether item i is one that the compiler made up to hold
@@ -247,29 +254,44 @@ func (s *side) hidden(name string, id int32) target {
 	return s.resolve(name)
 }
 
+// reference is a place in an item that names a symbol.
+type reference struct {
+	asm.Stmt
+	asm.Ref
+	at   int // in the item's statements
+	text string
+}
+
+// references yields what item i refers to, but for folded bodies.
+func (s *side) references(i int32) iter.Seq2[reference, target] {
+	return func(yield func(reference, target) bool) {
+		var refs []asm.Ref
+		for at, st := range s.Items[i].Stmts {
+			text := s.TextOf(st)
+			refs = s.Dialect.Refs(refs[:0], st.Kind, text)
+			for _, r := range refs {
+				if !yield(reference{st, r, at, text}, s.resolve(r.Name(text))) {
+					return
+				}
+			}
+		}
+	}
+}
+
 // entry reports whether t is the begin of its item.
 func (t target) entry() bool { return t.ord == 0 && t.add == 0 }
 
 // anchor reports whether the reference goes through a section anchor: a label
 // from which gcc reaches all objects of a block by their distance.
-func (t target) anchor() bool { return strings.HasPrefix(t.name, ".LANCHOR") }
+func (t target) anchor() bool { return strings.HasPrefix(t.name, anchorPrefix) }
+
+// anchorPrefix is what the names of section anchors begin with.
+const anchorPrefix = ".LANCHOR"
 
 // use is one item that refers to another.
 type use struct {
-	name  string // base name of the referring function or object
-	order int32  // place among all references of the unit
-}
-
-// collectUsers fills users for the items that are wanted.
-func (s *side) collectUsers(wanted []bool) {
-	s.users = make(map[int32][]use)
-	order := int32(0)
-	s.eachRefTo(wanted, func(i int32, _ bool, t *target) {
-		if wanted[t.item] && !t.anchor() {
-			order++
-			s.addUse(t.item, use{base(s.names[s.parent[i]]), order})
-		}
-	})
+	item  int32 // the referring function or object
+	order int32 // place among all references of the unit
 }
 
 // eachRef calls f with every reference from an item i to an item of the unit;
@@ -309,13 +331,4 @@ func (s *side) eachRefTo(wanted []bool, f func(i int32, branch bool, t *target))
 			}
 		}
 	}
-}
-
-func (s *side) addUse(item int32, u use) {
-	for _, old := range s.users[item] {
-		if old.name == u.name {
-			return
-		}
-	}
-	s.users[item] = append(s.users[item], u)
 }

@@ -32,21 +32,16 @@ func Uses(unit string, a *arch.Arch, text []byte, symbols []string) ([]Use, erro
 	}
 	s, _ := survey(u)
 	var uses []Use
-	var refs []asm.Ref
 	for k := range s.Items {
 		i := int32(k)
 		by := Use{By: s.names[s.parent[i]], Function: s.roles[i] == function || s.roles[i] == part}
 		if by.By == "" {
 			by.By = s.SectionOf(i).Name
 		}
-		for _, st := range s.Items[i].Stmts {
-			line := s.TextOf(st)
-			refs = d.Refs(refs[:0], st.Kind, line)
-			for _, r := range refs {
-				if isNamed(r.Name(line), symbols) && !(st.Kind == asm.Mark || st.Kind == asm.CFI) {
-					by.Call = r.Branch
-					uses = append(uses, by)
-				}
+		for r := range s.references(i) {
+			if isNamed(r.Name(r.text), symbols) && !(r.Kind == asm.Mark || r.Kind == asm.CFI) {
+				by.Call = r.Branch
+				uses = append(uses, by)
 			}
 		}
 	}

@@ -192,19 +192,10 @@ func (e *explainer) compareCalls(x, y int32) calls {
 // out, by stem.
 func (s *side) callees(i int32) map[string]string {
 	names := make(map[string]string)
-	var refs []asm.Ref
 	for _, item := range append([]int32{i}, s.parts[i]...) {
-		for _, st := range s.Items[item].Stmts {
-			text := s.TextOf(st)
-			refs = s.Dialect.Refs(refs[:0], st.Kind, text)
-			for _, r := range refs {
-				name := r.Name(text)
-				if !r.Branch || asm.IsLocalLabel(name) {
-					continue
-				}
-				if t := s.resolve(name); t.where != asm.InItem || s.parent[t.item] != i {
-					names[stem(name)] = name
-				}
+		for r, t := range s.references(item) {
+			if name := r.Name(r.text); r.Branch && !asm.IsLocalLabel(name) && (t.where != asm.InItem || s.parent[t.item] != i) {
+				names[stem(name)] = name
 			}
 		}
 	}

@@ -23,15 +23,11 @@ func (b *builder) functions(um *unitMerge) (reasons []error) {
 
 const hintFolded = "link without --icf, or give the function something of its own"
 
+// function adds one function to the table, unless it is there.
 func (b *builder) function(um *unitMerge, f BuildFunction) error {
-	symbol := -1
-	for i, s := range um.symbols {
-		if at, ok := um.symbol[i]; ok && s.Name == f.Label {
-			symbol = at
-		}
-	}
-	if symbol < 0 {
-		return fmt.Errorf("the patch's assembly does not define %s", f.Label)
+	symbol, err := um.labelled(f.Label)
+	if err != nil {
+		return err
 	}
 	s, addr, err := um.place.find(f.Original)
 	copied := errors.Is(err, ErrNotLinked)
@@ -44,47 +40,22 @@ func (b *builder) function(um *unitMerge, f BuildFunction) error {
 	if s.Type != elf.STT_FUNC || s.Size == 0 {
 		return hint("declare it with .type NAME, @function and .size NAME, .-NAME", errors.New("is not a function with a size"))
 	}
-	body, err := b.in.Original.ReadAt(addr, s.Size)
-	if err != nil {
-		return err
-	}
-	room, err := b.room(addr, s.Size)
-	if err != nil {
-		return err
-	}
-	entry, err := b.in.Original.ReadAt(addr, min(room, maxEntryBytes))
-	if err != nil {
-		return err
-	}
-	skip, undo, err := b.machine.around(entry, addr)
-	if errors.Is(err, ErrTooShort) {
-		return hint("leave the function as it is and change its callers; in the next release, build with -fpatchable-function-entry=16", err)
-	} else if err != nil {
-		return err
-	}
-	for _, have := range b.patch.Functions {
-		if have.Original.Lo == addr && s.Bind == elf.STB_WEAK && have.Symbol == symbol {
-			return nil // an inline function that several units define
-		}
-		if have.Original.Lo < addr+specs.VAddr(room) && addr < have.Original.Lo+specs.VAddr(have.Room) {
-			return hint(hintFolded, fmt.Errorf("shares its code with %s: identical code was folded", have.Name))
-		}
-	}
-	if other := b.folded(um, s, addr); other != "" {
-		return hint(hintFolded, fmt.Errorf("shares its code with %s, which would change too", other))
-	}
-	cold, err := b.cold(um, f.Original, copied)
-	if err != nil {
-		return err
-	}
 	fn := Function{
-		Name: f.Original, File: um.unit.Name, Reason: f.Reason,
+		Name: f.Original, File: um.unit.Name, Reason: f.Reason, Symbol: symbol,
 		Original: specs.Range[specs.VAddr]{Lo: addr, Hi: addr + specs.VAddr(s.Size)},
-		Cold:     cold, Room: room, Digest: specs.DigestOf(body), Entry: entry, Symbol: symbol,
 		NextCall: slices.Contains(b.in.Meta.Consistency.NextCall, f.Original),
 	}
-	if skip > 0 {
-		fn.Through = &Through{Skip: skip}
+	undo, err := b.entry(&fn)
+	if err != nil {
+		return err
+	}
+	if known, err := b.shared(um, s, &fn); known || err != nil {
+		return err
+	}
+	if fn.Cold, err = b.cold(um, f.Original, copied); err != nil {
+		return err
+	}
+	if fn.Through != nil {
 		b.undos[addr] = undo
 	}
 	if fn.NextCall {
@@ -94,6 +65,64 @@ func (b *builder) function(um *unitMerge, f BuildFunction) error {
 	}
 	b.patch.Functions = append(b.patch.Functions, fn)
 	return nil
+}
+
+// labelled returns the index, in the patch, of the symbol that the unit's
+// assembly gives a name.
+func (um *unitMerge) labelled(label string) (int, error) {
+	symbol := -1
+	for i, s := range um.symbols {
+		if at, ok := um.symbol[i]; ok && s.Name == label {
+			symbol = at
+		}
+	}
+	if symbol < 0 {
+		return symbol, fmt.Errorf("the patch's assembly does not define %s", label)
+	}
+	return symbol, nil
+}
+
+// entry reads the function's code, and finds how its entry can be redirected.
+// Undo is what around says of it.
+func (b *builder) entry(fn *Function) (undo []byte, err error) {
+	addr, size := fn.Original.Lo, fn.Original.Size()
+	body, err := b.in.Original.ReadAt(addr, size)
+	if err != nil {
+		return nil, err
+	}
+	fn.Digest = specs.DigestOf(body)
+	if fn.Room, err = b.room(addr, size); err != nil {
+		return nil, err
+	}
+	if fn.Entry, err = b.in.Original.ReadAt(addr, min(fn.Room, maxEntryBytes)); err != nil {
+		return nil, err
+	}
+	skip, undo, err := b.machine.around(fn.Entry, addr)
+	if errors.Is(err, ErrTooShort) {
+		return nil, hint("leave the function as it is and change its callers; in the next release, build with -fpatchable-function-entry=16", err)
+	}
+	if skip > 0 {
+		fn.Through = &Through{Skip: skip}
+	}
+	return undo, err
+}
+
+// shared refuses a function, the unit's symbol s, that has code in common with
+// another one. It reports whether it is in the table already.
+func (b *builder) shared(um *unitMerge, s elfobj.Symbol, fn *Function) (known bool, err error) {
+	addr := fn.Original.Lo
+	for _, have := range b.patch.Functions {
+		if have.Original.Lo == addr && s.Bind == elf.STB_WEAK && have.Symbol == fn.Symbol {
+			return true, nil // an inline function that several units define
+		}
+		if have.Original.Lo < addr+specs.VAddr(fn.Room) && addr < have.Original.Lo+specs.VAddr(have.Room) {
+			return false, hint(hintFolded, fmt.Errorf("shares its code with %s: identical code was folded", have.Name))
+		}
+	}
+	if other := b.folded(um, s, addr); other != "" {
+		return false, hint(hintFolded, fmt.Errorf("shares its code with %s, which would change too", other))
+	}
+	return false, nil
 }
 
 // linkedCopy finds the function that is in the target in place of symbol s of a

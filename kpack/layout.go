@@ -95,98 +95,123 @@ func (p *Patch) layout(page, header uint64, counting bool) (Layout, error) {
 	if err != nil {
 		return Layout{}, err
 	}
-	l := Layout{sections: make([]uint64, len(p.Sections)), symbols: make([]extras, len(p.Symbols))}
-	need := p.needs(m)
-	at := max(header, 1) // offset 0 stands for none in extras
-	region := func(r *Region, kinds []Kind, extra func()) error {
-		start := r.Offset
-		for _, kind := range kinds {
-			for i, s := range p.Sections {
-				if s.Kind == kind && s.Name != SectionGate {
-					at = alignUp(at, s.Align)
-					l.sections[i] = at
-					at += s.Size
-					if s.Name == ehFrame {
-						at += 4 // zeros end the list
-					}
+	w := &placer{
+		Layout: Layout{sections: make([]uint64, len(p.Sections)), symbols: make([]extras, len(p.Symbols))},
+		patch:  p, machine: m, need: p.needs(m), page: page, counting: counting,
+		at: max(header, 1), // offset 0 stands for none in extras
+	}
+	if err := w.region(&w.ROData, []Kind{ROData}, w.constants); err != nil {
+		return Layout{}, err
+	}
+	w.Text.Offset = w.at
+	if err := w.region(&w.Text, []Kind{Text}, w.code); err != nil {
+		return Layout{}, err
+	}
+	w.Data.Offset = w.at
+	w.at = p.placeHooks(&w.Layout, m, Data, w.at)
+	if slices.ContainsFunc(p.Sections, func(s Section) bool { return s.Kind >= Data && s.Size > 0 }) {
+		w.at = alignUp(w.at, page)
+		w.State.Offset = w.at
+	}
+	err = w.region(&w.Data, []Kind{Data, BSS}, w.memory)
+	w.Size = w.at
+	if p.low(m) {
+		w.Limit = 1 << 31
+	}
+	return w.Layout, err
+}
+
+// placer makes a layout. At is the offset from the base where the next piece
+// goes.
+type placer struct {
+	Layout
+	patch    *Patch
+	machine  *machine
+	need     []want // of the patch's symbols
+	page     uint64
+	at       uint64
+	counting bool
+}
+
+// region places the sections of the given kinds, and behind them what more does.
+func (w *placer) region(r *Region, kinds []Kind, more func()) error {
+	start := r.Offset
+	for _, kind := range kinds {
+		for i, s := range w.patch.Sections {
+			if s.Kind == kind && s.Name != SectionGate {
+				w.at = alignUp(w.at, s.Align)
+				w.sections[i] = w.at
+				w.at += s.Size
+				if s.Name == ehFrame {
+					w.at += 4 // zeros end the list
 				}
 			}
 		}
-		at = alignUp(at, 16)
-		extra()
-		at = alignUp(at, page)
-		r.Size = at - start
-		if at > maxMemory {
-			return fmt.Errorf("patch needs more than %d MiB of memory", maxMemory>>20)
-		}
-		return nil
 	}
-	place := func(wanted func(want) bool, field func(*extras) *uint64, size int) {
-		for i := range p.Symbols {
-			if wanted(need[i]) {
-				*field(&l.symbols[i]) = at
-				at += uint64(size)
-			}
+	w.at = alignUp(w.at, 16)
+	more()
+	w.at = alignUp(w.at, w.page)
+	r.Size = w.at - start
+	if w.at > maxMemory {
+		return fmt.Errorf("patch needs more than %d MiB of memory", maxMemory>>20)
+	}
+	return nil
+}
+
+// each gives every symbol that wants it a piece of size bytes.
+func (w *placer) each(wanted func(want) bool, field func(*extras) *uint64, size int) {
+	for i, n := range w.need {
+		if wanted(n) {
+			*field(&w.symbols[i]) = w.at
+			w.at += uint64(size)
 		}
 	}
-	err = region(&l.ROData, []Kind{ROData}, func() {
-		place(func(w want) bool { return w.got }, func(e *extras) *uint64 { return &e.got }, 8)
-		place(func(w want) bool { return w.offset }, func(e *extras) *uint64 { return &e.offset }, 8)
-		place(func(w want) bool { return w.pair }, func(e *extras) *uint64 { return &e.pair }, 16)
-		place(func(w want) bool { return w.descriptor }, func(e *extras) *uint64 { return &e.descriptor }, 16)
-		if m.finderSize > 0 && p.frames() >= 0 {
-			l.frameHeader = alignUp(at, 8)
-			at = l.frameHeader + finderHeader + finderCells
-		}
-		at = p.placeHooks(&l, m, ROData, alignUp(at, 8))
-	})
-	if err != nil {
-		return Layout{}, err
+}
+
+// constants places what is behind the constants.
+func (w *placer) constants() {
+	w.each(func(n want) bool { return n.got }, func(e *extras) *uint64 { return &e.got }, 8)
+	w.each(func(n want) bool { return n.offset }, func(e *extras) *uint64 { return &e.offset }, 8)
+	w.each(func(n want) bool { return n.pair }, func(e *extras) *uint64 { return &e.pair }, 16)
+	w.each(func(n want) bool { return n.descriptor }, func(e *extras) *uint64 { return &e.descriptor }, 16)
+	if w.machine.finderSize > 0 && w.patch.frames() >= 0 {
+		w.frameHeader = alignUp(w.at, 8)
+		w.at = w.frameHeader + finderHeader + finderCells
 	}
-	l.Text.Offset = at
-	err = region(&l.Text, []Kind{Text}, func() {
-		place(func(w want) bool { return w.stub }, func(e *extras) *uint64 { return &e.stub }, m.stubSize)
-		place(func(w want) bool { return w.thunk }, func(e *extras) *uint64 { return &e.thunk }, m.thunkSize)
-		if slices.ContainsFunc(need, func(w want) bool { return w.descriptor }) {
-			l.resolver = at
-			at += uint64(len(m.tls.resolver))
-		}
-		if l.frameHeader != 0 {
-			l.finder = alignUp(at, 16)
-			at = l.finder + uint64(m.finderSize)
-		}
-		if counting {
-			l.counts = alignUp(at, countAlign)
-			at = l.counts + uint64(len(p.Functions))*uint64(m.countSize)
-		}
-		at = p.placeHooks(&l, m, Text, at)
-		at = p.placeGates(&l, m, at)
-	})
-	if err != nil {
-		return Layout{}, err
+	w.at = w.patch.placeHooks(&w.Layout, w.machine, ROData, alignUp(w.at, 8))
+}
+
+// code places what is behind the functions.
+func (w *placer) code() {
+	w.each(func(n want) bool { return n.stub }, func(e *extras) *uint64 { return &e.stub }, w.machine.stubSize)
+	w.each(func(n want) bool { return n.thunk }, func(e *extras) *uint64 { return &e.thunk }, w.machine.thunkSize)
+	if slices.ContainsFunc(w.need, func(n want) bool { return n.descriptor }) {
+		w.resolver = w.at
+		w.at += uint64(len(w.machine.tls.resolver))
 	}
-	l.Data.Offset = at
-	at = p.placeHooks(&l, m, Data, at)
-	if slices.ContainsFunc(p.Sections, func(s Section) bool { return s.Kind >= Data && s.Size > 0 }) {
-		at = alignUp(at, page)
-		l.State.Offset = at
+	if w.frameHeader != 0 {
+		w.finder = alignUp(w.at, 16)
+		w.at = w.finder + uint64(w.machine.finderSize)
 	}
-	err = region(&l.Data, []Kind{Data, BSS}, func() {
-		if l.State.Offset != 0 {
-			at = alignUp(at, page)
-			l.State.Size = at - l.State.Offset
-		}
-		place(func(w want) bool { return w.thunk }, func(e *extras) *uint64 { return &e.slot }, 8)
-		if counting {
-			l.Counters = Region{alignUp(at, 8), 8 * uint64(len(p.Functions))}
-			at = l.Counters.Offset + l.Counters.Size
-		}
-	})
-	l.Size = at
-	if p.low(m) {
-		l.Limit = 1 << 31
+	if w.counting {
+		w.counts = alignUp(w.at, countAlign)
+		w.at = w.counts + uint64(len(w.patch.Functions))*uint64(w.machine.countSize)
 	}
-	return l, err
+	w.at = w.patch.placeHooks(&w.Layout, w.machine, Text, w.at)
+	w.at = w.patch.placeGates(&w.Layout, w.machine, w.at)
+}
+
+// memory places what is behind the data.
+func (w *placer) memory() {
+	if w.State.Offset != 0 {
+		w.at = alignUp(w.at, w.page)
+		w.State.Size = w.at - w.State.Offset
+	}
+	w.each(func(n want) bool { return n.thunk }, func(e *extras) *uint64 { return &e.slot }, 8)
+	if w.counting {
+		w.Counters = Region{alignUp(w.at, 8), 8 * uint64(len(w.patch.Functions))}
+		w.at = w.Counters.Offset + w.Counters.Size
+	}
 }
 
 // placeGates gives copies and gates their places from at on and returns where

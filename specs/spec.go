@@ -48,7 +48,8 @@ type Allowance struct {
 	// limit", or NoDebugData. Of a variable it stands for its type and for its
 	// initial value, which a running program goes without. "fresh variable" and the
 	// name of one that the patch brings says that it begins anew, where a lower
-	// level of the patch is applied that has it too.
+	// level of the patch is applied that has it too. Of a function it stands for its
+	// signature, and that the old one may stay in use.
 	Change string `json:"change"`
 	Reason string `json:"reason"` // why that is right; never empty
 }

@@ -2,6 +2,7 @@ package asm
 
 import (
 	"fmt"
+	"iter"
 	"strconv"
 	"strings"
 
@@ -59,6 +60,10 @@ type Dialect struct {
 	// that it finds it by the global offset table. It reports whether it could.
 	// It is there if AddressToSlot is.
 	LoadBySlot func(stmt, symbol string) (string, bool)
+	// Escapes reports whether the function may give away or store the address of
+	// what ref names in stmt, as far as the instructions behind it tell, which
+	// rest yields. Nil stands for always.
+	Escapes func(stmt string, ref Ref, rest iter.Seq[string]) bool
 }
 
 var dialects = []*Dialect{&x86_64, &aarch64}

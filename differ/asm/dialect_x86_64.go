@@ -29,6 +29,7 @@ var x86_64 = Dialect{
 	SlotToAddress: x86SlotToAddress,
 	AddressToSlot: x86AddressToSlot,
 	LoadBySlot:    x86LoadBySlot,
+	Escapes:       x86Escapes,
 }
 
 func x86Prefix(word string) bool {

@@ -29,6 +29,9 @@ const (
 	aSet
 	aSymver
 	aWeakref
+	aIfDefined
+	aElse
+	aEndIf
 	aRefused
 )
 
@@ -61,9 +64,11 @@ var directives = map[string]action{
 	".hidden": aVisibility, ".protected": aVisibility, ".internal": aVisibility, ".type": aType, ".size": aSize,
 	".comm": aCommon, ".lcomm": aCommon, ".set": aSet, ".equ": aSet, ".symver": aSymver, ".weakref": aWeakref,
 
+	".ifdef": aIfDefined, ".ifndef": aIfDefined, ".ifnotdef": aIfDefined, ".else": aElse, ".endif": aEndIf,
+
 	".intel_syntax": aRefused, ".intel_mnemonic": aRefused, ".code32": aRefused, ".code16": aRefused, ".code16gcc": aRefused,
-	".macro": aRefused, ".include": aRefused, ".incbin": aRefused, ".if": aRefused, ".ifdef": aRefused,
-	".ifndef": aRefused, ".rept": aRefused, ".irp": aRefused, ".irpc": aRefused, ".org": aRefused, ".subsection": aRefused,
+	".macro": aRefused, ".include": aRefused, ".incbin": aRefused, ".if": aRefused, ".elseif": aRefused,
+	".rept": aRefused, ".irp": aRefused, ".irpc": aRefused, ".org": aRefused, ".subsection": aRefused,
 }
 
 // named is an entry of directiveTable.
@@ -128,10 +133,13 @@ func reason(name string, a action) string {
 // "Special Sections"; binutils' default flags for names without any.
 func kindOfSection(name, flags, args string) SectionKind {
 	if k, ok := specialSection(name); ok {
+		if k == ROData && strings.Contains(flags, "w") {
+			return Writable // an object that somebody put there by name
+		}
 		return k
 	}
 	switch {
-	case flags == "" || !strings.ContainsRune(flags, 'a'):
+	case !strings.ContainsRune(flags, 'a') || toolSection(name):
 		return Ignored
 	case strings.ContainsRune(flags, 'T'):
 		return TLS
@@ -163,12 +171,16 @@ func specialSection(name string) (SectionKind, bool) {
 		return Init, true
 	case is(".gcc_except_table"):
 		return Metadata, true
-	case strings.HasPrefix(name, ".debug"), strings.HasPrefix(name, ".stab"), strings.HasPrefix(name, ".zdebug"),
-		name == ".comment", strings.HasPrefix(name, ".note.GNU-"), strings.HasPrefix(name, ".note.gnu."),
-		name == "__patchable_function_entries", strings.HasPrefix(name, ".gnu.lto_"), strings.HasPrefix(name, ".gnu.debuglto_"):
-		return Ignored, true
 	}
 	return 0, false
+}
+
+// toolSection reports whether only compilers and linkers fill the section of that
+// name, with what goes with the code that it is about, though the running program
+// may have it: lists of entries to patch, properties of the object. That of other
+// sections which are not debug data counts, whatever they are called.
+func toolSection(name string) bool {
+	return name == "__patchable_function_entries" || strings.HasPrefix(name, ".note.gnu.") || strings.HasPrefix(name, ".note.GNU-")
 }
 
 const intelSyntax = "Intel syntax is not supported"

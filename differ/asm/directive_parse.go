@@ -24,7 +24,7 @@ func (p *parser) directive(name string, lo, hi int) *SyntaxError {
 		return p.sections(a, name, args, lo, hi)
 	case aIdent:
 		if p.Producer == "" {
-			p.Producer = strings.Trim(args, `"`)
+			p.Producer = Unquote(args)
 		}
 	case aSymver:
 		p.Versions = append(p.Versions, args)
@@ -43,6 +43,8 @@ func (p *parser) directive(name string, lo, hi int) *SyntaxError {
 		return p.common(name, args, lo, hi)
 	case aGlobal, aWeak, aLocal, aVisibility, aType, aSize:
 		return p.attribute(a, name, args, lo, hi)
+	case aIfDefined, aElse, aEndIf:
+		return p.condition(a, name, args, lo, hi)
 	default:
 		return p.fail(lo, hi, "%s", reason(name, a))
 	}
@@ -101,42 +103,45 @@ func (p *parser) sections(a action, name, args string, lo, hi int) *SyntaxError 
 		p.stack = append(p.stack, [2]int32{p.sec, p.previous})
 	}
 	secName, rest, _ := strings.Cut(args, ",")
-	secName = strings.Trim(strings.TrimSpace(secName), `"`)
+	secName = Unquote(strings.TrimSpace(secName))
 	if secName == "" {
 		return p.fail(lo, hi, "section without a name")
 	}
-	flags, rest := sectionFlags(strings.TrimSpace(rest))
-	if flags == "?" {
+	flags, rest, ok := sectionFlags(strings.TrimSpace(rest))
+	if !ok {
 		return p.fail(lo, hi, "section flags are not understood")
+	}
+	if strings.ContainsRune(flags, '?') { // in the group of the current section, if that is in one
+		flags = strings.ReplaceAll(flags, "?", "")
+		if cur := &p.Sections[p.sec]; cur.Group() {
+			flags, rest = flags+"G", rest+", in the group of: "+cur.Args
+		}
 	}
 	p.change(p.section(secName, flags, rest))
 	return nil
 }
 
-// sectionFlags splits `"aMS",@progbits,1` into flags and the rest; "?" stands
-// for something else.
-func sectionFlags(s string) (flags, rest string) {
+// sectionFlags splits `"aMS",@progbits,1` into flags and the rest. It reports
+// whether the flags are understood.
+func sectionFlags(s string) (flags, rest string, ok bool) {
 	if s == "" {
-		return "", ""
+		return "", "", true
 	}
 	if s[0] != '"' {
-		return "?", ""
+		return "", "", false
 	}
 	end := stringEnd(s, 0)
 	if end < 2 || s[end-1] != '"' {
-		return "?", ""
+		return "", "", false
 	}
 	flags = s[1 : end-1]
-	if strings.Trim(flags, "awxMSGTReold0123456789") != "" {
-		return "?", ""
-	}
-	return flags, strings.TrimSpace(strings.TrimLeft(s[end:], ", "))
+	return flags, strings.TrimSpace(strings.TrimLeft(s[end:], ", ")), strings.Trim(flags, "awxMSGTReold?0123456789") == ""
 }
 
 // common takes .comm and .lcomm.
 func (p *parser) common(name, args string, lo, hi int) *SyntaxError {
 	sym, _, ok := strings.Cut(args, ",")
-	sym = strings.Trim(strings.TrimSpace(sym), `"`)
+	sym = Unquote(strings.TrimSpace(sym))
 	if !ok || sym == "" {
 		return p.fail(lo, hi, "want a symbol and a size")
 	}
@@ -145,7 +150,7 @@ func (p *parser) common(name, args string, lo, hi int) *SyntaxError {
 	if s.Where != Undefined {
 		return p.fail(lo, hi, "symbol is defined twice")
 	}
-	if name == ".comm" && s.Bind == Local && !p.declaredLocal(id) {
+	if name == ".comm" && s.Bind == Local && !s.declaredLocal {
 		s.Bind = Global
 	}
 	bss := p.section(".bss", "aw", "")
@@ -156,9 +161,6 @@ func (p *parser) common(name, args string, lo, hi int) *SyntaxError {
 	p.Sections[bss].Items = append(p.Sections[bss].Items, item)
 	return nil
 }
-
-// declaredLocal reports whether a .local directive named the symbol.
-func (p *parser) declaredLocal(id int32) bool { return p.Symbols[id].Size == ".local" }
 
 // attribute takes the directives that say something about symbols.
 func (p *parser) attribute(a action, name, args string, lo, hi int) *SyntaxError {
@@ -173,7 +175,7 @@ func (p *parser) attribute(a action, name, args string, lo, hi int) *SyntaxError
 		if !ok {
 			return p.fail(lo, hi, "want a symbol and a value")
 		}
-		id := p.symbol(strings.Trim(strings.TrimSpace(sym), `"`))
+		id := p.symbol(Unquote(strings.TrimSpace(sym)))
 		value = strings.TrimSpace(value)
 		if a == aSize {
 			p.size(id, value)
@@ -184,7 +186,7 @@ func (p *parser) attribute(a action, name, args string, lo, hi int) *SyntaxError
 		return nil
 	}
 	for sym := range strings.SplitSeq(args, ",") {
-		sym = strings.Trim(strings.TrimSpace(sym), `"`)
+		sym = Unquote(strings.TrimSpace(sym))
 		if sym == "" {
 			return p.fail(lo, hi, "want a symbol")
 		}
@@ -197,7 +199,7 @@ func (p *parser) attribute(a action, name, args string, lo, hi int) *SyntaxError
 		case aWeak:
 			s.Bind = Weak
 		case aLocal:
-			s.Bind, s.Size = Local, ".local"
+			s.Bind, s.declaredLocal = Local, true
 		case aVisibility:
 			s.Vis = name[1:]
 		}

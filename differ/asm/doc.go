@@ -1,4 +1,4 @@
-// Package asm reads GNU assembly as gcc writes it into a model that package
+// Package asm reads GNU assembly as gcc and clang write it into a model that package
 // differ compares and prints from.
 //
 // [Parse] goes over the text once. It cuts it into statements, follows the

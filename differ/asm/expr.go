@@ -40,6 +40,22 @@ func (p *parser) resolveSet(s *Symbol) {
 	}
 }
 
+// HasDot reports whether an expression counts from the current position.
+func HasDot(expr string) bool {
+	for i := 0; i < len(expr); {
+		if !identPart[expr[i]] {
+			i++
+			continue
+		}
+		end := identEnd(expr, i)
+		if expr[i:end] == "." {
+			return true
+		}
+		i = end
+	}
+	return false
+}
+
 // SplitSum splits "name", "name+N", "name-N" or "N".
 func SplitSum(expr string) (name string, n int64, ok bool) {
 	expr = strings.ReplaceAll(expr, " ", "")

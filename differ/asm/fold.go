@@ -111,7 +111,8 @@ func (u *Unit) folded(name string) (f *Fold, ord int32) {
 }
 
 // Resolve is [Unit.Lookup], but for local labels in folded bodies too: these
-// become symbols when they are asked for first. lost is set for other names in
+// become symbols when they are asked for first, with an Ord that only tells the
+// places of one body apart, in both builds alike. lost is set for other names in
 // them: what these stand for cannot be told.
 func (u *Unit) Resolve(name string) (symbol int32, lost bool) {
 	if symbol = u.Lookup(name); symbol >= 0 && (len(u.Folds) == 0 || u.Symbols[symbol].Where != Undefined || u.Symbols[symbol].Set != "") {

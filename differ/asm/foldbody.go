@@ -167,9 +167,6 @@ func (f *folder) note(a, b string) {
 // common returns the length of the longest beginning that two texts share.
 func common(a, b string) int {
 	i := 0
-	for len(a) >= 16 && len(b) >= 16 && word(a)^word(b)|word(a[8:])^word(b[8:]) == 0 {
-		a, b, i = a[16:], b[16:], i+16
-	}
 	for len(a) >= 8 && len(b) >= 8 {
 		if x := word(a) ^ word(b); x != 0 {
 			return i + bits.TrailingZeros64(x)/8

@@ -126,11 +126,16 @@ func TestCommon(t *testing.T) {
 	const text = "\tmovq\t%rax, 8(%rdi)\n\tcall\tmemcpy@PLT\n"
 	for n := range len(text) {
 		for m := range n + 1 {
-			other := text[:m] + "?" + text[m+1:n+1]
-			if got := common(text[:n], other); got != min(m, n) {
-				t.Errorf("%d of %d: %d", m, n, got)
+			for bit := range 8 {
+				other := text[:m] + string([]byte{text[m] ^ 1<<bit}) + text[m+1:]
+				if got := common(text[:n], other); got != m {
+					t.Errorf("%d of %d: %d", m, n, got)
+				}
+				if got := common(other, text[:n]); got != m {
+					t.Errorf("%d of %d, the other way round: %d", m, n, got)
+				}
 			}
-			if got := common(other[:m], text); got != m {
+			if got := common(text[:m], text); got != m {
 				t.Errorf("the first %d: %d", m, got)
 			}
 		}

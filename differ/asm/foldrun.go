@@ -9,9 +9,11 @@ import "strings"
 type run struct {
 	*folder
 	ta, tb string
-	same   int // how far the text of a is known to be alike
-	by     int // from there on the text of b is at offsets that are greater by this
-	quiet  int // end of the last lines that do not count; if it is no line's begin, the last line counts
+	same   int   // how far the text of a is known to be alike
+	by     int   // from there on the text of b is at offsets that are greater by this
+	quiet  int   // end of the last line that does not count; what is behind it counts
+	from   int   // where it began in a
+	before int32 // ord then
 }
 
 // run goes behind such lines. It stops, besides, at a label that is defined
@@ -21,7 +23,7 @@ func (f *folder) run() {
 	if !p.seek(f.a.text, f.a.i) {
 		return
 	}
-	r := run{folder: f, ta: f.a.text, tb: f.b.text, same: f.a.i, by: f.b.i - f.a.i, quiet: f.a.i}
+	r := run{folder: f, ta: f.a.text, tb: f.b.text, same: f.a.i, by: f.b.i - f.a.i, quiet: f.a.i, from: f.a.i, before: f.ord}
 	for {
 		k := int(p.list[p.next])
 		if k == p.to {
@@ -62,16 +64,24 @@ func (r *run) leave(k int) {
 	r.pairs = r.pairs[:n]
 }
 
-// recount is counted for a line before others that were gone over.
+// passed notes that the line from lo to next does not count.
+func (r *run) passed(lo, next int) {
+	r.counted(lo)
+	r.quiet = next
+}
+
+// recount is counted for a line that is before others that were gone over.
 func (r *run) recount(i int) {
-	for lo := i; i > r.a.lo; i = lo {
-		lo = strings.LastIndexByte(r.ta[:i-1], '\n') + 1
+	for i > r.from {
+		lo := strings.LastIndexByte(r.ta[:i-1], '\n') + 1
 		var l scanned
 		if l, r.refsA = r.a.scan(lo, "", r.refsA[:0]); l.kind != lineNoise && l.kind != lineLabel {
-			break
+			r.ord = int32(i - r.a.lo)
+			return
 		}
+		i = lo
 	}
-	r.ord = int32(i - r.a.lo)
+	r.ord = r.before
 }
 
 // alikeTo reports whether the texts are the same from where they were compared
@@ -80,7 +90,8 @@ func (r *run) alikeTo(k int) bool {
 	return k+r.by <= len(r.tb) && common(r.ta[r.same:k], r.tb[r.same+r.by:]) == k-r.same
 }
 
-// counted notes, where a line begins, how far the lines go that count.
+// counted notes the end of the last line that counts before i, where a line
+// begins: that is i, unless the line before does not count.
 func (r *run) counted(i int) {
 	if r.quiet != i {
 		r.ord = int32(i - r.a.lo)
@@ -93,10 +104,16 @@ func (r *run) point(k int) int {
 	a, c := r.ta, r.ta[k]
 	switch {
 	case a[k-1] == '\n':
-		if c == '.' && a[k+1] == 'L' {
+		switch next, ok := 0, false; {
+		case c == '.' && a[k+1] == 'L':
 			return r.define(k)
-		} else if c == '#' && a[k+1] == ' ' {
+		case c == '#' && a[k+1] == ' ':
 			return r.noise(k, k)
+		case c == ' ': // clang's comments about loops
+			if next, ok = r.a.rest(k); ok {
+				r.passed(k, next)
+			}
+			return next
 		}
 	case a[k-1] == '\t' && a[k-2] == '\n':
 		if c == '.' {
@@ -220,8 +237,7 @@ func (r *run) noise(lo, k int) int {
 			}
 		}
 	}
-	r.counted(lo)
-	r.quiet = end + 1
+	r.passed(lo, end+1)
 	return end + 1
 }
 
@@ -272,6 +288,7 @@ func (r *run) define(i int) int {
 	if x == nil || y == nil || !r.a.labels.put(x, at) || !r.b.labels.put(y, at) {
 		return 0
 	}
-	r.same, r.by, r.quiet = nextA, nextB-nextA, nextA
+	r.passed(i, nextA)
+	r.same, r.by = nextA, nextB-nextA
 	return nextA
 }

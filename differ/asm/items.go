@@ -26,7 +26,9 @@ func (p *parser) section(name, flags, args string) int32 {
 func (p *parser) change(sec int32) {
 	p.Clash = p.Clash || p.inline && p.Sections[p.sec].buried != ""
 	if cur := &p.Sections[p.sec]; p.inline && cur.Kind == Text && cur.open >= 0 && sec != p.sec {
-		p.Items[cur.open].Foreign = uint32(p.line)
+		if it := &p.Items[cur.open]; it.Foreign == 0 {
+			it.Foreign, it.Into = uint32(p.line), sec
+		}
 	}
 	p.previous, p.sec = p.sec, sec
 }
@@ -42,11 +44,13 @@ func (p *parser) place(labels []int32, where Where, item, ord int32) {
 // label takes one label, whose text is Text[lo:after].
 func (p *parser) label(name string, numeric bool, lo, after int) *SyntaxError {
 	sec := &p.Sections[p.sec]
-	if sec.Kind == Ignored {
-		return nil
-	}
 	if numeric {
-		return p.add(Stmt{uint32(lo), uint32(after - 1), uint32(p.line), Number})
+		err := p.add(Stmt{uint32(lo), uint32(after - 1), uint32(p.line), Number})
+		p.numbered(name, lo)
+		return err
+	}
+	if sec.Kind == Ignored {
+		return p.misplaced(sec, name, lo, after)
 	}
 	if strings.HasSuffix(name, ".kpatch") {
 		return p.fail(lo, after, "the name ends in .kpatch, which patches use")
@@ -56,13 +60,22 @@ func (p *parser) label(name string, numeric bool, lo, after int) *SyntaxError {
 		return p.fail(lo, after, "symbol is defined twice")
 	}
 	p.Symbols[id].Line = uint32(p.line)
-	p.mark(id, lo, after)
+	p.put(id, lo, after)
 	return nil
 }
 
-// mark puts symbol id at the current position and begins a new item where one
+// misplaced refuses a name in a section that the running program has and that
+// compilers and linkers fill: what somebody else puts there is not compared.
+func (p *parser) misplaced(sec *Section, name string, lo, after int) *SyntaxError {
+	if IsLocalLabel(name) || !strings.ContainsRune(sec.Flags, 'a') {
+		return nil
+	}
+	return p.fail(lo, after, "the section is kept for what compilers and linkers put there")
+}
+
+// put puts symbol id at the current position and begins a new item where one
 // begins. Its name and one byte more is Text[lo:after].
-func (p *parser) mark(id int32, lo, after int) {
+func (p *parser) put(id int32, lo, after int) {
 	sec := &p.Sections[p.sec]
 	if sec.buried != "" {
 		p.buriedLabel(sec, p.Symbols[id].Name)
@@ -151,7 +164,7 @@ func (p *parser) open() {
 	if len(p.Items) == p.max.items {
 		p.exceed(p.max.items, "functions and objects")
 	}
-	it := Item{Section: p.sec, Line: uint32(p.line), Inner: -1, Mode: p.mode}
+	it := Item{Section: p.sec, Line: uint32(p.line), Inner: -1, Mode: p.mode, Written: p.inline || p.fileLevel}
 	it.Symbols, it.Stmts = p.room()
 	it.Stmts = append(it.Stmts, sec.pending...)
 	p.place(sec.labels, InItem, id, 0)
@@ -220,9 +233,7 @@ func (p *parser) add(st Stmt) *SyntaxError {
 
 // set takes an assignment: .set sym, expr or sym = expr.
 func (p *parser) set(name, expr string, lo, hi int) *SyntaxError {
-	if len(name) > 1 && name[0] == '"' {
-		name = strings.Trim(name, `"`)
-	}
+	name = Unquote(name)
 	if p.Sections[p.sec].Kind == Ignored && strings.HasPrefix(expr, ".-") {
 		return nil
 	}
@@ -245,10 +256,13 @@ func (p *parser) set(name, expr string, lo, hi int) *SyntaxError {
 			}
 		}
 		at := lo + strings.Index(p.Text[lo:hi], name)
-		p.mark(id, at, at+len(name)+1)
+		p.put(id, at, at+len(name)+1)
 		p.Symbols[id].Add = n
 		return nil
 	}
 	s.Set = expr
+	if sec := &p.Sections[p.sec]; HasDot(expr) && sec.open >= 0 && sec.Kind != Ignored {
+		s.Item, s.Ord = sec.open, p.Items[sec.open].Bytes
+	}
 	return nil
 }

@@ -1,6 +1,9 @@
 package asm
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 // Kind tells what a statement is.
 type Kind uint8
@@ -69,24 +72,10 @@ type Section struct {
 }
 
 // Mergeable reports whether the linker may fold the section's content.
-func (s *Section) Mergeable() bool {
-	for i := range len(s.Flags) {
-		if s.Flags[i] == 'M' {
-			return true
-		}
-	}
-	return false
-}
+func (s *Section) Mergeable() bool { return strings.ContainsRune(s.Flags, 'M') }
 
 // Group reports whether the section is in a COMDAT group.
-func (s *Section) Group() bool {
-	for i := range len(s.Flags) {
-		if s.Flags[i] == 'G' {
-			return true
-		}
-	}
-	return false
-}
+func (s *Section) Group() bool { return strings.ContainsRune(s.Flags, 'G') }
 
 // Bind is a symbol's binding.
 type Bind uint8
@@ -113,19 +102,20 @@ const (
 // Symbol is a name: a label, a common symbol, or an undefined reference that
 // has attributes.
 type Symbol struct {
-	Name    string
-	Number  int32 // of the name, see [Unit.Number]
-	Item    int32
-	Ord     int32 // statements that make bytes between the item's begin and the label
-	Line    uint32
-	Add     int64  // bytes
-	Set     string // expression of .set, or the target of .weakref
-	Vis     string // "hidden", "protected", "internal" or ""
-	Type    string // "function", "object", "tls_object", "gnu_indirect_function", … or ""
-	Size    string // expression
-	Where   Where
-	WeakRef bool
-	Bind    Bind
+	Name          string
+	Number        int32 // of the name, see [Unit.Number]
+	Item          int32 // of an Expression that has a dot, where that is; -1 if there is none
+	Ord           int32 // statements that make bytes between the item's begin and the label
+	Line          uint32
+	Add           int64  // bytes
+	Set           string // expression of .set, or the target of .weakref
+	Vis           string // "hidden", "protected", "internal" or ""
+	Type          string // "function", "object", "tls_object", "gnu_indirect_function", … or ""
+	Size          string // expression
+	Where         Where
+	WeakRef       bool
+	Bind          Bind
+	declaredLocal bool // by a .local directive
 }
 
 // LocalLabel reports whether the name stays out of the object file.
@@ -145,6 +135,9 @@ type Item struct {
 	Stmts   []Stmt
 	// Bytes is the number of statements that make bytes.
 	Bytes int32
+	// Written is set if inline assembly began the item: inside a function or at the
+	// level of the file.
+	Written bool
 	// Common is the statement of a .comm or .lcomm symbol.
 	Common bool
 	// Split is set when bytes without a label follow after an alignment: the
@@ -153,6 +146,8 @@ type Item struct {
 	// Foreign is the line where inline assembly inside the item switched to a
 	// section of its own, or 0.
 	Foreign uint32
+	// Into is that section, if Foreign is set.
+	Into int32
 	// Inner is a named symbol in the middle of the item, or -1.
 	Inner int32
 	// Mode is the .arch, .cpu or .arch_extension directives in force.
@@ -170,6 +165,9 @@ type Unit struct {
 	Items    []Item
 	Producer string   // of the first .ident
 	Versions []string // .symver directives, in order
+	// Bound has what the numeric labels stand for that a statement mentions, in the
+	// order of its text, if one of them is in another item; by Stmt.Lo.
+	Bound map[uint32][]Place
 	// Folds are the functions' bodies that were left out, by rising offset.
 	Folds []Fold
 

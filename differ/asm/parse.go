@@ -37,15 +37,22 @@ type parser struct {
 	names    *nameTable // of sections, with their groups
 	key      []byte     // of the last one
 	inline   bool       // between #APP and #NO_APP
-	mode     string
-	bytes    int    // statements that make bytes
-	count    int    // statements that were kept
-	max      limits // of what the unit may hold
-	over     string // which limit it is over
-	taken    int    // of Folds
-	recent   recent
-	bits     *[256]lineBit
-	said     [16]sectionLine
+	// fileLevel is set in inline assembly outside of functions, around which clang
+	// writes comments of its own.
+	fileLevel bool
+	mode      string
+	bytes     int    // statements that make bytes
+	count     int    // statements that were kept
+	max       limits // of what the unit may hold
+	over      string // which limit it is over
+	taken     int    // of Folds
+	recent    recent
+	// conditions is how many .ifdef and .ifndef are open whose text is taken, and
+	// skipped where the text goes on behind one that was not.
+	conditions, skipped int
+	numeric             map[string][]definition // numeric labels, by rising offset
+	bits                *[256]lineBit
+	said                [16]sectionLine
 	// stmts and ids are room for the lists of items, most of which are short.
 	stmts []Stmt
 	ids   []int32
@@ -232,7 +239,10 @@ func (p *parser) run() *SyntaxError {
 		end, err := p.quick(i)
 		if end == 0 && err == nil {
 			end = lineEnd(text, i)
-			err = p.oneLine(i, end)
+			if err = p.oneLine(i, end); p.skipped > end {
+				p.line += strings.Count(text[i:p.skipped], "\n") - 1
+				end = p.skipped - 1
+			}
 		}
 		if p.over != "" {
 			return p.fail(i, lineEnd(text, i), "%s", p.over)
@@ -242,6 +252,9 @@ func (p *parser) run() *SyntaxError {
 		}
 		p.line++
 		i = end + 1
+	}
+	if p.conditions > 0 {
+		return &SyntaxError{Line: p.line - 1, Reason: "condition without .endif"}
 	}
 	if len(p.stack) > 0 {
 		return &SyntaxError{Line: p.line - 1, Reason: ".pushsection without .popsection"}
@@ -258,27 +271,37 @@ func (p *parser) oneLine(i, end int) *SyntaxError {
 	if i == end {
 		return nil
 	}
-	if text[i] == '#' {
-		switch strings.TrimRight(text[i:], " \t\r") {
-		case "#APP":
-			p.inline = true
-		case "#NO_APP":
-			p.inline = false
-		}
+	if mark, ok := strings.CutPrefix(text[i:], "#"); ok {
+		p.mark(mark)
 		return nil
 	}
-	if mark, ok := strings.CutPrefix(text[i:], d.Comment); ok { // clang's marks
-		switch strings.TrimRight(mark, " \t\r") {
-		case "APP":
-			p.inline = true
-		case "NO_APP":
-			p.inline = false
-		}
+	if mark, ok := strings.CutPrefix(text[i:], d.Comment); ok {
+		p.mark(mark)
 		return nil
 	}
 	if strings.HasPrefix(text[i:], d.LineComment) {
 		return nil
 	}
+	return p.statements(i, end)
+}
+
+// mark takes a comment: compilers mark inline assembly by some.
+func (p *parser) mark(comment string) {
+	switch strings.TrimRight(comment, " \t\r") {
+	case "APP":
+		p.inline = true
+	case "NO_APP":
+		p.inline = false
+	case " Start of file scope inline assembly":
+		p.fileLevel = true
+	case " End of file scope inline assembly":
+		p.fileLevel = false
+	}
+}
+
+// statements takes the statements of text[i:end], a line.
+func (p *parser) statements(i, end int) *SyntaxError {
+	text, d := p.Text[:end], p.Dialect
 	for i < end {
 		for i < end && (text[i] == ' ' || text[i] == '\t' || text[i] == ';' || text[i] == '\r') {
 			i++
@@ -293,6 +316,10 @@ func (p *parser) oneLine(i, end int) *SyntaxError {
 		if stop > i {
 			if err := p.statement(i, stop); err != nil {
 				return err
+			}
+			if p.skipped > i {
+				i = p.skipped // maybe behind the line
+				continue
 			}
 		}
 		i = next
@@ -430,5 +457,6 @@ func (p *parser) finish() *SyntaxError {
 			p.resolveSet(s)
 		}
 	}
+	p.bind()
 	return nil
 }

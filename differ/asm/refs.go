@@ -13,12 +13,15 @@ type Ref struct {
 }
 
 // Name returns the symbol's name in text, without quotes.
-func (r Ref) Name(text string) string {
-	s := text[r.Lo:r.Hi]
-	if s[0] == '"' {
-		return s[1 : len(s)-1]
+func (r Ref) Name(text string) string { return Unquote(text[r.Lo:r.Hi]) }
+
+// Unquote returns a name without the quotes that it may be written in. What is
+// escaped between them stays so: names are compared and printed as written.
+func Unquote(name string) string {
+	if len(name) > 1 && name[0] == '"' && name[len(name)-1] == '"' {
+		return name[1 : len(name)-1]
 	}
-	return s
+	return name
 }
 
 var identStart, identPart [256]bool

@@ -168,63 +168,79 @@ func newNode(e *dwarf.Entry) node {
 	n := node{off: e.Offset, tag: e.Tag, size: -1, bits: -1, at: -1, count: -1}
 	oldBit := int64(-1)
 	for _, f := range e.Field {
-		number, isNumber := f.Val.(int64)
-		offset, _ := f.Val.(dwarf.Offset)
-		text, _ := f.Val.(string)
-		flag, _ := f.Val.(bool)
-		switch f.Attr {
-		case dwarf.AttrName:
-			n.name = text
-		case dwarf.AttrLinkageName:
-			n.link = text
-		case dwarf.AttrType:
-			n.typ = offset
-		case dwarf.AttrSpecification, dwarf.AttrAbstractOrigin:
-			n.origin = offset
-		case dwarf.AttrDeclaration:
-			n.decl = flag
-		case dwarf.AttrExternal:
-			n.external = flag
-		case dwarf.AttrInline:
-			const inlined, declaredInlined = 1, 3
-			n.abstract = number == inlined || number == declaredInlined
-		case dwarf.AttrConstValue:
-			n.constant, n.value = true, number
-		case dwarf.AttrEncoding:
-			n.value = number
-		case dwarf.AttrVirtuality:
-			n.virtual = number != 0
-		case dwarf.AttrLowpc, dwarf.AttrRanges:
-			n.hasCode = true
-		case dwarf.AttrDeclFile:
-			n.file = number
-		case dwarf.AttrDeclLine:
-			n.line = number
-		case dwarf.AttrAlignment:
-			n.align = number
-		case dwarf.AttrByteSize:
-			n.size = orNone(number, isNumber)
-		case dwarf.AttrBitSize:
-			n.bits = orNone(number, isNumber)
-		case dwarf.AttrCount:
-			n.count = orNone(number, isNumber)
-		case dwarf.AttrUpperBound:
-			n.count = orNone(number+1, isNumber)
-		case attrDataBitOffset:
-			n.at = number
-		case dwarf.AttrBitOffset:
+		if number, ok := f.Val.(int64); ok && f.Attr == dwarf.AttrBitOffset {
 			oldBit = number
-		case dwarf.AttrDataMemberLoc:
-			n.memberPlace(f.Val)
-		case dwarf.AttrLocation:
-			n.place = placeOf(f.Val)
 		}
+		n.identity(f)
+		n.shape(f)
 	}
 	if oldBit >= 0 && n.size > 0 && n.bits >= 0 {
 		// DWARF 2 and 3: counted from the high end of the storage unit.
 		n.at = max(n.at, 0) + n.size*8 - oldBit - n.bits
 	}
 	return n
+}
+
+// identity takes the attributes that tell what an entry is and where it is
+// declared.
+func (n *node) identity(f dwarf.Field) {
+	number, _ := f.Val.(int64)
+	offset, _ := f.Val.(dwarf.Offset)
+	text, _ := f.Val.(string)
+	flag, _ := f.Val.(bool)
+	switch f.Attr {
+	case dwarf.AttrName:
+		n.name = text
+	case dwarf.AttrLinkageName:
+		n.link = text
+	case dwarf.AttrType:
+		n.typ = offset
+	case dwarf.AttrSpecification, dwarf.AttrAbstractOrigin:
+		n.origin = offset
+	case dwarf.AttrDeclaration:
+		n.decl = flag
+	case dwarf.AttrExternal:
+		n.external = flag
+	case dwarf.AttrInline:
+		const inlined, declaredInlined = 1, 3
+		n.abstract = number == inlined || number == declaredInlined
+	case dwarf.AttrVirtuality:
+		n.virtual = number != 0
+	case dwarf.AttrLowpc, dwarf.AttrRanges:
+		n.hasCode = true
+	case dwarf.AttrDeclFile:
+		n.file = number
+	case dwarf.AttrDeclLine:
+		n.line = number
+	}
+}
+
+// shape takes the attributes that tell how large an entry is, where it lies and
+// what its value is.
+func (n *node) shape(f dwarf.Field) {
+	number, isNumber := f.Val.(int64)
+	switch f.Attr {
+	case dwarf.AttrConstValue:
+		n.constant, n.value = true, number
+	case dwarf.AttrEncoding:
+		n.value = number
+	case dwarf.AttrAlignment:
+		n.align = number
+	case dwarf.AttrByteSize:
+		n.size = orNone(number, isNumber)
+	case dwarf.AttrBitSize:
+		n.bits = orNone(number, isNumber)
+	case dwarf.AttrCount:
+		n.count = orNone(number, isNumber)
+	case dwarf.AttrUpperBound:
+		n.count = orNone(number+1, isNumber)
+	case attrDataBitOffset:
+		n.at = number
+	case dwarf.AttrDataMemberLoc:
+		n.memberPlace(f.Val)
+	case dwarf.AttrLocation:
+		n.place = placeOf(f.Val)
+	}
 }
 
 func orNone(n int64, ok bool) int64 {

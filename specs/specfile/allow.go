@@ -12,11 +12,11 @@ import (
 const changeKey = "change"
 
 // changePattern is how refusals name what changed.
-var changePattern = regexp.MustCompile(`^((struct|union|class|enum|typedef|enumerator|variable|fresh variable|function) \S[^\n]*|` + specs.NoDebugData + `)$`)
+var changePattern = regexp.MustCompile(`^((struct|union|class|enum|typedef|enumerator|variable|fresh variable|constant|function) \S[^\n]*|` + specs.NoDebugData + `)$`)
 
 var allowSchema = &node{
 	Type: "array", MaxItems: maxEntries,
-	Description: "Changes of types, variables and signatures that are refused unless they are named here: what a running program has in memory keeps its old form. A fresh variable is one that the patch brings and that begins anew, where a lower level of the series that is applied has it too; others go on with the value they have. No debug data stands for units of which they cannot be compared.",
+	Description: "Changes of types, variables and signatures that are refused unless they are named here: what a running program has in memory keeps its old form. So are functions that are gone and tables of functions that changed, to which a running program may have pointers. A fresh variable is one that the patch brings and that begins anew, where a lower level of the series that is applied has it too; others go on with the value they have. No debug data stands for units of which they cannot be compared.",
 	Examples:    []any{[]any{map[string]string{changeKey: "struct conn", reasonKey: "the new field is last, and only code that the patch brings uses it"}}},
 	Items: &node{
 		Type: "object", AdditionalProperties: false, Required: []string{changeKey, reasonKey},

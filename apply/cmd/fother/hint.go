@@ -40,7 +40,7 @@ func exitCode(err error) int {
 		return exitNothing
 	case errors.As(err, &noFit), errors.As(err, &mismatch), errors.As(err, &conflict), errors.As(err, &busy), errors.As(err, &unwinder),
 		errors.As(err, &alone), errors.As(err, &split), errors.As(err, &trial), errors.As(err, &state), errors.As(err, &denied), errors.As(err, &hook), errors.As(err, &filtered),
-		errors.Is(err, apply.ErrNoMemory), errors.Is(err, apply.ErrSeccomp), errors.Is(err, apply.ErrWriteForbidden), errors.Is(err, kpack.ErrTooShort),
+		errors.Is(err, apply.ErrNoMemory), errors.Is(err, apply.ErrSeccomp), errors.Is(err, apply.ErrWriteForbidden), errors.Is(err, apply.ErrStopped), errors.Is(err, kpack.ErrTooShort),
 		errors.Is(err, apply.ErrPrivileged), errors.Is(err, apply.ErrForeign), errors.Is(err, apply.ErrDiverted):
 		return exitRefused
 	}
@@ -93,6 +93,8 @@ func hint(err error) string {
 		return "run as root with CAP_SYS_ADMIN, and without a seccomp filter of the tool's own"
 	case errors.Is(err, apply.ErrWriteForbidden):
 		return "boot the machine with proc_mem.force_override=always: with another value the kernel lets nobody patch a running program"
+	case errors.Is(err, apply.ErrStopped):
+		return "let it go on (kill -CONT PID) first, and run the same command again"
 	case errors.Is(err, apply.ErrNoMemory):
 		return "the memory around the object is full, or the process has reached its limits (ulimit -v, vm.max_map_count)"
 	case errors.Is(err, kpack.ErrTooShort):

@@ -45,24 +45,31 @@ func (t *tool) print(o *outcome) {
 		return
 	}
 	if o.Plan != nil {
-		for _, a := range o.Plan.Apply {
-			fmt.Fprintf(t.stdout, "%d: would apply %s\n", o.PID, title(a))
-			for _, h := range a.Hooks {
-				fmt.Fprintf(t.stdout, "%d: it has hook %s (%v)\n", o.PID, clean(h.Function), h.Point)
-			}
-		}
-		for _, a := range o.Plan.Replace {
-			fmt.Fprintf(t.stdout, "%d: would replace %s\n", o.PID, title(a))
-		}
+		t.printPlan(o)
 		return
 	}
 	for _, a := range o.Accepted {
 		fmt.Fprintf(t.stdout, "%d: accepted %s\n", o.PID, title(a))
 	}
-	r := o.Result
-	if r == nil {
-		return
+	if o.Result != nil {
+		t.printResult(o.Result)
 	}
+}
+
+// printPlan tells what would be done.
+func (t *tool) printPlan(o *outcome) {
+	for _, a := range o.Plan.Apply {
+		fmt.Fprintf(t.stdout, "%d: would apply %s\n", o.PID, title(a))
+		for _, h := range a.Hooks {
+			fmt.Fprintf(t.stdout, "%d: it has hook %s (%v)\n", o.PID, clean(h.Function), h.Point)
+		}
+	}
+	for _, a := range o.Plan.Replace {
+		fmt.Fprintf(t.stdout, "%d: would replace %s\n", o.PID, title(a))
+	}
+}
+
+func (t *tool) printResult(r *apply.Result) {
 	who := fmt.Sprintf("%d (%s)", r.PID, clean(r.Name))
 	for _, a := range r.Recovered {
 		fmt.Fprintf(t.stdout, "%s: an earlier run was interrupted; cleared up %s\n", who, title(a))
@@ -96,7 +103,13 @@ func (t *tool) print(o *outcome) {
 			fmt.Fprintf(t.stdout, "%s: ran %s (%v) in %s\n", who, clean(functions(h.Functions)), h.Point, micro(h.Took))
 		}
 	}
-	if s := r.Stop; s.Tries > 0 {
+	t.printTimes(who, r)
+}
+
+// printTimes tells how long the process stood still.
+func (t *tool) printTimes(who string, r *apply.Result) {
+	s := r.Stop
+	if s.Tries > 0 {
 		fmt.Fprintf(t.stdout, "%s: stopped for %s (%s)", who, micro(s.Total), count(s.Threads, "thread"))
 		if s.Tries > 1 {
 			fmt.Fprintf(t.stdout, ", %d stops, the longest %s, together %s", s.Tries, micro(s.Longest), micro(s.Sum))
@@ -104,7 +117,6 @@ func (t *tool) print(o *outcome) {
 		fmt.Fprintf(t.stdout, "; took %s\n", micro(r.Wall))
 	}
 	if t.verbose {
-		s := r.Stop
 		fmt.Fprintf(t.stdout, "%s: interrupt %s, inspect %s, write %s, resume %s; seized ahead in %s, one thread held for %s\n",
 			who, micro(s.Interrupt), micro(s.Inspect), micro(s.Write), micro(s.Resume), micro(s.Seize), micro(r.Held))
 	}

@@ -54,6 +54,10 @@ func (g *Group) NewAgent(t *Thread, mem *Mem, code []specs.Range[specs.Addr], in
 	return a, nil
 }
 
+// Halted reports whether job control has stopped the thread, too: then it makes
+// system calls for the tool, but nothing that it creates runs.
+func (a *Agent) Halted() bool { return a.t.halted }
+
 // Leftover is code for a system call that a killed tool left behind.
 type Leftover struct {
 	specs.Range[specs.Addr]

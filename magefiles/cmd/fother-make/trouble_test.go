@@ -103,6 +103,30 @@ func TestHeader(t *testing.T) {
 }
 
 // TestBuiltBefore: what make takes for up to date was not captured.
+// TestLinkedOtherwise: a difference that only the linked builds show is refused,
+// and nothing is left to apply.
+func TestLinkedOtherwise(t *testing.T) {
+	tree := plain()
+	tree["other.c"] = "int hook(int n)\n{\n\treturn n;\n}\n"
+	tree["answer.c"] += "__attribute__((weak, noinline)) int hook(int n) { return n + 1; }\nint hooked(int n) { return hook(n); }\n"
+	tree["Makefile"] = strings.ReplaceAll(tree["Makefile"], "main.o answer.o", "main.o answer.o other.o")
+	tree["strong.patch"] = answerFix + `--- a/other.c
++++ b/other.c
+@@ -1,4 +1,4 @@
+-int hook(int n)
++int other(int n)
+ {
+ 	return n;
+ }
+`
+	p := newProject(t, "ask", tree)
+	p.fails(4, "hook: changed, but not in the patch", "strong.patch")
+	p.fails(4, "fother-make: hint: the linker made this difference", "--update")
+	if n := len(p.patches("patchroot")); n != 0 {
+		t.Errorf("%d patches", n)
+	}
+}
+
 func TestBuiltBefore(t *testing.T) {
 	p := newProject(t, "ask", plain())
 	p.ok(".", "make")

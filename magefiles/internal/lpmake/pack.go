@@ -47,6 +47,9 @@ func (r *run) pack(ctx context.Context, s *state) ([]Patch, error) {
 		for _, u := range t.Unchecked {
 			r.say("warning: %s: %s; build with -g to have them compared", t.Name, u)
 		}
+		for _, w := range t.Warnings {
+			r.say("warning: %s: %s", t.Name, w)
+		}
 	}
 	made, err := pipeline.PackAt(ctx, spec, layout, options, targets)
 	if err != nil {

@@ -56,6 +56,7 @@ int main(void) {
 //	state                the answers of the process with the patch, if they depend on what came before
 //	functions            all that may be in the patch, with their verdicts
 //	kept                 why the memory of the patch is kept after it is taken out
+//	allow                changes that the spec allows
 //	build                the build commands, in which $CC, $FLAGS and $SOURCES are replaced
 //	refused              instead of requests: the error with its hints has each of these lines in it;
 //	                     if it is empty, the run is not refused
@@ -163,7 +164,7 @@ func newLinkedCase(t *testing.T, ar *txtar.Archive, cc, flags string) *linkedCas
 	for _, f := range ar.Files {
 		name, only, some := strings.Cut(f.Name, " ")
 		switch source, patched := strings.CutPrefix(name, "patched/"); {
-		case slices.Contains([]string{"requests", "state", "functions", "kept", "build", "refused"}, name):
+		case slices.Contains([]string{"requests", "state", "functions", "kept", "build", "allow", "refused"}, name):
 			if _, said := c.expected[name]; !some && !said || some && (strings.HasPrefix(flags, only) || strings.HasPrefix(cc+" "+flags, only)) {
 				c.expected[name] = strings.Split(strings.TrimSpace(string(f.Data)), "\n")
 			}
@@ -188,6 +189,9 @@ func newLinkedCase(t *testing.T, ar *txtar.Archive, cc, flags string) *linkedCas
 	}
 	replace := strings.NewReplacer("$CC", cc, "$FLAGS", flags, "$SOURCES", sources)
 	c.spec = specs.Spec{Name: "case", Dir: filepath.Join(c.dir, "a"), Patches: []string{c.patch()}, Series: specs.DefaultSeries, Level: 1}
+	for _, change := range c.expected["allow"] {
+		c.spec.Allow = append(c.spec.Allow, specs.Allowance{Change: change, Reason: "the case is about it"})
+	}
 	for _, line := range build {
 		c.spec.Build = append(c.spec.Build, replace.Replace(line))
 	}
@@ -240,9 +244,14 @@ func (c *linkedCase) run() {
 		}
 	}
 	if err == nil {
-		err = Step(ctx, c.spec, o, "verify")
+		if err = Step(ctx, c.spec, o, "verify"); err != nil {
+			c.Error("the verification finds what the comparison did not")
+		}
 	}
 	if want, ok := c.expected["refused"]; ok && want[0] != "" {
+		if r, e := ReadReport(c.spec, o); is[*RefusedError](err) && (e != nil || r.Result != Refused) {
+			c.Errorf("a fix is refused, and its report says %+v, %v", r, e)
+		}
 		c.refused(Explain(err), want)
 		return
 	}

@@ -32,6 +32,8 @@ type Target struct {
 	// Kept are the variables whose initial value changed and of which the spec
 	// says that a running program may keep its own.
 	Kept []verify.KeptDatum
+	// Warnings are what else its author should know.
+	Warnings []string
 
 	partial bool   // some of its units are refused
 	file    []byte // the .kpatch file, if it was made
@@ -61,6 +63,7 @@ func DiffAt(ctx context.Context, s specs.Spec, l Layout, o Options) ([]Target, e
 // comparison is what two builds differ in.
 type comparison struct {
 	targets []Target // that can be patched
+	idle    []Target // that differ, and not by their units
 	report  *Report
 	reasons []error // why some cannot
 }
@@ -125,7 +128,7 @@ func compareBuilds(ctx context.Context, s specs.Spec, l Layout, o Options) (*com
 	if err := c.compare(ctx, l, fixOf(s, l), pairs, sem); err != nil {
 		return nil, err
 	}
-	if err := c.pack(ctx, s); err != nil {
+	if err := c.pack(ctx, s, l.Store); err != nil {
 		return nil, err
 	}
 	if len(c.reasons) > 0 {
@@ -148,13 +151,15 @@ const warnMain = "main changes, or what is inlined into it, and it is on the sta
 
 // busy warns of targets whose main changes under strict consistency.
 func (c *comparison) busy(s specs.Spec) {
-	for _, t := range c.targets {
+	for k := range c.targets {
+		t := &c.targets[k]
 		changes := slices.ContainsFunc(t.Units, func(u Unit) bool {
 			return slices.ContainsFunc(u.Changes.Functions, func(f differ.Function) bool { return f.Verdict == differ.Changed && f.Original == "main" })
 		})
 		i := slices.IndexFunc(c.report.Targets, func(r ReportTarget) bool { return r.Name == t.Name })
 		if changes && i >= 0 && !slices.Contains(s.Consistency.NextCall, "main") {
-			c.report.Targets[i].Warnings = append(c.report.Targets[i].Warnings, warnMain)
+			t.Warnings = append(t.Warnings, warnMain)
+			c.report.Targets[i].Warnings = t.Warnings
 		}
 	}
 }
@@ -175,7 +180,7 @@ func (c *comparison) compare(ctx context.Context, l Layout, fix *differ.Fix, pai
 	if err != nil {
 		return err
 	}
-	d := &diffs{done: map[[2]specs.Digest]*diffResult{}, layout: l, fix: fix, keeps: sem.keeps, copies: copies}
+	d := &diffs{done: map[[2]specs.Digest]*diffResult{}, layout: l, fix: fix, sem: sem, copies: copies}
 	if d.run(ctx, pairs); ctx.Err() != nil {
 		return ctx.Err()
 	}
@@ -204,6 +209,7 @@ func (c *comparison) compare(ctx context.Context, l Layout, fix *differ.Fix, pai
 					return err
 				}
 				t.Kept = append(t.Kept, kept...)
+				t.Warnings = append(t.Warnings, r.changes.Warnings...)
 				c.report.add(t.Name, r.changes, assembly)
 			}
 		}
@@ -213,10 +219,13 @@ func (c *comparison) compare(ctx context.Context, l Layout, fix *differ.Fix, pai
 			}
 		}
 		if compared {
-			c.report.Targets = append(c.report.Targets, ReportTarget{Name: t.Name, BuildID: t.BuildID, Unchecked: t.Unchecked})
+			c.report.Targets = append(c.report.Targets, ReportTarget{Name: t.Name, BuildID: t.BuildID, Unchecked: t.Unchecked, Warnings: t.Warnings})
 		}
-		if len(t.Units) > 0 {
+		switch {
+		case len(t.Units) > 0:
 			c.targets = append(c.targets, t)
+		case len(c.reasons) == refused && p.Changed():
+			c.idle = append(c.idle, t)
 		}
 	}
 	if len(c.targets) > 0 || len(c.reasons) > 0 {
@@ -304,7 +313,7 @@ type diffs struct {
 	done   map[[2]specs.Digest]*diffResult
 	layout Layout
 	fix    *differ.Fix
-	keeps  func(variable string) bool
+	sem    *semantics
 	copies map[string]bool // of newCopies
 }
 
@@ -364,7 +373,7 @@ func (d *diffs) run(ctx context.Context, pairs []compiler.Pair) {
 // diffUnit compares one unit, which is called name in messages. All of a unit
 // that the fix adds is new, all of one that it takes away is removed.
 func (d *diffs) diffUnit(name string, u compiler.UnitPair) (*differ.ChangeSet, error) {
-	in := differ.Input{Unit: name, Keeps: d.keeps, Elsewhere: func(name string) bool { return d.copies[name] }}
+	in := differ.Input{Unit: name, Keeps: d.sem.keeps, Leaves: d.sem.allows, Elsewhere: func(name string) bool { return d.copies[name] }}
 	var original, patched, dir string // of the texts, and the folder of the compiler
 	var err error
 	if u.Patched != nil {

@@ -1,9 +1,9 @@
 package pipeline
 
 import (
+	"debug/elf"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 
@@ -25,15 +25,7 @@ import (
 // depends on what it puts around them, and is no finding; own has the names of
 // all that is not in them.
 func oracle(p *kpack.Patch, t Target, own map[string]bool) error {
-	original, err := elfobj.Open(t.Original.File)
-	if err != nil {
-		return err
-	}
-	patched, err := elfobj.Open(t.Patched.File)
-	if err != nil {
-		return err
-	}
-	report, err := verify.Compare(original, patched)
+	report, err := compareLinked(t)
 	if err != nil {
 		return err
 	}
@@ -52,14 +44,59 @@ func oracle(p *kpack.Patch, t Target, own map[string]bool) error {
 		return fmt.Errorf("the patched build declares %d hooks, and the patch has %d", len(hooks), len(p.Hooks))
 	}
 	all.Carried = append(all.Carried, hooks...)
-	missing := slices.DeleteFunc(verify.Check(report, all).Missing, func(f verify.Finding) bool {
+	return linkedErrors(slices.Concat(uncovered(report, all, own), findings))
+}
+
+// oracleIdle is oracle for a target that no unit gives a patch for.
+func oracleIdle(t Target, own map[string]bool) error {
+	report, err := compareLinked(t)
+	if err != nil {
+		return err
+	}
+	return linkedErrors(uncovered(report, verify.Covered{Kept: t.Kept}, own))
+}
+
+// compareLinked compares the two linked builds of a target.
+func compareLinked(t Target) (*verify.Report, error) {
+	original, err := elfobj.Open(t.Original.File)
+	if err != nil {
+		return nil, err
+	}
+	patched, err := elfobj.Open(t.Patched.File)
+	if err != nil {
+		return nil, err
+	}
+	return verify.Compare(original, patched)
+}
+
+// uncovered is what differs and is not covered, but for what is in no object that
+// capture saw.
+func uncovered(r *verify.Report, c verify.Covered, own map[string]bool) []verify.Finding {
+	return slices.DeleteFunc(verify.Check(r, c).Missing, func(f verify.Finding) bool {
 		return !own[f.Name] && !strings.HasPrefix(f.Name, ".") // a section
 	})
+}
+
+func linkedErrors(findings []verify.Finding) error {
 	var reasons []error
-	for _, f := range slices.Concat(missing, findings) {
-		reasons = append(reasons, fmt.Errorf("the linked builds differ from the patch: %v", f))
+	for _, f := range findings {
+		reasons = append(reasons, &LinkedError{f})
 	}
 	return errors.Join(reasons...)
+}
+
+// LinkedError means that a patch would not make of the original build what the
+// patched build is, though it has all that the assembly of its units tells.
+type LinkedError struct{ Finding verify.Finding }
+
+// linkedDiffer is what is wrong with a patch of which there is a finding.
+const linkedDiffer = "the linked builds differ from the patch: "
+
+func (e *LinkedError) Error() string { return linkedDiffer + e.Finding.String() }
+
+// Hint says what the author can do.
+func (e *LinkedError) Hint() string {
+	return "the linker made this difference: of several definitions of one name, such as a weak and a strong one or the copies of an inline function, it took another one, or its options or what it adds changed; leave those as they are, and do the work in a function of its own"
 }
 
 // declaredHooks are the names of what declares the hooks of the patched build, by
@@ -73,29 +110,44 @@ func declaredHooks(r *verify.Report) (names []string) {
 	return names
 }
 
-// definitions returns the names of functions and objects in the units that
-// capture saw in both builds.
+// definitions returns the names of all that is defined in the objects that
+// capture saw in both builds, by whatever means they were made.
 func definitions(store string) (map[string]bool, error) {
-	names := map[string]bool{}
+	names, seen := map[string]bool{}, map[specs.Digest]bool{}
 	for _, stage := range []specs.Stage{specs.StageOriginal, specs.StagePatched} {
 		c, err := compiler.Load(store, stage)
 		if err != nil {
 			return nil, err
 		}
 		for _, u := range c.Units {
-			text, err := os.ReadFile(u.Text)
-			if err != nil {
-				return nil, err
+			if u.Arch == nil || seen[u.ObjectDigest] {
+				continue
 			}
-			for line := range strings.Lines(string(text)) {
-				if rest, ok := strings.CutPrefix(line, "\t.type\t"); ok {
-					name, _, _ := strings.Cut(rest, ",")
-					names[strings.Trim(strings.TrimSpace(name), `"`)] = true
-				}
+			seen[u.ObjectDigest] = true
+			if err := definedIn(u.Object, names); err != nil {
+				return nil, err
 			}
 		}
 	}
 	return names, nil
+}
+
+// definedIn adds the names that an object defines.
+func definedIn(path string, names map[string]bool) error {
+	object, err := elfobj.Open(path)
+	if err != nil {
+		return err
+	}
+	symbols, err := object.Symbols()
+	if errors.Is(err, elfobj.ErrNoSymbols) {
+		return nil
+	}
+	for _, s := range symbols {
+		if s.Name != "" && s.Section != elf.SHN_UNDEF && s.Type != elf.STT_FILE && s.Type != elf.STT_SECTION {
+			names[s.Name] = true
+		}
+	}
+	return err
 }
 
 // covered is what a patch changes and brings along.

@@ -99,8 +99,9 @@ func (e *sameIDError) Hint() string {
 }
 
 // pack makes the .kpatch files of the targets that can have one so far, so that
-// what packing refuses is told with all else.
-func (c *comparison) pack(ctx context.Context, s specs.Spec) error {
+// what packing refuses is told with all else, and holds them against the linked
+// builds. Store is the capture.
+func (c *comparison) pack(ctx context.Context, s specs.Spec, store string) error {
 	p := &packing{spec: s, made: map[specs.BuildID]*Target{}}
 	whole := true
 	for i := range c.targets {
@@ -116,6 +117,9 @@ func (c *comparison) pack(ctx context.Context, s specs.Spec) error {
 	if whole {
 		p.reasons = append(p.reasons, checkNextCall(s, c.targets)...)
 	}
+	if err := p.verify(ctx, store, c.idle); err != nil {
+		return err
+	}
 	for _, err := range p.reasons {
 		if of, ok := err.(*targetError); ok {
 			c.refuse(of.target, of.err)
@@ -124,6 +128,61 @@ func (c *comparison) pack(ctx context.Context, s specs.Spec) error {
 		c.refuse("", err)
 	}
 	return nil
+}
+
+// verify holds the files that were made against the linked builds, as a host
+// would read them, and idle targets, which have none, too. What it finds is in
+// p.reasons afterwards.
+func (p *packing) verify(ctx context.Context, store string, idle []Target) error {
+	if len(p.order)+len(idle) == 0 {
+		return nil
+	}
+	own, err := definitions(store)
+	if err != nil {
+		return err
+	}
+	found := func(t *Target, err error) {
+		if err != nil {
+			p.reasons = append(p.reasons, &targetError{t.Name, unexpected(err)})
+		}
+	}
+	for _, t := range p.order {
+		patch, err := kpack.Decode(t.file)
+		if err == nil {
+			err = verifyPatch(patch, *t, own)
+		}
+		if found(t, err); ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+	for i := range idle {
+		if found(&idle[i], oracleIdle(idle[i], own)); ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// unexpected marks those of the errors that errors.Join made one of err of which
+// the fix's author can do nothing about.
+func unexpected(err error) error {
+	all := slices.Clone(joined(err))
+	for i, e := range all {
+		if len(Hints(e)) == 0 {
+			all[i] = &unexpectedError{e}
+		}
+	}
+	return errors.Join(all...)
+}
+
+// unexpectedError means that fother does not understand what it made itself.
+type unexpectedError struct{ error }
+
+func (e *unexpectedError) Unwrap() error { return e.error }
+
+// Hint says what the user can do.
+func (e *unexpectedError) Hint() string {
+	return "this should not be: please report it, with report.json and both linked builds"
 }
 
 // targetError is why a target cannot be patched.

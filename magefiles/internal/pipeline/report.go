@@ -113,6 +113,8 @@ type ReportFirst struct {
 	Patched      string `json:"patched"`
 	OriginalLine int    `json:"original_line"` // in the assembly of the build, from 1
 	PatchedLine  int    `json:"patched_line"`
+	// What tells, where the texts are the same, which symbol in them stands for what.
+	What string `json:"what,omitempty"`
 }
 
 // ReportDatum is an object that is not the same in both builds.
@@ -207,6 +209,12 @@ func refusalOf(err error) Refusal {
 	if e, ok := errors.AsType[*kpack.Refusal](err); ok {
 		r.Unit, r.Name, r.Reason = e.Unit, e.Name, e.Reason()
 	}
+	if e, ok := errors.AsType[*LinkedError](err); ok {
+		r.Name, r.Reason = e.Finding.Name, linkedDiffer+e.Finding.Reason
+		if e.Finding.File != "" {
+			r.Name += " (" + e.Finding.File + ")"
+		}
+	}
 	if e, ok := errors.AsType[*asm.SyntaxError](err); ok {
 		r.Unit, r.Line, r.Assembly, r.Reason = e.File, e.Line, e.Path, fmt.Sprintf("%s: %q", e.Reason, e.Text)
 		r.Hint = cmp.Or(r.Hint, "the assembly of this file is not understood: compile it in another way, or leave it as it is")
@@ -266,7 +274,7 @@ func first(d *differ.Difference) *ReportFirst {
 	if d == nil {
 		return nil
 	}
-	return &ReportFirst{d.Original, d.Patched, d.OriginalLine, d.PatchedLine}
+	return &ReportFirst{d.Original, d.Patched, d.OriginalLine, d.PatchedLine, d.What}
 }
 
 // finish puts the report into its final form. Paths in the folders of l are made

@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"slices"
@@ -157,7 +158,7 @@ func (p *printer) first(d *ReportFirst) {
 		if p.verbose {
 			is = fmt.Sprintf("%d, %d: %s", d.OriginalLine, d.PatchedLine, is)
 		}
-		p.line(4, "= %s (what it refers to is not the same)", is)
+		p.line(4, "= %s (%s)", is, cmp.Or(plainLine(d.What), "what it refers to is not the same"))
 		return
 	}
 	p.line(4, "- %s%s", where(d.OriginalLine), was)

@@ -142,10 +142,11 @@ func (s *semantics) locate(p compiler.Pair, u compiler.UnitPair, err error) {
 	}
 }
 
-// values notes the variables whose initial value changed, and returns those
-// of unit u that keep theirs.
+// values notes what of unit u stays in use though it changed, and the variables
+// whose initial value changed, and returns those of unit u that keep theirs.
 func (s *semantics) values(u compiler.UnitPair, c *differ.ChangeSet) (kept []verify.KeptDatum, err error) {
 	file := ""
+	s.found = append(s.found, c.Left...)
 	for _, d := range c.Data {
 		if d.Align > 0 {
 			s.found = append(s.found, freshNamed(kpack.VariableName(d.Name)))

@@ -63,7 +63,11 @@ func (r *run) verify(ctx context.Context) error {
 			reasons = append(reasons, fmt.Errorf("%s: the bundle has a patch for build-id %s, which the build did not make", p.Target.Name, p.Target.BuildID))
 		}
 	}
-	if err := errors.Join(append(reasons, ctx.Err())...); err != nil {
+	err = errors.Join(append(reasons, ctx.Err())...)
+	if _, refused := errors.AsType[*LinkedError](err); refused && ctx.Err() == nil {
+		return refusedError(reasons)
+	}
+	if err != nil {
 		return err
 	}
 	r.o.say("%s: verify: %s the original build", r.spec.Name, plural(len(b.Patches), "patch fits", "patches fit"))
