@@ -29,6 +29,7 @@ func (j *judgement) leave(s *side, i int32, kind, reason, hint string) {
 // function's calling convention to the callers it knows. Of lambdas and of what
 // is compiled in several units only a warning is due: closures that exist go on
 // as what they are, and destructors are registered without anybody's doing.
+// Nobody keeps the address of a nested function longer than the call around it.
 func (j *judgement) leftBehind() {
 	gone := make(map[int32]bool)
 	for i := range j.a.Items {
@@ -58,6 +59,7 @@ func (j *judgement) leftBehind() {
 		case wrong:
 			j.refuse(j.a, i, "not in the patched build, but its address may be kept, and it calls "+j.b.names[y]+", which changed",
 				"keep the function, or make "+j.b.names[y]+" global")
+		case nested(name):
 		case hasLambda(name) || j.a.SectionOf(i).Group():
 			j.warnings = append(j.warnings, name+" "+leftFunction)
 		default:

@@ -68,6 +68,14 @@ func base(name string) string {
 	return name
 }
 
+// nested reports whether a function is one inside another: gcc puts a number
+// behind its name, as in add.0. Source: nested functions, GCC manual.
+func nested(name string) bool {
+	_, rest, _ := strings.Cut(name, ".")
+	number, _, _ := strings.Cut(rest, ".")
+	return digits(number)
+}
+
 // coldParent splits the name of a function's part that gcc moved out of its
 // hot path.
 func coldParent(name string) (parent string, ok bool) {

@@ -5,7 +5,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -13,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fother/fother/apply/internal/ptrace"
 )
 
 // patchOnTrial starts fother patch --trial as a process of its own and waits
@@ -85,12 +86,13 @@ func TestTrialOfTraced(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	seized, leave, left := make(chan error), make(chan bool), make(chan bool)
+	seized, leave, left := make(chan error), make(chan bool), make(chan error)
 	go func() {
-		runtime.LockOSThread() // it ends with the goroutine, and so lets go
-		defer close(left)
-		seized <- unix.PtraceSeize(pid)
-		<-leave
+		left <- ptrace.Do(func() error { // its end lets go
+			seized <- unix.PtraceSeize(pid)
+			<-leave
+			return nil
+		})
 	}()
 	if err := <-seized; err != nil {
 		t.Fatal(err)

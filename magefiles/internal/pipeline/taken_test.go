@@ -4,6 +4,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/fother/fother/specs"
 )
 
 // TestAddressTaken: new functions whose only address is the kernel's, or a
@@ -52,6 +54,7 @@ const char *answer(const char *request)
 	s := p.spec
 	s.Name, s.Patches = "taken", []string{filepath.Join(p.dir, "fix.patch")}
 	s.Build = []string{"cc -O1 -Wl,--build-id -o taken a.c main.c"}
+	s.Allow = []specs.Allowance{{Change: "function old", Reason: "it is not registered yet"}, {Change: "function plain", Reason: "likewise"}}
 	if _, err := Make(t.Context(), s, p.o); err != nil {
 		t.Fatal(err)
 	}
