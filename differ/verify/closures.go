@@ -106,18 +106,9 @@ func likeness(e *entity) (text string, settled bool) {
 				if to.ent == e || to.ent.parent == e {
 					continue
 				}
-				plain, numbered := family(to.ent.name())
-				switch {
-				case numbered && len(to.ent.pairs) == 0:
-					settled = false
-					b.WriteString(plain)
-				case numbered && to.img.name == "original":
-					fmt.Fprintf(&b, "=%#x", to.ent.addr)
-				case numbered:
-					fmt.Fprintf(&b, "=%#x", to.ent.pairs[0].addr)
-				default:
-					b.WriteString(plain)
-				}
+				id, known := to.ent.identity()
+				settled = settled && known
+				b.WriteString(id)
 			}
 		}
 	}

@@ -152,9 +152,10 @@ func (c *comparison) byName(left, right []named) {
 	}
 }
 
-// byFamily pairs clones whose names differ in numbers only: those with equal
-// code first, then by name, the rest in order. Objects wait for the functions
-// that use them.
+// byFamily pairs clones whose names differ in numbers only: the only ones of
+// their family, those that their code and their users tell apart, then those with
+// equal code, by name, the rest in order. Objects wait for the functions that use
+// them.
 func (c *comparison) byFamily(left, right []named) {
 	by := func(n named) (nameKey, bool) {
 		f, ok := family(n.name)
@@ -162,11 +163,13 @@ func (c *comparison) byFamily(left, right []named) {
 	}
 	l, r := group(left, by), group(right, by)
 	for k, ls := range l {
-		rs := r[k]
-		if len(ls) == 1 && len(rs) == 1 {
+		if rs := r[k]; len(ls) == 1 && len(rs) == 1 {
 			c.pair(ls[0].ent, rs[0].ent)
-			continue
 		}
+	}
+	c.severally(l, r)
+	for k, ls := range l {
+		rs := r[k]
 		if _, is := closures(ls[0].name); is {
 			continue
 		}
@@ -239,13 +242,8 @@ func (c *comparison) numbered() {
 // functions use: the static variables of functions that changed.
 func (c *comparison) byUsers(ls, rs []named) {
 	key := func(e *entity) string {
-		var users []string
-		for _, u := range e.usersOf() {
-			f, _ := family(u.name())
-			users = append(users, u.file()+":"+f)
-		}
-		slices.Sort(users)
-		return strings.Join(users, " ")
+		k, _ := identities(e.usersOf())
+		return k
 	}
 	count := map[string][2]int{}
 	for side, list := range [2][]named{ls, rs} {

@@ -31,6 +31,14 @@
 // counts as changed when data is added in front of what it uses. Constants
 // without a name end where the next thing that is referred to begins.
 //
+// Functions whose names differ in numbers only and that keep state are told apart
+// by what uses them, and their variables with them: one that takes the place of
+// another for all of its users passes for the other, as far as code and initial
+// values are the same.
+//
+// A distance that is the value of an absolute symbol of both builds, and leads to
+// where nothing begins, is taken for that symbol.
+//
 // Padding between functions, call frame information, debug information and
 // sections that only tools read are not compared; exception tables are. Data
 // that has no symbol is compared where code or data refers to it.

@@ -56,10 +56,11 @@ type kitchen struct {
 // from its text, as in a build.
 func (k *kitchen) compile(name, source string) {
 	k.Helper()
-	args := append(slices.Clone(k.flags), "-w", "-S", "-o", name+".s", source)
+	flags := append(slices.Clone(k.flags), "-w", "-iquote", ".") // a case may have headers
+	args := append(slices.Clone(flags), "-S", "-o", name+".s", source)
 	if k.clang() {
 		k.tool(k.cc, args...)
-		k.tool(k.cc, append(slices.Clone(k.flags), "-w", "-c", "-o", name+".o", source)...)
+		k.tool(k.cc, append(flags, "-c", "-o", name+".o", source)...)
 		return
 	}
 	k.tool(cmp.Or(k.cc, "gcc"), append(args, "-frandom-seed=1")...)

@@ -34,6 +34,8 @@ type image struct {
 	funcs, objs []*entity // by address
 	// labels are the symbols that are neither, by address.
 	labels map[uint64][]string
+	// numbers are the absolute symbols, by value.
+	numbers map[uint64][]string
 	// relocs are the dynamic relocations by place.
 	relocs map[uint64]dynReloc
 	// imports are pretend addresses of imported symbols, for patches, sorted.
@@ -110,7 +112,7 @@ func newImage(f *elfobj.File, name string) (*image, error) {
 	if f.Type != elf.ET_EXEC && f.Type != elf.ET_DYN {
 		return nil, fmt.Errorf("%s: %v is not a linked file", name, f.Type)
 	}
-	im := &image{name: name, fixed: f.Type == elf.ET_EXEC, labels: map[uint64][]string{}, bodies: map[*entity]*body{}}
+	im := &image{name: name, fixed: f.Type == elf.ET_EXEC, labels: map[uint64][]string{}, numbers: map[uint64][]string{}, bodies: map[*entity]*body{}}
 	var err error
 	if im.isa, err = isaOf(f.Arch); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)

@@ -30,6 +30,8 @@ var kinds = []struct {
 	{source: "catches.cc", cc: "g++", flags: "-O0 -fno-pie -no-pie", only: []int{1, 4, 5, 8, 9}},
 	{source: "catches.cc", cc: "clang++", flags: "-O2", only: []int{3, 6, 9, 12}},
 	{source: "catches.cc", cc: "clang++", flags: "-O0 -fno-pie -no-pie", only: []int{1, 5, 8}},
+	{source: "nested.c", flags: "-O0 -fno-pie -no-pie"},
+	{source: "nested.c", flags: "-O2"},
 	{source: "program.c", cc: "clang", flags: "-O2", only: []int{1, 4, 5, 12, 13, 18, 25, 30}},
 	{source: "program.c", cc: "clang", flags: "-O0 -fno-pie -no-pie", only: []int{3, 10, 14, 19, 26}},
 }

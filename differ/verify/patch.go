@@ -96,7 +96,7 @@ func CheckPatch(r *Report, p Patch) ([]Finding, error) {
 func patchImage(p Patch, target *image) (*image, error) {
 	im := &image{
 		name: "patch", isa: target.isa, fixed: true, outer: target, tls: target.tls,
-		labels: map[uint64][]string{}, bodies: map[*entity]*body{}, relocs: map[uint64]dynReloc{},
+		labels: map[uint64][]string{}, numbers: target.numbers, bodies: map[*entity]*body{}, relocs: map[uint64]dynReloc{},
 	}
 	for v, name := range p.Imports {
 		im.imports = append(im.imports, pretend{uint64(v), name})

@@ -28,6 +28,9 @@ func (im *image) readSymbols(f *elfobj.File) error {
 			file = fileKey(s.Name, seen)
 			continue
 		}
+		if s.Section == elf.SHN_ABS && !s.Extended && s.Name != "" {
+			im.numbers[s.Value] = append(im.numbers[s.Value], s.Name)
+		}
 		if _, ok := s.InSection(); !ok || s.Type == elf.STT_SECTION || s.Type == elf.STT_TLS || s.Name == "" {
 			continue
 		}

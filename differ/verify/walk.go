@@ -2,6 +2,7 @@ package verify
 
 import (
 	"fmt"
+	"slices"
 )
 
 // comparison holds the two sides and what was found out about them.
@@ -131,7 +132,7 @@ func (w *walker) insn(a, b *part, x, y *insn) *Difference {
 		return &Difference{Original: w.show(ia, x), Patched: w.show(ib, y)}
 	}
 	for i := range x.refs {
-		if w.operand(px[i], py[i]) {
+		if w.operand(px[i], py[i]) || px[i].place.expression(py[i].place, x, y, i) {
 			continue
 		}
 		return &Difference{
@@ -140,6 +141,19 @@ func (w *walker) insn(a, b *part, x, y *insn) *Difference {
 		}
 	}
 	return nil
+}
+
+// expression reports whether operand i of two instructions, with the places p and q,
+// is not an address but a distance that both builds have an absolute symbol for:
+// what the assembler makes of the address of a symbol that is set to an
+// expression, in code that counts from its own place. Where it leads to means
+// nothing, unless something begins there.
+func (p place) expression(q place, x, y *insn, i uint8) bool {
+	distance := x.ref[i].value - x.end()
+	if x.ref[i].use != useTake || y.ref[i].use != useTake || distance != y.ref[i].value-y.end() || !p.odd() || !q.odd() {
+		return false
+	}
+	return slices.ContainsFunc(p.img.numbers[distance], func(name string) bool { return slices.Contains(q.img.numbers[distance], name) })
 }
 
 func (w *walker) show(im *image, in *insn) string {
