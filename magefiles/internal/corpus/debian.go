@@ -228,9 +228,9 @@ var debianRecipes = map[string]recipe{
 	"unbound": {
 		version: "1.17.1-2+deb12u4", dsc: "7833b82f7a888354c672dd743c19551325cb745e9a70793e90f4c9493ebaa065",
 		needs:     []string{"openssl/ssl.h", "expat.h", "bison", "flex"},
-		configure: []string{settle, "./configure --disable-static --without-libevent --enable-subnet --without-pythonmodule --without-pyunbound --disable-rpath --with-username= --with-chroot-dir= --with-pidfile="},
+		configure: []string{settle, "./configure --disable-static --without-libevent --enable-subnet --without-pythonmodule --without-pyunbound --disable-rpath --with-username= --with-chroot-dir= --with-pidfile= --with-run-dir=/"},
 		build:     []string{makeAll + " unbound unbound-checkconf libunbound.la"},
-		runs:      map[string]string{"unbound": "-d -c /dev/null", ".libs/unbound": "-d -c /dev/null"},
+		runs:      map[string]string{"unbound": "-dd -p -c /dev/null", ".libs/unbound": "-dd -p -c /dev/null"},
 	},
 	"redis": {
 		version: "5:7.0.15-1~deb12u10", dsc: "6416560d9f6e692a524867d8a437d97c9310c374a70d0bac1fee9259bf5e9463",
