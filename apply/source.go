@@ -77,7 +77,11 @@ func (p *Process) debugData(o *object) (*dwarf.Data, error) {
 	if id, err := f.BuildID(); err != nil || id != o.BuildID {
 		return nil, fmt.Errorf("%s: is another build", o.Path)
 	}
-	return debugSections(f)
+	sections, err := f.DebugSections(maxDebugSection, nil) // the tool does not link zstd
+	if err != nil {
+		return nil, err
+	}
+	return sections.DWARF()
 }
 
 // objectFile opens the file of an object. Whatever is in its place now is not
@@ -95,33 +99,6 @@ func (p *Process) objectFile(o *object) (*os.File, error) {
 		return f, nil
 	}
 	return os.OpenFile(filepath.Join(fmt.Sprintf("/proc/%d/root", p.PID), o.Path), flags, 0)
-}
-
-// debugSections reads what tells source lines. Sections that are compressed by
-// zstd are left out: the tool does not link it.
-func debugSections(f *elfobj.File) (*dwarf.Data, error) {
-	sections := make(map[string][]byte)
-	for _, name := range []string{"abbrev", "info", "line", "ranges", "str", "addr", "line_str", "str_offsets", "rnglists"} {
-		s := f.Section(".debug_" + name)
-		if s == nil {
-			continue
-		}
-		data, err := s.Uncompressed(maxDebugSection, nil)
-		if err != nil {
-			return nil, err
-		}
-		sections[name] = data
-	}
-	data, err := dwarf.New(sections["abbrev"], nil, nil, sections["info"], sections["line"], nil, sections["ranges"], sections["str"])
-	if err != nil {
-		return nil, err
-	}
-	for _, name := range []string{"addr", "line_str", "str_offsets", "rnglists"} {
-		if err := data.AddSection(".debug_"+name, sections[name]); err != nil {
-			return nil, err
-		}
-	}
-	return data, nil
 }
 
 // sourceLine returns FILE:LINE of an address, or "".

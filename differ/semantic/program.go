@@ -61,20 +61,9 @@ type unit struct {
 // Open reads the debug data of a linked file. The error is [ErrNoData] if there
 // is none.
 func Open(f *elfobj.File) (*Program, error) {
-	sections := map[string][]byte{}
-	for _, name := range []string{"abbrev", "info", "line", "ranges", "str", "addr", "line_str", "str_offsets", "rnglists", "types"} {
-		s := f.Section(".debug_" + name)
-		if s == nil {
-			s = f.Section(".zdebug_" + name)
-		}
-		if s == nil || s.Type == elf.SHT_NOBITS {
-			continue
-		}
-		data, err := s.Uncompressed(maxSection, openZstd)
-		if err != nil {
-			return nil, err
-		}
-		sections[name] = data
+	sections, err := f.DebugSections(maxSection, openZstd)
+	if err != nil {
+		return nil, err
 	}
 	if len(sections["info"]) == 0 {
 		return nil, ErrNoData
@@ -82,14 +71,9 @@ func Open(f *elfobj.File) (*Program, error) {
 	if len(sections["types"]) > 0 {
 		return nil, errTypeUnits
 	}
-	data, err := dwarf.New(sections["abbrev"], nil, nil, sections["info"], sections["line"], nil, sections["ranges"], sections["str"])
+	data, err := sections.DWARF()
 	if err != nil {
 		return nil, err
-	}
-	for _, name := range []string{"addr", "line_str", "str_offsets", "rnglists"} {
-		if err := data.AddSection(".debug_"+name, sections[name]); err != nil {
-			return nil, err
-		}
 	}
 	p := &Program{data: data, addresses: sections["addr"]}
 	if err := p.findUnits(sections["info"], f); err != nil {

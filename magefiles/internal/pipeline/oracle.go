@@ -58,11 +58,7 @@ func oracleIdle(t Target, own map[string]bool) error {
 
 // compareLinked compares the two linked builds of a target.
 func compareLinked(t Target) (*verify.Report, error) {
-	original, err := elfobj.Open(t.Original.File)
-	if err != nil {
-		return nil, err
-	}
-	patched, err := elfobj.Open(t.Patched.File)
+	original, patched, err := t.open()
 	if err != nil {
 		return nil, err
 	}

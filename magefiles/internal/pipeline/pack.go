@@ -231,13 +231,18 @@ func (e *nextCallError) ofSpec() {}
 // Hint says what the user can do.
 func (e *nextCallError) Hint() string { return "the fix changes " + strings.Join(e.changed, ", ") }
 
+// open opens the two linked builds of a target.
+func (t Target) open() (original, patched *elfobj.File, err error) {
+	if original, err = elfobj.Open(t.Original.File); err != nil {
+		return nil, nil, err
+	}
+	patched, err = elfobj.Open(t.Patched.File)
+	return original, patched, err
+}
+
 // packTarget makes the .kpatch file of a target.
 func packTarget(ctx context.Context, s specs.Spec, t Target) ([]byte, error) {
-	original, err := elfobj.Open(t.Original.File)
-	if err != nil {
-		return nil, err
-	}
-	patched, err := elfobj.Open(t.Patched.File)
+	original, patched, err := t.open()
 	if err != nil {
 		return nil, err
 	}
