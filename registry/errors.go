@@ -16,6 +16,10 @@ var (
 	// ErrUnreachable means that the store did not answer, or not with a file.
 	// What was valid before stays in use.
 	ErrUnreachable = errors.New("not reachable")
+	// ErrDenied means that the store refuses the credentials, or wants some.
+	ErrDenied = errors.New("not allowed")
+	// ErrFull means that the store has no room. Readers see what was there.
+	ErrFull = errors.New("the store is full")
 	// ErrTooLarge means that a file is longer than its limit.
 	ErrTooLarge = errors.New("too large")
 	// ErrNotFound means that the store says that it has no such file.
@@ -73,6 +77,8 @@ var hints = map[error]string{
 	ErrExpired:     "if this machine's clock is right, the registry's owner has to renew the signatures: registry:refresh",
 	ErrUntrusted:   "the store holds something that the registry's keys did not sign, or root.json is of another registry; what was valid before stays in use",
 	ErrUnreachable: "check the registry's address and the network; what was fetched before stays in use until it expires",
+	ErrDenied:      "give the credentials of this store: http(s) takes user:password in the address or ~/.netrc, s3 AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, oci what docker login leaves",
+	ErrFull:        "nothing that hosts see was changed; make room in the store and try again",
 	ErrState:       "use a folder that only you can write",
 	ErrConflict:    "raise the level, or sign with the key that the package has had so far; what is published is never replaced",
 	ErrKey:         "keys are files that only their owner can read (chmod 600); registry:init makes them",

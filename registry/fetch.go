@@ -3,15 +3,11 @@ package registry
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
-	"net/http"
 	"net/url"
 	"os"
-	"path"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -20,59 +16,41 @@ import (
 
 // transport reads files of a registry with go-getter.
 type transport struct {
-	base   *url.URL
+	at     *place
 	temp   string // folder for files that are not verified yet
-	client *http.Client
+	source opener
 	log    *slog.Logger
 	most   time.Duration // for one file, maxFetch but in tests
 }
 
-const (
-	// maxFetch bounds the time for one file.
-	maxFetch = 10 * time.Minute
-	// maxStall bounds the time without a byte.
-	maxStall     = 30 * time.Second
-	maxRedirects = 5
-)
+// opener has a getter for the files of one kind of store.
+type opener interface {
+	// getter returns one that reads the named file, and of that not much more
+	// than max bytes.
+	getter(name string, max int64) getter.Getter
+}
+
+// maxFetch bounds the time for one file.
+const maxFetch = 10 * time.Minute
 
 // newTransport takes a folder or an address.
 func newTransport(address, temp string, log *slog.Logger) (*transport, error) {
-	u, err := parseAddress(address)
+	at, err := parseAddress(address)
 	if err != nil {
 		return nil, err
 	}
-	web := http.DefaultTransport.(*http.Transport).Clone()
-	web.MaxIdleConnsPerHost = parallel
-	web.ResponseHeaderTimeout = maxStall
-	return &transport{u, temp, &http.Client{Transport: &carefully{web, maxStall}, CheckRedirect: checkRedirect}, log, maxFetch}, nil
-}
-
-func parseAddress(address string) (*url.URL, error) {
-	if !strings.Contains(address, "://") {
-		abs, err := filepath.Abs(address)
-		if err != nil || address == "" {
-			return nil, fail(ErrUnreachable, fmt.Sprintf("registry %q", address), "want a folder or an address")
-		}
-		return &url.URL{Scheme: "file", Path: filepath.ToSlash(abs)}, nil
+	t := &transport{at: at, temp: temp, log: log, most: maxFetch}
+	switch at.Scheme {
+	case "file":
+		t.source = folder{filepath.FromSlash(at.Path)}
+	case "s3":
+		t.source, err = newBucket(at)
+	case "oci":
+		t.source, err = newArtifacts(at)
+	default:
+		t.source = newWeb(at)
 	}
-	u, err := url.Parse(address)
-	if err != nil {
-		return nil, fail(ErrUnreachable, "registry", "address: %w", err)
-	}
-	file, web := u.Scheme == "file", u.Scheme == "http" || u.Scheme == "https"
-	switch {
-	case !file && !web:
-		return nil, fail(ErrUnreachable, u.Redacted(), "scheme %s: want a folder, file, http or https", u.Scheme)
-	case file && u.Host != "" && u.Host != "localhost", web && u.Host == "":
-		return nil, fail(ErrUnreachable, u.Redacted(), "wrong host %q", u.Host)
-	case u.RawQuery != "" || u.Fragment != "" || u.Opaque != "":
-		return nil, fail(ErrUnreachable, u.Redacted(), "want an address without query and fragment")
-	}
-	if file {
-		u.Host = ""
-	}
-	// A double slash would mean a part of an archive to go-getter.
-	return &url.URL{Scheme: u.Scheme, User: u.User, Host: u.Host, Path: path.Clean("/" + u.Path)}, nil
+	return t, err
 }
 
 // read fetches one file into a fresh temporary one and returns its content,
@@ -88,16 +66,13 @@ func (t *transport) read(ctx context.Context, name string, max int64) ([]byte, e
 	ctx, cancel := context.WithTimeout(ctx, t.most)
 	defer cancel()
 	client := &getter.Client{
-		Getters: []getter.Getter{
-			&getter.HttpGetter{Client: t.client, DoNotCheckHeadFirst: true, XTerraformGetDisabled: true, MaxBytes: max + 1},
-			&fileGetter{max: max},
-		},
+		Getters:         []getter.Getter{t.source.getter(name, max)},
 		Decompressors:   map[string]getter.Decompressor{},
 		DisableSymlinks: true,
 	}
 	dst := filepath.Join(dir, "file")
 	_, err = client.Get(ctx, &getter.Request{
-		Src: t.base.JoinPath(name).String(), Dst: dst, GetMode: getter.ModeFile, Copy: true, Umask: 0o077,
+		Src: t.at.URL.JoinPath(name).String(), Dst: dst, GetMode: getter.ModeFile, Copy: true, Umask: 0o077,
 	})
 	if info, statErr := os.Stat(dst); statErr == nil && info.Size() > max {
 		return nil, fail(ErrTooLarge, name, "more than %d bytes", max)
@@ -113,84 +88,8 @@ func (t *transport) read(ctx context.Context, name string, max int64) ([]byte, e
 	return data, nil
 }
 
-// absent are the answers of servers that have no such file; where files cannot
-// be listed, S3 forbids those that are not there.
-var absent = []int{http.StatusNotFound, http.StatusGone, http.StatusForbidden}
-
-// fetchError gives what went wrong a class.
-func fetchError(ctx context.Context, name string, err error) error {
-	var status statusError
-	var ours *Error
-	switch {
-	case errors.As(err, &ours):
-		return &Error{ours.Kind, name, ours.Err}
-	case errors.As(err, &status) && slices.Contains(absent, int(status)):
-		return &Error{ErrNotFound, name, err}
-	case errors.Is(err, context.Canceled) && ctx.Err() == nil:
-		return fail(ErrUnreachable, name, "the server stopped sending")
-	}
-	return &Error{ErrUnreachable, name, err}
-}
-
-type statusError int
-
-func (s statusError) Error() string {
-	return fmt.Sprintf("the server answers %d %s", int(s), http.StatusText(int(s)))
-}
-
-// checkRedirect follows redirects within one server only.
-func checkRedirect(req *http.Request, via []*http.Request) error {
-	first := via[0].URL
-	switch {
-	case req.URL.Scheme != first.Scheme || req.URL.Host != first.Host:
-		return fail(ErrUntrusted, first.Redacted(), "redirected to %s: another server or scheme is not followed", req.URL.Redacted())
-	case len(via) > maxRedirects:
-		return fail(ErrUnreachable, first.Redacted(), "more than %d redirects", maxRedirects)
-	}
-	return nil
-}
-
-// carefully is a RoundTripper that tells status codes apart, which go-getter
-// does not, and gives up when a body stalls.
-type carefully struct {
-	http.RoundTripper
-	stall time.Duration // how long it waits for a byte
-}
-
-func (c *carefully) RoundTrip(req *http.Request) (*http.Response, error) {
-	ctx, cancel := context.WithCancel(req.Context())
-	res, err := c.RoundTripper.RoundTrip(req.WithContext(ctx))
-	if err != nil {
-		cancel()
-		return nil, err
-	}
-	if res.StatusCode >= 400 {
-		res.Body.Close()
-		cancel()
-		return nil, statusError(res.StatusCode)
-	}
-	res.Body = &watched{res.Body, time.AfterFunc(c.stall, cancel), c.stall, cancel}
-	return res, nil
-}
-
-// watched is a body whose request ends if a read takes too long.
-type watched struct {
-	io.ReadCloser
-	timer  *time.Timer
-	stall  time.Duration
-	cancel context.CancelFunc
-}
-
-func (w *watched) Read(p []byte) (int, error) {
-	w.timer.Reset(w.stall)
-	return w.ReadCloser.Read(p)
-}
-
-func (w *watched) Close() error {
-	w.timer.Stop()
-	defer w.cancel()
-	return w.ReadCloser.Close()
-}
+// getter returns a getter for the folder's files.
+func (f folder) getter(_ string, max int64) getter.Getter { return &fileGetter{max: max} }
 
 // fileGetter is go-getter's, but takes regular files only, of a bounded size.
 type fileGetter struct {
@@ -209,4 +108,42 @@ func (g *fileGetter) GetFile(ctx context.Context, req *getter.Request) error {
 		return fileError(name, err)
 	}
 	return os.WriteFile(req.Dst, data, 0o600)
+}
+
+// objectGetter reads one file of a store that go-getter has no getter for.
+type objectGetter struct {
+	scheme string
+	name   string
+	max    int64
+	open   func(ctx context.Context, name string, max int64) (io.ReadCloser, error)
+}
+
+// Detect takes addresses of the store's scheme.
+func (g *objectGetter) Detect(req *getter.Request) (bool, error) {
+	return strings.HasPrefix(req.Src, g.scheme+"://"), nil
+}
+
+// Mode is always that of a file.
+func (g *objectGetter) Mode(context.Context, *url.URL) (getter.Mode, error) {
+	return getter.ModeFile, nil
+}
+
+// Get would fetch a folder.
+func (g *objectGetter) Get(context.Context, *getter.Request) error {
+	return fail(ErrUnreachable, g.name, "not a file")
+}
+
+// GetFile leaves the file at the destination, or its first max+1 bytes.
+func (g *objectGetter) GetFile(ctx context.Context, req *getter.Request) error {
+	from, err := g.open(ctx, g.name, g.max)
+	if err != nil {
+		return err
+	}
+	defer from.Close()
+	to, err := os.OpenFile(req.Dst, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return &Error{ErrState, req.Dst, err}
+	}
+	_, err = io.Copy(to, io.LimitReader(from, g.max+1))
+	return errors.Join(err, to.Close())
 }

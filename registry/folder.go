@@ -70,6 +70,8 @@ func fileError(name string, err error) error {
 		return nil
 	case errors.Is(err, fs.ErrNotExist):
 		return &Error{ErrNotFound, name, err}
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+		return &Error{ErrFull, name, err}
 	case errors.Is(err, ErrTooLarge):
 		return &Error{ErrTooLarge, name, err}
 	}

@@ -18,10 +18,11 @@ import (
 // Publisher changes a registry. Its methods may be called concurrently, also
 // from several processes.
 type Publisher struct {
-	store store
-	keys  *keyring
-	root  []byte
-	now   func() time.Time
+	address string // as it may be shown
+	store   store
+	keys    *keyring
+	root    []byte
+	now     func() time.Time
 }
 
 // Open opens a registry, given a folder's path or an address, with the keys
@@ -31,7 +32,7 @@ func Open(address, keys string) (*Publisher, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Publisher{store: s, now: time.Now}
+	p := &Publisher{address: Redacted(address), store: s, now: time.Now}
 	if err := p.present(); err != nil {
 		return nil, err
 	}
@@ -228,15 +229,15 @@ func (l *listing) has(pack string) bool {
 func (p *Publisher) List(ctx context.Context) ([]Entry, error) {
 	e, err := p.begin(ctx)
 	if err != nil {
-		return nil, err
+		return nil, p.named(err)
 	}
 	names, err := e.packages(ctx)
 	if err != nil {
-		return nil, err
+		return nil, p.named(err)
 	}
 	listings, err := e.trust.listings(ctx, names)
 	if err != nil {
-		return nil, err
+		return nil, p.named(err)
 	}
 	var all []*release
 	for _, name := range names {

@@ -21,7 +21,8 @@ import (
 
 // site is a registry in a folder, with all that tests change about it.
 type site struct {
-	dir, keys string
+	url, keys string
+	dir       string // if it is a folder
 	root      []byte
 	now       time.Time
 	p         *Publisher
@@ -29,7 +30,8 @@ type site struct {
 
 func newSite(t testing.TB) *site {
 	t.Helper()
-	s := &site{dir: filepath.Join(t.TempDir(), "registry"), keys: filepath.Join(t.TempDir(), "keys"), now: time.Now()}
+	s := &site{url: filepath.Join(t.TempDir(), "registry"), keys: filepath.Join(t.TempDir(), "keys"), now: time.Now()}
+	s.dir = s.url
 	var err error
 	if s.root, err = Init(t.Context(), InitOptions{URL: s.dir, Keys: s.keys, Now: s.clock}); err != nil {
 		t.Fatal(err)
@@ -42,7 +44,7 @@ func (s *site) clock() time.Time { return s.now }
 
 func (s *site) open(t testing.TB) *Publisher {
 	t.Helper()
-	p, err := Open(s.dir, s.keys)
+	p, err := Open(s.url, s.keys)
 	if err != nil {
 		t.Fatal(err)
 	}

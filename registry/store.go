@@ -4,11 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
-	"net/url"
 	"os"
-	"path/filepath"
-	"strings"
+	"sync"
 	"time"
 )
 
@@ -36,32 +35,19 @@ type store interface {
 // maxCommitted bounds the files that commit replaces, in bytes.
 const maxCommitted = max(maxRoot, maxTimestamp, maxSignature)
 
-// openStore returns the store at an address: a folder, or file://.
+// openStore returns the store at an address.
 func openStore(address string) (store, error) {
-	u, err := parseAddress(address)
+	t, err := newTransport(address, "", slog.New(slog.DiscardHandler))
 	if err != nil {
 		return nil, err
 	}
-	if u.Scheme != "file" {
-		return nil, fail(ErrUnreachable, u.Redacted(), "scheme %s: cannot be written", u.Scheme)
+	switch files := t.source.(type) {
+	case *bucket:
+		return &conditional{t, files, sync.Mutex{}, false}, nil
+	case plain:
+		return newTurns(t, files), nil
 	}
-	return folder{filepath.FromSlash(u.Path)}, nil
-}
-
-// Redacted returns a registry's address as it may be shown: without password,
-// and a folder with its whole path.
-func Redacted(address string) string {
-	if !strings.Contains(address, "://") {
-		if abs, err := filepath.Abs(address); err == nil {
-			return abs
-		}
-		return address
-	}
-	u, err := url.Parse(address)
-	if err != nil {
-		return "an address that cannot be read"
-	}
-	return u.Redacted()
+	return t.source.(folder), nil
 }
 
 // present fails with ErrNotFound if a folder surely has no registry. Elsewhere
@@ -95,7 +81,7 @@ func (p *Publisher) change(ctx context.Context, do func(e *edit) error) error {
 	for try := range maxTries {
 		err := p.once(ctx, do)
 		if !errors.Is(err, ErrRaced) {
-			return err
+			return p.named(err)
 		}
 		select {
 		case <-ctx.Done():
@@ -104,6 +90,16 @@ func (p *Publisher) change(ctx context.Context, do func(e *edit) error) error {
 		}
 	}
 	return fail(ErrRaced, timestampFile, "other publishers were faster, %d times", maxTries)
+}
+
+// named says which registry an error is about that its store is to blame for.
+func (p *Publisher) named(err error) error {
+	for _, kind := range []error{ErrUnreachable, ErrNotFound, ErrDenied, ErrFull, ErrUntrusted, ErrTooLarge} {
+		if errors.Is(err, kind) {
+			return fmt.Errorf("registry %s: %w", p.address, err)
+		}
+	}
+	return err
 }
 
 func (p *Publisher) once(ctx context.Context, do func(e *edit) error) error {

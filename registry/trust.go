@@ -129,6 +129,9 @@ func (t *trust) updateRoots(ctx context.Context) error {
 func (t *trust) updateTimestamp(ctx context.Context) error {
 	t.useTimestamp(t.cache.get(timestampFile, maxTimestamp))
 	data, err := t.read(ctx, timestampFile, maxTimestamp)
+	if errors.Is(err, ErrDenied) {
+		return &Error{ErrDenied, timestampFile, err}
+	}
 	if errors.Is(err, ErrNotFound) {
 		return &Error{ErrUnreachable, timestampFile, err}
 	}
