@@ -143,7 +143,7 @@ func TestDamagedOnTheWay(t *testing.T) {
 
 // hurry makes a client give up soon.
 func (c *Client) hurry() {
-	c.remote.source.(*web).careful.stall = 100 * time.Millisecond
+	hurry(c.remote.source)
 }
 
 func fetchLevel(t *testing.T, c *Client, ids []specs.BuildID, level specs.Level) error {

@@ -130,20 +130,25 @@ func (c *conditional) lock(ctx context.Context) (func(), error) {
 		return func() {}, nil
 	}
 	content := []byte("conditional requests are known here\n")
-	if err := c.files.put(ctx, probeFile, content, ifNew); err != nil && !errors.Is(err, ErrRaced) {
-		return nil, err
+	err := c.files.put(ctx, probeFile, content, ifNew)
+	if err == nil { // it was not there, and is now
+		err = c.files.put(ctx, probeFile, content, ifNew)
 	}
-	for _, condition := range []func(*minio.PutObjectOptions){ifNew, ifStill("00000000000000000000000000000000")} {
-		switch err := c.files.put(ctx, probeFile, content, condition); {
-		case err == nil:
-			return nil, fail(ErrUnreachable, c.at.String(), "this S3 server ignores If-None-Match or If-Match: two publishers could overwrite each other's work")
-		case !errors.Is(err, ErrRaced):
-			return nil, err
-		}
+	if errors.Is(err, ErrRaced) {
+		err = c.files.put(ctx, probeFile, content, ifStill(noETag))
+	}
+	switch {
+	case err == nil:
+		return nil, fail(ErrUnreachable, c.at.String(), "this S3 server ignores If-None-Match or If-Match: two publishers could overwrite each other's work")
+	case !errors.Is(err, ErrRaced):
+		return nil, err
 	}
 	c.proven = true
 	return func() {}, nil
 }
+
+// noETag is the ETag of no file.
+const noETag = "00000000000000000000000000000000"
 
 func (c *conditional) write(ctx context.Context, name string, data []byte) error {
 	return c.files.put(ctx, name, data, always)

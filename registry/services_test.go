@@ -162,7 +162,9 @@ func dockerRegistry(t testing.TB, password string) *service {
 	if err := os.WriteFile(path, []byte(conf), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	start(t, address, log, exec.Command("docker-registry", "serve", path))
+	cmd := exec.Command("docker-registry", "serve", path)
+	cmd.Env = []string{"HOME=" + dir} // each REGISTRY_… is part of its configuration
+	start(t, address, log, cmd)
 	return &service{"oci://" + address + "/live/patches", &url.URL{Scheme: "http", Host: address}, logOf(t, log)}
 }
 
@@ -210,31 +212,30 @@ func s3Fails(w http.ResponseWriter, code int, name string) {
 	}{Code: name})
 }
 
-// s3Keys gives the S3 server's key to what runs in this test.
-func s3Keys(t *testing.T) {
-	t.Setenv("AWS_ACCESS_KEY_ID", s3Key)
-	t.Setenv("AWS_SECRET_ACCESS_KEY", s3Secret)
+// TestMain gives all tests the S3 server's key and no other credentials, and
+// lets publishers wait less for each other.
+func TestMain(m *testing.M) {
+	for name, value := range map[string]string{
+		"AWS_ACCESS_KEY_ID": s3Key, "AWS_SECRET_ACCESS_KEY": s3Secret, "AWS_SESSION_TOKEN": "", "AWS_REGION": "", "AWS_ENDPOINT_URL": "",
+		"NETRC": os.DevNull, "DOCKER_CONFIG": "/nowhere", "DOCKER_AUTH_CONFIG": "", "REGISTRY_AUTH_FILE": "",
+	} {
+		os.Setenv(name, value)
+	}
+	turnHold, turnSettle = 3*time.Second, 300*time.Millisecond
+	os.Exit(m.Run())
 }
 
 // newSiteAt makes a registry in a service.
-func newSiteAt(t *testing.T, url string) *site {
+func newSiteAt(t testing.TB, url string) *site {
 	t.Helper()
 	s := &site{url: url, keys: filepath.Join(t.TempDir(), "keys"), now: time.Now()}
 	if u := strings.TrimPrefix(url, "/"); u != url {
 		s.dir = url
 	}
-	quick(t)
 	var err error
 	if s.root, err = Init(t.Context(), InitOptions{URL: url, Keys: s.keys, Now: s.clock}); err != nil {
 		t.Fatal(err)
 	}
 	s.p = s.open(t)
 	return s
-}
-
-// quick lets publishers wait less for each other, for this test.
-func quick(t *testing.T) {
-	hold, settle := turnHold, turnSettle
-	turnHold, turnSettle = 3*time.Second, 300*time.Millisecond
-	t.Cleanup(func() { turnHold, turnSettle = hold, settle })
 }

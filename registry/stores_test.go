@@ -16,13 +16,15 @@ import (
 
 // eachStore runs a test with a registry in each kind of store.
 func eachStore(t *testing.T, do func(t *testing.T, s *site, v *service)) {
-	s3Keys(t)
+	t.Parallel()
 	t.Run("folder", func(t *testing.T) {
+		t.Parallel()
 		url := filepath.Join(t.TempDir(), "registry")
 		do(t, newSiteAt(t, url), &service{url: url, requests: func() []string { return nil }})
 	})
 	for _, kind := range slices.Sorted(maps.Keys(services)) {
 		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
 			v := services[kind](t)
 			do(t, newSiteAt(t, v.url), v)
 		})
@@ -34,9 +36,9 @@ func eachStore(t *testing.T, do func(t *testing.T, s *site, v *service)) {
 // and a poll that brings it.
 var most = map[string][3]int{
 	"folder": {0, 0, 0},
-	"http":   {2, 35, 7},
-	"s3":     {2, 20, 7},
-	"oci":    {2, 80, 7},
+	"http":   {2, 23, 3},
+	"s3":     {2, 15, 3},
+	"oci":    {2, 44, 3},
 }
 
 func TestStores(t *testing.T) {
@@ -136,6 +138,7 @@ func TestStoresInterrupted(t *testing.T) {
 func TestDeadPublisher(t *testing.T) {
 	for _, kind := range []string{"http", "oci"} {
 		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
 			s := newSiteAt(t, services[kind](t).url)
 			r := newRelease("alpha", 1, buildID(1))
 			dead := s.open(t).store.(*turns)
@@ -194,7 +197,7 @@ func TestLockIsTaken(t *testing.T) {
 // TestRaces lets others commit in between: the loser begins anew, and skips
 // the versions that they have used.
 func TestRaces(t *testing.T) {
-	s3Keys(t)
+	t.Parallel()
 	s := newSiteAt(t, startS3(t).url)
 	mine := s.p.store
 	for _, name := range []string{"1.bin-00", "2.snapshot", "3.snapshot"} {
