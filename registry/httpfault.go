@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"slices"
 	"strings"
@@ -123,7 +124,7 @@ func (c *carefully) RoundTrip(req *http.Request) (*http.Response, error) {
 	ctx, cancel := context.WithCancel(req.Context())
 	req = req.Clone(ctx)
 	timer := time.AfterFunc(c.stall, cancel)
-	if req.Body != nil {
+	if req.Body != nil && req.Body != http.NoBody {
 		req.Body = &sent{req.Body, timer, c.stall}
 	}
 	res, err := c.RoundTripper.RoundTrip(req)
@@ -133,8 +134,21 @@ func (c *carefully) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	timer.Reset(c.stall)
-	res.Body = &watched{res.Body, timer, c.stall, cancel}
+	left, bounded := req.Context().Value(bodyLimit{}).(int64)
+	if !bounded {
+		left = math.MaxInt64
+	}
+	res.Body = &watched{res.Body, timer, c.stall, cancel, left}
 	return res, nil
+}
+
+// bodyLimit is the key of a context's limit for the bodies of answers.
+type bodyLimit struct{}
+
+// withLimit bounds what is read of an answer about a file of at most max bytes:
+// some libraries read to its end what they close.
+func withLimit(ctx context.Context, max int64) context.Context {
+	return context.WithValue(ctx, bodyLimit{}, max+maxSaid)
 }
 
 // sent is a body on its way to a server. The timer begins anew whenever the
@@ -178,11 +192,17 @@ type watched struct {
 	timer  *time.Timer
 	stall  time.Duration
 	cancel context.CancelFunc
+	left   int64 // bytes
 }
 
 func (w *watched) Read(p []byte) (int, error) {
+	if w.left <= 0 {
+		return 0, fail(ErrTooLarge, "the answer", "it does not end")
+	}
 	w.timer.Reset(w.stall)
-	return w.ReadCloser.Read(p)
+	n, err := w.ReadCloser.Read(p[:min(int64(len(p)), w.left)])
+	w.left -= int64(n)
+	return n, err
 }
 
 func (w *watched) Close() error {
@@ -190,4 +210,3 @@ func (w *watched) Close() error {
 	defer w.cancel()
 	return w.ReadCloser.Close()
 }
-

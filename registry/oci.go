@@ -216,8 +216,9 @@ func (a *artifacts) pushEmpty(ctx context.Context) error {
 		return nil
 	}
 	config := ocispec.DescriptorEmptyJSON
+	// An error may mean that it is not there.
 	there, err := a.repo.Blobs().Exists(ctx, config)
-	if err == nil && !there {
+	if err != nil || !there {
 		err = a.repo.Blobs().Push(ctx, config, bytes.NewReader(config.Data))
 	}
 	a.pushed = err == nil

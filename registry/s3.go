@@ -49,15 +49,15 @@ func newBucket(at *place) (*bucket, error) {
 const maxS3Tries = 3
 
 func (b *bucket) getter(name string, max int64) getter.Getter {
-	return &objectGetter{"s3", name, max, func(ctx context.Context, name string, _ int64) (io.ReadCloser, error) {
-		body, _, _, err := b.s3.GetObject(ctx, b.at.Host, b.prefix+name, minio.GetObjectOptions{})
+	return &objectGetter{"s3", name, max, func(ctx context.Context, name string, max int64) (io.ReadCloser, error) {
+		body, _, _, err := b.s3.GetObject(withLimit(ctx, max), b.at.Host, b.prefix+name, minio.GetObjectOptions{})
 		return body, s3Error(err)
 	}}
 }
 
 // get returns a file and its ETag.
 func (b *bucket) get(ctx context.Context, name string, max int64) (data []byte, etag string, err error) {
-	body, info, _, err := b.s3.GetObject(ctx, b.at.Host, b.prefix+name, minio.GetObjectOptions{})
+	body, info, _, err := b.s3.GetObject(withLimit(ctx, max), b.at.Host, b.prefix+name, minio.GetObjectOptions{})
 	if err != nil {
 		return nil, "", fetchError(ctx, name, s3Error(err))
 	}
@@ -72,7 +72,7 @@ func (b *bucket) put(ctx context.Context, name string, data []byte, set func(*mi
 	defer cancel()
 	o := minio.PutObjectOptions{DisableMultipart: true, ContentType: "application/octet-stream"}
 	set(&o)
-	_, err := b.s3.PutObject(ctx, b.at.Host, b.prefix+name, bytes.NewReader(data), int64(len(data)), "", "", o)
+	_, err := b.s3.PutObject(withLimit(ctx, maxSaid), b.at.Host, b.prefix+name, bytes.NewReader(data), int64(len(data)), "", "", o)
 	return writeError(ctx, name, s3Error(err))
 }
 

@@ -104,7 +104,9 @@ func logOf(t testing.TB, path string) func() []string {
 	}
 }
 
-func startNginx(t testing.TB) *service { return nginx(t, "create_full_put_path on;", "") }
+func startNginx(t testing.TB) *service {
+	return nginx(t, "dav_methods PUT MKCOL; create_full_put_path on;", "")
+}
 
 // nginx starts one that serves a folder and takes files by PUT. Location and
 // server are more directives.
@@ -116,7 +118,7 @@ func nginx(t testing.TB, location, server string) *service {
 		user = "user root;"
 	}
 	files := filepath.Join(dir, "files")
-	conf := fmt.Sprintf(`%s daemon off; pid %[2]s/pid; error_log %[2]s/error.log; worker_processes 1;
+	conf := fmt.Sprintf(`%s daemon off; master_process off; pid %[2]s/pid; error_log %[2]s/error.log; worker_processes 1;
 events {}
 http {
 	access_log %[2]s/access.log combined;
@@ -125,7 +127,7 @@ http {
 	server {
 		listen %[3]s; root %[4]s;
 		%[6]s
-		location / { dav_methods PUT MKCOL; %[5]s }
+		location / { %[5]s }
 	}
 }
 `, user, dir, address, files, location, server)
@@ -221,7 +223,7 @@ func TestMain(m *testing.M) {
 	} {
 		os.Setenv(name, value)
 	}
-	turnHold, turnSettle = 3*time.Second, 300*time.Millisecond
+	turnHold, turnSettle = 2*time.Second, 500*time.Millisecond
 	os.Exit(m.Run())
 }
 

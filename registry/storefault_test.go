@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -80,6 +81,7 @@ func TestStoreFaults(t *testing.T) {
 			for name, f := range storeFaults {
 				fails := func(what string, only func(*http.Request) bool, do func() error) {
 					t.Helper()
+					defer func(began time.Time) { t.Logf("%s, %s: %v", name, what, time.Since(began)) }(time.Now())
 					p.set(func(_ int, w http.ResponseWriter, r *http.Request) bool {
 						if !only(r) {
 							return false
@@ -145,7 +147,7 @@ func TestStoreGoesAwayInPublish(t *testing.T) {
 			through.url = p.site
 			ids := []specs.BuildID{buildID(1)}
 			var want []Release
-			step := 4
+			step := 13
 			if testenv.Long() {
 				step = 1
 			}
@@ -209,7 +211,7 @@ func TestWithoutPut(t *testing.T) {
 	if err := reading.open(t).Publish(t.Context(), newRelease("alpha", 1, buildID(1))); err == nil {
 		t.Error("published to a server that takes nothing")
 	}
-	none := nginx(t, "dav_methods off;", "")
+	none := nginx(t, "", "")
 	_, err := Init(t.Context(), InitOptions{URL: none.url, Keys: filepath.Join(t.TempDir(), "keys")})
 	if !errors.Is(err, ErrDenied) || !strings.Contains(err.Error(), "PUT") {
 		t.Errorf("a server without PUT: %v", err)
@@ -219,7 +221,7 @@ func TestWithoutPut(t *testing.T) {
 // TestFoldersByHand: a server that makes no folders by itself is asked to.
 func TestFoldersByHand(t *testing.T) {
 	t.Parallel()
-	s := newSiteAt(t, nginx(t, "", "").url+"/a/b")
+	s := newSiteAt(t, nginx(t, "dav_methods PUT MKCOL;", "").url+"/new")
 	r := newRelease("alpha", 1, buildID(1))
 	s.publish(t, r)
 	expect(t, s.client(t, s.url), r.BuildIDs, r)
@@ -228,7 +230,7 @@ func TestFoldersByHand(t *testing.T) {
 // TestTooLargeForServer: nginx takes no more than it is told to.
 func TestTooLargeForServer(t *testing.T) {
 	t.Parallel()
-	s := newSiteAt(t, nginx(t, "create_full_put_path on; client_max_body_size 64k;", "").url)
+	s := newSiteAt(t, nginx(t, "dav_methods PUT MKCOL; create_full_put_path on; client_max_body_size 64k;", "").url)
 	r := newRelease("alpha", 1, buildID(1))
 	r.Bundle = make([]byte, 1<<20)
 	if err := s.p.Publish(t.Context(), r); !errors.Is(err, ErrFull) && !errors.Is(err, ErrUnreachable) {

@@ -65,13 +65,13 @@ func readBounded(ctx context.Context, r io.Reader, name string, max int64) ([]by
 	return data, nil
 }
 
-// put makes the folders above a file if the server wants that (RFC 4918, 9.7.1:
-// 409 Conflict).
+// put makes the folders above a file if that may be what the server wants (RFC
+// 4918, 9.7.1: 409 Conflict; nginx says 500).
 func (w *web) put(ctx context.Context, name string, data []byte, fresh bool) error {
 	err := w.send(ctx, http.MethodPut, w.url(name), data, fresh)
 	var status *statusError
-	if errors.As(err, &status) && status.code == http.StatusConflict {
-		if err := w.makeFolder(ctx, path.Dir(name)); err != nil {
+	if errors.As(err, &status) && (status.code == http.StatusConflict || status.code == http.StatusInternalServerError) {
+		if w.makeFolder(ctx, path.Dir(name)) != nil {
 			return writeError(ctx, name, err)
 		}
 		err = w.send(ctx, http.MethodPut, w.url(name), data, fresh)
