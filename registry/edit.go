@@ -53,12 +53,8 @@ func (e *edit) create(ctx context.Context) error {
 		SuccinctRoles: &metadata.SuccinctRoles{KeyIDs: []string{}, Threshold: 1, BitLength: binBits, NamePrefix: binPrefix},
 	}
 	for _, s := range e.keys.role[roleBins] {
-		k, err := metadata.KeyFromPublicKey(s.pub)
-		if err != nil {
-			return &Error{ErrKey, s.file, err}
-		}
-		if err := e.targets.Signed.AddKey(k, binPrefix); err != nil {
-			return &Error{ErrKey, s.file, err}
+		if err := addBinKey(e.targets, s); err != nil {
+			return err
 		}
 	}
 	if err := e.bind(defaultKey, e.keys.pack[defaultKey]); err != nil {
@@ -67,6 +63,18 @@ func (e *edit) create(ctx context.Context) error {
 	e.snapshot = metadata.Snapshot()
 	e.snapshot.Signed.Version = 0
 	return e.commit(ctx)
+}
+
+// addBinKey lets a key sign the bins.
+func addBinKey(m *metadata.Metadata[metadata.TargetsType], s signer) error {
+	k, err := metadata.KeyFromPublicKey(s.pub)
+	if err == nil {
+		err = m.Signed.AddKey(k, binPrefix)
+	}
+	if err != nil {
+		return &Error{ErrKey, s.file, err}
+	}
+	return nil
 }
 
 // bin returns the metadata of the role that signs a target, to be changed.
@@ -188,7 +196,7 @@ func (e *edit) writeBin(ctx context.Context, role string, m *metadata.Metadata[m
 	m.Signed.Version++
 	m.Signed.Expires = expiry(e.now, targetsValidity)
 	name := metadataFile(m.Signed.Version, role)
-	data, err := sign(m, name, e.keys.role[roleBins], d.SuccinctRoles.KeyIDs, d.SuccinctRoles.Threshold)
+	data, err := sign(ctx, m, name, e.keys.role[roleBins], d.SuccinctRoles.KeyIDs, d.SuccinctRoles.Threshold)
 	if err != nil {
 		return err
 	}
@@ -208,7 +216,7 @@ func (e *edit) writeTargets(ctx context.Context) error {
 	m.Signed.Expires = expiry(e.now, targetsValidity)
 	name := metadataFile(m.Signed.Version, metadata.TARGETS)
 	r := e.trust.set.Root.Signed.Roles[metadata.TARGETS]
-	data, err := sign(m, name, e.keys.role[metadata.TARGETS], r.KeyIDs, r.Threshold)
+	data, err := sign(ctx, m, name, e.keys.role[metadata.TARGETS], r.KeyIDs, r.Threshold)
 	if err != nil {
 		return err
 	}
@@ -229,7 +237,7 @@ func (e *edit) writeSnapshot(ctx context.Context) (*metadata.MetaFiles, error) {
 	m.Signed.Expires = expiry(e.now, snapshotValidity)
 	name := metadataFile(m.Signed.Version, metadata.SNAPSHOT)
 	r := e.trust.set.Root.Signed.Roles[metadata.SNAPSHOT]
-	data, err := sign(m, name, e.keys.role[metadata.SNAPSHOT], r.KeyIDs, r.Threshold)
+	data, err := sign(ctx, m, name, e.keys.role[metadata.SNAPSHOT], r.KeyIDs, r.Threshold)
 	if err != nil {
 		return nil, err
 	}
@@ -248,7 +256,7 @@ func (e *edit) writeTimestamp(ctx context.Context, snapshot *metadata.MetaFiles)
 		m.Signed.Version = t.Signed.Version + 1
 	}
 	r := e.trust.set.Root.Signed.Roles[metadata.TIMESTAMP]
-	data, err := sign(m, timestampFile, e.keys.role[metadata.TIMESTAMP], r.KeyIDs, r.Threshold)
+	data, err := sign(ctx, m, timestampFile, e.keys.role[metadata.TIMESTAMP], r.KeyIDs, r.Threshold)
 	if err != nil {
 		return err
 	}

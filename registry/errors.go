@@ -34,6 +34,8 @@ var (
 	ErrInvalid = errors.New("invalid release")
 	// ErrKey means that a key is missing, unreadable or readable by others.
 	ErrKey = errors.New("key unusable")
+	// ErrPassphrase means that an encrypted key could not be opened.
+	ErrPassphrase = errors.New("passphrase")
 	// ErrDue means that something expires soon that only keys can renew which
 	// are not at hand; all else was done.
 	ErrDue = errors.New("renewal due")
@@ -71,6 +73,7 @@ var hints = map[error]string{
 	ErrState:       "use a folder that only you can write",
 	ErrConflict:    "raise the level, or sign with the key that the package has had so far; what is published is never replaced",
 	ErrKey:         "keys are files that only their owner can read (chmod 600); registry:init makes them",
+	ErrPassphrase:  "the passphrase is that of FOTHER_KEY_PASSPHRASE, or it is asked for on a terminal",
 	ErrDue:         "all else is signed anew; run registry:refresh with the keys of root and targets before then",
 	ErrExists:      "use other folders, or go on with what is there",
 }

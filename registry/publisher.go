@@ -25,13 +25,13 @@ type Publisher struct {
 	now   func() time.Time
 }
 
-// Open opens a registry in a folder, with the keys that Init made. It refuses
-// keys that others can read.
-func Open(dir, keys string) (*Publisher, error) {
+// Open opens a registry in a folder, with the keys that Init made, and others.
+// It refuses keys that others can read.
+func Open(dir, keys string, more ...KeyOption) (*Publisher, error) {
 	if info, err := os.Stat(filepath.Join(dir, metadataDir)); err != nil || !info.IsDir() {
 		return nil, fail(ErrNotFound, dir, "no registry here")
 	}
-	ring, err := openKeys(keys)
+	ring, err := openKeys(keys, more...)
 	if err != nil {
 		return nil, err
 	}
@@ -118,7 +118,7 @@ func (p *Publisher) Publish(ctx context.Context, releases ...Release) error {
 // add writes one bundle and its signature, and notes it in the listings. It
 // reports whether the registry has to change.
 func (e *edit) add(ctx context.Context, r *Release) (bool, error) {
-	key, err := e.keys.packageKey(r.Package)
+	keys, own, err := e.keys.packageKeys(r.Package)
 	if err != nil {
 		return false, err
 	}
@@ -130,7 +130,7 @@ func (e *edit) add(ctx context.Context, r *Release) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	bound, err := e.claim(rel.Package, key, all.has(rel.Package))
+	by, bound, err := e.claim(rel.Package, keys, own, all.has(rel.Package))
 	if err != nil {
 		return false, err
 	}
@@ -138,7 +138,7 @@ func (e *edit) add(ctx context.Context, r *Release) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	sig, err := signRelease(rel, []signer{key})
+	sig, err := signRelease(ctx, rel, by)
 	if err != nil {
 		return false, err
 	}

@@ -78,7 +78,7 @@ func (e *edit) renewRoot(ctx context.Context) error {
 	m.Signed.Version++
 	m.Signed.Expires = expiry(e.now, rootValidity)
 	name := metadataFile(m.Signed.Version, metadata.ROOT)
-	data, err := e.keys.signRoot(m)
+	data, err := e.keys.signRoot(ctx, m)
 	if err != nil {
 		return overdue(name, until, err)
 	}

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"bytes"
+	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -114,7 +115,7 @@ func (e *envelope) signed() []byte {
 }
 
 // signRelease returns the signature file of a release.
-func signRelease(r *release, signers []signer) ([]byte, error) {
+func signRelease(ctx context.Context, r *release, signers []signer) ([]byte, error) {
 	payload, err := json.Marshal(statement{
 		Type:          statementType,
 		Subject:       []subject{{r.File, map[string]specs.Digest{"sha256": r.Digest}}},
@@ -125,14 +126,29 @@ func signRelease(r *release, signers []signer) ([]byte, error) {
 		return nil, err
 	}
 	e := envelope{PayloadType: payloadType, Payload: payload}
+	if err := e.addSignatures(ctx, signers); err != nil {
+		return nil, err
+	}
+	return json.Marshal(e)
+}
+
+// addSignatures signs by those of the given keys that have not signed yet.
+func (e *envelope) addSignatures(ctx context.Context, signers []signer) error {
 	for _, s := range signers {
-		sig, err := s.SignMessage(bytes.NewReader(e.signed()))
+		pub, err := s.public()
 		if err != nil {
-			return nil, fail(ErrKey, s.file, "sign: %w", err)
+			return err
+		}
+		if e.signedBy(pub) {
+			continue
+		}
+		sig, err := s.sign(ctx, e.signed())
+		if err != nil {
+			return err
 		}
 		e.Signatures = append(e.Signatures, envelopeSignature{s.id, sig})
 	}
-	return json.Marshal(e)
+	return nil
 }
 
 // verifyRelease checks that data is the signature of the release that e is of,
