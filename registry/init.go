@@ -15,10 +15,11 @@ import (
 
 // InitOptions say where a new registry is made.
 type InitOptions struct {
-	// Dir is the registry's folder; it may exist, without a registry in it.
-	Dir string
+	// URL is where the registry is to be: a folder's path, or an address. The
+	// place may exist, without a registry in it.
+	URL string
 	// Keys is the folder for the keys, made with mode 0700; it may exist if it
-	// is empty. Keep it apart from Dir: who has it owns the registry.
+	// is empty. Keep it apart from the registry: who has it owns that.
 	Keys string
 	// RootKeys is how many keys of root there are, RootThreshold how many of them
 	// have to sign; 0 is 1.
@@ -34,12 +35,16 @@ type InitOptions struct {
 // Init makes keys and an empty registry, and returns its root.json, which lies
 // with the keys too: clients trust the registry by it alone. It overwrites
 // nothing.
-func Init(o InitOptions) ([]byte, error) {
+func Init(ctx context.Context, o InitOptions) ([]byte, error) {
 	now := time.Now
 	if o.Now != nil {
 		now = o.Now
 	}
-	if err := o.vacant(); err != nil {
+	s, err := openStore(o.URL)
+	if err != nil {
+		return nil, err
+	}
+	if err := o.vacant(ctx, s); err != nil {
 		return nil, err
 	}
 	if err := os.MkdirAll(filepath.Dir(filepath.Clean(o.Keys)), 0o755); err != nil {
@@ -50,7 +55,7 @@ func Init(o InitOptions) ([]byte, error) {
 		return nil, &Error{ErrKey, o.Keys, err}
 	}
 	defer os.RemoveAll(keys)
-	root, ring, err := o.makeKeys(context.Background(), keys, now())
+	root, ring, err := o.makeKeys(ctx, keys, now())
 	if err != nil {
 		return nil, err
 	}
@@ -63,23 +68,22 @@ func Init(o InitOptions) ([]byte, error) {
 		return nil, &Error{ErrKey, o.Keys, err}
 	}
 	ring.dir = o.Keys
-	if err := initStore(o.Dir, ring, root, now()); err != nil {
-		os.RemoveAll(o.Keys) // made a moment ago
+	// Once the registry may be there its keys stay, come what may.
+	if made, err := initStore(ctx, s, ring, root, now()); err != nil {
+		if !made {
+			os.RemoveAll(o.Keys) // made a moment ago
+		}
 		return nil, err
-	}
-	// The registry is there: from here on its keys stay, come what may.
-	if err := syncDir(o.Dir); err != nil {
-		return nil, fileError(o.Dir, err)
 	}
 	return root, nil
 }
 
 // vacant fails if there is a registry or a key already.
-func (o *InitOptions) vacant() error {
-	if _, err := os.Lstat(filepath.Join(o.Dir, metadataDir)); err == nil {
-		return fail(ErrExists, o.Dir, "holds a registry already")
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		return fileError(o.Dir, err)
+func (o *InitOptions) vacant(ctx context.Context, s store) error {
+	if there, err := holdsRegistry(ctx, s); err != nil {
+		return err
+	} else if there {
+		return fail(ErrExists, Redacted(o.URL), "holds a registry already")
 	}
 	if entries, err := os.ReadDir(o.Keys); len(entries) > 0 {
 		return fail(ErrExists, o.Keys, "this folder is not empty: keys are never overwritten")
@@ -162,27 +166,4 @@ func expiry(now time.Time, validity time.Duration) time.Time {
 func (k *keyring) signRoot(ctx context.Context, m *metadata.Metadata[metadata.RootType]) ([]byte, error) {
 	r := m.Signed.Roles[metadata.ROOT]
 	return sign(ctx, m, metadataFile(m.Signed.Version, metadata.ROOT), k.role[metadata.ROOT], r.KeyIDs, r.Threshold)
-}
-
-// initStore writes the metadata of a registry without releases. They become
-// visible together, by a rename, which the caller makes durable: until it there
-// is no registry, after it there is one.
-func initStore(dir string, ring *keyring, root []byte, now time.Time) error {
-	dir = filepath.Clean(dir)
-	if err := (folder{dir}).makeDir(dir); err != nil {
-		return fileError(dir, err)
-	}
-	temp, err := os.MkdirTemp(dir, ".init-*")
-	if err != nil {
-		return fileError(dir, err)
-	}
-	defer os.RemoveAll(temp)
-	e, err := newEdit(ring, folder{temp}, root, now)
-	if err != nil {
-		return err
-	}
-	if err := e.create(context.Background()); err != nil {
-		return err
-	}
-	return fileError(dir, os.Rename(filepath.Join(temp, metadataDir), filepath.Join(dir, metadataDir)))
 }

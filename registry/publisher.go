@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -25,21 +24,24 @@ type Publisher struct {
 	now   func() time.Time
 }
 
-// Open opens a registry in a folder, with the keys that Init made, and others.
-// It refuses keys that others can read.
-func Open(dir, keys string, more ...KeyOption) (*Publisher, error) {
-	if info, err := os.Stat(filepath.Join(dir, metadataDir)); err != nil || !info.IsDir() {
-		return nil, fail(ErrNotFound, dir, "no registry here")
-	}
-	ring, err := openKeys(keys, more...)
+// Open opens a registry, given a folder's path or an address, with the keys
+// that Init made, and others. It refuses keys that others can read.
+func Open(address, keys string, more ...KeyOption) (*Publisher, error) {
+	s, err := openStore(address)
 	if err != nil {
 		return nil, err
 	}
-	root, err := ring.trustAnchor()
-	if err != nil {
+	p := &Publisher{store: s, now: time.Now}
+	if err := p.present(); err != nil {
 		return nil, err
 	}
-	return &Publisher{folder{dir}, ring, root, time.Now}, nil
+	if p.keys, err = openKeys(keys, more...); err != nil {
+		return nil, err
+	}
+	if p.root, err = p.keys.trustAnchor(); err != nil {
+		return nil, err
+	}
+	return p, nil
 }
 
 // begin proves the registry's state, starting from the root.json that lies
@@ -89,15 +91,10 @@ func (k *keyring) saw(timestamp []byte) {
 // are, the error is ErrPublished. Another content for a level of a series is
 // ErrConflict.
 func (p *Publisher) Publish(ctx context.Context, releases ...Release) error {
-	unlock, err := p.store.lock(ctx)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	e, err := p.begin(ctx)
-	if err != nil {
-		return err
-	}
+	return p.change(ctx, func(e *edit) error { return e.publish(ctx, releases) })
+}
+
+func (e *edit) publish(ctx context.Context, releases []Release) error {
 	changed := false
 	for _, r := range releases {
 		added, err := e.add(ctx, &r)

@@ -31,7 +31,7 @@ func newSite(t testing.TB) *site {
 	t.Helper()
 	s := emptySite(t)
 	var err error
-	if s.root, err = Init(InitOptions{Dir: s.dir, Keys: s.keys, Now: s.clock}); err != nil {
+	if s.root, err = Init(t.Context(), InitOptions{URL: s.dir, Keys: s.keys, Now: s.clock}); err != nil {
 		t.Fatal(err)
 	}
 	s.p = s.open(t)
