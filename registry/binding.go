@@ -46,6 +46,14 @@ func (b *binding) check() error {
 	return nil
 }
 
+// need returns how many of the keys have to sign.
+func (b *binding) need() int {
+	if b == nil {
+		return 1
+	}
+	return max(1, b.Threshold)
+}
+
 // keyID returns the identity of the first key, "" if no key is bound.
 func (b *binding) keyID() string {
 	if b == nil {

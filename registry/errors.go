@@ -13,6 +13,9 @@ var (
 	// ErrUntrusted means that a file is not what was signed: damaged, replaced
 	// by an older one, signed by the wrong key, or sent from elsewhere.
 	ErrUntrusted = errors.New("not trusted")
+	// ErrUnsigned means that a bundle is signed by fewer keys than its package
+	// asks for. It is one of ErrUntrusted too.
+	ErrUnsigned = errors.New("signatures are missing")
 	// ErrUnreachable means that the store did not answer, or not with a file.
 	// What was valid before stays in use.
 	ErrUnreachable = errors.New("not reachable")
@@ -74,6 +77,7 @@ func (e *Error) Unwrap() []error {
 var hints = map[error]string{
 	ErrExpired:     "if this machine's clock is right, the registry's owner has to renew the signatures: registry:refresh",
 	ErrUntrusted:   "the store holds something that the registry's keys did not sign, or root.json is of another registry; what was valid before stays in use",
+	ErrUnsigned:    "whoever holds another key of this package has to rebuild the bundle and sign it too: patch:verify SPEC -rebuild",
 	ErrUnreachable: "check the registry's address and the network; what was fetched before stays in use until it expires",
 	ErrState:       "use a folder that only you can write",
 	ErrConflict:    "raise the level, or sign with the key that the package has had so far; what is published is never replaced",

@@ -141,9 +141,17 @@ func (e *edit) add(ctx context.Context, r *Release) (bool, error) {
 	}
 	name := bundleFile(rel.Digest, rel.File)
 	if there {
-		return bound, e.mend(ctx, name, r.Bundle, sig)
+		known := all.find(rel)
+		added, err := e.attach(ctx, known, r.Attachments, by)
+		if added {
+			e.dirty[packageTarget(rel.Package)] = true
+		}
+		return bound || added, errors.Join(err, e.mend(ctx, name, r.Bundle, sig))
 	}
 	if err := e.store.write(ctx, name, r.Bundle); err != nil {
+		return false, err
+	}
+	if _, err := e.attach(ctx, rel, r.Attachments, by); err != nil {
 		return false, err
 	}
 	if err := e.store.write(ctx, name+".sig", sig); err != nil {
@@ -177,7 +185,7 @@ func (e *edit) index(ctx context.Context, r *release) error {
 			return err
 		}
 		part := *r
-		part.BuildIDs = shards[target]
+		part.BuildIDs, part.Attachments = shards[target], nil
 		e.append(target, l, &part)
 	}
 	return nil
@@ -244,10 +252,19 @@ func (p *Publisher) List(ctx context.Context) ([]Entry, error) {
 			all = append(all, l.Releases...)
 		}
 	}
+	signed, err := e.countSignatures(ctx, all)
+	if err != nil {
+		return nil, err
+	}
 	var entries []Entry
 	for _, r := range slices.SortedFunc(slices.Values(all), compareReleases) {
 		for _, id := range r.BuildIDs {
-			entries = append(entries, r.entry(id, e.trust.binding(r.Package)))
+			b := e.trust.binding(r.Package)
+			entry := r.entry(id, b)
+			if n, ok := signed[r]; ok {
+				entry.Signed, entry.Need = n, b.need()
+			}
+			entries = append(entries, entry)
 		}
 	}
 	return entries, nil
