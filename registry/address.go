@@ -34,7 +34,7 @@ var schemes = map[string][]string{
 
 // parseAddress takes a folder's path or an address.
 func parseAddress(address string) (*place, error) {
-	if !strings.Contains(address, "://") {
+	if !IsAddress(address) {
 		abs, err := filepath.Abs(address)
 		if err != nil || address == "" {
 			return nil, fail(ErrUnreachable, fmt.Sprintf("registry %q", address), "want a folder or an address")
@@ -146,10 +146,13 @@ func loopback(host string) bool {
 	return host == "localhost"
 }
 
+// IsAddress tells an address of a registry from the path of a folder.
+func IsAddress(registry string) bool { return strings.Contains(registry, "://") }
+
 // Redacted returns a registry's address as it may be shown: without password,
 // and a folder with its whole path.
 func Redacted(address string) string {
-	if !strings.Contains(address, "://") {
+	if !IsAddress(address) {
 		if abs, err := filepath.Abs(address); err == nil {
 			return abs
 		}

@@ -20,10 +20,10 @@ import (
 
 const password = "p4ss w0rd/which?nobody#sees"
 
-// told is all that a client logs and every error, in which no secret may be.
-type told struct{ bytes.Buffer }
+// toldAll is all that a client logs and every error, in which no secret may be.
+type toldAll struct{ bytes.Buffer }
 
-func (l *told) check(t *testing.T, err error) {
+func (l *toldAll) check(t *testing.T, err error) {
 	t.Helper()
 	fmt.Fprintf(l, "%v\n%+v\n", err, err)
 	for _, secret := range []string{password, url.QueryEscape(password), url.PathEscape(password), "p4ss", s3Secret, base64.StdEncoding.EncodeToString([]byte("fother:" + password))} {
@@ -40,7 +40,7 @@ func checkAccess(t *testing.T, right string, wrong map[string]string, set func(n
 	s := newSiteAt(t, right)
 	r := newRelease("alpha", 1, buildID(1))
 	s.publish(t, r)
-	log := &told{}
+	log := &toldAll{}
 	read := func(address string) error {
 		c, err := NewClient(ClientOptions{URL: address, Root: s.root, State: t.TempDir(), Now: s.clock,
 			Logger: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
@@ -150,7 +150,7 @@ func TestOCICredentials(t *testing.T) {
 	}
 	t.Setenv("DOCKER_AUTH_CONFIG", `{"auths": p4ss`)
 	_, err := Open(v.url, t.TempDir())
-	(&told{}).check(t, err)
+	(&toldAll{}).check(t, err)
 	if !errors.Is(err, ErrDenied) {
 		t.Errorf("credentials that cannot be read: %v", err)
 	}

@@ -61,12 +61,8 @@ func (e *edit) create(ctx context.Context) error {
 		SuccinctRoles: &metadata.SuccinctRoles{KeyIDs: []string{}, Threshold: 1, BitLength: binBits, NamePrefix: binPrefix},
 	}
 	for _, s := range e.keys.role[roleBins] {
-		k, err := metadata.KeyFromPublicKey(s.pub)
-		if err != nil {
-			return &Error{ErrKey, s.file, err}
-		}
-		if err := e.targets.Signed.AddKey(k, binPrefix); err != nil {
-			return &Error{ErrKey, s.file, err}
+		if err := addBinKey(e.targets, s); err != nil {
+			return err
 		}
 	}
 	if err := e.bind(defaultKey, e.keys.pack[defaultKey]); err != nil {
@@ -80,6 +76,18 @@ func (e *edit) create(ctx context.Context) error {
 	// Nobody needs it, for all begin with a root.json that they were given: it
 	// comes last, so that of two who make a registry here the first one's stays.
 	return e.store.write(ctx, metadataFile(1, metadata.ROOT), root)
+}
+
+// addBinKey lets a key sign the bins.
+func addBinKey(m *metadata.Metadata[metadata.TargetsType], s signer) error {
+	k, err := metadata.KeyFromPublicKey(s.pub)
+	if err == nil {
+		err = m.Signed.AddKey(k, binPrefix)
+	}
+	if err != nil {
+		return &Error{ErrKey, s.file, err}
+	}
+	return nil
 }
 
 // bin returns the metadata of the role that signs a target, to be changed.
@@ -200,7 +208,7 @@ func (e *edit) writeBin(ctx context.Context, role string, m *metadata.Metadata[m
 	}
 	m.Signed.Expires = expiry(e.now, targetsValidity)
 	info, err := e.nextVersion(ctx, role, maxTargets, &m.Signed.Version, func(name string) ([]byte, error) {
-		return sign(m, name, e.keys.role[roleBins], d.SuccinctRoles.KeyIDs, d.SuccinctRoles.Threshold)
+		return sign(ctx, m, name, e.keys.role[roleBins], d.SuccinctRoles.KeyIDs, d.SuccinctRoles.Threshold)
 	})
 	e.openSnapshot().Signed.Meta[role+".json"] = info
 	return err
@@ -236,7 +244,7 @@ func (e *edit) writeTargets(ctx context.Context) error {
 	m.Signed.Expires = expiry(e.now, targetsValidity)
 	r := e.trust.set.Root.Signed.Roles[metadata.TARGETS]
 	info, err := e.nextVersion(ctx, metadata.TARGETS, maxTargets, &m.Signed.Version, func(name string) ([]byte, error) {
-		return sign(m, name, e.keys.role[metadata.TARGETS], r.KeyIDs, r.Threshold)
+		return sign(ctx, m, name, e.keys.role[metadata.TARGETS], r.KeyIDs, r.Threshold)
 	})
 	e.openSnapshot().Signed.Meta["targets.json"] = info
 	return err
@@ -251,7 +259,7 @@ func (e *edit) writeSnapshot(ctx context.Context) (*metadata.MetaFiles, error) {
 	m.Signed.Expires = expiry(e.now, snapshotValidity)
 	r := e.trust.set.Root.Signed.Roles[metadata.SNAPSHOT]
 	return e.nextVersion(ctx, metadata.SNAPSHOT, maxSnapshot, &m.Signed.Version, func(name string) ([]byte, error) {
-		return sign(m, name, e.keys.role[metadata.SNAPSHOT], r.KeyIDs, r.Threshold)
+		return sign(ctx, m, name, e.keys.role[metadata.SNAPSHOT], r.KeyIDs, r.Threshold)
 	})
 }
 
@@ -263,7 +271,7 @@ func (e *edit) writeTimestamp(ctx context.Context, snapshot *metadata.MetaFiles)
 		m.Signed.Version = t.Signed.Version + 1
 	}
 	r := e.trust.set.Root.Signed.Roles[metadata.TIMESTAMP]
-	data, err := sign(m, timestampFile, e.keys.role[metadata.TIMESTAMP], r.KeyIDs, r.Threshold)
+	data, err := sign(ctx, m, timestampFile, e.keys.role[metadata.TIMESTAMP], r.KeyIDs, r.Threshold)
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"github.com/theupdateframework/go-tuf/v2/metadata"
@@ -20,6 +21,13 @@ type InitOptions struct {
 	// Keys is the folder for the keys, made with mode 0700; it may exist if it
 	// is empty. Keep it apart from the registry: who has it owns that.
 	Keys string
+	// RootKeys is how many keys of root there are, RootThreshold how many of them
+	// have to sign; 0 is 1.
+	RootKeys, RootThreshold int
+	// Passphrase, if there is one, encrypts the keys that are made.
+	Passphrase []byte
+	// More are keys that are kept elsewhere: for their roles none is made.
+	More []KeyOption
 	// Now is the clock, time.Now if nil.
 	Now func() time.Time
 }
@@ -47,7 +55,7 @@ func Init(ctx context.Context, o InitOptions) ([]byte, error) {
 		return nil, &Error{ErrKey, o.Keys, err}
 	}
 	defer os.RemoveAll(keys)
-	root, ring, err := makeKeys(keys, now())
+	root, ring, err := o.makeKeys(ctx, keys, now())
 	if err != nil {
 		return nil, err
 	}
@@ -85,39 +93,67 @@ func (o *InitOptions) vacant(ctx context.Context, s store) error {
 	return nil
 }
 
-// makeKeys fills a folder with one key for each role, and with the root.json
-// that names them.
-func makeKeys(dir string, now time.Time) ([]byte, *keyring, error) {
-	for _, role := range keyRoles {
-		name := "1"
-		if role == rolePackage {
-			name = defaultKey
-		}
-		if _, err := makeKey(filepath.Join(dir, role+"."+name+keySuffix)); err != nil {
-			return nil, nil, err
-		}
-	}
-	ring, err := openKeys(dir)
+// makeKeys fills a folder with a key for each role that has none elsewhere, and
+// with the root.json that names them.
+func (o *InitOptions) makeKeys(ctx context.Context, dir string, now time.Time) ([]byte, *keyring, error) {
+	given, err := openKeys(dir, o.More...)
 	if err != nil {
 		return nil, nil, err
+	}
+	want, threshold := max(o.RootKeys, 1), max(o.RootThreshold, 1)
+	if want > maxRoleKeys || threshold > want {
+		return nil, nil, fail(ErrKey, metadata.ROOT, "%d of %d keys: want at most %d, and no more to sign than there are", threshold, want, maxRoleKeys)
+	}
+	for _, role := range keyRoles {
+		names := []string{"1"}
+		switch role {
+		case metadata.ROOT:
+			for n := 2; n <= want; n++ {
+				names = append(names, strconv.Itoa(n))
+			}
+		case rolePackage:
+			names[0] = defaultKey
+			given.role[role] = given.pack[defaultKey]
+		}
+		for _, name := range names[min(len(given.role[role]), len(names)):] {
+			if err := makeKey(filepath.Join(dir, role+"."+name+keySuffix), o.Passphrase); err != nil {
+				return nil, nil, err
+			}
+		}
+	}
+	ring, err := openKeys(dir, o.More...)
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(o.Passphrase) > 0 {
+		ring.phrase = o.Passphrase
 	}
 	m := metadata.Root(expiry(now, rootValidity))
 	for _, role := range metadata.TOP_LEVEL_ROLE_NAMES {
 		for _, s := range ring.role[role] {
-			k, err := metadata.KeyFromPublicKey(s.pub)
-			if err != nil {
-				return nil, nil, &Error{ErrKey, s.file, err}
-			}
-			if err := m.Signed.AddKey(k, role); err != nil {
-				return nil, nil, &Error{ErrKey, s.file, err}
+			if err := addRootKey(m, role, s); err != nil {
+				return nil, nil, err
 			}
 		}
 	}
-	root, err := ring.signRoot(m)
+	m.Signed.Roles[metadata.ROOT].Threshold = threshold
+	root, err := ring.signRoot(ctx, m)
 	if err != nil {
 		return nil, nil, err
 	}
 	return root, ring, writeAtomic(dir, filepath.Join(dir, trustFile), root, 0o644, true)
+}
+
+// addRootKey lets a key sign for a role of root.json.
+func addRootKey(m *metadata.Metadata[metadata.RootType], role string, s signer) error {
+	k, err := metadata.KeyFromPublicKey(s.pub)
+	if err == nil {
+		err = m.Signed.AddKey(k, role)
+	}
+	if err != nil {
+		return &Error{ErrKey, s.file, err}
+	}
+	return nil
 }
 
 // expiry returns the moment until which something signed now holds, in whole
@@ -126,8 +162,8 @@ func expiry(now time.Time, validity time.Duration) time.Time {
 	return now.Add(validity).UTC().Truncate(time.Second)
 }
 
-// signRoot signs a root with all keys that it names itself.
-func (k *keyring) signRoot(m *metadata.Metadata[metadata.RootType]) ([]byte, error) {
+// signRoot signs a root with all keys at hand that it names itself.
+func (k *keyring) signRoot(ctx context.Context, m *metadata.Metadata[metadata.RootType]) ([]byte, error) {
 	r := m.Signed.Roles[metadata.ROOT]
-	return sign(m, metadataFile(m.Signed.Version, metadata.ROOT), k.role[metadata.ROOT], r.KeyIDs, r.Threshold)
+	return sign(ctx, m, metadataFile(m.Signed.Version, metadata.ROOT), k.role[metadata.ROOT], r.KeyIDs, r.Threshold)
 }

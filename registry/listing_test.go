@@ -67,7 +67,7 @@ func TestHostileListing(t *testing.T) {
 			t.Errorf("%s: taken", name)
 		}
 	}
-	for _, text := range []string{"", "null", "[]", "{}", `{"format":2,"releases":[]}`, `{"format":1,"releases":[null]}`, `{"format":1,"releases":[]}x`, `{"format":1,"releases":[]}{}`, strings.Repeat("[", 1<<20)} {
+	for _, text := range []string{"", "null", "[]", "{}", `{"format":3,"releases":[]}`, `{"format":1,"releases":[null]}`, `{"format":1,"releases":[]}x`, `{"format":1,"releases":[]}{}`, strings.Repeat("[", 1<<20)} {
 		if _, err := parseListing([]byte(text)); err == nil {
 			t.Errorf("%.60q: taken", text)
 		}
@@ -111,16 +111,13 @@ func FuzzListing(f *testing.F) {
 
 // FuzzSignature: nothing but the package's key makes a signature.
 func FuzzSignature(f *testing.F) {
-	key, err := makeKey(path.Join(f.TempDir(), "package.x.pem"))
-	if err != nil {
-		f.Fatal(err)
-	}
+	key := newTestKey(f)
 	r := newRelease("alpha", 1, buildID(1))
 	rel, err := r.describe()
 	if err != nil {
 		f.Fatal(err)
 	}
-	sig, err := signRelease(rel, []signer{key})
+	sig, err := signRelease(f.Context(), rel, []signer{key})
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -277,7 +277,7 @@ func TestKeys(t *testing.T) {
 			return os.WriteFile(key, pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: der}), 0o600)
 		},
 		"RSA": func(_, key string) error {
-			return os.WriteFile(key, pem.EncodeToMemory(&pem.Block{Type: keyBlock, Bytes: der}), 0o600)
+			return os.WriteFile(key, pem.EncodeToMemory(&pem.Block{Type: privateBlock, Bytes: der}), 0o600)
 		},
 		"a FIFO":       func(_, key string) error { return errors.Join(os.Remove(key), mkfifo(key)) },
 		"unknown role": func(dir, key string) error { return os.Rename(key, filepath.Join(dir, "else.1.pem")) },

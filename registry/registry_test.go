@@ -30,8 +30,7 @@ type site struct {
 
 func newSite(t testing.TB) *site {
 	t.Helper()
-	s := &site{url: filepath.Join(t.TempDir(), "registry"), keys: filepath.Join(t.TempDir(), "keys"), now: time.Now()}
-	s.dir = s.url
+	s := emptySite(t)
 	var err error
 	if s.root, err = Init(t.Context(), InitOptions{URL: s.dir, Keys: s.keys, Now: s.clock}); err != nil {
 		t.Fatal(err)
@@ -40,11 +39,17 @@ func newSite(t testing.TB) *site {
 	return s
 }
 
+// emptySite is one in which nothing is made yet.
+func emptySite(t testing.TB) *site {
+	dir := filepath.Join(t.TempDir(), "registry")
+	return &site{url: dir, dir: dir, keys: filepath.Join(t.TempDir(), "keys"), now: time.Now()}
+}
+
 func (s *site) clock() time.Time { return s.now }
 
-func (s *site) open(t testing.TB) *Publisher {
+func (s *site) open(t testing.TB, more ...KeyOption) *Publisher {
 	t.Helper()
-	p, err := Open(s.url, s.keys)
+	p, err := Open(s.url, s.keys, more...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -33,7 +33,7 @@ type store interface {
 }
 
 // maxCommitted bounds the files that commit replaces, in bytes.
-const maxCommitted = max(maxRoot, maxTimestamp, maxSignature)
+const maxCommitted = max(maxRoot, maxTimestamp, maxSignature, maxRevocation)
 
 // openStore returns the store at an address.
 func openStore(address string) (store, error) {

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 
 	"github.com/fother/fother/magefiles/internal/stop"
+	"github.com/fother/fother/registry"
 )
 
 // module is where the commands are built from.
@@ -17,8 +18,10 @@ const module = "github.com/fother/fother"
 
 // Default returns the options of the Mage targets: the work folder is
 // $FOTHER_WORK or .fother in the current folder, fother-cc is built into it,
-// and progress goes to standard error. Registry and keys are the folders
-// $FOTHER_REGISTRY and $FOTHER_KEYS, or registry and keys in the work folder.
+// and progress goes to standard error. The registry is the folder or address
+// $FOTHER_REGISTRY, and the keys the folder $FOTHER_KEYS, or registry and keys
+// in the work folder.
+// The channel is $FOTHER_CHANNEL.
 func Default(ctx context.Context) (Options, error) {
 	stop.AsInterrupt()
 	o, err := Folders()
@@ -31,11 +34,14 @@ func Default(ctx context.Context) (Options, error) {
 
 // Folders is Default without fother-cc.
 func Folders() (Options, error) {
-	o := Options{Work: os.Getenv("FOTHER_WORK"), Registry: os.Getenv("FOTHER_REGISTRY"), Keys: os.Getenv("FOTHER_KEYS"), Progress: os.Stderr}
+	o := Options{Work: os.Getenv("FOTHER_WORK"), Registry: os.Getenv("FOTHER_REGISTRY"), Keys: os.Getenv("FOTHER_KEYS"), Channel: os.Getenv("FOTHER_CHANNEL"), Progress: os.Stderr}
 	o.Work = cmp.Or(o.Work, ".fother")
 	o.Registry = cmp.Or(o.Registry, filepath.Join(o.Work, "registry"))
 	o.Keys = cmp.Or(o.Keys, filepath.Join(o.Work, "keys"))
 	for _, dir := range []*string{&o.Work, &o.Registry, &o.Keys} {
+		if dir == &o.Registry && registry.IsAddress(*dir) {
+			continue
+		}
 		abs, err := filepath.Abs(*dir)
 		if err != nil {
 			return o, err

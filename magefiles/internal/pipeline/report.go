@@ -14,6 +14,7 @@ import (
 	"github.com/fother/fother/differ"
 	"github.com/fother/fother/differ/asm"
 	"github.com/fother/fother/kpack"
+	"github.com/fother/fother/registry"
 	"github.com/fother/fother/specs"
 )
 
@@ -335,6 +336,9 @@ func Rel(path string) string {
 	wd, err := os.Getwd()
 	if err != nil {
 		return path
+	}
+	if registry.IsAddress(path) {
+		return registry.Redacted(path)
 	}
 	short, err := filepath.Rel(wd, path)
 	if err != nil || strings.HasPrefix(short, "..") {

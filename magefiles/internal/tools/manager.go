@@ -46,6 +46,8 @@ var packageNames = map[string][4]string{
 	"patch":                 {"patch", "patch", "patch", "patch"},
 	"git":                   {"git", "git", "git", "git"},
 	"gdb":                   {"gdb", "gdb", "gdb", "gdb"},
+	"nginx":                 {"nginx-light", "nginx", "nginx", "nginx"},
+	"docker-registry":       {"docker-registry", "docker-distribution", "docker-registry", "distribution-registry"},
 	"ar":                    {"binutils", "binutils", "binutils", "binutils"},
 	"nm":                    {"binutils", "binutils", "binutils", "binutils"},
 	"zstd":                  {"zstd", "zstd", "zstd", "zstd"},
