@@ -21,8 +21,9 @@
 // checked by go-tuf. A bundle is opaque: the package knows its length, its
 // SHA-256 and the signature beside it, and no more.
 //
-// Files are read through go-getter from a folder, file:// or http(s)://, and
-// written to a folder. Not here yet: other stores, encrypted keys and keys held
-// elsewhere, rotation by command, revocation, channels, and the removal of
-// files that newer versions have replaced.
+// A registry is in a folder, on a web server, in an S3 bucket or in an OCI
+// registry. Files are read through go-getter, with getters for the last two on
+// minio-go and oras-go; LAYOUT.md states what each store promises to those who
+// write. Not here yet: keys held elsewhere, and the removal of files that newer
+// versions have replaced.
 package registry

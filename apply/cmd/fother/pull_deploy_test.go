@@ -231,7 +231,7 @@ func TestDeployed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const limit = 16 << 20
+	const limit = 16_000_000
 	if info.Size() > limit {
 		t.Errorf("%d bytes, static and stripped: want at most %d", info.Size(), limit)
 	}
