@@ -124,6 +124,8 @@ func TestS3Credentials(t *testing.T) {
 	if err := os.WriteFile(file, fmt.Appendf(nil, "[default]\naws_access_key_id = %s\naws_secret_access_key = %s\n", s3Key, s3Secret), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	t.Setenv("AWS_ACCESS_KEY_ID", "")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "")
 	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", file)
 	t.Setenv("AWS_ENDPOINT_URL", v.server.String())
 	newSiteAt(t, "s3://patches/another")

@@ -30,6 +30,24 @@ func initStore(ctx context.Context, s store, ring *keyring, root []byte, now tim
 	if f, ok := s.(folder); ok {
 		return f.init(ctx, ring, root, now)
 	}
+	for try := range maxTries {
+		made, err = initOnce(ctx, s, ring, root, now)
+		if !errors.Is(err, ErrRaced) {
+			return made, err
+		}
+		if there, err := holdsRegistry(ctx, s); err != nil {
+			return true, err
+		} else if there {
+			return isOurs(ctx, s, ring, root, now)
+		}
+		if err := racePause(ctx, try); err != nil {
+			return false, err
+		}
+	}
+	return false, err
+}
+
+func initOnce(ctx context.Context, s store, ring *keyring, root []byte, now time.Time) (made bool, err error) {
 	unlock, err := s.lock(ctx)
 	if err != nil {
 		return false, err
@@ -39,12 +57,21 @@ func initStore(ctx context.Context, s store, ring *keyring, root []byte, now tim
 	if err != nil {
 		return false, err
 	}
-	if err := e.create(ctx); errors.Is(err, ErrRaced) {
-		return false, &Error{ErrExists, timestampFile, errors.New("somebody else has made a registry here meanwhile")}
-	} else if err != nil {
-		return e.tried, err
+	err = e.create(ctx)
+	return e.tried, err
+}
+
+// isOurs fails if the registry that is there is not the one that was to be
+// made.
+func isOurs(ctx context.Context, s store, ring *keyring, root []byte, now time.Time) (bool, error) {
+	e, err := newEdit(ring, s, root, now)
+	if err == nil {
+		err = e.trust.refresh(ctx)
 	}
-	return true, nil
+	if errors.Is(err, ErrUntrusted) {
+		return false, &Error{ErrExists, timestampFile, errors.New("somebody else has made a registry here meanwhile")}
+	}
+	return true, err
 }
 
 // init lets the metadata become visible together, by a rename: until it there

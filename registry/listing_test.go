@@ -194,7 +194,7 @@ func TestAddresses(t *testing.T) {
 		"file:///a/b/":             "file:///a/b",
 		"file://localhost/a":       "file:///a",
 		"http://host:8/x//y":       "http://host:8/x/y",
-		"https://user:p@host/":     "https://user:p@host/",
+		"https://user:p@host/":     "https://host/",
 		"http://[::1]:80/a/../..b": "http://[::1]:80/..b",
 	} {
 		if u, err := parseAddress(address); err != nil || u.String() != want {

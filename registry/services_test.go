@@ -2,6 +2,7 @@ package registry
 
 import (
 	"encoding/xml"
+	"flag"
 	"fmt"
 	"net"
 	"net/http"
@@ -223,7 +224,11 @@ func TestMain(m *testing.M) {
 	} {
 		os.Setenv(name, value)
 	}
-	turnHold, turnSettle = 2*time.Second, 500*time.Millisecond
+	turnHold, turnSettle = 2*time.Second, 400*time.Millisecond
+	flag.Parse()
+	if err := flag.Set("test.parallel", "8"); err != nil { // most of them wait for each other's locks
+		panic(err)
+	}
 	os.Exit(m.Run())
 }
 

@@ -83,13 +83,21 @@ func (p *Publisher) change(ctx context.Context, do func(e *edit) error) error {
 		if !errors.Is(err, ErrRaced) {
 			return p.named(err)
 		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("%w: %w", err, ctx.Err())
-		case <-time.After(rand.N(min(raceDelay<<try, maxRaceDelay))):
+		if err := racePause(ctx, try); err != nil {
+			return err
 		}
 	}
 	return fail(ErrRaced, timestampFile, "other publishers were faster, %d times", maxTries)
+}
+
+// racePause waits for a random time, so that two publishers do not meet again.
+func racePause(ctx context.Context, try int) error {
+	select {
+	case <-ctx.Done():
+		return fail(ErrRaced, timestampFile, "other publishers were faster: %w", ctx.Err())
+	case <-time.After(rand.N(min(raceDelay<<try, maxRaceDelay))):
+		return nil
+	}
 }
 
 // named says which registry an error is about that its store is to blame for.

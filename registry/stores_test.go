@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -53,7 +54,11 @@ func TestStores(t *testing.T) {
 		v.requests()
 		expect(t, s.clientAt(t, s.url, state), one.BuildIDs, one)
 		within(t, "a poll without news", v.requests(), limits[0])
-		if err := s.open(t).Publish(t.Context(), two); err != nil {
+		p := s.open(t)
+		if turns, ok := p.store.(*turns); ok {
+			turns.hold = time.Minute // that nothing is renewed in between
+		}
+		if err := p.Publish(t.Context(), two); err != nil {
 			t.Fatal(err)
 		}
 		within(t, "a publish", v.requests(), limits[1])
@@ -254,5 +259,42 @@ func TestTags(t *testing.T) {
 			t.Errorf("%s and %s have the tag %s", name, other, tag)
 		}
 		seen[tag] = name
+	}
+}
+
+// TestTwoInits: of two who make a registry in one place one succeeds, and the
+// other keeps no keys.
+func TestTwoInits(t *testing.T) {
+	t.Parallel()
+	for kind, start := range services {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			v := start(t)
+			var all sync.WaitGroup
+			var errs [2]error
+			var sites [2]*site
+			for n := range sites {
+				s := &site{url: v.url, keys: filepath.Join(t.TempDir(), "keys"), now: time.Now()}
+				sites[n] = s
+				all.Go(func() {
+					s.root, errs[n] = Init(t.Context(), InitOptions{URL: s.url, Keys: s.keys, Now: s.clock})
+				})
+			}
+			all.Wait()
+			if errs[0] != nil {
+				errs[0], errs[1] = errs[1], errs[0]
+				sites[0], sites[1] = sites[1], sites[0]
+			}
+			if errs[0] != nil || !errors.Is(errs[1], ErrExists) {
+				t.Fatal(errs)
+			}
+			if _, err := os.Lstat(sites[1].keys); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("keys of nothing: %v", err)
+			}
+			s, r := sites[0], newRelease("alpha", 1, buildID(1))
+			s.p = s.open(t)
+			s.publish(t, r)
+			expect(t, s.client(t, s.url), r.BuildIDs, r)
+		})
 	}
 }

@@ -116,7 +116,7 @@ func (s *turns) lock(ctx context.Context) (func(), error) {
 func (s *turns) take(ctx context.Context) (time.Time, error) {
 	var last lockRecord
 	var since time.Time // when last was seen first
-	for late := 0; ; {
+	for late := 0; late < maxLate; {
 		began := time.Now()
 		now, there, err := s.look(ctx)
 		if err != nil {
@@ -131,18 +131,22 @@ func (s *turns) take(ctx context.Context) (time.Time, error) {
 			}
 			continue
 		}
-		if time.Since(began) < s.settle*3/4 {
-			took, err := s.claim(ctx, began, !there)
-			if took || err != nil {
-				return began, err
-			}
-			continue
-		}
-		if late++; late == 3 {
-			return began, fail(ErrUnreachable, lockObject, "the store takes longer than %v for a small file: publishers could not be kept apart", s.settle)
+		took, err := s.claim(ctx, began, !there)
+		if errors.Is(err, errLate) {
+			late++
+		} else if took || err != nil {
+			return began, err
 		}
 	}
+	return time.Time{}, &Error{ErrUnreachable, lockObject, errLate}
 }
+
+// errLate means that the lock was not written in the time in which others
+// expect that.
+var errLate = errors.New("the store takes too long for a small file: publishers could not be kept apart")
+
+// maxLate bounds how often a publisher is late.
+const maxLate = 5
 
 // pause waits before one looks at another's lock again.
 func (s *turns) pause(ctx context.Context, other lockRecord) error {
@@ -164,7 +168,7 @@ func (s *turns) claim(ctx context.Context, began time.Time, fresh bool) (bool, e
 	case errors.Is(err, ErrRaced):
 		return false, nil
 	case soon.Err() != nil && ctx.Err() == nil:
-		return false, fail(ErrUnreachable, lockObject, "the store takes longer than %v for a small file: publishers could not be kept apart", s.settle)
+		return false, errLate
 	case err != nil:
 		return false, err
 	}
