@@ -71,7 +71,7 @@ func attachmentFile(bundle specs.Digest, a *attachment) string {
 // attach writes the attachments of a release and notes those that it does not
 // have yet. What is listed under a name stays. It reports whether something was
 // noted.
-func (e *edit) attach(ctx context.Context, r *release, list []Attachment, key signer) (bool, error) {
+func (e *edit) attach(ctx context.Context, r *release, list []Attachment, by []signer) (bool, error) {
 	all := slices.Clone(r.Attachments)
 	for _, given := range list {
 		data, kind := given.Data, typePlain
@@ -80,7 +80,7 @@ func (e *edit) attach(ctx context.Context, r *release, list []Attachment, key si
 				return false, fail(ErrInvalid, r.File, "attachment %.80q: %w", given.Name, err)
 			}
 			var err error
-			if data, err = signStatement(data, []signer{key}); err != nil {
+			if data, err = signStatement(ctx, data, by); err != nil {
 				return false, err
 			}
 			kind = typeStatement

@@ -143,12 +143,9 @@ func TestAttachmentsRefused(t *testing.T) {
 		}
 	}
 	// Who holds the keys of the index alone lists what the package did not sign.
-	stranger, err := makeKey(filepath.Join(t.TempDir(), "package.x"+keySuffix))
-	if err != nil {
-		t.Fatal(err)
-	}
+	stranger := newTestKey(t)
 	a := &found.release.Attachments[0]
-	forged, err := signStatement(about([]byte("bundle of alpha at level 1"), "p"), []signer{stranger})
+	forged, err := signStatement(t.Context(), about([]byte("bundle of alpha at level 1"), "p"), []signer{stranger})
 	if err != nil {
 		t.Fatal(err)
 	}

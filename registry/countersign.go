@@ -17,15 +17,14 @@ import (
 // It returns how many keys have signed then, and how many have to. The error is
 // ErrPublished if this key had signed already.
 func (p *Publisher) Countersign(ctx context.Context, r Release) (signed, need int, err error) {
-	unlock, err := p.store.lock(ctx)
-	if err != nil {
-		return 0, 0, err
-	}
-	defer unlock()
-	e, err := p.begin(ctx)
-	if err != nil {
-		return 0, 0, err
-	}
+	err = p.change(ctx, func(e *edit) error {
+		signed, need, err = e.countersign(ctx, p, &r)
+		return err
+	})
+	return signed, need, err
+}
+
+func (e *edit) countersign(ctx context.Context, p *Publisher, r *Release) (signed, need int, err error) {
 	rel, err := r.describe()
 	if err != nil {
 		return 0, 0, err
@@ -39,19 +38,19 @@ func (p *Publisher) Countersign(ctx context.Context, r Release) (signed, need in
 		return 0, 0, fail(ErrConflict, rel.File, "the registry does not list this very release")
 	}
 	b := e.trust.binding(rel.Package)
-	key, err := e.countersigner(rel, b)
+	keys, err := e.countersigners(rel, b)
 	if err != nil {
 		return 0, 0, err
 	}
-	env, _, err := p.signature(ctx, listed, b)
+	env, old, err := p.signature(ctx, listed, b)
 	if err != nil {
 		return 0, 0, err
 	}
 	env.keep(b)
-	if env.has(b, key) {
-		return env.signers(b), b.need(), fail(ErrPublished, rel.File, "this key, %s, has signed it already", key.file)
+	if !slices.ContainsFunc(keys, func(s signer) bool { return !env.has(b, s) }) {
+		return env.signers(b), b.need(), fail(ErrPublished, rel.File, "this key, %s, has signed it already", keys[0].file)
 	}
-	if err := env.sign(key); err != nil {
+	if err := env.addSignatures(ctx, keys); err != nil {
 		return 0, 0, err
 	}
 	data, err := json.Marshal(env)
@@ -59,20 +58,21 @@ func (p *Publisher) Countersign(ctx context.Context, r Release) (signed, need in
 		return 0, 0, err
 	}
 	name := bundleFile(rel.Digest, rel.File) + ".sig"
-	return env.signers(b), b.need(), p.store.commit(ctx, name, data)
+	return env.signers(b), b.need(), e.store.commit(ctx, name, old, data)
 }
 
-// countersigner returns the package's key that is at hand, which has to be one
-// of those bound.
-func (e *edit) countersigner(r *release, b *binding) (signer, error) {
-	key, err := e.keys.packageKey(r.Package)
+// countersigners returns the package's keys that are at hand, of those that are
+// bound.
+func (e *edit) countersigners(r *release, b *binding) ([]signer, error) {
+	keys, _, err := e.keys.packageKeys(r.Package)
 	if err != nil {
-		return signer{}, err
+		return nil, err
 	}
-	if !b.has(key.id) {
-		return signer{}, fail(ErrKey, key.file, "%s is not one of the keys that package %s is bound to", key.id, r.Package)
+	bound := slices.DeleteFunc(slices.Clone(keys), func(s signer) bool { return !b.has(s.id) })
+	if len(bound) == 0 {
+		return nil, fail(ErrKey, keys[0].file, "%s is not one of the keys that package %s is bound to", keys[0].id, r.Package)
 	}
-	return key, nil
+	return bound, nil
 }
 
 // find returns the release of the same level of a series of a package, nil if

@@ -15,18 +15,18 @@ func newSecond(t *testing.T) (s *site, second *Publisher) {
 	t.Helper()
 	s = newSite(t)
 	dir := t.TempDir()
-	key, err := makeKey(filepath.Join(dir, "package.alpha"+keySuffix))
-	if err != nil {
+	if err := errors.Join(makeKey(filepath.Join(dir, "package.alpha"+keySuffix), nil), os.Chmod(dir, 0o700)); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Chmod(dir, 0o700); err != nil {
+	ring, err := openKeys(dir)
+	if err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(filepath.Join(dir, trustFile), s.root, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	two := binding{Threshold: 2}
-	for _, k := range []signer{s.p.keys.pack[defaultKey], key} {
+	for _, k := range []signer{s.p.keys.pack[defaultKey][0], ring.pack["alpha"][0]} {
 		pub, err := k.public()
 		if err != nil {
 			t.Fatal(err)
@@ -131,23 +131,20 @@ func TestCountersignRefuses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stranger, err := makeKey(filepath.Join(t.TempDir(), "package.alpha"+keySuffix))
-	if err != nil {
-		t.Fatal(err)
-	}
+	stranger := newTestKey(t)
 	own := second.keys.pack["alpha"]
-	second.keys.pack["alpha"] = stranger
+	second.keys.pack["alpha"] = []signer{stranger}
 	if _, _, err := second.Countersign(t.Context(), r); !errors.Is(err, ErrKey) {
 		t.Errorf("by a stranger's key: %v", err)
 	}
 	second.keys.pack["alpha"] = own
-	foreign, err := signRelease(rel, []signer{stranger})
+	foreign, err := signRelease(t.Context(), rel, []signer{stranger})
 	if err != nil {
 		t.Fatal(err)
 	}
 	renamed := *rel
 	renamed.CVEs = nil
-	same, err := signRelease(&renamed, []signer{s.p.keys.pack[defaultKey]})
+	same, err := signRelease(t.Context(), &renamed, s.p.keys.pack[defaultKey])
 	if err != nil {
 		t.Fatal(err)
 	}

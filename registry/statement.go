@@ -2,6 +2,7 @@ package registry
 
 import (
 	"bytes"
+	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -125,32 +126,39 @@ func (r *release) payload() ([]byte, error) {
 }
 
 // signRelease returns the signature file of a release.
-func signRelease(r *release, signers []signer) ([]byte, error) {
+func signRelease(ctx context.Context, r *release, signers []signer) ([]byte, error) {
 	payload, err := r.payload()
 	if err != nil {
 		return nil, err
 	}
-	return signStatement(payload, signers)
+	return signStatement(ctx, payload, signers)
 }
 
 // signStatement returns an envelope around an in-toto statement.
-func signStatement(payload []byte, signers []signer) ([]byte, error) {
+func signStatement(ctx context.Context, payload []byte, signers []signer) ([]byte, error) {
 	e := envelope{PayloadType: payloadType, Payload: payload}
-	for _, s := range signers {
-		if err := e.sign(s); err != nil {
-			return nil, err
-		}
+	if err := e.addSignatures(ctx, signers); err != nil {
+		return nil, err
 	}
 	return json.Marshal(e)
 }
 
-// sign adds a signature.
-func (e *envelope) sign(s signer) error {
-	sig, err := s.SignMessage(bytes.NewReader(e.signed()))
-	if err != nil {
-		return fail(ErrKey, s.file, "sign: %w", err)
+// addSignatures signs by those of the given keys that have not signed yet.
+func (e *envelope) addSignatures(ctx context.Context, signers []signer) error {
+	for _, s := range signers {
+		pub, err := s.public()
+		if err != nil {
+			return err
+		}
+		if e.signedBy(pub) {
+			continue
+		}
+		sig, err := s.sign(ctx, e.signed())
+		if err != nil {
+			return err
+		}
+		e.Signatures = append(e.Signatures, envelopeSignature{s.id, sig})
 	}
-	e.Signatures = append(e.Signatures, envelopeSignature{s.id, sig})
 	return nil
 }
 

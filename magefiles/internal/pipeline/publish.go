@@ -71,8 +71,8 @@ func releaseOf(data []byte, m bundle.Manifest) registry.Release {
 }
 
 // InitRegistry makes an empty registry and its keys.
-func InitRegistry(o Options) error {
-	if _, err := registry.Init(registry.InitOptions{Dir: o.Registry, Keys: o.Keys}); err != nil {
+func InitRegistry(ctx context.Context, o Options) error {
+	if _, err := registry.Init(ctx, registry.InitOptions{URL: o.Registry, Keys: o.Keys}); err != nil {
 		return err
 	}
 	o.say("registry: %s", Rel(o.Registry))
