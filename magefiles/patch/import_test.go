@@ -125,7 +125,7 @@ func TestImported(t *testing.T) {
 	m := newModule(t)
 	list := m.mage(0, "-l")
 	for _, target := range []string{
-		"patch:all", "patch:build", "patch:diff", "patch:pack", "patch:verify", "patch:publish", "registry:init", "registry:refresh", "registry:list",
+		"patch:all", "patch:build", "patch:diff", "patch:pack", "patch:verify", "patch:publish", "registry:init", "registry:refresh", "registry:list", "registry:fetch",
 	} {
 		if !regexp.MustCompile(`(?m)^ +` + target + `\*? +\S`).MatchString(list) {
 			t.Errorf("no target %s:\n%s", target, list)
@@ -170,6 +170,13 @@ func TestImported(t *testing.T) {
 	}
 	m.mage(1, "registry:init")
 	m.mage(0, "registry:refresh")
+	if out := m.mage(0, "patch:verify", "spec.yaml", "-rebuild"); !strings.Contains(out, "hello: rebuild: the same ") || !strings.Contains(out, "hosts take it") {
+		t.Errorf("a rebuild says\n%s", out)
+	}
+	if out := m.mage(0, "registry:fetch", "hello", "-level=2", "-to=fetched"); !strings.Contains(out, "fetched/provenance.intoto.json\n") {
+		t.Errorf("what is fetched:\n%s", out)
+	}
+	m.mage(2, "patch:verify", "spec.yaml", "-bundle=fetched/hello-2.kpatch.tar.zst")
 
 	// Again, with compilers that tell when they are run. They are other
 	// programs than before, so all is made once more, and then nothing.

@@ -20,6 +20,9 @@
 // that is refused too, which ends with exit status 4. The same is left in
 // report.json in the folder of the spec.
 //
+// patch:verify -rebuild is for a second party, which reviews what another one
+// has published: see [pipeline.Rebuild].
+//
 // The work folder is .fother in the current folder; FOTHER_WORK names another.
 // The registry is a folder too, FOTHER_REGISTRY or registry in the work folder;
 // the keys that sign are in FOTHER_KEYS or keys in the work folder. FOTHER_BUILDER

@@ -182,14 +182,15 @@ func (r *run) sameInputs(ctx context.Context, m bundle.Manifest) error {
 // otherTools says which tools of a toolchain are not here.
 func (r *run) otherTools(ctx context.Context, toolchain []string) (all []string) {
 	here := []string{fotherVersion()}
-	for _, t := range localTools(ctx, r.env(), r.words()) {
-		here = append(here, t.line)
-	}
 	var missing []string
-	for _, line := range toolchain {
-		if !slices.Contains(here, line) {
-			missing = append(missing, line)
+	look := func(words []string) {
+		for _, t := range localTools(ctx, r.env(), words) {
+			here = append(here, t.line)
 		}
+		missing = slices.DeleteFunc(slices.Clone(toolchain), func(line string) bool { return slices.Contains(here, line) })
+	}
+	if look(r.words()); len(missing) > 0 {
+		look(toolsOn(r.env())) // a build may name others than we see
 	}
 	if v := fotherVersion(); v != "" && !slices.Contains(toolchain, v) && len(missing) == 0 {
 		missing = append(missing, "fother of no released version")

@@ -2,18 +2,28 @@ package pipeline
 
 import (
 	"bytes"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/fother/fother/kpack"
 	"github.com/fother/fother/kpack/bundle"
+	"github.com/fother/fother/registry"
 	"github.com/fother/fother/specs"
 	"github.com/fother/fother/specs/specfile"
+	"github.com/fother/fother/specs/testenv"
 )
 
 // rebuilt is a release that one party has made, and the place of another.
@@ -89,6 +99,7 @@ func (r *rebuilt) file(m bundle.Manifest, files ...[]byte) string {
 // TestRebuild: another user in another folder makes a bundle once more that
 // has the path of its build in it, whether that path is there or not.
 func TestRebuild(t *testing.T) {
+	needsNamespaces(t)
 	r := newRebuilt(t)
 	path, b := r.bundle()
 	if b.Manifest.Build.Path != r.path("one/work/build/levels/tree") || b.Manifest.Created.Unix() != 1_700_000_000 {
@@ -107,6 +118,14 @@ func TestRebuild(t *testing.T) {
 		t.Fatal(err)
 	}
 	rebuild("the folder is not there", "in a mount namespace")
+	// A path whose first folder is not there. The BuildID has the path in it, so
+	// that this is another program.
+	m := b.Manifest
+	m.Build.Path = "/" + filepath.Base(r.dir) + "/build/levels/tree"
+	out, err := r.run("other", true, rebuildFrom+"="+r.file(m, b.Files...))
+	if err == nil || !strings.Contains(out, "in a mount namespace") || !strings.Contains(out, "the original build came out in another way") || strings.Contains(out, "manifest.json") {
+		t.Errorf("at a path from the root on: %v\n%s", err, out)
+	}
 	if os.Geteuid() != 0 {
 		return
 	}
@@ -121,6 +140,16 @@ func TestRebuild(t *testing.T) {
 	}
 	if found, err := filepath.Glob(r.path("other/elsewhere/.place-*")); err != nil || len(found) > 0 {
 		t.Errorf("%q is left: %v", found, err)
+	}
+}
+
+// needsNamespaces skips the test where users may have no mount namespaces.
+func needsNamespaces(t *testing.T) {
+	t.Helper()
+	cmd := exec.Command("true")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER | unix.CLONE_NEWNS}
+	if err := cmd.Run(); err != nil {
+		testenv.Skip(t, "a mount namespace cannot be made: "+err.Error())
 	}
 }
 
@@ -192,5 +221,140 @@ func TestRebuildDiffers(t *testing.T) {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%v\nwant %q", err, want)
 		}
+	}
+}
+
+// secondKey gives the other party a key for the package, and makes hosts ask
+// for its signature too.
+func (r *rebuilt) secondKey() {
+	t := r.t
+	t.Helper()
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKIXPublicKey(public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, err := os.ReadFile(Root(r.o))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.put("other", "keys/root.json", string(root))
+	r.put("other", "keys/package.levels.pem", string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret})))
+	r.sh("other", "chmod 0700 keys; chmod 0600 keys/package.levels.pem")
+	p, err := openRegistry(r.o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.MakeKey(t.Context(), "package.levels", nil); err != nil {
+		t.Fatal(err)
+	}
+	own := filepath.Join(r.o.Keys, "package.levels.pem")
+	data, err := os.ReadFile(own)
+	if err == nil {
+		err = os.WriteFile(own, append(data, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})...), 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p, err = openRegistry(r.o); err == nil {
+		err = p.Rotate(t.Context(), registry.Rotation{Name: "package.levels", Add: true, Threshold: 2})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestCountersigned: hosts refuse a patch that asks for two signatures, until
+// another user has made its bundle once more and signed it too.
+func TestCountersigned(t *testing.T) {
+	needsNamespaces(t)
+	r := newRebuilt(t)
+	if err := InitRegistry(t.Context(), r.o); err != nil {
+		t.Fatal(err)
+	}
+	r.secondKey()
+	if err := Publish(t.Context(), r.spec, r.o); err != nil {
+		t.Fatal(err)
+	}
+	a := ask(t, filepath.Join(FolderOf(r.spec, r.o).Original(), "levels"))
+	state := filepath.Join(t.TempDir(), "state")
+	pull := func(exit int, answer, signed string) string {
+		t.Helper()
+		out := fother(t, exit, "pull", "--registry", r.o.Registry, "--root", Root(r.o), "--state", state, "-p", a.pid())
+		if got := a.answer(""); got != answer {
+			t.Errorf("answer %s, want %s\n%s", got, answer, out)
+		}
+		var list bytes.Buffer
+		if err := ListRegistry(t.Context(), &list, r.o); err != nil || !strings.Contains(list.String(), signed) {
+			t.Errorf("list: %v\n%s", err, &list)
+		}
+		return out
+	}
+	if out := pull(1, "0", " 1 of 2 "); !strings.Contains(out, "signed by 1 of 2") || !strings.Contains(out, "hint: whoever holds another key of this package has to rebuild") {
+		t.Errorf("refused:\n%s", out)
+	}
+	r.sh(".", "chmod -R a+rwX registry")
+	if out, err := r.run("other", true, rebuildFrom+"="+r.o.Registry); err != nil || !strings.Contains(out, "has 2 of 2 signatures: hosts take it") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	pull(0, "10", " 2 of 2 ")
+	if out, err := r.run("other", true, rebuildFrom+"="+r.o.Registry); err != nil || !strings.Contains(out, "signed before") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if err := os.WriteFile(r.path("other/src/a.c"), []byte(strings.Replace(levelsC, "return 0", "return  0", 1)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := r.run("other", true, rebuildFrom+"="+r.o.Registry); err == nil || !strings.Contains(out, "source tree: ") || !strings.Contains(out, "hint: use the spec and sources") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	r.fetched()
+}
+
+// fetched checks what a reviewer gets.
+func (r *rebuilt) fetched() {
+	t := r.t
+	t.Helper()
+	to := t.TempDir()
+	paths, err := FetchRelease(t.Context(), r.o, Fetch{Package: "levels", To: to})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	for _, p := range paths {
+		data, err := os.ReadFile(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got[filepath.Base(p)] = string(data)
+	}
+	path, _ := r.bundle()
+	own, err := os.ReadFile(path)
+	if err != nil || got["levels-1.kpatch.tar.zst"] != string(own) {
+		t.Errorf("another bundle, %v", err)
+	}
+	report, err := os.ReadFile(FolderOf(r.spec, r.o).Report())
+	if err != nil || got["report.json"] != string(report) {
+		t.Errorf("another report, %v:\n%s", err, got["report.json"])
+	}
+	for name, want := range map[string]string{
+		"levels-1.kpatch.tar.zst.sig": `"payloadType":"application/vnd.in-toto+json"`, "provenance.intoto.json": `"payloadType":"application/vnd.in-toto+json"`,
+		"openvex.intoto.json": `"payloadType":"application/vnd.in-toto+json"`, "openvex.json": `"name": "CVE-2026-4321"`,
+	} {
+		if !strings.Contains(got[name], want) {
+			t.Errorf("%s:\n%s", name, got[name])
+		}
+	}
+	if len(got) != 6 {
+		t.Errorf("%d files", len(got))
+	}
+	if _, err := FetchRelease(t.Context(), r.o, Fetch{Package: "levels", Level: 2, To: to}); !errors.Is(err, registry.ErrNotFound) {
+		t.Error(err)
 	}
 }
