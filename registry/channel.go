@@ -63,18 +63,18 @@ type Ref struct {
 }
 
 // ParseRef reads the name of a release: PACKAGE-LEVEL, as its bundle is called,
-// or PACKAGE-LEVEL:SERIES.
+// or PACKAGE@SERIES-LEVEL.
 func ParseRef(text string) (Ref, error) {
-	name, series, named := strings.Cut(text, ":")
-	i := strings.LastIndexByte(name, '-')
+	i := strings.LastIndexByte(text, '-')
 	if i < 0 {
-		return Ref{}, fail(ErrInvalid, text, "not the name of a release: want PACKAGE-LEVEL or PACKAGE-LEVEL:SERIES, as nginx-3")
+		return Ref{}, fail(ErrInvalid, text, "not the name of a release: want PACKAGE-LEVEL or PACKAGE@SERIES-LEVEL, as nginx-3")
 	}
-	level, err := strconv.ParseUint(name[i+1:], 10, 32)
+	level, err := strconv.ParseUint(text[i+1:], 10, 32)
 	if err != nil || level == 0 {
-		return Ref{}, fail(ErrInvalid, text, "level %.40q: want a number from 1 on, as in nginx-3", name[i+1:])
+		return Ref{}, fail(ErrInvalid, text, "level %.40q: want a number from 1 on, as in nginx-3", text[i+1:])
 	}
-	r := Ref{Package: name[:i], Level: specs.Level(level)}
+	name, series, named := strings.Cut(text[:i], "@")
+	r := Ref{Package: name, Level: specs.Level(level)}
 	if err := checkName("package", r.Package, maxName); err != nil {
 		return Ref{}, &Error{ErrInvalid, text, err}
 	}
@@ -90,7 +90,7 @@ func (r Ref) String() string {
 	if r.Series == "" {
 		return fmt.Sprintf("%s-%d", r.Package, r.Level)
 	}
-	return fmt.Sprintf("%s-%d:%s", r.Package, r.Level, r.Series)
+	return fmt.Sprintf("%s@%s-%d", r.Package, r.Series, r.Level)
 }
 
 // find returns the release that ref names.
@@ -105,7 +105,7 @@ func (e *edit) find(ctx context.Context, ref Ref) (*release, error) {
 			continue
 		}
 		if found != nil {
-			return nil, fail(ErrInvalid, ref.String(), "series %s and %s both have this level: name one, as %s:%s", found.Series, r.Series, ref, r.Series)
+			return nil, fail(ErrInvalid, ref.String(), "series %s and %s both have this level: name one, as %s", found.Series, r.Series, Ref{r.Package, r.Series, r.Level})
 		}
 		found = r
 	}

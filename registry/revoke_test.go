@@ -80,17 +80,17 @@ func TestChannels(t *testing.T) {
 	wantTold(t, edge, id, "alpha-2", "alpha-1")
 	wantTold(t, beta, id, "alpha-2", "alpha-1")
 	wantTold(t, stable, id, "alpha-1")
-	if _, err := s.p.Promote(t.Context(), ref(t, "alpha-2:default"), Edge); !errors.Is(err, ErrPublished) {
+	if _, err := s.p.Promote(t.Context(), ref(t, "alpha@default-2"), Edge); !errors.Is(err, ErrPublished) {
 		t.Errorf("down: %v", err)
 	}
-	if now, err := s.p.Promote(t.Context(), ref(t, "alpha-2:default"), Stable); err != nil || now != Stable {
+	if now, err := s.p.Promote(t.Context(), ref(t, "alpha@default-2"), Stable); err != nil || now != Stable {
 		t.Errorf("up to stable: %s, %v", now, err)
 	}
 	wantTold(t, stable, id, "alpha-2", "alpha-1")
 	if _, err := s.p.Promote(t.Context(), ref(t, "alpha-2"), ""); !errors.Is(err, ErrPublished) {
 		t.Errorf("above stable: %v", err)
 	}
-	for _, text := range []string{"alpha-3", "beta-1", "alpha-2:other"} {
+	for _, text := range []string{"alpha-3", "beta-1", "alpha@other-2"} {
 		if _, err := s.p.Promote(t.Context(), ref(t, text), ""); !errors.Is(err, ErrNotFound) {
 			t.Errorf("%s: %v", text, err)
 		}
@@ -111,13 +111,13 @@ func TestChannels(t *testing.T) {
 
 func TestParseRef(t *testing.T) {
 	for text, want := range map[string]Ref{
-		"nginx-3": {"nginx", "", 3}, "lib-x-12:hot": {"lib-x", "hot", 12},
+		"nginx-3": {"nginx", "", 3}, "lib-x@hot-12": {"lib-x", "hot", 12},
 	} {
 		if got, err := ParseRef(text); err != nil || got != want || got.String() != text {
 			t.Errorf("%s: %v, %v", text, got, err)
 		}
 	}
-	for _, text := range []string{"", "nginx", "nginx-", "nginx-0", "nginx-x", "-3", "../x-3", "nginx-3:", "nginx-3:../x", "nginx-99999999999"} {
+	for _, text := range []string{"", "nginx", "nginx-", "nginx-0", "nginx-x", "-3", "../x-3", "nginx@-3", "nginx@../x-3", "nginx-99999999999", "@x-3"} {
 		if got, err := ParseRef(text); !errors.Is(err, ErrInvalid) {
 			t.Errorf("%q: %v, %v", text, got, err)
 		}

@@ -96,7 +96,7 @@ func TestRotate(t *testing.T) {
 // TestRotateInterrupted ends a rotation before each of its writes. Hosts find
 // all signed at each moment, and it can be repeated.
 func TestRotateInterrupted(t *testing.T) {
-	for _, name := range []string{metadata.TIMESTAMP, metadata.TARGETS, metadata.ROOT, roleBins, "package.alpha", "package.default"} {
+	for _, name := range []string{metadata.TIMESTAMP, metadata.ROOT, roleBins, "package.alpha"} {
 		for working := 0; ; working++ {
 			s := newSite(t)
 			one := newRelease("alpha", 1, buildID(1))

@@ -8,16 +8,9 @@ import (
 	"path/filepath"
 
 	"github.com/fother/fother/magefiles/internal/attest"
+	"github.com/fother/fother/registry"
 	"github.com/fother/fother/specs"
 )
-
-// Fetch says which release to fetch.
-type Fetch struct {
-	Package string
-	Series  specs.Series // the default one if empty
-	Level   specs.Level  // the highest if 0
-	To      string       // the folder; if empty, one in the work folder
-}
 
 // openVEXName is the document that scanners read, without the envelope.
 const openVEXName = "openvex.json"
@@ -25,16 +18,23 @@ const openVEXName = "openvex.json"
 // FetchRelease writes what the registry has of a release into a folder: the
 // bundle, its signature and what lies beside it. The OpenVEX document is there
 // without its envelope too. All was verified. It returns the paths of the files.
-func FetchRelease(ctx context.Context, o Options, f Fetch) ([]string, error) {
+//
+// Name is that of the release, as for [registry.ParseRef], and to the folder; if
+// it is "", one of that name in the work folder.
+func FetchRelease(ctx context.Context, o Options, name, to string) ([]string, error) {
+	ref, err := registry.ParseRef(name)
+	if err != nil {
+		return nil, err
+	}
 	p, err := openRegistry(o)
 	if err != nil {
 		return nil, err
 	}
-	found, err := p.Find(ctx, f.Package, cmp.Or(f.Series, specs.DefaultSeries), f.Level)
+	found, err := p.Find(ctx, ref.Package, cmp.Or(ref.Series, specs.DefaultSeries), ref.Level)
 	if err != nil {
 		return nil, err
 	}
-	dir := cmp.Or(f.To, filepath.Join(o.Work, "fetched", fmt.Sprintf("%s-%d", found.Package, found.Level)))
+	dir := cmp.Or(to, filepath.Join(o.Work, "fetched", name))
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}

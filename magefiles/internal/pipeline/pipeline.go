@@ -32,6 +32,8 @@ type Options struct {
 	// Builder is the URI that provenance names as the one who runs the builds; if
 	// empty, one that stands for nobody in particular.
 	Builder string
+	// Channel is what Publish publishes to; "" is stable.
+	Channel string
 	// Unchecked lets a fix pass of which types cannot be compared for lack of debug
 	// data, as [specs.NoDebugData] does in a spec. The patches say so.
 	Unchecked bool

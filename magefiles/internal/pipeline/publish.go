@@ -41,7 +41,7 @@ func Publish(ctx context.Context, s specs.Spec, o Options) error {
 	case err != nil:
 		return err
 	default:
-		o.say("%s: publish: %s is in %s", s.Name, release.File, Rel(o.Registry))
+		o.say("%s: publish: %s is in %s, channel %s", s.Name, release.File, Rel(o.Registry), release.Channel)
 	}
 	return nil
 }
@@ -56,7 +56,10 @@ func (r *run) release() (registry.Release, error) {
 	if err != nil {
 		return registry.Release{}, fmt.Errorf("%s: %w", path, err)
 	}
-	return releaseOf(data, b.Manifest), nil
+	channel, err := registry.ParseChannel(r.o.Channel)
+	release := releaseOf(data, b.Manifest)
+	release.Channel = channel
+	return release, err
 }
 
 // releaseOf returns the release that a bundle is.
@@ -70,24 +73,13 @@ func releaseOf(data []byte, m bundle.Manifest) registry.Release {
 	return release
 }
 
-// InitRegistry makes an empty registry and its keys.
-func InitRegistry(ctx context.Context, o Options) error {
-	if _, err := registry.Init(ctx, registry.InitOptions{URL: o.Registry, Keys: o.Keys}); err != nil {
-		return err
-	}
-	o.say("registry: %s", Rel(o.Registry))
-	o.say("keys:     %s (who has them can publish)", Rel(o.Keys))
-	o.say("hosts trust the registry by %s; there it is /etc/fother/root.json", Rel(Root(o)))
-	return nil
-}
-
 // Root is the file by which hosts trust the registry. It is no secret, though
 // it lies with the keys.
 func Root(o Options) string { return filepath.Join(o.Keys, "root.json") }
 
 // openRegistry opens the registry to publish in it.
 func openRegistry(o Options) (*registry.Publisher, error) {
-	p, err := registry.Open(o.Registry, o.Keys)
+	p, err := registry.Open(o.Registry, o.Keys, keyOptions()...)
 	if errors.Is(err, registry.ErrNotFound) {
 		return nil, &noRegistryError{err}
 	}
@@ -118,11 +110,7 @@ func RefreshRegistry(ctx context.Context, o Options) error {
 // ListRegistry prints what the registry holds, a line for each build-id of
 // each release.
 func ListRegistry(ctx context.Context, w io.Writer, o Options) error {
-	p, err := openRegistry(o)
-	if err != nil {
-		return err
-	}
-	entries, err := p.List(ctx)
+	entries, err := listed(ctx, o)
 	if err != nil {
 		return err
 	}

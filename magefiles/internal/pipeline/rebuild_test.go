@@ -276,7 +276,7 @@ func (r *rebuilt) secondKey() {
 func TestCountersigned(t *testing.T) {
 	needsNamespaces(t)
 	r := newRebuilt(t)
-	if err := InitRegistry(t.Context(), r.o); err != nil {
+	if err := InitRegistry(t.Context(), r.o, InitOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	r.secondKey()
@@ -322,7 +322,7 @@ func (r *rebuilt) fetched() {
 	t := r.t
 	t.Helper()
 	to := t.TempDir()
-	paths, err := FetchRelease(t.Context(), r.o, Fetch{Package: "levels", To: to})
+	paths, err := FetchRelease(t.Context(), r.o, "levels-1", to)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -354,7 +354,7 @@ func (r *rebuilt) fetched() {
 	if len(got) != 6 {
 		t.Errorf("%d files", len(got))
 	}
-	if _, err := FetchRelease(t.Context(), r.o, Fetch{Package: "levels", Level: 2, To: to}); !errors.Is(err, registry.ErrNotFound) {
+	if _, err := FetchRelease(t.Context(), r.o, "levels-2", to); !errors.Is(err, registry.ErrNotFound) {
 		t.Error(err)
 	}
 }
