@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"strings"
 	"sync"
@@ -116,29 +117,39 @@ func (s *turns) lock(ctx context.Context) (func(), error) {
 func (s *turns) take(ctx context.Context) (time.Time, error) {
 	var last lockRecord
 	var since time.Time // when last was seen first
+	var trouble error
 	for late := 0; late < maxLate; {
 		began := time.Now()
 		now, there, err := s.look(ctx)
-		if err != nil {
-			return began, err
-		}
-		if now != last {
+		if err == nil && now != last {
 			last, since = now, time.Now()
 		}
-		if now.Owner != "" && now.Owner != s.owner && time.Since(since) < now.holds() {
+		if err == nil && now.Owner != "" && now.Owner != s.owner && time.Since(since) < now.holds() {
 			if err := s.pause(ctx, now); err != nil {
 				return began, err
 			}
 			continue
 		}
-		took, err := s.claim(ctx, began, !there)
-		if errors.Is(err, errLate) {
-			late++
-		} else if took || err != nil {
+		took := false
+		if err == nil {
+			took, err = s.claim(ctx, began, !there)
+		}
+		if took || err != nil && !passing(err) {
 			return began, err
 		}
+		if trouble = err; err != nil {
+			late++
+			time.Sleep(min(s.settle/4, time.Second))
+		}
 	}
-	return time.Time{}, &Error{ErrUnreachable, lockObject, errLate}
+	return time.Time{}, trouble
+}
+
+// passing reports whether an error may be gone at the next try: some OCI
+// registries answer 500 while two write the same tag.
+func passing(err error) bool {
+	var status *statusError
+	return errors.Is(err, errLate) || errors.As(err, &status) && status.code >= http.StatusInternalServerError && !errors.Is(err, ErrFull)
 }
 
 // errLate means that the lock was not written in the time in which others
@@ -168,7 +179,7 @@ func (s *turns) claim(ctx context.Context, began time.Time, fresh bool) (bool, e
 	case errors.Is(err, ErrRaced):
 		return false, nil
 	case soon.Err() != nil && ctx.Err() == nil:
-		return false, errLate
+		return false, &Error{ErrUnreachable, lockObject, errLate}
 	case err != nil:
 		return false, err
 	}
