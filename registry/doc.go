@@ -8,6 +8,8 @@
 //     that clients have to be given.
 //   - [Open] opens it, [Publisher.Publish] adds releases, [Publisher.Refresh]
 //     signs anew what is going to expire, [Publisher.List] tells what is there.
+//   - [Publisher.Find], [Publisher.Download] and [Publisher.Attached] are for
+//     those who review a release; [Publisher.Countersign] adds their signature.
 //
 // And on each host:
 //
