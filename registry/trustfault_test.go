@@ -189,7 +189,9 @@ func TestDamagedRoots(t *testing.T) {
 				defer v.set(nil)
 				state := states[damage+"/"+file]
 				c := s.clientAt(t, v.URL, state)
-				c.hurry()
+				if damage == "stalled" { // else a slow machine would fail
+					c.hurry()
+				}
 				err := c.Update(t.Context())
 				checkFailure(t, err, d.want)
 				if !strings.Contains(fmt.Sprint(err), file) {
