@@ -75,7 +75,7 @@ func verifyRevocation(data []byte, e *Entry) (*Revocation, error) {
 	return env.revocation(e)
 }
 
-// revocation returns the statement of an envelope, if it revokes e.
+// revocation returns the statement of an envelope, if it revokes the release.
 func (e *envelope) revocation(of *Entry) (*Revocation, error) {
 	var s revocation
 	if err := json.Unmarshal(e.Payload, &s); err != nil {
