@@ -6,8 +6,14 @@
 //
 //   - [Init] makes the keys and an empty registry, and returns the root.json
 //     that clients have to be given.
-//   - [Open] opens it, [Publisher.Publish] adds releases, [Publisher.Refresh]
-//     signs anew what is going to expire, [Publisher.List] tells what is there.
+//   - [Open] opens it, [Publisher.Publish] adds releases, [Publisher.Promote]
+//     moves them up a channel, [Publisher.Revoke] has hosts take them out,
+//     [Publisher.Refresh] signs anew what is going to expire, [Publisher.List]
+//     tells what is there.
+//   - [Publisher.MakeKey], [Publisher.Rotate] and [Publisher.SignRoot] change who
+//     signs; [KeyOption] says where keys are that are not in the keys' folder.
+//   - [Publisher.Find], [Publisher.Download] and [Publisher.Attached] are for
+//     those who review a release; [Publisher.Countersign] adds their signature.
 //
 // And on each host:
 //
@@ -24,6 +30,5 @@
 // A registry is in a folder, on a web server, in an S3 bucket or in an OCI
 // registry. Files are read through go-getter, with getters for the last two on
 // minio-go and oras-go; LAYOUT.md states what each store promises to those who
-// write. Not here yet: keys held elsewhere, and the removal of files that newer
-// versions have replaced.
+// write. Not here yet: the removal of files that newer versions have replaced.
 package registry

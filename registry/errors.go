@@ -87,7 +87,7 @@ var hints = map[error]string{
 	ErrUnreachable: "check the registry's address and the network; what was fetched before stays in use until it expires",
 	ErrDenied:      "give the credentials of this store: http(s) takes user:password in the address or ~/.netrc, s3 AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, oci what docker login leaves",
 	ErrFull:        "nothing that hosts see was changed; make room in the store and try again",
-	ErrState:       "use a folder that only you can write",
+	ErrState:       "use a folder that only you can write, on a disk that has room",
 	ErrConflict:    "raise the level, or sign with the key that the package has had so far; what is published is never replaced",
 	ErrKey:         "keys are files that only their owner can read (chmod 600); registry:init makes them",
 	ErrPassphrase:  "the passphrase is that of FOTHER_KEY_PASSPHRASE, or it is asked for on a terminal",

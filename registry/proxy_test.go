@@ -73,7 +73,7 @@ func (p *Publisher) hurry() {
 func hurry(o opener) {
 	const stall = 500 * time.Millisecond
 	switch o := o.(type) {
-	case *web:
+	case *webStore:
 		o.careful.stall = stall
 	case *bucket:
 		o.careful.stall = stall

@@ -12,19 +12,19 @@ import (
 	getter "github.com/hashicorp/go-getter/v2"
 )
 
-// web is a store that any web server is, for reading; for writing one that
+// webStore is a store that any web server is, for reading; for writing one that
 // takes PUT, as WebDAV does (RFC 4918).
-type web struct {
+type webStore struct {
 	at      *place
 	careful *carefully
 	reads   *http.Client
 	writes  *http.Client
 }
 
-func newWeb(at *place) *web {
+func newWeb(at *place) *webStore {
 	careful := newCareful()
 	strict := &strictly{careful, at}
-	return &web{
+	return &webStore{
 		at: at, careful: careful,
 		reads: &http.Client{Transport: strict, CheckRedirect: checkRedirect},
 		// A redirect would turn a PUT into a GET.
@@ -34,13 +34,13 @@ func newWeb(at *place) *web {
 	}
 }
 
-func (w *web) getter(_ string, max int64) getter.Getter {
+func (w *webStore) getter(_ string, max int64) getter.Getter {
 	return &getter.HttpGetter{Client: w.reads, DoNotCheckHeadFirst: true, XTerraformGetDisabled: true, MaxBytes: max + 1}
 }
 
-func (w *web) url(name string) *url.URL { return w.at.URL.JoinPath(name) }
+func (w *webStore) url(name string) *url.URL { return w.at.URL.JoinPath(name) }
 
-func (w *web) get(ctx context.Context, name string, max int64) ([]byte, error) {
+func (w *webStore) get(ctx context.Context, name string, max int64) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, w.url(name).String(), nil)
 	if err != nil {
 		return nil, &Error{ErrUnreachable, name, err}
@@ -67,7 +67,7 @@ func readBounded(ctx context.Context, r io.Reader, name string, max int64) ([]by
 
 // put makes the folders above a file if that may be what the server wants (RFC
 // 4918, 9.7.1: 409 Conflict; nginx says 500).
-func (w *web) put(ctx context.Context, name string, data []byte, fresh bool) error {
+func (w *webStore) put(ctx context.Context, name string, data []byte, fresh bool) error {
 	err := w.send(ctx, http.MethodPut, w.url(name), data, fresh)
 	var status *statusError
 	if errors.As(err, &status) && (status.code == http.StatusConflict || status.code == http.StatusInternalServerError) {
@@ -84,7 +84,7 @@ func (w *web) put(ctx context.Context, name string, data []byte, fresh bool) err
 
 // makeFolder makes a folder of the registry and those above it, the registry's
 // own too.
-func (w *web) makeFolder(ctx context.Context, name string) error {
+func (w *webStore) makeFolder(ctx context.Context, name string) error {
 	err := w.send(ctx, "MKCOL", w.url(name+"/"), nil, false)
 	var status *statusError
 	if errors.As(err, &status) && status.code == http.StatusConflict && name != "." {
@@ -100,7 +100,7 @@ func (w *web) makeFolder(ctx context.Context, name string) error {
 }
 
 // send makes a request that has a body and wants none.
-func (w *web) send(ctx context.Context, method string, to *url.URL, data []byte, fresh bool) error {
+func (w *webStore) send(ctx context.Context, method string, to *url.URL, data []byte, fresh bool) error {
 	ctx, cancel := context.WithTimeout(ctx, maxFetch)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, method, to.String(), bytes.NewReader(data))

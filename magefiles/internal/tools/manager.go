@@ -48,6 +48,7 @@ var packageNames = map[string][4]string{
 	"gdb":                   {"gdb", "gdb", "gdb", "gdb"},
 	"nginx":                 {"nginx-light", "nginx", "nginx", "nginx"},
 	"docker-registry":       {"docker-registry", "docker-distribution", "docker-registry", "distribution-registry"},
+	"openssl":               {"openssl", "openssl", "openssl", "openssl"},
 	"ar":                    {"binutils", "binutils", "binutils", "binutils"},
 	"nm":                    {"binutils", "binutils", "binutils", "binutils"},
 	"zstd":                  {"zstd", "zstd", "zstd", "zstd"},
