@@ -56,7 +56,7 @@ func TestStores(t *testing.T) {
 		within(t, "a poll without news", v.requests(), limits[0])
 		p := s.open(t)
 		if turns, ok := p.store.(*turns); ok {
-			turns.hold = time.Minute // that nothing is renewed in between
+			turns.hold, turns.settle = time.Minute, 2*time.Second // nothing is renewed, nobody late
 		}
 		if err := p.Publish(t.Context(), two); err != nil {
 			t.Fatal(err)
