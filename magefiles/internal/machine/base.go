@@ -155,7 +155,7 @@ func unpack(ctx context.Context, deb string, a *archive, kernel string) error {
 
 // modules are those of the kernel package that init.sh loads, if they are not
 // built in: what the port to this host needs.
-var modules = []string{"virtio", "virtio_ring", "virtio_mmio", "virtio_console"}
+var modules = []string{"virtio_ring", "virtio", "virtio_mmio", "virtio_console"}
 
 // moduleName returns the name of the kernel module in a file, "" for another
 // file. Some distributions compress them.

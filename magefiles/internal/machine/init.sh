@@ -14,7 +14,7 @@ mount -t tmpfs tmpfs /tmp
 ln -s /proc/self/fd /dev/fd
 hostname aarch64
 ip link set lo up
-for m in virtio virtio_ring virtio_mmio virtio_console; do
+for m in virtio_ring virtio virtio_mmio virtio_console; do
 	if [ -f /usr/lib/machine/$m.ko ]; then insmod /usr/lib/machine/$m.ko; fi
 	if [ -f /usr/lib/machine/$m.ko.xz ]; then xz -dc /usr/lib/machine/$m.ko.xz >/tmp/m.ko && insmod /tmp/m.ko; fi
 done

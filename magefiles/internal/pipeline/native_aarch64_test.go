@@ -1,0 +1,167 @@
+package pipeline
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/fother/fother/magefiles/internal/machine"
+	"github.com/fother/fother/magefiles/internal/tools"
+	"github.com/fother/fother/specs/testenv"
+)
+
+// nativeTests are the packages whose tests run on an emulated aarch64 machine as
+// they do here.
+var nativeTests = []struct {
+	pkg string
+	// sample are the tests that run there by default; all do with FOTHER_LONG=1.
+	sample string
+}{
+	{"apply/internal/ptrace", "^(TestAgent|TestStopAndGo)$/^(sleep|epoll|suspend.poke|signals)$"},
+	{"apply/internal/unwind", "^TestWalkThread$"},
+	{"apply", "^(TestApplyAndRevert$/^pie$|TestCount$|TestHooks$|TestStateGoesOn$|TestKillMatrix$/^replace_1_that_waits$)"},
+}
+
+// notNative are the tests that do not run there, by package, with the reason.
+var notNative = map[string]map[string]string{}
+
+// nativeJob runs the test binaries in the folders below its own. It is busybox's sh.
+const nativeJob = `
+export CI=true FOTHER_LONG=%s
+status=0
+for dir in */; do
+	cd $dir
+	echo "PACKAGE $dir"
+	sh ./test.sh || { status=1; echo "FAILED $dir"; }
+	cd ..
+done
+exit $status
+`
+
+// TestNativeOnAArch64 runs the tests of what is native to a machine on an emulated
+// one: the same files as here, compiled into one binary for each package. Their C
+// programs come from the host's cross compiler.
+func TestNativeOnAArch64(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short: boots an emulated machine")
+	}
+	for _, err := range []error{machine.Check(), tools.Check("aarch64-linux-gnu-gcc")} {
+		if err != nil {
+			testenv.Skip(t, err.Error())
+		}
+	}
+	job, long, limit := t.TempDir(), "0", 5*time.Minute
+	if testenv.Long() {
+		long, limit = "1", 3*time.Hour
+	}
+	// By hand: a package and a regular expression.
+	only, which, byHand := strings.Cut(os.Getenv("FOTHER_NATIVE"), " ")
+	packages := 0
+	for i, n := range nativeTests {
+		run := n.sample
+		switch {
+		case byHand && only != n.pkg:
+			continue
+		case byHand:
+			run, limit = which, time.Hour
+		case testenv.Long():
+			run = "."
+		}
+		packages++
+		nativeTest(t, filepath.Join(job, fmt.Sprint(i, "-", filepath.Base(n.pkg))), n.pkg, run)
+	}
+	if err := os.WriteFile(filepath.Join(job, "run.sh"), fmt.Appendf(nil, nativeJob, long), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	var console bytes.Buffer
+	status, err := machine.Run(t.Context(), machine.Options{Dir: job, Compilers: true, Timeout: limit, Console: io.MultiWriter(&console, t.Output())})
+	if err != nil || status != 0 {
+		t.Fatalf("exit status %d: %v", status, err)
+	}
+	if n := strings.Count(console.String(), "\nPASS\n"); n != packages {
+		t.Errorf("%d packages passed of %d", n, packages)
+	}
+}
+
+// nativeTest puts a package's tests into dir, with what they read and the command
+// that runs those that match a regular expression and are to run there.
+func nativeTest(t *testing.T, dir, pkg, run string) {
+	t.Helper()
+	root := moduleRoot(t)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), "go", "test", "-c", "-trimpath", "-ldflags=-s -w", "-o", filepath.Join(dir, "tests"), "./"+pkg)
+	cmd.Dir = root
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOARCH=arm64")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("go test -c %s: %v\n%s", pkg, err, out)
+	}
+	if data := filepath.Join(root, pkg, "testdata"); dirExists(data) {
+		if err := os.CopyFS(filepath.Join(dir, "testdata"), os.DirFS(data)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	command := "./tests -test.v -test.timeout 150m -test.run '" + run + "'"
+	if skip := notNative[pkg]; len(skip) > 0 {
+		var names []string
+		for name := range skip {
+			names = append(names, regexp.QuoteMeta(name))
+		}
+		slices.Sort(names)
+		command += " -test.skip '^(" + strings.Join(names, "|") + ")$'"
+	}
+	if err := os.WriteFile(filepath.Join(dir, "test.sh"), []byte(command+"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func dirExists(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
+}
+
+// moduleRoot returns the folder of the module's go.mod.
+func moduleRoot(t *testing.T) string {
+	t.Helper()
+	root, err := filepath.Abs("../../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return root
+}
+
+// TestNotNativeExists: each test that does not run on the emulated machine is one
+// that there is, and has a reason.
+func TestNotNativeExists(t *testing.T) {
+	for pkg, names := range notNative {
+		files, err := filepath.Glob(filepath.Join(moduleRoot(t), pkg, "*_test.go"))
+		if err != nil || len(files) == 0 {
+			t.Fatalf("no tests in %s: %v", pkg, err)
+		}
+		var all strings.Builder
+		for _, f := range files {
+			text, err := os.ReadFile(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all.Write(text)
+		}
+		for name, why := range names {
+			if !strings.Contains(all.String(), "\nfunc "+name+"(t *testing.T)") {
+				t.Errorf("%s has no test %s", pkg, name)
+			}
+			if why == "" {
+				t.Errorf("%s: no reason why %s does not run", pkg, name)
+			}
+		}
+	}
+}
