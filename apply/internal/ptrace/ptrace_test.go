@@ -31,6 +31,7 @@ const target = `
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/epoll.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -43,9 +44,35 @@ static pthread_t first;
 static int poll_fd;
 static void on_poke(int s) { poked = 1; }
 
+/* registers that a system call may spoil, or a way home through a register */
+static void compute(void)
+{
+	static const unsigned char pattern[16] = "0123456789abcde";
+	unsigned char out[16] = "";
+	unsigned long n = 100000, a = 0, b = 0;
+#ifdef __aarch64__
+	__asm__ volatile("mov x16, 16\n\tmov x17, 17\n\tldr q7, [%[p]]\n1:\tsubs %[n], %[n], 1\n\tb.ne 1b\n\tmov %[a], x16\n\tmov %[b], x17\n\tstr q7, [%[o]]"
+		: [n] "+r"(n), [a] "+r"(a), [b] "+r"(b) : [p] "r"(pattern), [o] "r"(out) : "x16", "x17", "v7", "memory", "cc");
+	if (getauxval(AT_HWCAP) & 1 << 22) { /* HWCAP_SVE */
+		unsigned char wide[2][256] = {{0}};
+		unsigned long bytes;
+		n = 100000;
+		__asm__ volatile(".arch_extension sve\n\trdvl %[b], 1\n\tptrue p3.b\n\tmov z5.b, 5\n\tmov z31.b, 31\n1:\tsubs %[n], %[n], 1\n\tb.ne 1b\n\t"
+			"st1b {z5.b}, p3, [%[o]]\n\tst1b {z31.b}, p3, [%[q]]"
+			: [n] "+r"(n), [b] "=&r"(bytes) : [o] "r"(wide[0]), [q] "r"(wide[1]) : "v5", "v31", "memory", "cc");
+		for (unsigned long i = 0; i < bytes; i++) if (wide[0][i] != 5 || wide[1][i] != 31) die("wide vector register, byte", i);
+	}
+#else
+	__asm__ volatile("movq $16, %%r10\n\tmovq $17, %%r11\n\tmovdqu (%[p]), %%xmm7\n1:\tsubq $1, %[n]\n\tjnz 1b\n\tmovq %%r10, %[a]\n\tmovq %%r11, %[b]\n\tmovdqu %%xmm7, (%[o])"
+		: [n] "+r"(n), [a] "+r"(a), [b] "+r"(b) : [p] "r"(pattern), [o] "r"(out) : "r10", "r11", "xmm7", "memory", "cc");
+#endif
+	if (a != 16 || b != 17 || memcmp(out, pattern, 16)) die("register", a * 100 + b);
+}
+
 static void *run(void *arg)
 {
 	const char *kind = arg;
+	if (!strcmp(kind, "compute")) for (;;) compute();
 	if (!strcmp(kind, "spin")) for (;;) spins++;
 	if (!strcmp(kind, "sleep")) for (;;) {
 		struct timespec t = {0, 300000000};
@@ -192,7 +219,7 @@ func code(t *testing.T, pid int) []specs.Range[specs.Addr] {
 }
 
 var kinds = [][]string{
-	{"spin"}, {"sleep"}, {"epoll"}, {"read"}, {"signals"}, {"births"},
+	{"spin"}, {"compute"}, {"sleep"}, {"epoll"}, {"read"}, {"signals"}, {"births"},
 	{"suspend", "poke"}, {"pwait", "poke"},
 	{"sleep", "spin", "read", "births", "signals"}, {"sleep", "spin", "epoll", "read", "births", "signals", "sleep"},
 }
@@ -315,6 +342,92 @@ func snapshot(t *testing.T, pid int, where []specs.Range[specs.Addr]) string {
 		all.Write(b)
 	}
 	return all.String()
+}
+
+// TestAgentAlone: a thread comes home by itself from a system call that it makes
+// for a tool, if the tool is gone by then. Not tried with threads that wait for a
+// signal: if it comes just then its handler runs, but the wait, which nobody
+// breaks, goes on.
+func TestAgentAlone(t *testing.T) {
+	for _, kind := range kinds {
+		if slices.Contains(kind, "poke") {
+			continue
+		}
+		t.Run(strings.Join(kind, "+"), func(t *testing.T) {
+			cmd := start(t, kind...)
+			pid := cmd.Process.Pid
+			where := code(t, pid)
+			before := snapshot(t, pid, where)
+			for range 10 {
+				if kind[0] == "epoll" {
+					asleep(t, pid)
+				}
+				if err := Do(func() error { return leaveAlone(pid, where) }); err != nil {
+					t.Fatal(err)
+				}
+				for cleared := false; !cleared; {
+					time.Sleep(3 * time.Millisecond)
+					err := Do(func() (err error) { cleared, err = clearAway(pid, where); return err })
+					if err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			time.Sleep(350 * time.Millisecond)
+			if after := snapshot(t, pid, where); after != before {
+				t.Error("code is not as it was")
+			}
+		})
+	}
+}
+
+// leaveAlone has a thread about to make a call for the tool, and ends as a tool
+// that is killed does: the kernel lets the thread go.
+func leaveAlone(pid int, where []specs.Range[specs.Addr]) error {
+	mem, err := OpenMem(pid, true)
+	if err != nil {
+		return err
+	}
+	defer mem.Close()
+	g, err := Seize(pid, Options{Only: []int{pid}, Calls: true})
+	if err != nil {
+		return err
+	}
+	if err := g.Stop(); err != nil {
+		return err
+	}
+	a, err := g.NewAgent(g.Threads()[0], mem, where, specs.Range[specs.Addr]{Lo: 4096, Hi: 8192})
+	if err != nil {
+		return err
+	}
+	regs := a.home
+	a.aim(&regs, unix.SYS_GETPPID, nil)
+	return regs.set(a.t.TID)
+}
+
+// clearAway removes what leaveAlone left, once the thread is home.
+func clearAway(pid int, where []specs.Range[specs.Addr]) (bool, error) {
+	mem, err := OpenMem(pid, true)
+	if err != nil {
+		return false, err
+	}
+	defer mem.Close()
+	g, err := Seize(pid, Options{Only: []int{pid}})
+	if err != nil {
+		return false, err
+	}
+	defer g.Detach()
+	if err := g.Stop(); err != nil {
+		return false, err
+	}
+	left := Leftovers(mem, where)
+	if len(left) != 1 || left[0].Intent.Lo != 4096 || left[0].Intent.Hi != 8192 {
+		return false, fmt.Errorf("left: %v", left)
+	}
+	if left[0].Contains(g.Threads()[0].Regs.PC()) {
+		return false, nil
+	}
+	return true, left[0].Clear(mem)
 }
 
 // mapAndUnmap has one thread make some calls.
