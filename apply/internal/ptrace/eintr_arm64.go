@@ -17,7 +17,7 @@ type callNote struct {
 	nr       uint64
 	args     [6]uint64
 	sp, pc   specs.Addr
-	runs     uint64 // how often the thread had run
+	sleeps   int // how often the thread has slept
 }
 
 // note writes down the call that a thread sleeps in, if it is one that a stop
@@ -41,24 +41,14 @@ func (r *Regs) note(pid, tid int) {
 	}
 	n := &callNote{pid: pid, tid: tid, nr: words[0], sp: specs.Addr(words[7]), pc: specs.Addr(words[8])}
 	copy(n.args[:], words[1:7])
-	if runs, ok := runCount(pid, tid); ok {
-		n.runs, r.call = runs, n
+	if sleeps, ok := statusField(pid, tid, "voluntary_ctxt_switches"); ok {
+		n.sleeps, r.call = sleeps, n
 	}
-}
-
-// runCount returns how often a thread was given a processor. Source: linux,
-// Documentation/scheduler/sched-stats.rst.
-func runCount(pid, tid int) (uint64, bool) {
-	f := bytes.Fields(taskFile(pid, tid, "schedstat"))
-	if len(f) != 3 {
-		return 0, false
-	}
-	n, err := strconv.ParseUint(string(f[2]), 10, 64)
-	return n, err == nil
 }
 
 // eintr reports whether the stop broke a call that is to go on: the one that
-// was noted, since when the thread has run once, to stop.
+// was noted, since when the thread has slept once, in its stop. A call that it
+// entered when it was told to stop already is not noted, and shows EINTR.
 func (r *Regs) eintr() bool {
 	n, e := r.call, unix.EINTR
 	if n == nil || r.Regs[0] != -uint64(e) || r.Regs[8] != n.nr || r.PC() != n.pc || r.SP() != n.sp || r.masked() {
@@ -69,8 +59,8 @@ func (r *Regs) eintr() bool {
 			return false
 		}
 	}
-	runs, ok := runCount(n.pid, n.tid)
-	return ok && runs == n.runs+1
+	sleeps, ok := statusField(n.pid, n.tid, "voluntary_ctxt_switches")
+	return ok && sleeps == n.sleeps+1
 }
 
 // redo makes the thread enter its system call again.
