@@ -217,7 +217,7 @@ func (c *Client) Fetch(ctx context.Context, e Entry) ([]byte, error) {
 			return nil, err
 		}
 		if err := verifyRelease(sig, &e); err != nil {
-			return nil, &Error{ErrUntrusted, sigName, err}
+			return nil, signatureError(sigName, err)
 		}
 		if err := c.cache.put(keep, sig); err != nil {
 			return nil, err

@@ -50,6 +50,8 @@ const (
 	maxTargets   = 4 << 20
 	maxListing   = 16 << 20
 	maxSignature = 1 << 20
+	// MaxAttachment is the size of the largest attachment.
+	MaxAttachment = 16 << 20
 	// MaxBundle is the size of the largest bundle.
 	MaxBundle = 256 << 20
 )

@@ -28,6 +28,8 @@ type Release struct {
 	File string
 	// Bundle is its content.
 	Bundle []byte
+	// Attachments lie beside the bundle. Hosts do not fetch them.
+	Attachments []Attachment
 }
 
 // Entry is a release as it concerns one build-id.
@@ -44,6 +46,10 @@ type Entry struct {
 	Digest specs.Digest `json:"digest"` // SHA-256 of the bundle
 	// KeyID is the SHA-256 of the first key that the package is bound to.
 	KeyID string `json:"key_id"`
+	// Need is how many of the package's keys have to sign, if that is more than
+	// one, and Signed how many have. Only List sets them.
+	Signed int `json:"signed,omitempty"`
+	Need   int `json:"need,omitempty"`
 
 	release *release
 	binding *binding // nil if the package has none
@@ -61,6 +67,8 @@ type release struct {
 	// BuildIDs in an index target are those that belong there, in a package
 	// target all.
 	BuildIDs []specs.BuildID `json:"build_ids"`
+	// Attachments are there in a package target only.
+	Attachments []attachment `json:"attachments,omitempty"`
 }
 
 // listing is the content of the targets index/… and packages/….
@@ -131,7 +139,7 @@ func (r *release) check() error {
 			return err
 		}
 	}
-	return checkIDs(r.BuildIDs)
+	return errors.Join(checkIDs(r.BuildIDs), checkAttachments(r.Attachments))
 }
 
 func checkIDs(ids []specs.BuildID) error {

@@ -111,16 +111,13 @@ func FuzzListing(f *testing.F) {
 
 // FuzzSignature: nothing but the package's key makes a signature.
 func FuzzSignature(f *testing.F) {
-	key, err := makeKey(path.Join(f.TempDir(), "package.x.pem"))
-	if err != nil {
-		f.Fatal(err)
-	}
+	key := newTestKey(f)
 	r := newRelease("alpha", 1, buildID(1))
 	rel, err := r.describe()
 	if err != nil {
 		f.Fatal(err)
 	}
-	sig, err := signRelease(rel, []signer{key})
+	sig, err := signRelease(f.Context(), rel, []signer{key})
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -14,22 +14,18 @@ import (
 // if one is due and its key is not at hand, the rest is in place all the same,
 // and the error is ErrDue.
 func (p *Publisher) Refresh(ctx context.Context) error {
-	unlock, err := p.store.lock(ctx)
+	err := p.change(ctx, func(e *edit) error {
+		if err := e.openDue(ctx); err != nil {
+			return err
+		}
+		return e.commit(ctx)
+	})
 	if err != nil {
 		return err
 	}
-	defer unlock()
-	e, err := p.begin(ctx)
-	if err != nil {
-		return err
-	}
-	if err := e.openDue(ctx); err != nil {
-		return err
-	}
-	if err := e.commit(ctx); err != nil {
-		return err
-	}
-	return errors.Join(p.renewTargets(ctx), e.renewRoot(ctx))
+	return errors.Join(
+		p.change(ctx, func(e *edit) error { return e.renewTargets(ctx) }),
+		p.change(ctx, func(e *edit) error { return e.renewRoot(ctx) }))
 }
 
 // openDue opens the bins and the snapshot that are to be signed anew.
@@ -54,11 +50,7 @@ func (e *edit) due(t time.Time, validity time.Duration) bool {
 }
 
 // renewTargets signs targets.json anew, in a state of its own.
-func (p *Publisher) renewTargets(ctx context.Context) error {
-	e, err := p.begin(ctx)
-	if err != nil {
-		return err
-	}
+func (e *edit) renewTargets(ctx context.Context) error {
 	m := e.trust.set.Targets[metadata.TARGETS]
 	until := m.Signed.Expires
 	if !e.due(until, targetsValidity) {
@@ -78,11 +70,11 @@ func (e *edit) renewRoot(ctx context.Context) error {
 	m.Signed.Version++
 	m.Signed.Expires = expiry(e.now, rootValidity)
 	name := metadataFile(m.Signed.Version, metadata.ROOT)
-	data, err := e.keys.signRoot(m)
+	data, err := e.keys.signRoot(ctx, m)
 	if err != nil {
 		return overdue(name, until, err)
 	}
-	return e.store.commit(ctx, name, data)
+	return e.store.commit(ctx, name, nil, data)
 }
 
 // overdue says, if keys are missing, until when the version before name holds.

@@ -14,7 +14,7 @@ type Registry mg.Namespace
 
 // Init makes an empty registry and the keys that sign what is published in it.
 func (Registry) Init(ctx context.Context) error {
-	return registry(ctx, func(o pipeline.Options) error { return pipeline.InitRegistry(o) })
+	return registry(ctx, func(o pipeline.Options) error { return pipeline.InitRegistry(ctx, o) })
 }
 
 // Refresh signs the registry anew, before what was signed expires.

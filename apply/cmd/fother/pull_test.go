@@ -38,7 +38,7 @@ func newShelf(t *testing.T) *shelf {
 	t.Helper()
 	dir := t.TempDir()
 	s := &shelf{t, filepath.Join(dir, "registry"), filepath.Join(dir, "keys"), filepath.Join(dir, "root.json"), filepath.Join(dir, "state"), ""}
-	root, err := registry.Init(registry.InitOptions{Dir: s.dir, Keys: s.keys})
+	root, err := registry.Init(t.Context(), registry.InitOptions{URL: s.dir, Keys: s.keys})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -64,8 +64,8 @@ func (r *run) release() (registry.Release, error) {
 }
 
 // InitRegistry makes an empty registry and its keys.
-func InitRegistry(o Options) error {
-	if _, err := registry.Init(registry.InitOptions{Dir: o.Registry, Keys: o.Keys}); err != nil {
+func InitRegistry(ctx context.Context, o Options) error {
+	if _, err := registry.Init(ctx, registry.InitOptions{URL: o.Registry, Keys: o.Keys}); err != nil {
 		return err
 	}
 	o.say("registry: %s", Rel(o.Registry))
