@@ -196,6 +196,10 @@ var fixes = map[string]string{
 	movl $43, %eax
 	ret
 `, aarch64Change("count.kpatch", "x3", "add x3, x3, 1")+"\tmov w0, 43\n\tret\n")) + variable("bss", "count", ".zero 8"),
+	// They reach their variables from one place, as code with section anchors does.
+	"answer33": anchored(""),
+	"answer34": anchored("") + variable("bss", "third", ".zero 4"),
+	"answer35": anchored(variable("bss", "third", ".zero 4")),
 	// It answers what a variable leads to.
 	"text2": replacement("text", body(`
 	movq mode.kpatch(%rip), %rax
@@ -265,6 +269,19 @@ func variable(section, name, value string) string {
 NAME.kpatch: VALUE
 	.size NAME.kpatch, .-NAME.kpatch
 `)
+}
+
+// anchored counts in two variables that it reaches from the place of the section.
+func anchored(before string) string {
+	return "\t.section .kpatch.bss,\"aw\",@nobits\n.Lanchor:\n" + variable("bss", "one", ".zero 4") + before + variable("bss", "two", ".zero 4") +
+		"\t.equ .Ltwo, two.kpatch - .Lanchor\n" + replacement("answer", body(`
+	leaq .Lanchor(%rip), %rcx
+	lock incl (%rcx)
+	lock addl $2, .Ltwo(%rcx)
+	movl $43, %eax
+	ret
+`, "\tadrp x1, .Lanchor\n\tadd x1, x1, :lo12:.Lanchor\n\tldr w2, [x1]\n\tadd w2, w2, 1\n\tstr w2, [x1]\n"+
+		"\tldr w2, [x1, .Ltwo]\n\tadd w2, w2, 2\n\tstr w2, [x1, .Ltwo]\n\tmov w0, 43\n\tret\n"))
 }
 
 // serving is a body of serve that stays until it is told to end.

@@ -27,6 +27,7 @@ var nativeTests = []struct {
 }{
 	{"apply/internal/ptrace", "^(TestAgent|TestStopAndGo)$/^(sleep|epoll|suspend.poke|signals)$"},
 	{"apply/internal/unwind", "^TestWalkThread$"},
+	{"apply/cmd/fother", "^TestRun$/^pie$"},
 	{"apply", "^(TestApplyAndRevert$/^pie$|TestCount$|TestHooks$|TestStateGoesOn$|TestKillMatrix$/^replace_1_that_waits$)"},
 }
 

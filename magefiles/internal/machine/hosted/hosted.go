@@ -77,12 +77,12 @@ func receive(r io.Reader, v any) error {
 
 // Client runs on the machine: it has the host run a tool and returns what the
 // tool wrote to its standard output and error, and its exit status. port is
-// open for one client at a time. shared is the folder that both sides have; an
-// argument that is the name of another file, relative to the current folder,
-// stands for a copy of it there.
+// open for one client at a time. shared is the folder that both sides have. It is the
+// tool's current folder: an argument that names a file by a relative name stands for a
+// copy there, and what the tool writes by such a name comes back there.
 func Client(port io.ReadWriter, shared, name string, args []string) ([]byte, int, error) {
-	q := request{Name: name, Args: slices.Clone(args)}
-	for i, arg := range args {
+	q := request{Name: name, Args: args}
+	for _, arg := range args {
 		path := arg
 		if !filepath.IsAbs(arg) {
 			path = filepath.Join(shared, arg)
@@ -92,7 +92,7 @@ func Client(port io.ReadWriter, shared, name string, args []string) ([]byte, int
 			continue
 		}
 		if f, err := load(arg, rel); err == nil {
-			q.Files, q.Args[i] = append(q.Files, f), path
+			q.Files = append(q.Files, f)
 		}
 	}
 	var a answer
