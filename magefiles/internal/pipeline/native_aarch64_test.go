@@ -22,14 +22,18 @@ import (
 // they do here.
 var nativeTests = []struct {
 	pkg string
-	// sample are the tests that run there by default; all do with FOTHER_LONG=1.
-	sample string
+	// sample are the tests that run there by default; all do with FOTHER_LONG=1, and
+	// then the benchmarks bench.
+	sample, bench string
 }{
-	{"apply/internal/ptrace", "^(TestAgent|TestStopAndGo)$/^(sleep|epoll|suspend.poke|signals)$"},
-	{"apply/internal/unwind", "^TestWalkThread$"},
-	{"apply/cmd/fother", "^TestRun$/^pie$"},
-	{"apply", "^(TestApplyAndRevert$/^pie$|TestCount$|TestHooks$|TestStateGoesOn$|TestKillMatrix$/^replace_1_that_waits$)"},
+	{"apply/internal/ptrace", "^TestAgent(Alone)?$/^(sleep|compute)$", ""},
+	{"apply/internal/unwind", "^TestWalkThread$", ""},
+	{"apply/cmd/fother", "^TestRun$/^pie$", ""},
+	{"apply", "^TestApplyAndRevert$/^pie$/^call$|^TestStateGoesOnTogether$|^TestHooksLevels$", "^BenchmarkStop$"},
 }
+
+// nativeRun is what is run of a package, by regular expressions.
+type nativeRun struct{ tests, benchmarks string }
 
 // notNative are the tests that do not run there, by package, with the reason. After a
 // slash comes a subtest.
@@ -71,35 +75,48 @@ exit $status
 
 // TestNativeOnAArch64 runs the tests of what is native to a machine on an emulated
 // one: the same files as here, compiled into one binary for each package. Their C
-// programs come from the host's cross compiler.
+// programs come from the host's cross compiler. FOTHER_NATIVE chooses by hand: a
+// package, a regular expression of tests and maybe one of benchmarks.
 func TestNativeOnAArch64(t *testing.T) {
 	if testing.Short() {
 		t.Skip("-short: boots an emulated machine")
 	}
+	byHand := append(strings.Fields(os.Getenv("FOTHER_NATIVE")), "", "", "")
+	run, limit := map[string]nativeRun{}, 6*time.Minute
+	for _, n := range nativeTests {
+		switch {
+		case byHand[0] == n.pkg:
+			run[n.pkg], limit = nativeRun{byHand[1], byHand[2]}, 2*time.Hour
+		case byHand[0] != "":
+		case testenv.Long():
+			run[n.pkg], limit = nativeRun{".", n.bench}, 4*time.Hour
+		default:
+			run[n.pkg] = nativeRun{n.sample, ""}
+		}
+	}
+	runNative(t, run, "0", limit)
+}
+
+// TestKillMatrixOnAArch64 is the whole of TestKillMatrix of package apply on an emulated
+// machine.
+func TestKillMatrixOnAArch64(t *testing.T) {
+	if !testenv.Long() {
+		t.Skip("FOTHER_LONG=1 asks for it: it takes hours")
+	}
+	runNative(t, map[string]nativeRun{"apply": {"^TestKillMatrix$", ""}}, "1", 24*time.Hour)
+}
+
+// runNative runs tests on an emulated machine, by package, with FOTHER_LONG=long.
+func runNative(t *testing.T, tests map[string]nativeRun, long string, limit time.Duration) {
+	t.Helper()
 	for _, err := range []error{machine.Check(), tools.Check("aarch64-linux-gnu-gcc")} {
 		if err != nil {
 			testenv.Skip(t, err.Error())
 		}
 	}
-	job, long, limit := t.TempDir(), "0", 5*time.Minute
-	if testenv.Long() {
-		long, limit = "1", 3*time.Hour
-	}
-	// By hand: a package and a regular expression.
-	only, which, byHand := strings.Cut(os.Getenv("FOTHER_NATIVE"), " ")
-	packages := 0
-	for i, n := range nativeTests {
-		run := n.sample
-		switch {
-		case byHand && only != n.pkg:
-			continue
-		case byHand:
-			run, limit = which, time.Hour
-		case testenv.Long():
-			run = "."
-		}
-		packages++
-		nativeTest(t, filepath.Join(job, fmt.Sprint(i, "-", filepath.Base(n.pkg))), n.pkg, run)
+	job := t.TempDir()
+	for pkg, run := range tests {
+		nativeTest(t, filepath.Join(job, strings.ReplaceAll(pkg, "/", "-")), pkg, run)
 	}
 	if err := os.WriteFile(filepath.Join(job, "run.sh"), fmt.Appendf(nil, nativeJob, long), 0o755); err != nil {
 		t.Fatal(err)
@@ -109,14 +126,14 @@ func TestNativeOnAArch64(t *testing.T) {
 	if err != nil || status != 0 {
 		t.Fatalf("exit status %d: %v", status, err)
 	}
-	if n := strings.Count(console.String(), "\nPASS\n"); n != packages {
-		t.Errorf("%d packages passed of %d", n, packages)
+	if n := strings.Count(console.String(), "\nPASS\n"); n != len(tests) {
+		t.Errorf("%d packages passed of %d", n, len(tests))
 	}
 }
 
 // nativeTest puts a package's tests into dir, with what they read and the command
-// that runs those that match a regular expression and are to run there.
-func nativeTest(t *testing.T, dir, pkg, run string) {
+// that runs those that are to run there.
+func nativeTest(t *testing.T, dir, pkg string, run nativeRun) {
 	t.Helper()
 	root := moduleRoot(t)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -133,7 +150,10 @@ func nativeTest(t *testing.T, dir, pkg, run string) {
 			t.Fatal(err)
 		}
 	}
-	command := "./tests -test.v -test.timeout 150m -test.run '" + run + "'"
+	command := "./tests -test.v -test.timeout 24h -test.run '" + run.tests + "'"
+	if run.benchmarks != "" {
+		command += " -test.benchtime 20x -test.bench '" + run.benchmarks + "'"
+	}
 	if skip := notNative[pkg]; len(skip) > 0 {
 		var patterns []string
 		for name := range skip {
