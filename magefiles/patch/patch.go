@@ -22,10 +22,12 @@
 //
 // The work folder is .fother in the current folder; FOTHER_WORK names another.
 // The registry is a folder too, FOTHER_REGISTRY or registry in the work folder;
-// the keys that sign are in FOTHER_KEYS or keys in the work folder.
+// the keys that sign are in FOTHER_KEYS or keys in the work folder, and in
+// variables whose names begin with FOTHER_KEY_, such as FOTHER_KEY_TIMESTAMP.
 package patch
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -38,6 +40,7 @@ import (
 
 	"github.com/fother/fother/magefiles/internal/pipeline"
 	"github.com/fother/fother/magefiles/internal/tools"
+	library "github.com/fother/fother/registry"
 	"github.com/fother/fother/specs"
 	"github.com/fother/fother/specs/specfile"
 )
@@ -112,8 +115,41 @@ func (Patch) Pack(ctx context.Context, spec string) error { return step(ctx, spe
 func (Patch) Verify(ctx context.Context, spec string) error { return step(ctx, spec, "verify") }
 
 // Publish signs the verified bundle of a spec and puts it into the registry.
-func (Patch) Publish(ctx context.Context, spec string) error {
-	return with(ctx, spec, func(s specs.Spec, o pipeline.Options) error { return pipeline.Publish(ctx, s, o) })
+func (Patch) Publish(
+	ctx context.Context,
+	spec string,
+	channel *string, // edge, beta or stable, which it is unless FOTHER_CHANNEL says otherwise
+) error {
+	return with(ctx, spec, func(s specs.Spec, o pipeline.Options) error {
+		o.Channel = cmp.Or(text(channel), o.Channel)
+		return pipeline.Publish(ctx, s, o)
+	})
+}
+
+// Promote moves a release, named as NAME-LEVEL, up to the next channel: from edge to beta, from there to stable.
+func (Patch) Promote(
+	ctx context.Context,
+	release string,
+	to *string, // the channel, if not the next one
+) error {
+	return registry(ctx, func(o pipeline.Options) error { return pipeline.Promote(ctx, o, release, text(to)) })
+}
+
+// Revoke has all hosts take a release, named as NAME-LEVEL, out, and never apply it again. The reason is shown there.
+func (Patch) Revoke(ctx context.Context, release, reason string) error {
+	return registry(ctx, func(o pipeline.Options) error { return pipeline.Revoke(ctx, o, release, reason) })
+}
+
+// List shows what is published, a line for each release.
+func (Patch) List(ctx context.Context) error {
+	return registry(ctx, func(o pipeline.Options) error { return pipeline.ListReleases(ctx, os.Stdout, o) })
+}
+
+func text(option *string) string {
+	if option == nil {
+		return ""
+	}
+	return *option
 }
 
 // step takes one step of the pipeline.
@@ -160,6 +196,7 @@ func exit(ctx context.Context, err error) error {
 		bad     *specError
 		refused *pipeline.RefusedError
 		stale   *pipeline.StaleError
+		usage   *pipeline.UsageError
 	)
 	switch {
 	case err == nil:
@@ -168,6 +205,8 @@ func exit(ctx context.Context, err error) error {
 		// What was stopped in the middle has its own errors, which mislead.
 		return mg.Fatal(exitError, "interrupted")
 	case errors.As(err, &bad):
+		return mg.Fatal(exitUsage, pipeline.Explain(err))
+	case errors.As(err, &usage), errors.Is(err, library.ErrInvalid):
 		return mg.Fatal(exitUsage, pipeline.Explain(err))
 	case errors.As(err, &refused) && refused.OfSpec():
 		return mg.Fatal(exitUsage, pipeline.Explain(err))

@@ -38,7 +38,7 @@ func Publish(ctx context.Context, s specs.Spec, o Options) error {
 	case err != nil:
 		return err
 	default:
-		o.say("%s: publish: %s is in %s", s.Name, release.File, Rel(o.Registry))
+		o.say("%s: publish: %s is in %s, channel %s", s.Name, release.File, Rel(o.Registry), release.Channel)
 	}
 	return nil
 }
@@ -54,7 +54,12 @@ func (r *run) release() (registry.Release, error) {
 		return registry.Release{}, fmt.Errorf("%s: %w", path, err)
 	}
 	m := b.Manifest
+	channel, err := registry.ParseChannel(r.o.Channel)
+	if err != nil {
+		return registry.Release{}, err
+	}
 	release := registry.Release{
+		Channel: channel,
 		Package: m.Name, Series: m.Series, Level: m.Level, CVEs: m.CVEs, File: filepath.Base(path), Bundle: data,
 	}
 	for _, t := range m.Targets {
@@ -63,24 +68,13 @@ func (r *run) release() (registry.Release, error) {
 	return release, nil
 }
 
-// InitRegistry makes an empty registry and its keys.
-func InitRegistry(ctx context.Context, o Options) error {
-	if _, err := registry.Init(ctx, registry.InitOptions{URL: o.Registry, Keys: o.Keys}); err != nil {
-		return err
-	}
-	o.say("registry: %s", Rel(o.Registry))
-	o.say("keys:     %s (who has them can publish)", Rel(o.Keys))
-	o.say("hosts trust the registry by %s; there it is /etc/fother/root.json", Rel(Root(o)))
-	return nil
-}
-
 // Root is the file by which hosts trust the registry. It is no secret, though
 // it lies with the keys.
 func Root(o Options) string { return filepath.Join(o.Keys, "root.json") }
 
 // openRegistry opens the registry to publish in it.
 func openRegistry(o Options) (*registry.Publisher, error) {
-	p, err := registry.Open(o.Registry, o.Keys)
+	p, err := registry.Open(o.Registry, o.Keys, keyOptions()...)
 	if errors.Is(err, registry.ErrNotFound) {
 		return nil, &noRegistryError{err}
 	}
@@ -111,11 +105,7 @@ func RefreshRegistry(ctx context.Context, o Options) error {
 // ListRegistry prints what the registry holds, a line for each build-id of
 // each release.
 func ListRegistry(ctx context.Context, w io.Writer, o Options) error {
-	p, err := openRegistry(o)
-	if err != nil {
-		return err
-	}
-	entries, err := p.List(ctx)
+	entries, err := listed(ctx, o)
 	if err != nil {
 		return err
 	}

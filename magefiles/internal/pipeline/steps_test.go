@@ -258,7 +258,7 @@ func TestOurFolders(t *testing.T) {
 		filepath.Join(p.spec.Dir, ".fother"), filepath.Join(p.spec.Dir, "registry"), filepath.Join(p.spec.Dir, "keys"), filepath.Join(p.spec.Dir, "spec.yaml")
 	p.write("src/spec.yaml", "name: tiny\n")
 	p.make()
-	if err := InitRegistry(t.Context(), p.o); err != nil {
+	if err := InitRegistry(t.Context(), p.o, InitOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {
