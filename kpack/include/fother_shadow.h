@@ -77,10 +77,23 @@ FOTHER_SHADOW_INLINE long fother_shadow_call(long number, unsigned long a, unsig
 	return result;
 }
 
+/* Sets the word, and returns what it was. */
+FOTHER_SHADOW_INLINE unsigned fother_shadow_set(unsigned *locked)
+{
+#ifdef __x86_64__
+	return __atomic_exchange_n(locked, 1u, __ATOMIC_ACQUIRE);
+#else
+	/* Not what the compiler makes: it may call a function that the program has not. */
+	unsigned was, failed;
+	__asm__ volatile("1:\tldaxr %w0, %2\n\tstxr %w1, %w3, %2\n\tcbnz %w1, 1b" : "=&r"(was), "=&r"(failed), "+Q"(*locked) : "r"(1u) : "memory");
+	return was;
+#endif
+}
+
 FOTHER_SHADOW_INLINE void fother_shadow_lock(unsigned *locked)
 {
 	unsigned tries = 0;
-	while (__atomic_exchange_n(locked, 1u, __ATOMIC_ACQUIRE)) {
+	while (fother_shadow_set(locked)) {
 		if (++tries % 64 == 0)
 			fother_shadow_call(FOTHER_SYS_YIELD, 0, 0, 0, 0);
 #ifdef __x86_64__
