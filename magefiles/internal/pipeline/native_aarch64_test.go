@@ -51,12 +51,24 @@ var notNative = map[string]map[string]string{
 		"TestToolIsKilledWithUnwinder":  noUnwinding,
 		"TestSymbolFile":                "the machine has no gdb",
 	},
+	"apply/cmd/fother": {
+		"TestWhatTheToolLinks":        noGo,
+		"TestRunSignals":              noGo,
+		"TestDeployed":                noGo,
+		"TestDeployedCommandLines":    noDeploy,
+		"TestCronLine":                noDeploy,
+		"TestUnitDoesNotBreakTracing": noDeploy,
+		"TestSystemdVerifiesUnits":    noDeploy,
+		"TestHostileNames":            "it starts a copy of sleep under another name, and the machine's is busybox",
+	},
 	"apply/internal/ptrace": {"TestPageMap": "the machine's kernel, 6.1, has no PAGEMAP_SCAN"},
 	"apply/internal/unwind": {"TestRowsLikeReadelf": "it reads files of the host, and does so for both architectures there"},
 }
 
 const (
 	noMDWE      = "the machine's kernel, 6.1, has no PR_SET_MDWE"
+	noGo        = "the machine has no go"
+	noDeploy    = "it looks at files that are the same for all architectures"
 	noUnwinding = "on aarch64 the unwinder is not told of new code: a patch that needs that is refused"
 )
 
@@ -82,7 +94,7 @@ func TestNativeOnAArch64(t *testing.T) {
 		t.Skip("-short: boots an emulated machine")
 	}
 	byHand := append(strings.Fields(os.Getenv("FOTHER_NATIVE")), "", "", "")
-	run, limit := map[string]nativeRun{}, 6*time.Minute
+	run, limit := map[string]nativeRun{}, 12*time.Minute
 	for _, n := range nativeTests {
 		switch {
 		case byHand[0] == n.pkg:
