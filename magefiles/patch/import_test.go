@@ -126,7 +126,7 @@ func TestImported(t *testing.T) {
 	list := m.mage(0, "-l")
 	for _, target := range []string{
 		"patch:all", "patch:build", "patch:diff", "patch:pack", "patch:verify", "patch:publish", "patch:promote", "patch:revoke", "patch:list",
-		"registry:init", "registry:refresh", "registry:list", "registry:key", "registry:keys", "registry:rotate", "registry:sign",
+		"registry:init", "registry:refresh", "registry:list", "registry:key", "registry:keys", "registry:rotate", "registry:sign", "registry:fetch",
 	} {
 		if !regexp.MustCompile(`(?m)^ +` + target + `\*? +\S`).MatchString(list) {
 			t.Errorf("no target %s:\n%s", target, list)
@@ -170,6 +170,13 @@ func TestImported(t *testing.T) {
 		t.Errorf("the registry lists\n%s", out)
 	}
 	m.mage(1, "registry:init")
+	if out := m.mage(0, "patch:verify", "spec.yaml", "-rebuild"); !strings.Contains(out, "hello: rebuild: the same ") || !strings.Contains(out, "hosts take it") {
+		t.Errorf("a rebuild says\n%s", out)
+	}
+	if out := m.mage(0, "registry:fetch", "hello-2", "-to=fetched"); !strings.Contains(out, "fetched/provenance.intoto.json\n") {
+		t.Errorf("what is fetched:\n%s", out)
+	}
+	m.mage(2, "patch:verify", "spec.yaml", "-bundle=fetched/hello-2.kpatch.tar.zst")
 	if out := m.mage(0, "patch:promote", "hello-2"); !strings.Contains(out, "in stable already") {
 		t.Errorf("patch:promote says\n%s", out)
 	}

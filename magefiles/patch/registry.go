@@ -2,6 +2,7 @@ package patch
 
 import (
 	"context"
+	"fmt"
 	"os"
 
 	"github.com/magefile/mage/mg"
@@ -67,6 +68,21 @@ func (Registry) Refresh(ctx context.Context) error {
 // List shows what the registry holds, a line for each build.
 func (Registry) List(ctx context.Context) error {
 	return registry(ctx, func(o pipeline.Options) error { return pipeline.ListRegistry(ctx, os.Stdout, o) })
+}
+
+// Fetch writes a published bundle, named as NAME-LEVEL, with its signature, provenance, OpenVEX document and report into a folder.
+func (Registry) Fetch(
+	ctx context.Context,
+	release string,
+	to *string, // the folder; one of the release's name in the folder fetched of the work folder if it is not given
+) error {
+	return registry(ctx, func(o pipeline.Options) error {
+		names, err := pipeline.FetchRelease(ctx, o, release, text(to))
+		for _, name := range names {
+			fmt.Println(pipeline.Rel(name))
+		}
+		return err
+	})
 }
 
 func registry(ctx context.Context, do func(pipeline.Options) error) error {

@@ -24,12 +24,15 @@ func Publish(ctx context.Context, s specs.Spec, o Options) error {
 	if err := r.before(len(steps)); err != nil {
 		return err
 	}
+	p, err := openRegistry(o)
+	if err != nil {
+		return err
+	}
 	release, err := r.release()
 	if err != nil {
 		return err
 	}
-	p, err := openRegistry(o)
-	if err != nil {
+	if release.Attachments, err = r.attachments(ctx, release); err != nil {
 		return err
 	}
 	switch err := p.Publish(ctx, release); {
@@ -53,19 +56,21 @@ func (r *run) release() (registry.Release, error) {
 	if err != nil {
 		return registry.Release{}, fmt.Errorf("%s: %w", path, err)
 	}
-	m := b.Manifest
 	channel, err := registry.ParseChannel(r.o.Channel)
-	if err != nil {
-		return registry.Release{}, err
-	}
+	release := releaseOf(data, b.Manifest)
+	release.Channel = channel
+	return release, err
+}
+
+// releaseOf returns the release that a bundle is.
+func releaseOf(data []byte, m bundle.Manifest) registry.Release {
 	release := registry.Release{
-		Channel: channel,
-		Package: m.Name, Series: m.Series, Level: m.Level, CVEs: m.CVEs, File: filepath.Base(path), Bundle: data,
+		Package: m.Name, Series: m.Series, Level: m.Level, CVEs: m.CVEs, File: bundle.Name(m.Name, m.Level), Bundle: data,
 	}
 	for _, t := range m.Targets {
 		release.BuildIDs = append(release.BuildIDs, t.BuildID)
 	}
-	return release, nil
+	return release
 }
 
 // Root is the file by which hosts trust the registry. It is no secret, though
@@ -110,9 +115,13 @@ func ListRegistry(ctx context.Context, w io.Writer, o Options) error {
 		return err
 	}
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(t, "PACKAGE\tSERIES\tLEVEL\tBUILD-ID\tBYTES\tCVES")
+	fmt.Fprintln(t, "PACKAGE\tSERIES\tLEVEL\tBUILD-ID\tBYTES\tSIGNED\tCVES")
 	for _, e := range entries {
-		fmt.Fprintf(t, "%s\t%s\t%d\t%s\t%d\t%s\n", e.Package, e.Series, e.Level, e.BuildID, e.Length, strings.Join(e.CVEs, " "))
+		signed := "-" // one signature is enough
+		if e.Need > 1 {
+			signed = fmt.Sprintf("%d of %d", e.Signed, e.Need)
+		}
+		fmt.Fprintf(t, "%s\t%s\t%d\t%s\t%d\t%s\t%s\n", e.Package, e.Series, e.Level, e.BuildID, e.Length, signed, strings.Join(e.CVEs, " "))
 	}
 	return t.Flush()
 }
