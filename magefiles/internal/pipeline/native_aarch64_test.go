@@ -22,12 +22,12 @@ import (
 // they do here.
 var nativeTests = []struct {
 	pkg string
-	// sample are the tests that run there by default; all do with FOTHER_LONG=1, and
-	// then the benchmarks bench.
+	// sample are the tests that run there by default, if any; all do with FOTHER_LONG=1,
+	// and then the benchmarks bench.
 	sample, bench string
 }{
 	{"apply/internal/ptrace", "^TestAgent(Alone)?$/^(sleep|compute)$", ""},
-	{"apply/internal/unwind", "^TestWalkThread$", ""},
+	{"apply/internal/unwind", "", ""},
 	{"apply/cmd/fother", "^TestRun$/^pie$", ""},
 	{"apply", "^TestApplyAndRevert$/^pie$/^call$|^TestStateGoesOnTogether$|^TestHooksLevels$", "^BenchmarkStop$"},
 }
@@ -102,7 +102,7 @@ func TestNativeOnAArch64(t *testing.T) {
 		case byHand[0] != "":
 		case testenv.Long():
 			run[n.pkg], limit = nativeRun{".", n.bench}, 4*time.Hour
-		default:
+		case n.sample != "":
 			run[n.pkg] = nativeRun{n.sample, ""}
 		}
 	}

@@ -165,6 +165,9 @@ func run(ctx context.Context, q *request, shared, tuple string) (answer, error) 
 	if err := store(shared, q.Files); err != nil {
 		return answer{}, err
 	}
+	if err := makeFolders(shared, q.Args); err != nil {
+		return answer{}, err
+	}
 	before, err := times(shared)
 	if err != nil {
 		return answer{}, err
@@ -192,6 +195,24 @@ func run(ctx context.Context, q *request, shared, tuple string) (answer, error) 
 		}
 	}
 	return a, nil
+}
+
+// makeFolders makes the folders, below the shared one, of files that arguments name.
+func makeFolders(shared string, args []string) error {
+	for _, arg := range args {
+		path := arg
+		if !filepath.IsAbs(arg) {
+			path = filepath.Join(shared, arg)
+		}
+		rel, err := filepath.Rel(shared, path)
+		if strings.HasPrefix(arg, "-") || err != nil || !filepath.IsLocal(rel) {
+			continue
+		}
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // written is when a file was written, and which one it is.

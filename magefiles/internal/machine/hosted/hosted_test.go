@@ -40,6 +40,7 @@ func TestTools(t *testing.T) {
 		{"gcc -c -o a.o a.c", "", 0, "a.o"},
 		{tuple + "-gcc -o prog main.c a.o", "", 0, "prog"}, // a.o is there still
 		{"strip -s prog", "", 0, "prog"},
+		{"gcc -o new/folder/prog main.c a.o", "", 0, "new/folder/prog"},
 		{"readelf -h prog", "AArch64", 0, ""},
 	} {
 		args := strings.Fields(c.command)
