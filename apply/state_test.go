@@ -85,7 +85,7 @@ func TestStateGoesOn(t *testing.T) {
 // other go on together, or not at all.
 func TestStateGoesOnTogether(t *testing.T) {
 	bin := pie(t)
-	r := start(t, bin, "sleep")
+	r := start(t, bin)
 	before := r.snapshot()
 	applyTo(t, r.pid, patchFor(t, bin, "default", 1, "answer33"))
 	r.expect("ask", "43 11 old")

@@ -29,7 +29,7 @@ var nativeTests = []struct {
 	{"apply/internal/ptrace", "^TestAgent(Alone)?$/^(sleep|compute)$", ""},
 	{"apply/internal/unwind", "", ""},
 	{"apply/cmd/fother", "^TestRun$/^pie$", ""},
-	{"apply", "^TestApplyAndRevert$/^pie$/^call$|^TestStateGoesOnTogether$|^TestHooksLevels$", "^BenchmarkStop$"},
+	{"apply", "^TestApplyAndRevert$/^pie$/^call$|^TestCount$|^TestHooksLevels$", "^BenchmarkStop$"},
 }
 
 // nativeRun is what is run of a package, by regular expressions.
