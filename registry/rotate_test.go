@@ -292,10 +292,10 @@ func TestThresholdOfPackage(t *testing.T) {
 	s.p = s.open(t)
 	expect(t, c, one.BuildIDs, one, two)
 	for _, name := range []string{"package", "else", "root.2", "package./"} {
-		if _, err := s.p.MakeKey(t.Context(), name, nil); !errors.Is(err, ErrKey) {
+		if _, err := s.p.MakeKey(t.Context(), name, nil); !errors.Is(err, ErrInvalid) {
 			t.Errorf("%s: %v", name, err)
 		}
-		if err := s.p.Rotate(t.Context(), Rotation{Name: name}); !errors.Is(err, ErrKey) {
+		if err := s.p.Rotate(t.Context(), Rotation{Name: name}); !errors.Is(err, ErrInvalid) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
