@@ -96,7 +96,11 @@ func TestRotate(t *testing.T) {
 // TestRotateInterrupted ends a rotation before each of its writes. Hosts find
 // all signed at each moment, and it can be repeated.
 func TestRotateInterrupted(t *testing.T) {
-	for _, name := range []string{metadata.TIMESTAMP, metadata.ROOT, roleBins, "package.alpha"} {
+	names := []string{metadata.TIMESTAMP, "package.alpha"}
+	if os.Getenv("FOTHER_LONG") != "" {
+		names = append(names, metadata.SNAPSHOT, metadata.TARGETS, metadata.ROOT, roleBins, "package.default")
+	}
+	for _, name := range names {
 		for working := 0; ; working++ {
 			s := newSite(t)
 			one := newRelease("alpha", 1, buildID(1))
