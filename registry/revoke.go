@@ -75,7 +75,8 @@ func verifyRevocation(data []byte, e *Entry) (*Revocation, error) {
 	return env.revocation(e)
 }
 
-// revocation returns the statement of an envelope, if it revokes the release.
+// revocation returns the statement of an envelope, if it revokes a
+// release.
 func (e *envelope) revocation(of *Entry) (*Revocation, error) {
 	var s revocation
 	if err := json.Unmarshal(e.Payload, &s); err != nil {
