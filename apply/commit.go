@@ -44,6 +44,7 @@ func (p *Process) commit(ctx context.Context, t *transaction, o commitOptions) (
 	if err := p.prepareGates(t); err != nil {
 		return stop, err
 	}
+	p.makeReady(t)
 	err := ptrace.Do(func() error {
 		start := time.Now()
 		g, err := ptrace.Seize(p.PID, ptrace.Options{})
@@ -53,6 +54,9 @@ func (p *Process) commit(ctx context.Context, t *transaction, o commitOptions) (
 		defer g.Detach() // of what an error left
 		in := newInspector(p, t.zones)
 		if err := in.know(g.Threads()); err != nil {
+			return err
+		}
+		if err := p.rehearse(in, t); err != nil {
 			return err
 		}
 		stop.Seize = time.Since(start)
@@ -167,7 +171,7 @@ func (p *Process) stopOnce(g *ptrace.Group, in *inspector, t *transaction, o com
 		now := time.Now()
 		*d, at = now.Sub(at), now
 	}
-	done := false
+	done, threads := false, []*ptrace.Thread(nil)
 	defer func() {
 		if done {
 			g.Detach()
@@ -178,12 +182,15 @@ func (p *Process) stopOnce(g *ptrace.Group, in *inspector, t *transaction, o com
 		stop.Total = at.Sub(start)
 		stop.Longest = max(stop.Longest, stop.Total)
 		stop.Sum += stop.Total
+		if done && o.stacks != nil { // by what was read of the threads
+			o.stacks.note(in, threads, slices.DeleteFunc(slices.Concat(t.going(), t.emptied), func(r *record) bool { return slices.Contains(in.left, r) }))
+		}
 	}()
 	if err := g.Stop(); err != nil {
 		return nil, err
 	}
 	lap(&stop.Interrupt)
-	threads := g.Threads()
+	threads = g.Threads()
 	stop.Threads = len(threads)
 	in.fresh, in.left = false, nil
 	if busy, err = in.busy(threads); err == nil && len(busy) == 0 {
@@ -196,9 +203,6 @@ func (p *Process) stopOnce(g *ptrace.Group, in *inspector, t *transaction, o com
 	done = true
 	err = p.switchEntries(t)
 	lap(&stop.Write)
-	if o.stacks != nil {
-		o.stacks.note(in, threads, slices.DeleteFunc(slices.Concat(t.going(), t.emptied), func(r *record) bool { return slices.Contains(in.left, r) }))
-	}
 	return nil, err
 }
 

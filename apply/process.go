@@ -29,6 +29,8 @@ type Process struct {
 	objects []*object
 	records []*record
 	damaged []string
+	// stateBytes are those that are written last.
+	stateBytes [stateSize]byte
 	// unwinders are kept once they were looked for.
 	unwinders *unwinders
 	// scopes are those that were asked for.

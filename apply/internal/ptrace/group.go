@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fother/fother/specs"
 )
 
 // Options of Seize.
@@ -53,6 +55,14 @@ type Thread struct {
 
 // Stopped reports whether the thread is held.
 func (t *Thread) Stopped() bool { return t.stopped && !t.gone }
+
+// Imagined is a thread of which nothing but the stack pointer is known, to
+// rehearse with what is done to stopped ones.
+func Imagined(tid int, sp specs.Addr) *Thread {
+	t := &Thread{TID: tid}
+	t.Regs.setSP(sp)
+	return t
+}
 
 // Seize takes the threads of process pid. They run on. New threads of seized
 // ones are seized by the kernel. The caller has to Detach the group.

@@ -17,6 +17,8 @@ func (r *Regs) PC() specs.Addr { return specs.Addr(r.Rip) }
 // SP returns the stack pointer.
 func (r *Regs) SP() specs.Addr { return specs.Addr(r.Rsp) }
 
+func (r *Regs) setSP(sp specs.Addr) { r.Rsp = uint64(sp) }
+
 // General returns the registers that may hold a pointer. The program counter
 // and the stack pointer are not among them.
 func (r *Regs) General() []uint64 {
