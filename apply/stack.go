@@ -44,6 +44,10 @@ type inspector struct {
 	unproven bool
 	// left are the patches out of use that a thread was found in; see zone.
 	left []*record
+	// clear are parked threads that are not inside, leftParked what of left they
+	// are in.
+	clear      map[*ptrace.Thread]bool
+	leftParked []*record
 	// What the stop needs is made before it. first is the part of buf that is
 	// for one stack, rest is for what does not fit.
 	first     uint64
@@ -55,7 +59,7 @@ type inspector struct {
 }
 
 func newInspector(p *Process, zones []zone) *inspector {
-	in := &inspector{p: p, zones: zones}
+	in := &inspector{p: p, zones: zones, clear: make(map[*ptrace.Thread]bool)}
 	for i, z := range zones {
 		if i == 0 {
 			in.span = z.Range
@@ -115,6 +119,34 @@ func (in *inspector) busy(threads []*ptrace.Thread) (all []Inside, err error) {
 		all = append(all, found...)
 	}
 	return all, nil
+}
+
+// parked returns the parked threads that are inside. It is called before the stop:
+// what they have on their stacks stays as it is as long as they are parked, and
+// none is parked again.
+func (in *inspector) parked(g *ptrace.Group) ([]Inside, error) {
+	threads := slices.DeleteFunc(g.Threads(), func(t *ptrace.Thread) bool { return !t.Parked() || in.clear[t] })
+	if len(threads) == 0 {
+		return nil, nil
+	}
+	in.fresh, in.left = false, nil
+	found, err := in.busy(threads)
+	if err != nil {
+		return nil, err
+	}
+	for _, t := range threads {
+		in.clear[t] = !slices.ContainsFunc(found, func(i Inside) bool { return i.TID == t.TID })
+	}
+	in.leftParked = append(in.leftParked, in.left...)
+	return found, nil
+}
+
+// unclear are the threads that are to be looked at in the stop.
+func (in *inspector) unclear(threads []*ptrace.Thread) []*ptrace.Thread {
+	if len(in.clear) == 0 {
+		return threads
+	}
+	return slices.DeleteFunc(slices.Clone(threads), func(t *ptrace.Thread) bool { return t.Parked() && in.clear[t] })
 }
 
 // batch is busy for as many threads as there are buffers for.

@@ -51,6 +51,8 @@ type Thread struct {
 	asked   bool // interrupted since it last ran
 	halted  bool // the stop is one of job control
 	fresh   bool // Regs are those of this stop
+	parking bool // on its way to the entry of a call
+	parked  bool // in a call; Regs are those of its entry
 }
 
 // Stopped reports whether the thread is held.
@@ -199,17 +201,19 @@ func (g *Group) Threads() []*Thread {
 	return live
 }
 
-// Stop stops all threads and reads their registers.
+// Stop stops all threads but parked ones and reads their registers.
 //
 // Errors: [ErrGone], [*StuckError] with the first thread that did not stop; in
 // both cases some threads may be stopped, and the caller resumes or detaches.
 func (g *Group) Stop() error {
 	for _, t := range g.threads {
-		g.interrupt(t)
+		if !t.parked {
+			g.interrupt(t)
+		}
 	}
 	for i := 0; i < len(g.threads); i++ {
 		t := g.threads[i]
-		if t.stopped || t.gone {
+		if t.stopped || t.gone || t.parked {
 			continue
 		}
 		n := len(g.threads)
@@ -284,11 +288,7 @@ func (g *Group) ResumeThread(t *Thread) {
 func (g *Group) Detach() {
 	for _, t := range g.threads {
 		if t.Stopped() {
-			g.mend(t)
-			if request(unix.PTRACE_DETACH, t.TID, 0, 0) == nil {
-				t.gone = true
-			}
-			t.stopped = false
+			g.detachStopped(t)
 		}
 	}
 	// What runs has to be stopped first. New threads may turn up meanwhile.
@@ -298,17 +298,26 @@ func (g *Group) Detach() {
 			continue
 		}
 		n := len(g.threads)
-		g.interrupt(t)
-		if g.await(t) == nil && t.Stopped() {
-			g.mend(t)
-			if request(unix.PTRACE_DETACH, t.TID, 0, 0) == nil {
-				t.gone, t.stopped = true, false
+		if !t.asked { // with those that come next
+			for _, next := range g.threads[i:min(i+parkTogether, n)] {
+				g.interrupt(next)
 			}
+		}
+		if g.await(t) == nil && t.Stopped() {
+			g.detachStopped(t)
 		}
 		if len(g.threads) != n {
 			i = -1
 		}
 	}
+}
+
+func (g *Group) detachStopped(t *Thread) {
+	g.mend(t)
+	if request(unix.PTRACE_DETACH, t.TID, 0, 0) == nil {
+		t.gone = true
+	}
+	t.stopped = false
 }
 
 // ended returns ErrGone if no thread is left, or the program is another.

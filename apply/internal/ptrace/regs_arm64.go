@@ -109,3 +109,8 @@ func (r *Regs) eintr() bool { return false }
 
 // redo is not called, since eintr is never true.
 func (r *Regs) redo() {}
+
+// sleepCalls is empty: a stop, which parking a thread takes, shows as EINTR (see eintr).
+var sleepCalls map[uint64]bool
+
+func maskedCall(uint64, [6]uint64) bool { return false }
