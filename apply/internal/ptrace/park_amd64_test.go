@@ -52,7 +52,7 @@ func TestPark(t *testing.T) {
 			return fmt.Errorf("%d threads are parked: want 4", len(stacks))
 		}
 		time.Sleep(500 * time.Millisecond) // nanosleep has ended
-		back := 0
+		back := map[*Thread]bool{}
 		for th, stack := range stacks {
 			if !th.Parked() {
 				return fmt.Errorf("thread %d is not parked any more", th.TID)
@@ -60,7 +60,7 @@ func TestPark(t *testing.T) {
 			if State(pid, th.TID) != "t" {
 				continue
 			}
-			back++
+			back[th] = true
 			var now Regs
 			b, err := mem.Read(th.Regs.SP(), 256)
 			if err != nil || string(b) != stack {
@@ -70,14 +70,14 @@ func TestPark(t *testing.T) {
 				return fmt.Errorf("thread %d: it is at %v and was at %v, %v", th.TID, now.PC(), th.Regs.PC(), err)
 			}
 		}
-		if back != 2 {
-			return fmt.Errorf("%d threads have come back to be held: want 2", back)
+		if len(back) != 2 {
+			return fmt.Errorf("%d threads have come back to be held: want 2", len(back))
 		}
 		if err := g.Serve(); err != nil {
 			return err
 		}
 		for th := range stacks {
-			if th.Parked() == (State(pid, th.TID) != "S") {
+			if th.Parked() == back[th] || State(pid, th.TID) == "t" {
 				return fmt.Errorf("thread %d: parked %v, in state %s", th.TID, th.Parked(), State(pid, th.TID))
 			}
 		}
