@@ -29,6 +29,8 @@ type Stop struct {
 	Tries   int           `json:"tries"`
 	Longest time.Duration `json:"longest_ns"`
 	Sum     time.Duration `json:"sum_ns"`
+	// began is when Total did.
+	began time.Time
 }
 
 // commitOptions are those of Options that the commit needs.
@@ -199,7 +201,7 @@ func (p *Process) stopOnce(g *ptrace.Group, in *inspector, t *transaction, o com
 			err = errors.Join(err, ignoreGone(g.Resume()))
 		}
 		lap(&stop.Resume)
-		stop.Total = at.Sub(start)
+		stop.began, stop.Total = start, at.Sub(start)
 		stop.Longest = max(stop.Longest, stop.Total)
 		stop.Sum += stop.Total
 		if done && o.stacks != nil { // by what was read of the threads
