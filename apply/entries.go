@@ -27,17 +27,52 @@ type entryPage struct {
 	buf     []byte
 }
 
-// readied are the changes of a transaction: all, and as its parts say.
-type readied struct{ all, gated, deciding *entries }
+// readied are the changes of a transaction: all, and as its parts say; and what
+// tells that the libraries are the same.
+type readied struct {
+	all, gated, deciding *entries
+	notes                []noteOf
+	noteSpans            []ptrace.Span
+	noteReader           *ptrace.Reader
+}
+
+// noteOf is the note with the build-id of a library that changes.
+type noteOf struct {
+	record *record
+	want   []byte
+}
 
 // makeReady is called before the stop.
 func (p *Process) makeReady(t *transaction) {
 	all := p.entries(t.changes)
-	t.ready = readied{all, p.entries(nil), all}
+	t.ready = readied{all: all, gated: p.entries(nil), deciding: all}
+	p.readyNotes(t)
 	if t.gated(p.page) {
 		gated, deciding := t.parts(p.page)
 		t.ready.gated, t.ready.deciding = p.entries(gated), p.entries(deciding)
 	}
+}
+
+// readyNotes takes down the notes of what changes. The program itself cannot be
+// closed; what is not there has no changes.
+func (p *Process) readyNotes(t *transaction) {
+	r := &t.ready
+	for _, rec := range slices.Concat(t.ins, t.outs) {
+		if len(t.changes) == 0 || rec.state == retired {
+			continue
+		}
+		i := slices.IndexFunc(p.objects, func(o *object) bool { return o.image.Bias == rec.Bias })
+		if i <= 0 || slices.ContainsFunc(r.notes, func(n noteOf) bool { return n.record.Bias == rec.Bias }) {
+			continue
+		}
+		at, note, err := p.objects[i].image.NoteOfBuildID()
+		if err != nil || p.objects[i].BuildID != rec.ID.BuildID {
+			note = nil // never matches
+		}
+		r.notes = append(r.notes, noteOf{rec, note})
+		r.noteSpans = append(r.noteSpans, ptrace.Span{Addr: at, Buf: make([]byte, len(note))})
+	}
+	r.noteReader = ptrace.NewReader(p.mem, len(r.notes))
 }
 
 func (p *Process) entries(changes []change) *entries {

@@ -15,7 +15,7 @@ import (
 //
 // Errors: [ErrWriteForbidden]. Whatever else goes wrong here, the stop finds out.
 func (p *Process) rehearse(in *inspector, t *transaction) error {
-	if t.ready.all.compare(before) == nil {
+	if t.ready.all.compare(before) == nil && p.sameObjects(t) == nil {
 		for _, g := range t.ready.all.pages {
 			if err := p.mem.Write(g.at, g.changes[0].before[:1]); errors.Is(err, ErrWriteForbidden) {
 				return err

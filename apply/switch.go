@@ -1,10 +1,10 @@
 package apply
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/fother/fother/kpack"
 	"github.com/fother/fother/specs"
@@ -157,23 +157,18 @@ func (p *Process) resume(t *transaction) error {
 
 // sameObjects checks that what the records are for is where it was when the
 // process was opened, and not another library that begins its functions alike.
-// The program itself cannot be closed.
 func (p *Process) sameObjects(t *transaction) error {
-	var last *record
-	for _, list := range [...][]*record{t.ins, t.outs} {
-		for _, r := range list {
-			if last != nil && last.Bias == r.Bias || len(t.changes) == 0 || r.state == retired {
-				continue
-			}
-			last = r
-			i := slices.IndexFunc(p.objects, func(o *object) bool { return o.image.Bias == r.Bias })
-			if i <= 0 { // the program is the first; what is not there has no changes
-				continue
-			}
-			if id, err := p.objects[i].image.BuildID(); err != nil || id != r.ID.BuildID {
-				return &MismatchError{Object: r.Object, Function: t.changes[0].function, Addr: t.changes[0].addr,
-					Why: "its object was closed, and another one is in its place"}
-			}
+	ready := &t.ready
+	if len(ready.notes) == 0 {
+		return nil
+	}
+	if err := ready.noteReader.ReadSpans(ready.noteSpans); err != nil {
+		return err
+	}
+	for i, n := range ready.notes {
+		if s := &ready.noteSpans[i]; len(n.want) == 0 || !bytes.Equal(s.Buf[:s.N], n.want) {
+			return &MismatchError{Object: n.record.Object, Function: t.changes[0].function, Addr: t.changes[0].addr,
+				Why: "its object was closed, and another one is in its place"}
 		}
 	}
 	return nil
