@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/fother/fother/apply/internal/ptrace"
@@ -240,7 +241,7 @@ func (p *Process) objectAt(a specs.Addr) *object {
 // program headers (AT_PHDR of the auxiliary vector), or nil.
 func (p *Process) executable() *object {
 	const atPHDR = 3
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/auxv", p.PID))
+	b, err := ptrace.ReadFile(fmt.Sprintf("/proc/%d/auxv", p.PID))
 	if err != nil {
 		return nil
 	}
@@ -330,8 +331,8 @@ func Processes() ([]int, error) {
 	}
 	var pids []int
 	for _, e := range entries {
-		var pid int
-		if n, err := fmt.Sscanf(e.Name(), "%d", &pid); n != 1 || err != nil || pid == 1 || pid == os.Getpid() || KernelThread(pid) {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil || pid == 1 || pid == os.Getpid() || KernelThread(pid) {
 			continue
 		}
 		pids = append(pids, pid)
@@ -343,7 +344,7 @@ func Processes() ([]int, error) {
 // KernelThread reports whether a process has no program of its own, or has
 // ended.
 func KernelThread(pid int) bool {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	b, err := ptrace.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return true
 	}

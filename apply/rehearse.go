@@ -2,6 +2,7 @@ package apply
 
 import (
 	"errors"
+	"slices"
 
 	"github.com/fother/fother/apply/internal/ptrace"
 	"github.com/fother/fother/specs"
@@ -32,11 +33,12 @@ func (p *Process) rehearse(in *inspector, t *transaction) error {
 // rehearse looks through the first thread's stack as at a stop. What it finds
 // does not count.
 func (in *inspector) rehearse() {
-	for i := range in.maps {
-		if m := &in.maps[i]; m.Path == "[stack]" {
-			sp := m.Range.Hi - specs.Addr(min(m.Range.Size(), in.first))
-			_, _ = in.batch([]*ptrace.Thread{ptrace.Imagined(in.p.PID, sp)})
-			in.fresh, in.unproven, in.left = false, false, nil
-		}
+	i := slices.IndexFunc(in.maps, func(m Mapping) bool { return m.Path == "[stack]" })
+	if i < 0 {
+		return
 	}
+	m := in.maps[i]
+	sp := m.Range.Hi - specs.Addr(min(m.Range.Size(), in.first))
+	_, _ = in.batch([]*ptrace.Thread{ptrace.Imagined(in.p.PID, sp)})
+	in.fresh, in.unproven, in.left = false, false, nil
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"syscall"
 	"testing"
@@ -24,20 +25,88 @@ func benchTool(b *testing.B) string {
 	return path
 }
 
-// timed runs a command and returns what it wrote, its time with start and end of the process, and
-// its peak memory in bytes.
-func timed(b *testing.B, path string, args ...string) (out []byte, wall time.Duration, peak int64) {
+// spent is what a run of the command took.
+type spent struct{ wall, cpu time.Duration }
+
+// timed runs a command and returns what it wrote, and its time with start and end
+// of the process.
+func timed(b *testing.B, path string, args ...string) (out []byte, took spent) {
 	b.Helper()
 	cmd := exec.Command(path, args...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	begin := time.Now()
 	err := cmd.Run()
-	wall = time.Since(begin)
+	took.wall = time.Since(begin)
 	if err != nil && cmd.ProcessState.ExitCode() != exitNothing {
 		b.Fatalf("%v: %v\n%s", args, err, stderr.Bytes())
 	}
-	return stdout.Bytes(), wall, cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss << 10
+	took.cpu = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
+	return stdout.Bytes(), took
+}
+
+// peakOf runs a command and returns its peak memory in MB. The kernel adds to what
+// it tells of a child what the parent had, so the child is stopped at its end and
+// asked.
+func peakOf(b *testing.B, path string, args ...string) (peak float64) {
+	b.Helper()
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // for good: the tracee belongs to it
+		var err error
+		peak, err = tracedPeak(path, args)
+		done <- err
+	}()
+	if err := <-done; err != nil {
+		b.Fatal(err)
+	}
+	return peak
+}
+
+func tracedPeak(path string, args []string) (peak float64, err error) {
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer null.Close()
+	p, err := os.StartProcess(path, append([]string{path}, args...), &os.ProcAttr{Files: []*os.File{null, null, null}, Sys: &syscall.SysProcAttr{Ptrace: true}})
+	if err != nil {
+		return 0, err
+	}
+	defer p.Release()
+	var ws syscall.WaitStatus
+	if _, err := syscall.Wait4(p.Pid, &ws, 0, nil); err != nil {
+		return 0, err
+	}
+	if err := syscall.PtraceSetOptions(p.Pid, syscall.PTRACE_O_TRACEEXIT); err != nil {
+		return 0, err
+	}
+	for sig := 0; ; {
+		if err := syscall.PtraceCont(p.Pid, sig); err != nil {
+			return 0, err
+		}
+		if _, err := syscall.Wait4(p.Pid, &ws, 0, nil); err != nil {
+			return 0, err
+		}
+		switch {
+		case !ws.Stopped():
+			return peak, nil
+		case int(ws)>>8 == int(syscall.SIGTRAP)|syscall.PTRACE_EVENT_EXIT<<8:
+			sig = 0
+			status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.Pid))
+			if err != nil {
+				return 0, err
+			}
+			_, rest, _ := bytes.Cut(status, []byte("VmHWM:"))
+			var kilobytes float64
+			if _, err := fmt.Sscan(string(rest), &kilobytes); err != nil {
+				return 0, err
+			}
+			peak = kilobytes * 1024 / 1e6
+		default:
+			sig = int(ws.StopSignal())
+		}
+	}
 }
 
 // middle reports the median and the 99th percentile, and returns the median.
@@ -59,25 +128,27 @@ func BenchmarkPatchOne(b *testing.B) {
 	write(b, file, prog.patch(b, "default", 1))
 	pid := fmt.Sprint(startSleepers(b, prog.bin, 1)[0])
 	times := map[string][]time.Duration{}
-	peak := map[string]int64{}
 	step := func(name string, args ...string) {
-		out, wall, rss := timed(b, fother, args...)
-		times[name], peak[name] = append(times[name], wall), max(peak[name], rss)
+		out, took := timed(b, fother, args...)
+		times[name] = append(times[name], took.wall)
 		var told []struct{ Result *apply.Result }
 		if json.Unmarshal(out, &told) == nil && len(told) == 1 && told[0].Result != nil {
 			times[name+"-stop"] = append(times[name+"-stop"], told[0].Result.Stop.Total)
 		}
 	}
+	patch, unpatch := []string{"patch", "--json", "-p", pid, file}, []string{"unpatch", "--json", "-p", pid}
 	for range rounds {
 		step("start", "-h")
-		step("patch", "patch", "--json", "-p", pid, file)
-		step("unpatch", "unpatch", "--json", "-p", pid)
+		step("patch", patch...)
+		step("unpatch", unpatch...)
 	}
 	b.ReportMetric(0, "ns/op")
 	for _, name := range []string{"start", "patch", "unpatch"} {
 		middle(b, name, times[name], time.Millisecond, "ms")
-		b.ReportMetric(float64(peak[name])/1e6, name+"-peak-MB")
 	}
+	b.ReportMetric(peakOf(b, fother, "-h"), "start-peak-MB")
+	b.ReportMetric(peakOf(b, fother, patch...), "patch-peak-MB")
+	b.ReportMetric(peakOf(b, fother, unpatch...), "unpatch-peak-MB")
 	middle(b, "patch-stop", times["patch-stop"], time.Microsecond, "µs")
 	middle(b, "unpatch-stop", times["unpatch-stop"], time.Microsecond, "µs")
 }
@@ -102,10 +173,10 @@ func startSleepers(b *testing.B, bin string, n int) (pids []int) {
 }
 
 // BenchmarkAll reads all processes of the machine, to which some are added,
-// by info and by a patch that fits none, beside a bare read of the same
-// processes' maps files in the same run, by a process that does nothing else: this test's binary is not
-// that, so it is told without the start of a process, and the command's with and
-// without.
+// by info and by a patch that fits none, in turns with a bare read of the same
+// processes' maps files. The command's time is told with the start of its process, and as
+// a multiple of the bare read without it: by the clock, and by the processors' time,
+// on which a busy machine has no influence.
 func BenchmarkAll(b *testing.B) {
 	fother, prog := benchTool(b), fixture(b)
 	file := filepath.Join(b.TempDir(), "p.kpatch")
@@ -113,33 +184,48 @@ func BenchmarkAll(b *testing.B) {
 	for _, more := range []int{0, 100, 300} {
 		b.Run(fmt.Sprintf("more=%d", more), func(b *testing.B) {
 			startSleepers(b, prog.bin, more)
-			benchmarkAll(b, fother, file)
+			benchmarkAll(b, map[string][]string{"start": {fother, "-h"}, "info": {fother, "info", "-p", "all"}, "patch": {fother, "patch", "-p", "all", file}})
 		})
 	}
 }
 
-func benchmarkAll(b *testing.B, fother, file string) {
+func benchmarkAll(b *testing.B, commands map[string][]string) {
 	const rounds = 20
-	times := map[string][]time.Duration{}
-	peak := map[string]int64{}
+	wall, cpu := map[string][]time.Duration{}, map[string][]time.Duration{}
 	processes := 0
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	for range rounds {
-		begin := time.Now()
+		begin, used := time.Now(), threadTime(b)
 		processes = readAllMaps(b)
-		times["maps"] = append(times["maps"], time.Since(begin))
-		for name, args := range map[string][]string{"start": {"-h"}, "info": {"info", "-p", "all"}, "patch": {"patch", "-p", "all", file}} {
-			_, wall, rss := timed(b, fother, args...)
-			times[name], peak[name] = append(times[name], wall), max(peak[name], rss)
+		wall["maps"], cpu["maps"] = append(wall["maps"], time.Since(begin)), append(cpu["maps"], threadTime(b)-used)
+		for name, c := range commands {
+			_, took := timed(b, c[0], c[1:]...)
+			wall[name], cpu[name] = append(wall[name], took.wall), append(cpu[name], took.cpu)
 		}
 	}
 	b.ReportMetric(0, "ns/op")
 	b.ReportMetric(float64(processes), "processes")
-	bare, start := middle(b, "maps", times["maps"], time.Millisecond, "ms"), middle(b, "start", times["start"], time.Millisecond, "ms")
-	for _, name := range []string{"info", "patch"} {
-		m := middle(b, name, times[name], time.Millisecond, "ms")
-		b.ReportMetric((m-start)/bare, name+"/maps")
-		b.ReportMetric(float64(peak[name])/1e6, name+"-peak-MB")
+	m, c := map[string]float64{}, map[string]float64{}
+	for _, name := range []string{"maps", "start", "info", "patch"} {
+		m[name] = middle(b, name, wall[name], time.Millisecond, "ms")
+		c[name] = middle(b, name+"-cpu", cpu[name], time.Millisecond, "ms")
 	}
+	for _, name := range []string{"info", "patch"} {
+		b.ReportMetric((m[name]-m["start"])/m["maps"], name+"/maps")
+		b.ReportMetric((c[name]-c["start"])/c["maps"], name+"/maps-cpu")
+		b.ReportMetric(peakOf(b, commands[name][0], commands[name][1:]...), name+"-peak-MB")
+	}
+}
+
+// threadTime is the processor's time of the calling thread.
+func threadTime(b *testing.B) time.Duration {
+	const thread = 1 // RUSAGE_THREAD
+	var u syscall.Rusage
+	if err := syscall.Getrusage(thread, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // readAllMaps reads the maps files of all processes, and returns how many have

@@ -3,7 +3,6 @@ package ptrace
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"slices"
 	"strconv"
 	"unsafe"
@@ -130,7 +129,7 @@ func sleeps(pid, tid int) bool {
 	if len(sleepCalls) == 0 {
 		return false
 	}
-	fields := bytes.Fields(smallFile(fmt.Sprintf("/proc/%d/task/%d/syscall", pid, tid)))
+	fields := bytes.Fields(taskFile(pid, tid, "syscall"))
 	if len(fields) != 9 {
 		return false
 	}
@@ -145,22 +144,6 @@ func sleeps(pid, tid int) bool {
 		}
 	}
 	return !maskedCall(nr, args) && State(pid, tid) == "S"
-}
-
-// smallFile reads a file of /proc that has less than 512 bytes, nil if there is
-// none.
-func smallFile(name string) []byte {
-	fd, err := unix.Open(name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil
-	}
-	defer unix.Close(fd)
-	b := make([]byte, 512)
-	n, err := unix.Read(fd, b)
-	if err != nil {
-		return nil
-	}
-	return b[:n]
 }
 
 // Parked reports whether the thread is in a system call that it cannot come
