@@ -25,13 +25,8 @@ import (
 // percentiles, in microseconds; what the spinning thread saw is told as a share of the
 // stop, and the stops as multiples of the empty one.
 //
-// What the window has beyond the empty one's calls is, for functions in one page: a
-// read of the page's entries, the write of each record's state, the write of the page,
-// the read of it, and the write of the states again, at about half a microsecond each.
-// Entries in more pages take two writes and two reads for each page, and one write
-// for the gate: twenty pages take about 30 microseconds. That is more than
-// half an empty stop of one thread, and nothing of it can be left out: no page can
-// be written before the threads are stopped, and each page is a system call.
+// PROTOCOL.md has the window's system calls, and why entries in twenty pages take
+// longer than half an empty stop of one thread.
 func BenchmarkStop(b *testing.B) {
 	for _, c := range []stopBench{
 		{threads: 1, functions: 1},

@@ -299,6 +299,10 @@ func (g *Group) Detach() {
 		}
 		n := len(g.threads)
 		if !t.asked { // with those that come next
+			g.releaseWoken()
+			if t.gone {
+				continue
+			}
 			for _, next := range g.threads[i:min(i+parkTogether, n)] {
 				g.interrupt(next)
 			}

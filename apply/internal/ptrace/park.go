@@ -158,8 +158,13 @@ func (g *Group) Release() {
 			g.detachStopped(t)
 		}
 	}
+	g.releaseWoken()
+}
+
+// releaseWoken lets parked threads go that are held at the exit of their call.
+func (g *Group) releaseWoken() {
 	for _, t := range g.threads {
-		if !t.Parked() {
+		if !t.Parked() || t.asked {
 			continue
 		}
 		ws, got, err := poll(t.TID)
