@@ -59,13 +59,12 @@ type matrixOperation struct {
 	name     string
 	from, to int
 	count    bool // calls of what is applied
-	phases   []string
 }
 
 var matrixOperations = []matrixOperation{
-	{"apply", 0, 1, false, []string{"look", "stage", "hooks", "prepare", "seize", "stop", "write", "resume", "free"}},
-	{"replace", 1, 2, true, phases},
-	{"revert", 1, 0, false, []string{"look", "hooks", "prepare", "seize", "stop", "write", "resume", "free"}},
+	{"apply", 0, 1, false},
+	{"replace", 1, 2, true},
+	{"revert", 1, 0, false},
 }
 
 type matrix struct {
@@ -114,7 +113,7 @@ func (m *matrix) begin() {
 // run ends by itself.
 func (m *matrix) full() {
 	var last *toolTrace
-	for _, phase := range m.op.phases {
+	for _, phase := range phases {
 		for n := 1; n == 1 || last.killed; n++ {
 			last = m.kill(moment{phase, n})
 		}
@@ -127,7 +126,7 @@ func (m *matrix) full() {
 func (m *matrix) sample() {
 	whole := m.kill(moment{})
 	calls, _ := perPhase(whole.calls)
-	for _, phase := range m.op.phases {
+	for _, phase := range phases {
 		n := map[string]int{"write": 4, "hooks": 2}[phase]
 		for range max(1, n) {
 			m.kill(moment{phase, 1 + m.random.IntN(max(1, calls[phase]))})
@@ -143,7 +142,7 @@ func (m *matrix) report(whole *toolTrace) {
 	_, all := perPhase(whole.calls)
 	n, killed := perPhase(m.kills)
 	m.t.Logf("calls: %s; killed: %s; then %d times old, %d times new", all, killed, m.old, m.new)
-	for _, p := range m.op.phases {
+	for _, p := range phases {
 		if n[p] == 0 {
 			m.t.Errorf("never killed in phase %s", p)
 		}

@@ -90,6 +90,8 @@ type Link struct {
 	// stripped symbols.
 	File   string
 	Digest specs.Digest // of the output as it was linked
+	// Linker is the program that linked it.
+	Linker string
 	// NoSymbols says why File lacks symbols, and is empty if it has them.
 	NoSymbols string
 	// Inputs are the objects that took part, in link order. Those of relocatable
@@ -278,7 +280,7 @@ func newLink(s *store.Store, record *store.Record) *Link {
 	r := record.Link
 	l := &Link{
 		Output: r.Output, BuildID: r.BuildID, File: s.Blob(r.Symbols), Digest: r.Digest,
-		NoSymbols: r.NoSymbols, NoInputs: r.NoInputs, Kept: record.Kept, run: r.Run,
+		Linker: record.Program, NoSymbols: r.NoSymbols, NoInputs: r.NoInputs, Kept: record.Kept, run: r.Run,
 	}
 	switch r.Kind {
 	case "shared":

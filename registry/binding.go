@@ -46,6 +46,14 @@ func (b *binding) check() error {
 	return nil
 }
 
+// need returns how many of the keys have to sign.
+func (b *binding) need() int {
+	if b == nil {
+		return 1
+	}
+	return max(1, b.Threshold)
+}
+
 // keyID returns the identity of the first key, "" if no key is bound.
 func (b *binding) keyID() string {
 	if b == nil {
@@ -88,39 +96,58 @@ func (t *trust) binding(pack string) *binding {
 	return t.bound[defaultKey]
 }
 
-// claim makes sure that a package is bound to key, and reports whether it had
-// to bind it. Only a new package may get a key of its own.
-func (e *edit) claim(pack string, key signer, known bool) (bool, error) {
+// claim returns those of a package's keys at hand that it is bound to, and
+// reports whether it had to bind it. Only a new package may get a key of its own
+// here; own says that the keys are the package's own, known that it has releases.
+func (e *edit) claim(pack string, keys []signer, own, known bool) (by []signer, bound bool, err error) {
 	b, as := e.trust.binding(pack), defaultKey
-	if _, own := e.keys.pack[pack]; own {
+	if own {
 		as = pack
 	}
+	by = slices.DeleteFunc(slices.Clone(keys), func(s signer) bool { return !b.has(s.id) })
 	switch {
-	case b.has(key.id):
-		return false, nil
+	case len(by) > 0:
+		return by, false, nil
 	case e.trust.bound[as] != nil || e.trust.bound[pack] != nil || known && b != nil:
-		return false, fail(ErrConflict, pack, "this package belongs to key %s, %s is %s", b.keyID(), key.file, key.id)
+		return nil, false, fail(ErrConflict, pack, "this package belongs to key %s, %s is %s", b.keyID(), keys[0].file, keys[0].id)
 	}
-	r := e.trust.set.Root.Signed.Roles[metadata.TARGETS]
-	if n := len(usable(e.keys.role[metadata.TARGETS], r.KeyIDs)); n < r.Threshold {
-		return false, fail(ErrKey, key.file, "not bound to package %s yet: the first release by this key has to be published where the key of %s is", as, metadata.TARGETS)
+	if !e.canSign(metadata.TARGETS) {
+		return nil, false, fail(ErrKey, keys[0].file, "not bound to package %s yet: the first release by this key has to be published where the key of %s is", as, metadata.TARGETS)
 	}
-	return true, e.bind(as, key)
+	return keys, true, e.bind(as, keys)
 }
 
-// bind binds a package to a key in targets.json.
-func (e *edit) bind(pack string, key signer) error {
-	pub, err := key.public()
-	if err != nil {
-		return err
+// canSign reports whether enough keys of a role of root.json are at hand.
+func (e *edit) canSign(role string) bool {
+	r := e.trust.set.Root.Signed.Roles[role]
+	return len(usable(e.keys.role[role], r.KeyIDs)) >= r.Threshold
+}
+
+// bind binds a package to keys in targets.json, each of which may sign.
+func (e *edit) bind(pack string, keys []signer) error {
+	b := &binding{}
+	for _, key := range keys {
+		pub, err := key.public()
+		if err != nil {
+			return err
+		}
+		b.Keys = append(b.Keys, pub)
 	}
-	bound := map[string]*binding{pack: {Keys: []publicKey{pub}}}
-	maps.Copy(bound, e.trust.bound)
+	e.setBinding(pack, b)
+	return nil
+}
+
+// setBinding binds a package in targets.json.
+func (e *edit) setBinding(pack string, b *binding) {
+	bound := maps.Clone(e.trust.bound)
+	if bound == nil {
+		bound = map[string]*binding{}
+	}
+	bound[pack] = b
 	e.trust.bound = bound
 	m := e.openTargets()
 	if m.Signed.UnrecognizedFields == nil {
 		m.Signed.UnrecognizedFields = map[string]any{}
 	}
 	m.Signed.UnrecognizedFields[keysField] = bound
-	return nil
 }

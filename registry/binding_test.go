@@ -27,7 +27,7 @@ func (s *site) drop(t testing.TB, names ...string) {
 
 func (s *site) addKey(t testing.TB, name string) {
 	t.Helper()
-	if _, err := makeKey(filepath.Join(s.keys, name+keySuffix)); err != nil {
+	if err := makeKey(filepath.Join(s.keys, name+keySuffix), nil); err != nil {
 		t.Fatal(err)
 	}
 	s.p = s.open(t)
@@ -50,7 +50,7 @@ func TestInvented(t *testing.T) {
 		if after := s.files(t); !slices.Equal(before, after) {
 			t.Errorf("%s: refused, but files are %q", name, after)
 		}
-		s.force(t, evil, s.p.keys.pack[name])
+		s.force(t, evil, s.p.keys.pack[name][0])
 		c := s.client(t, s.dir)
 		if err := c.Update(t.Context()); err != nil {
 			t.Fatal(err)
@@ -80,7 +80,7 @@ func (s *site) force(t testing.TB, r Release, key signer) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sig, err := signRelease(rel, []signer{key})
+	sig, err := signRelease(t.Context(), rel, []signer{key})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -141,7 +141,7 @@ func TestThreshold(t *testing.T) {
 	}
 	var two binding
 	for _, name := range []string{defaultKey, "other"} {
-		pub, err := s.p.keys.pack[name].public()
+		pub, err := s.p.keys.pack[name][0].public()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -169,7 +169,7 @@ func TestThreshold(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sig, err := signRelease(rel, slices.Collect(maps.Values(s.p.keys.pack)))
+	sig, err := signRelease(t.Context(), rel, slices.Concat(slices.Collect(maps.Values(s.p.keys.pack))...))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -180,7 +180,7 @@ func TestThreshold(t *testing.T) {
 // TestBindings: malformed bindings, or none, are refused.
 func TestBindings(t *testing.T) {
 	s := newSite(t)
-	key, err := s.p.keys.pack[defaultKey].public()
+	key, err := s.p.keys.pack[defaultKey][0].public()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -218,7 +218,7 @@ func TestBindings(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := newRelease("alpha", 1, buildID(1))
-	s.force(t, r, s.p.keys.pack[defaultKey])
+	s.force(t, r, s.p.keys.pack[defaultKey][0])
 	c := s.client(t, s.dir)
 	if err := c.Update(t.Context()); err != nil {
 		t.Fatal(err)

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"slices"
 	"time"
@@ -16,6 +17,8 @@ type edit struct {
 	store store
 	now   time.Time
 	trust *trust
+	seen  []byte // timestamp.json as the store has it, nil if there is none
+	tried bool   // the new timestamp.json may be in the store
 
 	listings map[string]*listing // by target
 	dirty    map[string]bool     // the listings that are to be written
@@ -26,24 +29,29 @@ type edit struct {
 
 // newEdit begins with a trusted root alone.
 func newEdit(keys *keyring, s store, root []byte, now time.Time) (*edit, error) {
-	// What has expired can be renewed: for publishers the clock stands still.
-	t, err := newTrust(root, time.Time{}, s.read, none{})
-	if err != nil {
-		return nil, err
-	}
-	return &edit{
-		keys: keys, store: s, now: now, trust: t,
+	e := &edit{
+		keys: keys, store: s, now: now,
 		listings: map[string]*listing{}, dirty: map[string]bool{}, bins: map[string]*metadata.Metadata[metadata.TargetsType]{},
-	}, nil
+	}
+	var err error
+	// What has expired can be renewed: for publishers the clock stands still.
+	e.trust, err = newTrust(root, time.Time{}, e.read, none{})
+	return e, err
+}
+
+// read notes what the commit will replace.
+func (e *edit) read(ctx context.Context, name string, max int64) ([]byte, error) {
+	data, err := e.store.read(ctx, name, max)
+	if name == timestampFile {
+		e.seen = data
+	}
+	return data, err
 }
 
 // create writes the first version of everything.
 func (e *edit) create(ctx context.Context) error {
 	root, err := e.trust.set.Root.ToBytes(false)
 	if err != nil {
-		return err
-	}
-	if err := e.store.write(ctx, metadataFile(1, metadata.ROOT), root); err != nil {
 		return err
 	}
 	e.targets = metadata.Targets()
@@ -53,12 +61,8 @@ func (e *edit) create(ctx context.Context) error {
 		SuccinctRoles: &metadata.SuccinctRoles{KeyIDs: []string{}, Threshold: 1, BitLength: binBits, NamePrefix: binPrefix},
 	}
 	for _, s := range e.keys.role[roleBins] {
-		k, err := metadata.KeyFromPublicKey(s.pub)
-		if err != nil {
-			return &Error{ErrKey, s.file, err}
-		}
-		if err := e.targets.Signed.AddKey(k, binPrefix); err != nil {
-			return &Error{ErrKey, s.file, err}
+		if err := addBinKey(e.targets, s); err != nil {
+			return err
 		}
 	}
 	if err := e.bind(defaultKey, e.keys.pack[defaultKey]); err != nil {
@@ -66,7 +70,24 @@ func (e *edit) create(ctx context.Context) error {
 	}
 	e.snapshot = metadata.Snapshot()
 	e.snapshot.Signed.Version = 0
-	return e.commit(ctx)
+	if err := e.commit(ctx); err != nil {
+		return err
+	}
+	// Nobody needs it, for all begin with a root.json that they were given: it
+	// comes last, so that of two who make a registry here the first one's stays.
+	return e.store.write(ctx, metadataFile(1, metadata.ROOT), root)
+}
+
+// addBinKey lets a key sign the bins.
+func addBinKey(m *metadata.Metadata[metadata.TargetsType], s signer) error {
+	k, err := metadata.KeyFromPublicKey(s.pub)
+	if err == nil {
+		err = m.Signed.AddKey(k, binPrefix)
+	}
+	if err != nil {
+		return &Error{ErrKey, s.file, err}
+	}
+	return nil
 }
 
 // bin returns the metadata of the role that signs a target, to be changed.
@@ -185,18 +206,34 @@ func (e *edit) writeBin(ctx context.Context, role string, m *metadata.Metadata[m
 	if d == nil || d.SuccinctRoles == nil {
 		return fail(ErrUntrusted, metadata.TARGETS, "delegates to no bins")
 	}
-	m.Signed.Version++
 	m.Signed.Expires = expiry(e.now, targetsValidity)
-	name := metadataFile(m.Signed.Version, role)
-	data, err := sign(m, name, e.keys.role[roleBins], d.SuccinctRoles.KeyIDs, d.SuccinctRoles.Threshold)
-	if err != nil {
-		return err
+	info, err := e.nextVersion(ctx, role, maxTargets, &m.Signed.Version, func(name string) ([]byte, error) {
+		return sign(ctx, m, name, e.keys.role[roleBins], d.SuccinctRoles.KeyIDs, d.SuccinctRoles.Threshold)
+	})
+	e.openSnapshot().Signed.Meta[role+".json"] = info
+	return err
+}
+
+// nextVersion writes the next version of a role's metadata, one that no other
+// publisher has used, and returns what is said of it in the snapshot or the
+// timestamp. Limit is in bytes.
+func (e *edit) nextVersion(ctx context.Context, role string, limit int, version *int64, sign func(name string) ([]byte, error)) (*metadata.MetaFiles, error) {
+	for range maxSkipped {
+		*version++
+		name := metadataFile(*version, role)
+		data, err := sign(name)
+		if err != nil {
+			return nil, err
+		}
+		info, err := metaFile(*version, data, limit, name)
+		if err != nil {
+			return nil, err
+		}
+		if err := e.store.create(ctx, name, data); !errors.Is(err, ErrTaken) {
+			return info, err
+		}
 	}
-	e.openSnapshot().Signed.Meta[role+".json"], err = metaFile(m.Signed.Version, data, maxTargets, name)
-	if err != nil {
-		return err
-	}
-	return e.store.write(ctx, name, data)
+	return nil, fail(ErrTaken, metadataFile(*version, role), "as are the %d versions before it", maxSkipped)
 }
 
 func (e *edit) writeTargets(ctx context.Context) error {
@@ -204,19 +241,13 @@ func (e *edit) writeTargets(ctx context.Context) error {
 		return nil
 	}
 	m := e.targets
-	m.Signed.Version++
 	m.Signed.Expires = expiry(e.now, targetsValidity)
-	name := metadataFile(m.Signed.Version, metadata.TARGETS)
 	r := e.trust.set.Root.Signed.Roles[metadata.TARGETS]
-	data, err := sign(m, name, e.keys.role[metadata.TARGETS], r.KeyIDs, r.Threshold)
-	if err != nil {
-		return err
-	}
-	e.openSnapshot().Signed.Meta["targets.json"], err = metaFile(m.Signed.Version, data, maxTargets, name)
-	if err != nil {
-		return err
-	}
-	return e.store.write(ctx, name, data)
+	info, err := e.nextVersion(ctx, metadata.TARGETS, maxTargets, &m.Signed.Version, func(name string) ([]byte, error) {
+		return sign(ctx, m, name, e.keys.role[metadata.TARGETS], r.KeyIDs, r.Threshold)
+	})
+	e.openSnapshot().Signed.Meta["targets.json"] = info
+	return err
 }
 
 // writeSnapshot returns what the timestamp has to say of the snapshot.
@@ -225,19 +256,11 @@ func (e *edit) writeSnapshot(ctx context.Context) (*metadata.MetaFiles, error) {
 	if m == nil {
 		return e.trust.set.Timestamp.Signed.Meta["snapshot.json"], nil
 	}
-	m.Signed.Version++
 	m.Signed.Expires = expiry(e.now, snapshotValidity)
-	name := metadataFile(m.Signed.Version, metadata.SNAPSHOT)
 	r := e.trust.set.Root.Signed.Roles[metadata.SNAPSHOT]
-	data, err := sign(m, name, e.keys.role[metadata.SNAPSHOT], r.KeyIDs, r.Threshold)
-	if err != nil {
-		return nil, err
-	}
-	info, err := metaFile(m.Signed.Version, data, maxSnapshot, name)
-	if err != nil {
-		return nil, err
-	}
-	return info, e.store.write(ctx, name, data)
+	return e.nextVersion(ctx, metadata.SNAPSHOT, maxSnapshot, &m.Signed.Version, func(name string) ([]byte, error) {
+		return sign(ctx, m, name, e.keys.role[metadata.SNAPSHOT], r.KeyIDs, r.Threshold)
+	})
 }
 
 func (e *edit) writeTimestamp(ctx context.Context, snapshot *metadata.MetaFiles) error {
@@ -248,11 +271,12 @@ func (e *edit) writeTimestamp(ctx context.Context, snapshot *metadata.MetaFiles)
 		m.Signed.Version = t.Signed.Version + 1
 	}
 	r := e.trust.set.Root.Signed.Roles[metadata.TIMESTAMP]
-	data, err := sign(m, timestampFile, e.keys.role[metadata.TIMESTAMP], r.KeyIDs, r.Threshold)
+	data, err := sign(ctx, m, timestampFile, e.keys.role[metadata.TIMESTAMP], r.KeyIDs, r.Threshold)
 	if err != nil {
 		return err
 	}
-	if err := e.store.commit(ctx, timestampFile, data); err != nil {
+	e.tried = true
+	if err := e.store.commit(ctx, timestampFile, e.seen, data); err != nil {
 		return err
 	}
 	e.keys.saw(data)

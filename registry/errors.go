@@ -13,6 +13,9 @@ var (
 	// ErrUntrusted means that a file is not what was signed: damaged, replaced
 	// by an older one, signed by the wrong key, or sent from elsewhere.
 	ErrUntrusted = errors.New("not trusted")
+	// ErrUnsigned means that a bundle is signed by fewer keys than its package
+	// asks for. It is one of ErrUntrusted too.
+	ErrUnsigned = errors.New("signatures are missing")
 	// ErrUnreachable means that the store did not answer, or not with a file.
 	// What was valid before stays in use.
 	ErrUnreachable = errors.New("not reachable")
@@ -34,9 +37,18 @@ var (
 	ErrInvalid = errors.New("invalid release")
 	// ErrKey means that a key is missing, unreadable or readable by others.
 	ErrKey = errors.New("key unusable")
+	// ErrPassphrase means that an encrypted key could not be opened.
+	ErrPassphrase = errors.New("passphrase")
 	// ErrDue means that something expires soon that only keys can renew which
 	// are not at hand; all else was done.
 	ErrDue = errors.New("renewal due")
+	// ErrRaced means that other publishers changed the registry meanwhile, again
+	// and again; nothing of this change is visible.
+	ErrRaced = errors.New("another publisher was faster")
+	// ErrTaken means that a version's name is in use.
+	ErrTaken = errors.New("the name is in use")
+	// ErrPending means that owners of other keys have to sign too.
+	ErrPending = errors.New("signatures are pending")
 	// ErrExists means that Init would overwrite keys or a registry.
 	ErrExists = errors.New("already exists")
 )
@@ -67,11 +79,15 @@ func (e *Error) Unwrap() []error {
 var hints = map[error]string{
 	ErrExpired:     "if this machine's clock is right, the registry's owner has to renew the signatures: registry:refresh",
 	ErrUntrusted:   "the store holds something that the registry's keys did not sign, or root.json is of another registry; what was valid before stays in use",
+	ErrUnsigned:    "whoever holds another key of this package has to rebuild the bundle and sign it too: patch:verify SPEC -rebuild",
 	ErrUnreachable: "check the registry's address and the network; what was fetched before stays in use until it expires",
-	ErrState:       "use a folder that only you can write",
+	ErrState:       "use a folder that only you can write, on a disk that has room",
 	ErrConflict:    "raise the level, or sign with the key that the package has had so far; what is published is never replaced",
 	ErrKey:         "keys are files that only their owner can read (chmod 600); registry:init makes them",
+	ErrPassphrase:  "the passphrase is that of FOTHER_KEY_PASSPHRASE, or it is asked for on a terminal",
 	ErrDue:         "all else is signed anew; run registry:refresh with the keys of root and targets before then",
+	ErrPending:     "nothing has changed for hosts yet; send what waits to the owners of the other keys",
+	ErrRaced:       "nothing was changed; try again when the other publishers are done",
 	ErrExists:      "use other folders, or go on with what is there",
 }
 

@@ -13,20 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// store is where a registry is written. Names are relative, with slashes.
-// What readers may rely on: write leaves a whole file or none, and commit makes
-// its file the last one that they see of everything written before.
-type store interface {
-	// lock keeps other publishers away until unlock is called.
-	lock(ctx context.Context) (unlock func(), err error)
-	// read returns a file of at most max bytes, or ErrNotFound.
-	read(ctx context.Context, name string, max int64) ([]byte, error)
-	// write leaves data under a name that no reader can know of yet.
-	write(ctx context.Context, name string, data []byte) error
-	// commit replaces a file that readers look at.
-	commit(ctx context.Context, name string, data []byte) error
-}
-
 // folder is a store in a local folder.
 type folder struct{ dir string }
 
@@ -132,10 +118,23 @@ func (f folder) write(ctx context.Context, name string, data []byte) error {
 	return fileError(name, writeAtomic(filepath.Dir(path), path, data, 0o644, true))
 }
 
-// commit needs nothing more than write does: each write was durable when it
-// returned, so that the files of a new state are there when this one names
-// them.
-func (f folder) commit(ctx context.Context, name string, data []byte) error {
+// create writes over what a publisher that died has left: with the lock held
+// there is no other one.
+func (f folder) create(ctx context.Context, name string, data []byte) error {
+	return f.write(ctx, name, data)
+}
+
+// commit compares while it holds the lock, and otherwise needs nothing more
+// than write does: each write was durable when it returned, so that the files
+// of a new state are there when this one names them.
+func (f folder) commit(ctx context.Context, name string, old, data []byte) error {
+	now, err := f.read(ctx, name, maxCommitted)
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return err
+	}
+	if !bytes.Equal(now, old) && !bytes.Equal(now, data) {
+		return &Error{ErrRaced, name, nil}
+	}
 	return f.write(ctx, name, data)
 }
 

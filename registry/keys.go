@@ -1,11 +1,8 @@
 package registry
 
 import (
-	"crypto"
-	"crypto/ed25519"
-	"crypto/rand"
+	"context"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,8 +10,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
-	"github.com/sigstore/sigstore/pkg/signature"
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 )
 
@@ -28,36 +25,157 @@ const (
 // keyRoles are the roles that Init makes keys for.
 var keyRoles = []string{metadata.ROOT, metadata.TARGETS, roleBins, metadata.SNAPSHOT, metadata.TIMESTAMP, rolePackage}
 
-// signer is a private key.
-type signer struct {
-	signature.Signer
-	id   string // as in TUF
-	file string // where it is from, for errors
-	pub  crypto.PublicKey
-}
-
-// keyring holds the private keys of a folder. A file is named ROLE.NAME.pem:
-// for a role of TUF, NAME is free and every key that the metadata list for the
-// role signs; for role package, NAME is the package, or "default".
+// keyring holds keys: those of a folder, of the environment, and others that are
+// given. A file is named ROLE.NAME.pem: for a role of TUF, NAME is free and every
+// key that the metadata list for the role signs; for role package, NAME is the
+// package, or "default".
 type keyring struct {
 	dir  string
 	role map[string][]signer // by role
-	pack map[string]signer   // by package
+	pack map[string][]signer // by package
+	// getenv reads the environment, nil if no keys are there; fromEnv are the
+	// packages whose keys were looked for.
+	getenv  func(name string) string
+	fromEnv map[string]bool
+
+	mu     sync.Mutex // guards the rest, and calls of ask
+	ask    func(file string) ([]byte, error)
+	phrase []byte // opened the last key
 }
+
+// maxRoleKeys bounds the keys of a role.
+const maxRoleKeys = 16
 
 const (
 	keySuffix    = ".pem"
-	keyMode      = 0o600
-	keyBlock     = "PRIVATE KEY" // PKCS #8, RFC 5958
-	maxKeyFile   = 64 << 10
 	defaultKey   = "default"
 	trustFile    = "root.json"
 	lastSeenFile = "timestamp.json"
 )
 
+// KeyOption says where keys are besides the keys' folder, or how they are
+// opened.
+type KeyOption func(*keyring) error
+
+// WithPassphrase has encrypted keys opened by the passphrase that ask returns.
+// It is asked when the key of a file first has to sign, and not for others that
+// the same passphrase opens.
+func WithPassphrase(ask func(file string) ([]byte, error)) KeyOption {
+	return func(k *keyring) error { k.ask = ask; return nil }
+}
+
+// WithSigner adds a key that is kept elsewhere. role is one of TUF's, "bins",
+// or "package" with the name of a package, or "default", behind a dot.
+func WithSigner(role string, s Signer) KeyOption {
+	return func(k *keyring) error {
+		key, err := newSigner(s, "signer of "+role)
+		if err != nil {
+			return err
+		}
+		role, name, err := parseKeyName(role)
+		if err == nil {
+			k.add(role, name, key)
+		}
+		return err
+	}
+}
+
+// WithEnvironment adds the keys of environment variables. FOTHER_KEY_ROLE, as
+// FOTHER_KEY_TIMESTAMP, holds what a key file would, and may hold several keys;
+// FOTHER_KEY_PACKAGE is the default key of packages, FOTHER_KEY_PACKAGE_NAME
+// that of package NAME, in upper case and with _ for all but letters and digits.
+func WithEnvironment(getenv func(name string) string) KeyOption {
+	return func(k *keyring) error {
+		k.getenv = getenv
+		return nil
+	}
+}
+
+// fromEnvironment reads all keys there but those of single packages.
+func (k *keyring) fromEnvironment() error {
+	if k.getenv == nil {
+		return nil
+	}
+	for _, role := range keyRoles {
+		name := ""
+		if role == rolePackage {
+			name = defaultKey
+		}
+		if err := k.fromVariable(keyVariable(role, ""), role, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// keyVariable names the environment variable of a key.
+func keyVariable(role, pack string) string {
+	name := "FOTHER_KEY_" + strings.ToUpper(role)
+	if pack == "" {
+		return name
+	}
+	return name + "_" + strings.Map(func(r rune) rune {
+		if r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' {
+			return r
+		}
+		return '_'
+	}, strings.ToUpper(pack))
+}
+
+func (k *keyring) fromVariable(variable, role, name string) error {
+	text := k.getenv(variable)
+	if text == "" {
+		return nil
+	}
+	if len(text) > maxKeyFile {
+		return fail(ErrKey, variable, "%d bytes: want at most %d", len(text), maxKeyFile)
+	}
+	keys, err := k.parseKeys([]byte(text), variable)
+	if err == nil {
+		k.add(role, name, keys...)
+	}
+	return err
+}
+
+// parseKeyName takes the name of a key apart: a role, or "package." and the
+// name of a package.
+func parseKeyName(text string) (role, pack string, err error) {
+	role, pack, named := strings.Cut(text, ".")
+	switch {
+	case !slices.Contains(keyRoles, role) || named != (role == rolePackage):
+		return "", "", fail(ErrKey, text, "not the name of a key: want %s or %s.NAME", strings.Join(keyRoles[:len(keyRoles)-1], ", "), rolePackage)
+	case named:
+		if err := checkName("package", pack, maxName); err != nil {
+			return "", "", &Error{ErrKey, text, err}
+		}
+	}
+	return role, pack, nil
+}
+
+// add adds keys; one that is there already takes the place of its public half.
+func (k *keyring) add(role, name string, keys ...signer) {
+	put := func(to []signer, s signer) []signer {
+		i := slices.IndexFunc(to, func(o signer) bool { return o.id == s.id })
+		switch {
+		case i < 0:
+			return append(to, s)
+		case to[i].sign == nil:
+			to[i] = s
+		}
+		return to
+	}
+	for _, s := range keys {
+		if role == rolePackage {
+			k.pack[name] = put(k.pack[name], s)
+		} else {
+			k.role[role] = put(k.role[role], s)
+		}
+	}
+}
+
 // openKeys reads a folder of keys. Like ssh it refuses files that others could
 // read, and folders that others could change.
-func openKeys(dir string) (*keyring, error) {
+func openKeys(dir string, options ...KeyOption) (*keyring, error) {
 	info, err := os.Stat(dir)
 	if err != nil {
 		return nil, &Error{ErrKey, dir, err}
@@ -69,108 +187,64 @@ func openKeys(dir string) (*keyring, error) {
 	if err != nil {
 		return nil, &Error{ErrKey, dir, err}
 	}
-	k := &keyring{dir: dir, role: map[string][]signer{}, pack: map[string]signer{}}
+	k := &keyring{dir: dir, role: map[string][]signer{}, pack: map[string][]signer{}, fromEnv: map[string]bool{}}
+	for _, o := range options {
+		if err := o(k); err != nil {
+			return nil, err
+		}
+	}
+	if err := k.fromEnvironment(); err != nil {
+		return nil, err
+	}
 	for _, e := range entries {
-		role, name, ok := strings.Cut(strings.TrimSuffix(e.Name(), keySuffix), ".")
-		if !strings.HasSuffix(e.Name(), keySuffix) || !ok {
+		base, is := strings.CutSuffix(strings.TrimRight(e.Name(), ".0123456789"), keySuffix)
+		role, name, ok := strings.Cut(base, ".")
+		if !is || !ok {
 			continue
 		}
+		path := filepath.Join(dir, e.Name())
 		if !slices.Contains(keyRoles, role) {
-			return nil, fail(ErrKey, filepath.Join(dir, e.Name()), "key of role %q: want %s", role, strings.Join(keyRoles, ", "))
+			return nil, fail(ErrKey, path, "key of role %q: want %s", role, strings.Join(keyRoles, ", "))
 		}
-		s, err := readKey(filepath.Join(dir, e.Name()))
+		data, err := readSecret(path)
 		if err != nil {
 			return nil, err
 		}
-		if role == rolePackage {
-			k.pack[name] = s
-			continue
+		keys, err := k.parseKeys(data, path)
+		if err != nil {
+			return nil, err
 		}
-		k.role[role] = append(k.role[role], s)
+		k.add(role, name, keys...)
 	}
 	return k, nil
 }
 
-// packageKey returns the key that signs the bundles of a package.
-func (k *keyring) packageKey(name string) (signer, error) {
-	if s, ok := k.pack[name]; ok {
-		return s, nil
+// ofPackage returns the keys at hand that are a package's own.
+func (k *keyring) ofPackage(name string) ([]signer, error) {
+	if k.getenv != nil && name != defaultKey && !k.fromEnv[name] {
+		if err := k.fromVariable(keyVariable(rolePackage, name), rolePackage, name); err != nil {
+			return nil, err
+		}
+		k.fromEnv[name] = true
 	}
-	if s, ok := k.pack[defaultKey]; ok {
-		return s, nil
-	}
-	return signer{}, fail(ErrKey, filepath.Join(k.dir, rolePackage+"."+name+keySuffix), "no key for package %s, and no %s.%s%s", name, rolePackage, defaultKey, keySuffix)
+	return k.pack[name], nil
 }
 
-func readKey(path string) (signer, error) {
-	data, err := readSecret(path)
-	if err != nil {
-		return signer{}, err
+// packageKeys returns the keys that sign the bundles of a package, and whether
+// they are its own.
+func (k *keyring) packageKeys(name string) (keys []signer, own bool, err error) {
+	if keys, err = k.ofPackage(name); err != nil || len(able(keys)) > 0 {
+		return able(keys), true, err
 	}
-	block, _ := pem.Decode(data)
-	if block == nil || block.Type != keyBlock {
-		return signer{}, fail(ErrKey, path, "want a PEM block %q that is not encrypted", keyBlock)
+	if keys = able(k.pack[defaultKey]); len(keys) > 0 {
+		return keys, false, nil
 	}
-	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-	if err != nil {
-		return signer{}, &Error{ErrKey, path, err}
-	}
-	private, ok := key.(ed25519.PrivateKey)
-	if !ok {
-		return signer{}, fail(ErrKey, path, "%T: want Ed25519", key)
-	}
-	return newSigner(private, path)
+	return nil, false, fail(ErrKey, filepath.Join(k.dir, rolePackage+"."+name+keySuffix), "no key for package %s, and no %s.%s%s", name, rolePackage, defaultKey, keySuffix)
 }
 
-// readSecret reads a small regular file that nobody but its owner can read.
-func readSecret(path string) ([]byte, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, &Error{ErrKey, path, err}
-	}
-	switch {
-	case !info.Mode().IsRegular() || info.Size() > maxKeyFile:
-		return nil, fail(ErrKey, path, "not a key file")
-	case info.Mode().Perm()&0o077 != 0:
-		return nil, fail(ErrKey, path, "others can read this key (mode %#o): it is not used", info.Mode().Perm())
-	}
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return nil, &Error{ErrKey, path, err}
-	}
-	return data, nil
-}
-
-func newSigner(private ed25519.PrivateKey, path string) (signer, error) {
-	s, err := signature.LoadED25519Signer(private)
-	if err != nil {
-		return signer{}, &Error{ErrKey, path, err}
-	}
-	id, err := keyID(private.Public())
-	if err != nil {
-		return signer{}, &Error{ErrKey, path, err}
-	}
-	return signer{s, id, path, private.Public()}, nil
-}
-
-// makeKey makes a key and its file, which must not exist.
-func makeKey(path string) (signer, error) {
-	_, private, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		return signer{}, err
-	}
-	der, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		return signer{}, err
-	}
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, keyMode)
-	if err != nil {
-		return signer{}, &Error{ErrKey, path, err}
-	}
-	if err := errors.Join(pem.Encode(f, &pem.Block{Type: keyBlock, Bytes: der}), f.Sync(), f.Close()); err != nil {
-		return signer{}, &Error{ErrKey, path, err}
-	}
-	return newSigner(private, path)
+// able returns the keys that can sign.
+func able(keys []signer) []signer {
+	return slices.DeleteFunc(slices.Clone(keys), func(s signer) bool { return s.sign == nil })
 }
 
 // public returns the key as bindings hold it.
@@ -182,19 +256,18 @@ func (s signer) public() (publicKey, error) {
 	return der, nil
 }
 
-// usable returns those of the keys at hand that are among the allowed ones.
+// usable returns those of the keys at hand that can sign and are among the
+// allowed ones.
 func usable(have []signer, allowed []string) []signer {
-	return slices.DeleteFunc(slices.Clone(have), func(s signer) bool { return !slices.Contains(allowed, s.id) })
+	return slices.DeleteFunc(able(have), func(s signer) bool { return !slices.Contains(allowed, s.id) })
 }
 
 // sign replaces the signatures of metadata by those of all keys at hand that
 // may sign for the role; there have to be enough.
-func sign[T metadata.Roles](m *metadata.Metadata[T], file string, have []signer, allowed []string, threshold int) ([]byte, error) {
+func sign[T metadata.Roles](ctx context.Context, m *metadata.Metadata[T], file string, have []signer, allowed []string, threshold int) ([]byte, error) {
 	m.ClearSignatures()
-	for _, s := range usable(have, allowed) {
-		if _, err := m.Sign(s); err != nil {
-			return nil, fail(ErrKey, s.file, "sign %s: %w", file, err)
-		}
+	if err := addSignatures(ctx, m, file, usable(have, allowed)); err != nil {
+		return nil, err
 	}
 	if n := len(m.Signatures); n < threshold {
 		return nil, fail(ErrKey, file, "%d of the keys that may sign it are at hand, %d are needed", n, threshold)
@@ -204,6 +277,18 @@ func sign[T metadata.Roles](m *metadata.Metadata[T], file string, have []signer,
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
 	return data, nil
+}
+
+func addSignatures[T metadata.Roles](ctx context.Context, m *metadata.Metadata[T], file string, keys []signer) error {
+	for _, s := range keys {
+		by := &forTUF{pub: s.pub, sign: func(message []byte) ([]byte, error) { return s.sign(ctx, message) }}
+		if _, err := m.Sign(by); by.err != nil {
+			return fmt.Errorf("%s: %w", file, by.err)
+		} else if err != nil {
+			return fail(ErrKey, s.file, "sign %s: %w", file, err)
+		}
+	}
+	return nil
 }
 
 // trustAnchor returns the root.json that lies with the keys.

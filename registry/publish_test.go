@@ -41,11 +41,18 @@ func (f *failing) write(ctx context.Context, name string, data []byte) error {
 	return f.store.write(ctx, name, data)
 }
 
-func (f *failing) commit(ctx context.Context, name string, data []byte) error {
+func (f *failing) create(ctx context.Context, name string, data []byte) error {
 	if f.fails() {
 		return errInjected
 	}
-	return f.store.commit(ctx, name, data)
+	return f.store.create(ctx, name, data)
+}
+
+func (f *failing) commit(ctx context.Context, name string, old, data []byte) error {
+	if f.fails() {
+		return errInjected
+	}
+	return f.store.commit(ctx, name, old, data)
 }
 
 // TestInterruptedPublish ends a publish before each of its writes. Readers see
@@ -193,7 +200,7 @@ func TestInitUnsynced(t *testing.T) {
 		t.Fatal(err)
 	}
 	asNobody(t, dir, filepath.Dir(keys))
-	if _, err := Init(InitOptions{Dir: dir, Keys: keys}); !errors.Is(err, fs.ErrPermission) {
+	if _, err := Init(t.Context(), InitOptions{URL: dir, Keys: keys}); !errors.Is(err, fs.ErrPermission) {
 		t.Errorf("the last sync: %v", err)
 	}
 	if _, err := Open(dir, keys); err != nil {
@@ -228,11 +235,11 @@ func TestInitOverwritesNothing(t *testing.T) {
 	s := newSite(t)
 	before := s.files(t)
 	for name, o := range map[string]InitOptions{
-		"both":     {Dir: s.dir, Keys: s.keys},
-		"registry": {Dir: s.dir, Keys: filepath.Join(t.TempDir(), "keys")},
-		"keys":     {Dir: filepath.Join(t.TempDir(), "registry"), Keys: s.keys},
+		"both":     {URL: s.dir, Keys: s.keys},
+		"registry": {URL: s.dir, Keys: filepath.Join(t.TempDir(), "keys")},
+		"keys":     {URL: filepath.Join(t.TempDir(), "registry"), Keys: s.keys},
 	} {
-		if _, err := Init(o); !errors.Is(err, ErrExists) {
+		if _, err := Init(t.Context(), o); !errors.Is(err, ErrExists) {
 			t.Errorf("%s there already: %v", name, err)
 		}
 	}
@@ -241,7 +248,7 @@ func TestInitOverwritesNothing(t *testing.T) {
 	}
 	// Empty folders are fine.
 	dir, keys := t.TempDir(), t.TempDir()
-	if _, err := Init(InitOptions{Dir: dir, Keys: keys}); err != nil {
+	if _, err := Init(t.Context(), InitOptions{URL: dir, Keys: keys}); err != nil {
 		t.Error(err)
 	}
 	if info, err := os.Stat(keys); err != nil || info.Mode().Perm() != 0o700 {
@@ -270,7 +277,7 @@ func TestKeys(t *testing.T) {
 			return os.WriteFile(key, pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: der}), 0o600)
 		},
 		"RSA": func(_, key string) error {
-			return os.WriteFile(key, pem.EncodeToMemory(&pem.Block{Type: keyBlock, Bytes: der}), 0o600)
+			return os.WriteFile(key, pem.EncodeToMemory(&pem.Block{Type: privateBlock, Bytes: der}), 0o600)
 		},
 		"a FIFO":       func(_, key string) error { return errors.Join(os.Remove(key), mkfifo(key)) },
 		"unknown role": func(dir, key string) error { return os.Rename(key, filepath.Join(dir, "else.1.pem")) },
@@ -360,13 +367,13 @@ func BenchmarkOpenBundle(b *testing.B) {
 // TestInitHalf: when the registry cannot be made, no keys stay behind.
 func TestInitHalf(t *testing.T) {
 	keys := filepath.Join(t.TempDir(), "keys")
-	if _, err := Init(InitOptions{Dir: "/dev/null/x", Keys: keys}); !errors.Is(err, ErrUnreachable) {
+	if _, err := Init(t.Context(), InitOptions{URL: "/dev/null/x", Keys: keys}); !errors.Is(err, ErrUnreachable) {
 		t.Errorf("nowhere to write: %v", err)
 	}
 	if _, err := os.Lstat(keys); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("keys stayed: %v", err)
 	}
-	if _, err := Init(InitOptions{Dir: filepath.Join(t.TempDir(), "registry"), Keys: keys}); err != nil {
+	if _, err := Init(t.Context(), InitOptions{URL: filepath.Join(t.TempDir(), "registry"), Keys: keys}); err != nil {
 		t.Error(err)
 	}
 	if _, err := os.Stat(filepath.Join(keys, lastSeenFile)); err != nil {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -25,21 +24,24 @@ type Publisher struct {
 	now   func() time.Time
 }
 
-// Open opens a registry in a folder, with the keys that Init made. It refuses
-// keys that others can read.
-func Open(dir, keys string) (*Publisher, error) {
-	if info, err := os.Stat(filepath.Join(dir, metadataDir)); err != nil || !info.IsDir() {
-		return nil, fail(ErrNotFound, dir, "no registry here")
-	}
-	ring, err := openKeys(keys)
+// Open opens a registry, given a folder's path or an address, with the keys
+// that Init made, and others. It refuses keys that others can read.
+func Open(address, keys string, more ...KeyOption) (*Publisher, error) {
+	s, err := openStore(address)
 	if err != nil {
 		return nil, err
 	}
-	root, err := ring.trustAnchor()
-	if err != nil {
+	p := &Publisher{store: s, now: time.Now}
+	if err := p.present(); err != nil {
 		return nil, err
 	}
-	return &Publisher{folder{dir}, ring, root, time.Now}, nil
+	if p.keys, err = openKeys(keys, more...); err != nil {
+		return nil, err
+	}
+	if p.root, err = p.keys.trustAnchor(); err != nil {
+		return nil, err
+	}
+	return p, nil
 }
 
 // begin proves the registry's state, starting from the root.json that lies
@@ -89,15 +91,10 @@ func (k *keyring) saw(timestamp []byte) {
 // are, the error is ErrPublished. Another content for a level of a series is
 // ErrConflict.
 func (p *Publisher) Publish(ctx context.Context, releases ...Release) error {
-	unlock, err := p.store.lock(ctx)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	e, err := p.begin(ctx)
-	if err != nil {
-		return err
-	}
+	return p.change(ctx, func(e *edit) error { return e.publish(ctx, releases) })
+}
+
+func (e *edit) publish(ctx context.Context, releases []Release) error {
 	changed := false
 	for _, r := range releases {
 		added, err := e.add(ctx, &r)
@@ -118,7 +115,7 @@ func (p *Publisher) Publish(ctx context.Context, releases ...Release) error {
 // add writes one bundle and its signature, and notes it in the listings. It
 // reports whether the registry has to change.
 func (e *edit) add(ctx context.Context, r *Release) (bool, error) {
-	key, err := e.keys.packageKey(r.Package)
+	keys, own, err := e.keys.packageKeys(r.Package)
 	if err != nil {
 		return false, err
 	}
@@ -130,7 +127,7 @@ func (e *edit) add(ctx context.Context, r *Release) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	bound, err := e.claim(rel.Package, key, all.has(rel.Package))
+	by, bound, err := e.claim(rel.Package, keys, own, all.has(rel.Package))
 	if err != nil {
 		return false, err
 	}
@@ -138,15 +135,23 @@ func (e *edit) add(ctx context.Context, r *Release) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	sig, err := signRelease(rel, []signer{key})
+	sig, err := signRelease(ctx, rel, by)
 	if err != nil {
 		return false, err
 	}
 	name := bundleFile(rel.Digest, rel.File)
 	if there {
-		return bound, e.mend(ctx, name, r.Bundle, sig)
+		known := all.find(rel)
+		added, err := e.attach(ctx, known, r.Attachments, by)
+		if added {
+			e.dirty[packageTarget(rel.Package)] = true
+		}
+		return bound || added, errors.Join(err, e.mend(ctx, name, r.Bundle, sig))
 	}
 	if err := e.store.write(ctx, name, r.Bundle); err != nil {
+		return false, err
+	}
+	if _, err := e.attach(ctx, rel, r.Attachments, by); err != nil {
 		return false, err
 	}
 	if err := e.store.write(ctx, name+".sig", sig); err != nil {
@@ -180,7 +185,7 @@ func (e *edit) index(ctx context.Context, r *release) error {
 			return err
 		}
 		part := *r
-		part.BuildIDs = shards[target]
+		part.BuildIDs, part.Attachments = shards[target], nil
 		e.append(target, l, &part)
 	}
 	return nil
@@ -196,7 +201,7 @@ func (e *edit) append(target string, l *listing, r *release) {
 func (r *Release) describe() (*release, error) {
 	rel := &release{
 		Package: r.Package, Series: r.Series, Level: r.Level, File: r.File,
-		CVEs:   slices.Compact(slices.Sorted(slices.Values(r.CVEs))),
+		Channel: r.Channel.listed(), CVEs: slices.Compact(slices.Sorted(slices.Values(r.CVEs))),
 		Length: int64(len(r.Bundle)), Digest: specs.DigestOf(r.Bundle),
 		BuildIDs: slices.Compact(slices.Sorted(slices.Values(r.BuildIDs))),
 	}
@@ -247,10 +252,26 @@ func (p *Publisher) List(ctx context.Context) ([]Entry, error) {
 			all = append(all, l.Releases...)
 		}
 	}
+	signed, err := e.countSignatures(ctx, all)
+	if err != nil {
+		return nil, err
+	}
 	var entries []Entry
 	for _, r := range slices.SortedFunc(slices.Values(all), compareReleases) {
+		b := e.trust.binding(r.Package)
+		first := r.entry(r.BuildIDs[0], b)
+		if r.Revoked {
+			if err := e.tellRevoked(ctx, &first); err != nil {
+				return nil, err
+			}
+		}
 		for _, id := range r.BuildIDs {
-			entries = append(entries, r.entry(id, e.trust.binding(r.Package)))
+			entry := r.entry(id, b)
+			entry.Revoked = first.Revoked
+			if n, ok := signed[r]; ok {
+				entry.Signed, entry.Need = n, b.need()
+			}
+			entries = append(entries, entry)
 		}
 	}
 	return entries, nil

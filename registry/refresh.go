@@ -14,22 +14,18 @@ import (
 // if one is due and its key is not at hand, the rest is in place all the same,
 // and the error is ErrDue.
 func (p *Publisher) Refresh(ctx context.Context) error {
-	unlock, err := p.store.lock(ctx)
+	err := p.change(ctx, func(e *edit) error {
+		if err := e.openDue(ctx); err != nil {
+			return err
+		}
+		return e.commit(ctx)
+	})
 	if err != nil {
 		return err
 	}
-	defer unlock()
-	e, err := p.begin(ctx)
-	if err != nil {
-		return err
-	}
-	if err := e.openDue(ctx); err != nil {
-		return err
-	}
-	if err := e.commit(ctx); err != nil {
-		return err
-	}
-	return errors.Join(p.renewTargets(ctx), e.renewRoot(ctx))
+	return errors.Join(
+		p.change(ctx, func(e *edit) error { return e.renewTargets(ctx) }),
+		p.change(ctx, func(e *edit) error { return e.renewRoot(ctx) }))
 }
 
 // openDue opens the bins and the snapshot that are to be signed anew.
@@ -54,11 +50,7 @@ func (e *edit) due(t time.Time, validity time.Duration) bool {
 }
 
 // renewTargets signs targets.json anew, in a state of its own.
-func (p *Publisher) renewTargets(ctx context.Context) error {
-	e, err := p.begin(ctx)
-	if err != nil {
-		return err
-	}
+func (e *edit) renewTargets(ctx context.Context) error {
 	m := e.trust.set.Targets[metadata.TARGETS]
 	until := m.Signed.Expires
 	if !e.due(until, targetsValidity) {
@@ -70,24 +62,27 @@ func (p *Publisher) renewTargets(ctx context.Context) error {
 
 // renewRoot signs the same keys anew, as the next version.
 func (e *edit) renewRoot(ctx context.Context) error {
-	m := e.trust.set.Root
-	until := m.Signed.Expires
+	until := e.trust.set.Root.Signed.Expires
 	if !e.due(until, rootValidity) {
 		return nil
 	}
+	m, err := copyRoot(e.trust.set.Root)
+	if err != nil {
+		return err
+	}
 	m.Signed.Version++
 	m.Signed.Expires = expiry(e.now, rootValidity)
+	m.ClearSignatures()
 	name := metadataFile(m.Signed.Version, metadata.ROOT)
-	data, err := e.keys.signRoot(m)
-	if err != nil {
-		return overdue(name, until, err)
+	if len(usable(e.keys.role[metadata.ROOT], m.Signed.Roles[metadata.ROOT].KeyIDs)) == 0 {
+		return overdue(name, until, fail(ErrKey, name, "no key that may sign it is at hand"))
 	}
-	return e.store.commit(ctx, name, data)
+	return overdue(name, until, e.finishRoot(ctx, m))
 }
 
 // overdue says, if keys are missing, until when the version before name holds.
 func overdue(name string, until time.Time, err error) error {
-	if !errors.Is(err, ErrKey) {
+	if !errors.Is(err, ErrKey) && !errors.Is(err, ErrPending) {
 		return err
 	}
 	return fail(ErrDue, name, "not signed, the one before it holds until %s: %w", until.UTC().Format(time.RFC3339), err)

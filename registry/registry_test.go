@@ -29,20 +29,25 @@ type site struct {
 
 func newSite(t testing.TB) *site {
 	t.Helper()
-	s := &site{dir: filepath.Join(t.TempDir(), "registry"), keys: filepath.Join(t.TempDir(), "keys"), now: time.Now()}
+	s := emptySite(t)
 	var err error
-	if s.root, err = Init(InitOptions{Dir: s.dir, Keys: s.keys, Now: s.clock}); err != nil {
+	if s.root, err = Init(t.Context(), InitOptions{URL: s.dir, Keys: s.keys, Now: s.clock}); err != nil {
 		t.Fatal(err)
 	}
 	s.p = s.open(t)
 	return s
 }
 
+// emptySite is one in which nothing is made yet.
+func emptySite(t testing.TB) *site {
+	return &site{dir: filepath.Join(t.TempDir(), "registry"), keys: filepath.Join(t.TempDir(), "keys"), now: time.Now()}
+}
+
 func (s *site) clock() time.Time { return s.now }
 
-func (s *site) open(t testing.TB) *Publisher {
+func (s *site) open(t testing.TB, more ...KeyOption) *Publisher {
 	t.Helper()
-	p, err := Open(s.dir, s.keys)
+	p, err := Open(s.dir, s.keys, more...)
 	if err != nil {
 		t.Fatal(err)
 	}

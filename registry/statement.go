@@ -2,6 +2,7 @@ package registry
 
 import (
 	"bytes"
+	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -113,49 +114,94 @@ func (e *envelope) signed() []byte {
 	return fmt.Appendf(nil, "DSSEv1 %d %s %d %s", len(e.PayloadType), e.PayloadType, len(e.Payload), e.Payload)
 }
 
-// signRelease returns the signature file of a release.
-func signRelease(r *release, signers []signer) ([]byte, error) {
-	payload, err := json.Marshal(statement{
+// payload returns the statement that a release's signatures are of. It is the
+// same for all who sign.
+func (r *release) payload() ([]byte, error) {
+	return json.Marshal(statement{
 		Type:          statementType,
 		Subject:       []subject{{r.File, map[string]specs.Digest{"sha256": r.Digest}}},
 		PredicateType: predicateType,
 		Predicate:     predicate{r.Package, r.Series, r.Level, r.Length, r.CVEs, r.BuildIDs},
 	})
+}
+
+// signRelease returns the signature file of a release.
+func signRelease(ctx context.Context, r *release, signers []signer) ([]byte, error) {
+	payload, err := r.payload()
 	if err != nil {
 		return nil, err
 	}
+	return signStatement(ctx, payload, signers)
+}
+
+// signStatement returns an envelope around an in-toto statement.
+func signStatement(ctx context.Context, payload []byte, signers []signer) ([]byte, error) {
 	e := envelope{PayloadType: payloadType, Payload: payload}
+	if err := e.addSignatures(ctx, signers); err != nil {
+		return nil, err
+	}
+	return json.Marshal(e)
+}
+
+// addSignatures signs by those of the given keys that have not signed yet.
+func (e *envelope) addSignatures(ctx context.Context, signers []signer) error {
 	for _, s := range signers {
-		sig, err := s.SignMessage(bytes.NewReader(e.signed()))
+		pub, err := s.public()
 		if err != nil {
-			return nil, fail(ErrKey, s.file, "sign: %w", err)
+			return err
+		}
+		if e.signedBy(pub) {
+			continue
+		}
+		sig, err := s.sign(ctx, e.signed())
+		if err != nil {
+			return err
 		}
 		e.Signatures = append(e.Signatures, envelopeSignature{s.id, sig})
 	}
-	return json.Marshal(e)
+	return nil
+}
+
+// readEnvelope reads the envelope of a statement. Nothing in it is verified.
+func readEnvelope(data []byte) (*envelope, error) {
+	var e envelope
+	if err := json.Unmarshal(data, &e); err != nil {
+		return nil, fmt.Errorf("not a signature: %w", err)
+	}
+	if e.PayloadType != payloadType {
+		return nil, fmt.Errorf("signature of a %.80q: want %s", e.PayloadType, payloadType)
+	}
+	return &e, nil
+}
+
+// signers returns how many of the bound keys have signed.
+func (e *envelope) signers(b *binding) (n int) {
+	if b == nil {
+		return 0
+	}
+	for _, k := range b.Keys {
+		if e.signedBy(k) {
+			n++
+		}
+	}
+	return n
 }
 
 // verifyRelease checks that data is the signature of the release that e is of,
 // by enough of its package's keys, and that what they signed is what e says.
 func verifyRelease(data []byte, e *Entry) error {
-	var env envelope
-	if err := json.Unmarshal(data, &env); err != nil {
-		return fmt.Errorf("not a signature: %w", err)
-	}
-	if env.PayloadType != payloadType {
-		return fmt.Errorf("signature of a %.80q: want %s", env.PayloadType, payloadType)
+	env, err := readEnvelope(data)
+	if err != nil {
+		return err
 	}
 	if e.binding == nil {
 		return fmt.Errorf("no key is bound to package %s", e.Package)
 	}
-	need, valid := max(1, e.binding.Threshold), 0
-	for _, k := range e.binding.Keys {
-		if env.signedBy(k) {
-			valid++
-		}
-	}
-	if valid < need {
-		return fmt.Errorf("signed by %d of the keys of package %s: want %d (%s)", valid, e.Package, need, e.KeyID)
+	switch need, valid := e.binding.need(), env.signers(e.binding); {
+	case valid == 0:
+		return fmt.Errorf("signed by none of the keys of package %s (%s)", e.Package, e.KeyID)
+	case valid < need:
+		return &tooFewError{e.Package, valid, need}
 	}
 	var s statement
 	if err := json.Unmarshal(env.Payload, &s); err != nil {
@@ -177,6 +223,27 @@ func (e *envelope) signedBy(k publicKey) bool {
 	return slices.ContainsFunc(e.Signatures[:min(len(e.Signatures), maxPackageKeys)], func(s envelopeSignature) bool {
 		return v.VerifySignature(bytes.NewReader(s.Sig), bytes.NewReader(e.signed())) == nil
 	})
+}
+
+// tooFewError means that a bundle has right signatures, but not enough of them.
+type tooFewError struct {
+	pack        string
+	valid, need int
+}
+
+func (e *tooFewError) Error() string {
+	return fmt.Sprintf("signed by %d of %d: package %s asks for the signatures of %d of its keys", e.valid, e.need, e.pack, e.need)
+}
+
+// Is makes it one of ErrUntrusted.
+func (e *tooFewError) Is(class error) bool { return class == ErrUntrusted }
+
+// signatureError gives what verifyRelease said of a file its class.
+func signatureError(name string, err error) error {
+	if _, few := errors.AsType[*tooFewError](err); few {
+		return &Error{ErrUnsigned, name, err}
+	}
+	return &Error{ErrUntrusted, name, err}
 }
 
 // check holds a statement to an entry of the index: the index may not say of a

@@ -242,19 +242,13 @@ func TestRootStays(t *testing.T) {
 	if err := os.Remove(filepath.Join(s.keys, "timestamp.1.pem")); err != nil {
 		t.Fatal(err)
 	}
-	fresh, err := makeKey(filepath.Join(s.keys, "timestamp.2.pem"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	k, err := metadata.KeyFromPublicKey(fresh.pub)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := m.Signed.AddKey(k, metadata.TIMESTAMP); err != nil {
+	s.addKey(t, "timestamp.2")
+	fresh := s.p.keys.role[metadata.TIMESTAMP][0]
+	if err := addRootKey(m, metadata.TIMESTAMP, fresh); err != nil {
 		t.Fatal(err)
 	}
 	m.Signed.Version = 2
-	root, err := s.p.keys.signRoot(m)
+	root, err := s.p.keys.signRoot(t.Context(), m)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -291,7 +285,7 @@ func (s *site) sign(t testing.TB, key signer, version int64) []byte {
 	}
 	m.Signed.Version = version
 	m.ClearSignatures()
-	if _, err := m.Sign(key); err != nil {
+	if err := addSignatures(t.Context(), m, timestampFile, []signer{key}); err != nil {
 		t.Fatal(err)
 	}
 	data, err := m.ToBytes(false)
@@ -399,7 +393,7 @@ func TestAnothersSignature(t *testing.T) {
 func TestOwnPackageKey(t *testing.T) {
 	s := newSite(t)
 	for _, name := range []string{"alpha", "beta"} {
-		if _, err := makeKey(filepath.Join(s.keys, "package."+name+".pem")); err != nil {
+		if err := makeKey(filepath.Join(s.keys, "package."+name+".pem"), nil); err != nil {
 			t.Fatal(err)
 		}
 	}

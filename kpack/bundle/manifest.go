@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -48,8 +49,11 @@ type Manifest struct {
 	// Sources are what the release was made from: the archive or tree, then
 	// the source patches in order.
 	Sources []Source `json:"sources,omitempty"`
-	// Toolchain holds the compilers' identifications, sorted.
+	// Toolchain holds what compilers, assemblers and linkers say of themselves,
+	// sorted.
 	Toolchain []string `json:"toolchain,omitempty"`
+	// Build is what else has to be the same where the release is built again.
+	Build Build `json:"build,omitzero"`
 	// Targets are the patches, sorted by build-id; the files follow in this
 	// order.
 	Targets []Target `json:"targets"`
@@ -59,6 +63,18 @@ type Manifest struct {
 type Source struct {
 	Name   string       `json:"name"`
 	Digest specs.Digest `json:"digest"`
+}
+
+// Build says how the two builds ran that a release was made from.
+type Build struct {
+	// Path is the absolute path of the folder that they ran in, if it is in
+	// what they made, as that of the compilation is in debug data. Else it is
+	// empty: builds elsewhere make the same.
+	Path string `json:"path,omitempty"`
+	// Environment holds the variables by which compilers and the like are
+	// chosen or told what to do, as far as they were set. Those of the spec are
+	// not here.
+	Environment map[string]string `json:"environment,omitempty"`
 }
 
 // Target describes one patch of the bundle.
@@ -132,6 +148,9 @@ func (m *Manifest) check() error {
 	if !slices.IsSorted(m.Toolchain) {
 		return errors.New("toolchain: want it sorted")
 	}
+	if p := m.Build.Path; p != "" && (!path.IsAbs(p) || path.Clean(p) != p) {
+		return fmt.Errorf("build path %.200q: want an absolute one", p)
+	}
 	for _, a := range m.Allowed {
 		if a.Change == "" || a.Reason == "" {
 			return errors.New("allowed: want changes, each with a reason")
@@ -144,6 +163,10 @@ func (m *Manifest) checkTexts() error {
 	texts := slices.Concat(m.CVEs, m.Toolchain, m.Consistency.NextCall)
 	for _, s := range m.Sources {
 		texts = append(texts, s.Name)
+	}
+	texts = append(texts, m.Build.Path)
+	for name, value := range m.Build.Environment {
+		texts = append(append(texts, name), strings.Split(value, "\n")...)
 	}
 	texts = append(texts, strings.Split(m.Description, "\n")...)
 	texts = append(texts, strings.Split(m.Consistency.Reason, "\n")...)

@@ -29,6 +29,9 @@ func (r *run) packDepends() (depends, error) {
 		return nil, err
 	}
 	d["the spec"] = digest
+	if err := d.addJSON("what the environment tells compilers", tellingEnvironment()); err != nil {
+		return nil, err
+	}
 	if err := assemblerDepends(d); err != nil {
 		return nil, err
 	}
@@ -72,7 +75,7 @@ func (r *run) pack(ctx context.Context) error {
 		}
 		files = append(files, data)
 	}
-	m, err := r.manifest(targets)
+	m, err := r.manifest(ctx, targets)
 	if err != nil {
 		return err
 	}
@@ -92,23 +95,22 @@ func (r *run) pack(ctx context.Context) error {
 }
 
 // manifest says what the bundle was made from. Encode adds what is in it.
-func (r *run) manifest(targets []Target) (bundle.Manifest, error) {
+func (r *run) manifest(ctx context.Context, targets []Target) (bundle.Manifest, error) {
 	s, b := r.spec, r.stamps["build"].Built
 	m := bundle.Manifest{
 		Name: s.Name, Series: s.Series, Level: s.Level, Description: s.Description, CVEs: s.CVEs, Consistency: s.Consistency, Allowed: s.Allow,
-		Created: time.Unix(b.Epoch, 0).UTC(),
+		Created: time.Unix(b.Epoch, 0).UTC(), Toolchain: toolchain(ctx, targets), Build: bundle.Build{Environment: tellingEnvironment()},
 	}
 	for _, src := range b.Sources {
 		m.Sources = append(m.Sources, bundle.Source{Name: src.Name, Digest: src.Digest})
 	}
-	for _, t := range targets {
-		for _, u := range t.Units {
-			if u.Changes.Producer != "" {
-				m.Toolchain = append(m.Toolchain, u.Changes.Producer)
-			}
-		}
+	inside, err := holdPath(targets, r.folder.site()+"/")
+	if err != nil {
+		return m, err
 	}
-	var err error
+	if inside {
+		m.Build.Path = r.folder.Tree()
+	}
 	m.Spec, err = r.specDigest()
 	return m, err
 }

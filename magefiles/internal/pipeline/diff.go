@@ -34,6 +34,8 @@ type Target struct {
 	Kept []verify.KeptDatum
 	// Warnings are what else its author should know.
 	Warnings []string
+	// Tools are the paths of the assemblers and linkers that made it, sorted.
+	Tools []string
 
 	partial bool   // some of its units are refused
 	file    []byte // the .kpatch file, if it was made

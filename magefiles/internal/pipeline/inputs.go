@@ -107,7 +107,9 @@ func (r *run) readTree() (treeState, error) {
 
 // ours are the folders that are no part of a source tree, though they may lie
 // in it.
-func (r *run) ours() []string { return []string{r.o.Work, r.o.Registry, r.o.Keys} }
+func (r *run) ours() []string {
+	return slices.DeleteFunc([]string{r.o.Work, r.o.home, r.o.Registry, r.o.Keys}, func(dir string) bool { return dir == "" })
+}
 
 // env returns the environment of the build's commands.
 func (r *run) env() []string { return append(os.Environ(), r.spec.Env...) }
@@ -124,6 +126,9 @@ func lookup(env []string, name string) (value string, found bool) {
 
 // epoch returns the SOURCE_DATE_EPOCH that was given, or "".
 func (r *run) epoch() string {
+	if m := r.o.repeats; m != nil {
+		return strconv.FormatInt(m.Created.Unix(), 10)
+	}
 	v, _ := lookup(r.env(), epochName)
 	return v
 }
@@ -187,9 +192,9 @@ func (r *run) environDepends(d depends) {
 // toolName matches the names of compilers, assemblers and linkers.
 var toolName = regexp.MustCompile(`^([A-Za-z0-9_.]+-)*(cc|gcc|g\+\+|c\+\+|cpp|clang|clang\+\+|as|ld|ld\.bfd|ld\.gold|ld\.lld|ld\.mold)(-[0-9.]+)?$`)
 
-// toolDepends adds the compilers, assemblers and linkers on the PATH of env
-// that a build uses without being told, and those that env or words name.
-func toolDepends(d depends, env, words []string) error {
+// toolNames returns the compilers, assemblers and linkers that a build uses
+// without being told, and those that env or words name.
+func toolNames(env, words []string) []string {
 	names := []string{"cc", "gcc", "g++", "c++", "clang", "clang++", "as", "ld"}
 	for _, kv := range env {
 		if name, value, _ := strings.Cut(kv, "="); slices.Contains([]string{"CC", "CXX", "CPP", "AS", "LD", "HOSTCC", "BUILD_CC"}, name) {
@@ -201,8 +206,13 @@ func toolDepends(d depends, env, words []string) error {
 			names = append(names, w)
 		}
 	}
+	return names
+}
+
+// toolDepends adds the tools of toolNames that are on the PATH of env.
+func toolDepends(d depends, env, words []string) error {
 	path, _ := lookup(env, "PATH")
-	for _, name := range names {
+	for _, name := range toolNames(env, words) {
 		file := lookPath(name, path)
 		if file == "" {
 			continue

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/fother/fother/kpack/bundle"
 	"github.com/fother/fother/specs"
 )
 
@@ -28,6 +29,11 @@ type Options struct {
 	// Registry is the folder that [Publish] publishes to, and Keys the folder
 	// of the keys that sign.
 	Registry, Keys string
+	// Builder is the URI that provenance names as the one who runs the builds; if
+	// empty, one that stands for nobody in particular.
+	Builder string
+	// Channel is what Publish publishes to; "" is stable.
+	Channel string
 	// Unchecked lets a fix pass of which types cannot be compared for lack of debug
 	// data, as [specs.NoDebugData] does in a spec. The patches say so.
 	Unchecked bool
@@ -35,6 +41,11 @@ type Options struct {
 	// says all the time what is being done.
 	Progress io.Writer
 	Logger   *slog.Logger // nil is silent
+
+	// repeats is the manifest of the release that is made once more, and home
+	// the work folder of those who do so.
+	repeats *bundle.Manifest
+	home    string
 }
 
 func (o Options) say(format string, args ...any) {
@@ -87,13 +98,22 @@ func (f Folder) path(name string) string { return filepath.Join(string(f), name)
 // site is the folder in which the builds of all levels of a release run. Their
 // path gets into debug data and so into build-ids: a patch of level 2 has to be
 // made from the same original build as that of level 1.
+//
+// A rebuild, which has a work folder of its own in that of the build that it
+// repeats, runs in the same place.
 func (f Folder) site() string {
-	name := filepath.Base(string(f))
+	name, work := filepath.Base(string(f)), filepath.Dir(string(f))
 	if i := strings.LastIndexByte(name, '-'); i > 0 {
 		name = name[:i] // without the level
 	}
-	return filepath.Join(filepath.Dir(string(f)), "build", name)
+	if filepath.Base(work) == rebuildName {
+		work = filepath.Dir(work)
+	}
+	return filepath.Join(work, "build", name)
 }
+
+// rebuildName is the work folder of rebuilds in a work folder.
+const rebuildName = ".rebuild"
 
 // Tree is where both builds run. It is there only while they do, and after one
 // that failed.

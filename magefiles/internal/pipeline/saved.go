@@ -32,6 +32,7 @@ type (
 		// Unchecked is that of Target.
 		Unchecked []string           `json:"unchecked,omitempty"`
 		Kept      []verify.KeptDatum `json:"kept,omitempty"` // likewise
+		Tools     []string           `json:"tools,omitempty"`
 	}
 	savedLink struct {
 		File   string       `json:"file"`
@@ -96,6 +97,9 @@ func (r *run) diff(ctx context.Context) error {
 	if err := c.err(); err != nil {
 		// The report is about this fix, and an earlier one's patch assembly is not.
 		return errors.Join(err, r.replace("diff", filepath.Base(l.Diff), reportName))
+	}
+	for i := range c.targets {
+		c.targets[i].Tools = toolsOf(&c.targets[i])
 	}
 	r.found = c.targets
 	data, err := saveTargets(r.folder, c.targets)
@@ -211,7 +215,7 @@ func saveTargets(f Folder, targets []Target) ([]byte, error) {
 		st := savedTarget{
 			Name: t.Name, BuildID: t.BuildID,
 			Original: savedLink{rel(t.Original.File), t.Original.Digest},
-			Patched:  savedLink{rel(t.Patched.File), t.Patched.Digest}, Unchecked: t.Unchecked, Kept: t.Kept,
+			Patched:  savedLink{rel(t.Patched.File), t.Patched.Digest}, Unchecked: t.Unchecked, Kept: t.Kept, Tools: t.Tools,
 		}
 		for i, u := range t.Units {
 			su := savedUnit{
@@ -253,7 +257,7 @@ func Targets(s specs.Spec, o Options) ([]Target, error) {
 	var targets []Target
 	for _, st := range saved {
 		t := Target{
-			Name: st.Name, BuildID: st.BuildID, Unchecked: st.Unchecked, Kept: st.Kept,
+			Name: st.Name, BuildID: st.BuildID, Unchecked: st.Unchecked, Kept: st.Kept, Tools: st.Tools,
 			Original: &compiler.Link{BuildID: st.BuildID, File: f.path(st.Original.File), Digest: st.Original.Digest},
 			Patched:  &compiler.Link{File: f.path(st.Patched.File), Digest: st.Patched.Digest},
 		}
