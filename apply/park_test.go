@@ -20,7 +20,7 @@ func parking(t testing.TB) {
 // code when it wakes.
 func TestSleepersAreParked(t *testing.T) {
 	parking(t)
-	r := start(t, pie(t), "call", "sleep1s", "read", "epoll", "futex", "births")
+	r := start(t, pie(t), "call", "sleep1s", "read", "epoll", "futex")
 	before := r.snapshot()
 	patch := patchFor(t, pie(t), "default", 1, "answer", "other")
 	most := 0
