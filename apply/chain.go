@@ -44,8 +44,11 @@ func (p *Process) newChain(u *unwinders, t *transaction) *chain {
 // record that has a finder. A GOT entry may still be lazy, then it leads back to
 // its object, or be somebody else's: that one is left alone.
 func (p *Process) readChain(u *unwinders, t *transaction) *chain {
+	if len(u.slots) == 0 {
+		return nil
+	}
 	c := p.newChain(u, t)
-	if len(u.slots) == 0 || len(c.finders) == 0 {
+	if len(c.finders) == 0 {
 		return nil
 	}
 	for _, s := range u.slots {

@@ -22,11 +22,15 @@ type Stop struct {
 	// Seize is what was done ahead, while the threads ran.
 	Seize   time.Duration `json:"seize_ns"`
 	Threads int           `json:"threads"`
+	// Parked are those of Threads that slept all the while and were not stopped.
+	Parked int `json:"parked"`
 	// Tries is the number of stops, Longest the longest of them and Sum all
 	// together.
 	Tries   int           `json:"tries"`
 	Longest time.Duration `json:"longest_ns"`
 	Sum     time.Duration `json:"sum_ns"`
+	// began is when Total did.
+	began time.Time
 }
 
 // commitOptions are those of Options that the commit needs.
@@ -44,15 +48,24 @@ func (p *Process) commit(ctx context.Context, t *transaction, o commitOptions) (
 	if err := p.prepareGates(t); err != nil {
 		return stop, err
 	}
+	p.makeReady(t)
 	err := ptrace.Do(func() error {
 		start := time.Now()
 		g, err := ptrace.Seize(p.PID, ptrace.Options{})
 		if err != nil {
 			return err
 		}
-		defer g.Detach() // of what an error left
+		defer g.Detach() // of what an error left, and of what was parked
+		if len(g.Threads()) >= parkFrom {
+			if err := g.Park(); err != nil {
+				return err
+			}
+		}
 		in := newInspector(p, t.zones)
 		if err := in.know(g.Threads()); err != nil {
+			return err
+		}
+		if err := p.rehearse(in, t); err != nil {
 			return err
 		}
 		stop.Seize = time.Since(start)
@@ -61,6 +74,11 @@ func (p *Process) commit(ctx context.Context, t *transaction, o commitOptions) (
 	p.addSources(err) // when all run again
 	return stop, err
 }
+
+// parkFrom is the number of threads from which on those that sleep are not stopped
+// but parked. It takes several times as long as to stop them, but they have no
+// part in the stop.
+var parkFrom = 64
 
 // Bounds of the waits between tries.
 const (
@@ -75,6 +93,7 @@ func (p *Process) tryCommit(ctx context.Context, g *ptrace.Group, in *inspector,
 	deadline := begin.Add(o.wait)
 	wait := firstWait
 	var busy []Inside
+	looks := 0
 	stuck := (*StuckError)(nil)
 	for {
 		if ctx.Err() != nil {
@@ -88,15 +107,19 @@ func (p *Process) tryCommit(ctx context.Context, g *ptrace.Group, in *inspector,
 			continue
 		}
 		stuck = nil
-		start := time.Now()
 		if len(busy) > 0 && busy[0].TID == 0 { // no thread can be asked whether it has left
 			wait = min(2*wait, longWait)
 		}
 		if len(busy) > 0 && !offenderLeft(g, in, busy[0].TID) {
 			wait = min(2*wait, longWait)
+		} else if found, err := in.parked(g); err != nil {
+			return err
+		} else if len(found) > 0 { // no stop is needed to know
+			looks++
+			busy = found
 		} else {
 			stop.Tries++
-			found, err := p.stopOnce(g, in, t, o, stop, start)
+			found, err := p.stopOnce(g, in, t, o, stop, time.Now())
 			switch {
 			case errors.As(err, &stuck) && time.Now().Before(deadline): // the parent of a vfork, say
 			case err != nil || len(found) == 0:
@@ -115,7 +138,7 @@ func (p *Process) tryCommit(ctx context.Context, g *ptrace.Group, in *inspector,
 			continue
 		}
 		if len(busy) > 0 && time.Now().After(deadline) {
-			return &BusyError{Threads: busy, Waited: time.Since(begin), Attempts: stop.Tries}
+			return &BusyError{Threads: busy, Waited: time.Since(begin), Attempts: stop.Tries + looks}
 		}
 		if err := serveFor(g, wait); err != nil {
 			return err
@@ -145,6 +168,9 @@ func offenderLeft(g *ptrace.Group, in *inspector, tid int) bool {
 		if t.TID != tid {
 			continue
 		}
+		if t.Parked() {
+			return false
+		}
 		if g.StopThread(t) != nil || !t.Stopped() {
 			return true // the stop of all finds out
 		}
@@ -167,38 +193,43 @@ func (p *Process) stopOnce(g *ptrace.Group, in *inspector, t *transaction, o com
 		now := time.Now()
 		*d, at = now.Sub(at), now
 	}
-	done := false
+	done, threads := false, []*ptrace.Thread(nil)
 	defer func() {
 		if done {
-			g.Detach()
+			g.Release()
 		} else {
 			err = errors.Join(err, ignoreGone(g.Resume()))
 		}
 		lap(&stop.Resume)
-		stop.Total = at.Sub(start)
+		stop.began, stop.Total = start, at.Sub(start)
 		stop.Longest = max(stop.Longest, stop.Total)
 		stop.Sum += stop.Total
+		if done && o.stacks != nil { // by what was read of the threads
+			o.stacks.note(in, threads, slices.DeleteFunc(slices.Concat(t.going(), t.emptied), func(r *record) bool { return slices.Contains(in.left, r) }))
+		}
 	}()
 	if err := g.Stop(); err != nil {
 		return nil, err
 	}
 	lap(&stop.Interrupt)
-	threads := g.Threads()
+	threads = g.Threads()
 	stop.Threads = len(threads)
-	in.fresh, in.left = false, nil
-	if busy, err = in.busy(threads); err == nil && len(busy) == 0 {
+	in.fresh, in.left = false, slices.Clone(in.leftParked)
+	if busy, err = in.busy(in.unclear(threads)); err == nil && len(busy) == 0 {
 		busy, err = p.suspended(in, threads, t)
 	}
 	lap(&stop.Inspect)
 	if err != nil || len(busy) > 0 {
 		return busy, err
 	}
+	for _, th := range threads {
+		if th.Parked() {
+			stop.Parked++
+		}
+	}
 	done = true
 	err = p.switchEntries(t)
 	lap(&stop.Write)
-	if o.stacks != nil {
-		o.stacks.note(in, threads, slices.DeleteFunc(slices.Concat(t.going(), t.emptied), func(r *record) bool { return slices.Contains(in.left, r) }))
-	}
 	return nil, err
 }
 

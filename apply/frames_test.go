@@ -130,9 +130,9 @@ func TestUnhookKeeps(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer p.Close()
-	told := &record{state: retired, recordBody: recordBody{Finder: finder{Entry: 16, Next: 8}}}
-	plain := &record{state: retired}
-	unused := &record{state: staged, recordBody: told.recordBody}
+	told := &record{recordState: recordState{state: retired}, recordBody: recordBody{Finder: finder{Entry: 16, Next: 8}}}
+	plain := &record{recordState: recordState{state: retired}}
+	unused := &record{recordState: recordState{state: staged}, recordBody: told.recordBody}
 	res := &Result{}
 	free, err := p.unhook(context.Background(), []*record{told, plain, unused}, res)
 	if err != nil || !slices.Equal(free, []*record{plain, unused}) || len(res.Kept) != 1 {
@@ -210,7 +210,7 @@ func TestNoFinder(t *testing.T) {
 func TestUnused(t *testing.T) {
 	plan := &Plan{}
 	for s := staged; s <= retired; s++ {
-		plan.steps = append(plan.steps, &step{record: &record{state: s}})
+		plan.steps = append(plan.steps, &step{record: &record{recordState: recordState{state: s}}})
 	}
 	if free := plan.unused(); len(free) != 1 || free[0].state != staged || len(plan.steps) != int(retired) {
 		t.Errorf("%d of %d are unused", len(free), len(plan.steps))

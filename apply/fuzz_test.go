@@ -83,7 +83,7 @@ func (m *fakeMemory) ReadSpans(spans []ptrace.Span) error {
 const fakeBase = specs.Addr(0x7000_0000_0000)
 
 func goodRecord(tb testing.TB) []byte {
-	r := &record{state: applied, leader: fakeBase, recordBody: recordBody{
+	r := &record{recordState: recordState{state: applied, leader: fakeBase}, recordBody: recordBody{
 		ID:   specs.PatchID{BuildID: "abcd", Series: "default", Level: 3},
 		Base: fakeBase, Size: 0x3000, Regions: [3]region{{0, 0x1000}, {0x1000, 0x1000}, {0x2000, 0x1000}}, Gates: region{0x1800, 0x100},
 		State: region{0x2000, 0x1000}, Held: []specs.Range[specs.Addr]{{Lo: fakeBase - 0x1000, Hi: fakeBase}},

@@ -140,7 +140,7 @@ func steps(p *Process, t *transaction) (all []func()) {
 	}
 	each(jump)
 	if len(deciding) > 0 {
-		do(func() error { return p.store(deciding, after) })
+		do(func() error { return p.entries(deciding).store(after) })
 	} else {
 		do(func() error { return p.openGates(lead) })
 	}

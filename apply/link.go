@@ -90,7 +90,7 @@ func (s *step) link(p *Process, base specs.Addr) error {
 // functions and finder.
 func (s *step) newRecord(base specs.Addr, image *kpack.Image) *record {
 	l := s.layout
-	r := &record{state: staged, leader: base, recordBody: recordBody{
+	r := &record{recordState: recordState{state: staged, leader: base}, recordBody: recordBody{
 		ID: patchID(s.patch), Name: s.patch.Meta.Name, Description: s.patch.Meta.Description, CVEs: s.patch.Meta.CVEs,
 		Time: time.Now().UTC(), Object: s.object.Path, Bias: s.object.image.Bias, Base: base, Size: l.Size,
 		Hooks:   hooksOf(s.patch, image),

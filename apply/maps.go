@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/fother/fother/apply/internal/ptrace"
 	"github.com/fother/fother/specs"
 )
 
@@ -45,7 +46,7 @@ const (
 
 // readMaps reads the mappings of a process.
 func readMaps(pid int) ([]Mapping, error) {
-	f, err := os.Open(fmt.Sprintf("/proc/%d/maps", pid))
+	f, err := ptrace.OpenFile(fmt.Sprintf("/proc/%d/maps", pid))
 	if err != nil {
 		return nil, procError(err)
 	}

@@ -38,6 +38,19 @@ func TestKillMatrix(t *testing.T) {
 			})
 		}
 	}
+	for _, op := range matrixOperations { // with the sleeping threads parked
+		if op.from > 0 && !testenv.Long() {
+			continue
+		}
+		t.Run(op.name+" 16 parked", func(t *testing.T) {
+			t.Setenv("APPLY_TEST_PARK", "1")
+			if m := newMatrix(t, op, threads["16"]); testenv.Long() {
+				m.full()
+			} else {
+				m.sample()
+			}
+		})
+	}
 }
 
 // matrixOperation is what the tool does when it is killed. Levels are those of

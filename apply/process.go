@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/fother/fother/apply/internal/ptrace"
@@ -23,12 +24,15 @@ type Process struct {
 	Name string // comm
 
 	page    uint64
+	files   *Reader // of the builds that are known, or nil
 	mem     *ptrace.Mem
 	lock    *os.File
 	maps    []Mapping
 	objects []*object
 	records []*record
 	damaged []string
+	// stateBytes are those that are written last.
+	stateBytes [stateSize]byte
 	// unwinders are kept once they were looked for.
 	unwinders *unwinders
 	// scopes are those that were asked for.
@@ -54,8 +58,10 @@ type ObjectInfo struct {
 // [ErrPermission].
 func Open(pid int) (*Process, error) { return open(pid, false) }
 
-func open(pid int, writable bool) (*Process, error) {
-	p := &Process{PID: pid, Name: ptrace.Comm(pid, pid), page: uint64(os.Getpagesize())}
+func open(pid int, writable bool) (*Process, error) { return openWith(nil, pid, writable) }
+
+func openWith(files *Reader, pid int, writable bool) (*Process, error) {
+	p := &Process{PID: pid, Name: ptrace.Comm(pid, pid), page: uint64(os.Getpagesize()), files: files}
 	var err error
 	if writable {
 		if p.lock, err = lockProcess(pid, lockWait); err != nil {
@@ -97,7 +103,7 @@ func (p *Process) refresh() error {
 	if p.maps, err = readMaps(p.PID); err != nil {
 		return err
 	}
-	if p.objects, err = findObjects(p.mem, p.maps); err != nil {
+	if p.objects, err = findObjects(p.mem, p.maps, p.files); err != nil {
 		return fmt.Errorf("process %d: read its memory: %w", p.PID, procError(err))
 	}
 	p.order()
@@ -111,33 +117,65 @@ const maxObjects = 64 << 10
 
 // findObjects opens everything that is mapped like a loaded ELF object. What
 // looks like one and is damaged is left out: nothing can be patched in it.
-func findObjects(mem memory, maps []Mapping) ([]*object, error) {
+// files are builds that are known from other processes.
+func findObjects(mem memory, maps []Mapping, files *Reader) ([]*object, error) {
 	var spans []ptrace.Span
-	var heads []*Mapping
+	var heads []head
 	for i := range maps {
 		m := &maps[i]
-		if m.readable() && m.Offset == 0 && (m.Inode != 0 || m.Path == "[vdso]") && len(spans) < maxObjects {
-			spans = append(spans, ptrace.Span{Addr: m.Range.Lo, Buf: make([]byte, len(elf.ELFMAG))})
-			heads = append(heads, m)
+		if !m.readable() || m.Offset != 0 || m.Inode == 0 && m.Path != "[vdso]" || len(spans) >= maxObjects {
+			continue
 		}
+		h := head{m: m, known: files.find(m)}
+		span := ptrace.Span{Addr: m.Range.Lo, Buf: make([]byte, len(elf.ELFMAG))}
+		if h.known != nil {
+			if h.image = h.known.image.At(mem, m.Range.Lo); h.image == nil {
+				h.known = nil
+			} else {
+				span = ptrace.Span{Addr: m.Range.Lo + h.known.offset, Buf: make([]byte, len(h.known.note))}
+			}
+		}
+		spans, heads = append(spans, span), append(heads, h)
 	}
 	if err := mem.ReadSpans(spans); err != nil {
 		return nil, err
 	}
 	var objects []*object
 	for i, s := range spans {
-		if string(s.Buf) != elf.ELFMAG {
-			continue
+		o := heads[i].open(mem, s, files)
+		if o != nil && loaded(o.image, heads[i].m, maps) {
+			objects = append(objects, o)
 		}
-		image, err := elfobj.OpenImage(mem, s.Addr)
-		if err != nil || !loaded(image, heads[i], maps) {
-			continue
-		}
-		o := &object{image: image, ObjectInfo: ObjectInfo{Path: heads[i].Path, Base: s.Addr}}
-		o.BuildID, _ = image.BuildID()
-		objects = append(objects, o)
 	}
 	return objects, nil
+}
+
+// head is a mapping that may begin an object. If it is of a file that is known,
+// image is what it then is.
+type head struct {
+	m     *Mapping
+	known *knownFile
+	image *elfobj.Image
+}
+
+// open returns the object, nil if it is none. read is its note, if the file is
+// known, or the first bytes.
+func (h *head) open(mem memory, read ptrace.Span, files *Reader) *object {
+	info := ObjectInfo{Path: h.m.Path, Base: h.m.Range.Lo}
+	if h.known != nil && read.N == len(h.known.note) && bytes.Equal(read.Buf, h.known.note) {
+		info.BuildID = h.known.id
+		return &object{info, h.image}
+	}
+	if h.known == nil && string(read.Buf[:read.N]) != elf.ELFMAG {
+		return nil
+	}
+	image, err := elfobj.OpenImage(mem, h.m.Range.Lo)
+	if err != nil {
+		return nil
+	}
+	info.BuildID, _ = image.BuildID()
+	files.add(h.m, image, info.BuildID)
+	return &object{info, image}
 }
 
 // loaded tells an object that runs from a file that is merely mapped: its code
@@ -203,7 +241,7 @@ func (p *Process) objectAt(a specs.Addr) *object {
 // program headers (AT_PHDR of the auxiliary vector), or nil.
 func (p *Process) executable() *object {
 	const atPHDR = 3
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/auxv", p.PID))
+	b, err := ptrace.ReadFile(fmt.Sprintf("/proc/%d/auxv", p.PID))
 	if err != nil {
 		return nil
 	}
@@ -293,8 +331,8 @@ func Processes() ([]int, error) {
 	}
 	var pids []int
 	for _, e := range entries {
-		var pid int
-		if n, err := fmt.Sscanf(e.Name(), "%d", &pid); n != 1 || err != nil || pid == 1 || pid == os.Getpid() || KernelThread(pid) {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil || pid == 1 || pid == os.Getpid() || KernelThread(pid) {
 			continue
 		}
 		pids = append(pids, pid)
@@ -306,7 +344,7 @@ func Processes() ([]int, error) {
 // KernelThread reports whether a process has no program of its own, or has
 // ended.
 func KernelThread(pid int) bool {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	b, err := ptrace.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return true
 	}

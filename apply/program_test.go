@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -306,6 +307,9 @@ func serving(answer int) string {
 var workdir string
 
 func TestMain(m *testing.M) {
+	if n, err := strconv.Atoi(os.Getenv("APPLY_TEST_PARK")); err == nil { // also of all tests' tools
+		parkFrom = n
+	}
 	if os.Getenv("APPLY_TEST_CHILD") != "" {
 		os.Exit(childMain())
 	}

@@ -56,12 +56,20 @@ const (
 // record is one patch in one process.
 type record struct {
 	recordBody
-	state  state
-	open   bool
-	leader specs.Addr
+	recordState
 	// trial is the word at Trial, or 0.
 	trial uint64
 }
+
+// recordState is what changes: written in one piece at stateOffset.
+type recordState struct {
+	state  state
+	open   bool
+	leader specs.Addr
+}
+
+// stateSize is its size in bytes.
+const stateSize = 16
 
 // recordBody is what does not change while the record exists. Addresses are
 // run-time addresses.
@@ -179,21 +187,21 @@ func (r *record) encode(size uint64) ([]byte, error) {
 	copy(b, recordMagic)
 	binary.LittleEndian.PutUint32(b[8:], recordVersion)
 	binary.LittleEndian.PutUint32(b[12:], uint32(len(body)))
-	copy(b[stateOffset:], r.stateBytes())
+	r.recordState.put(b[stateOffset:])
 	sum := sha256.Sum256(body)
 	copy(b[32:], sum[:])
 	return append(b, body...)[:size], nil
 }
 
-// stateBytes are what changes of a record: written in one piece at stateOffset.
-func (r *record) stateBytes() []byte {
-	var b [16]byte
-	binary.LittleEndian.PutUint32(b[:], uint32(r.state))
-	if r.open {
-		b[openOffset-stateOffset] = 1
+// put makes b begin with the state's bytes.
+func (s recordState) put(b []byte) {
+	open := uint32(0)
+	if s.open {
+		open = 1
 	}
-	binary.LittleEndian.PutUint64(b[8:], uint64(r.leader))
-	return b[:]
+	binary.LittleEndian.PutUint32(b, uint32(s.state))
+	binary.LittleEndian.PutUint32(b[openOffset-stateOffset:], open)
+	binary.LittleEndian.PutUint64(b[8:], uint64(s.leader))
 }
 
 // errNoRecord means that there is no record at an address.
@@ -220,11 +228,11 @@ func readRecord(mem memory, base specs.Addr) (*record, error) {
 	if sum := sha256.Sum256(body); !bytes.Equal(sum[:], fixed[32:]) {
 		return nil, fmt.Errorf("record at %v: the checksum does not match", base)
 	}
-	r := &record{
+	r := &record{recordState: recordState{
 		state:  state(binary.LittleEndian.Uint32(fixed[stateOffset:])),
 		open:   binary.LittleEndian.Uint32(fixed[openOffset:]) != 0,
 		leader: specs.Addr(binary.LittleEndian.Uint64(fixed[stateOffset+8:])),
-	}
+	}}
 	if err := json.Unmarshal(body, &r.recordBody); err != nil {
 		return nil, fmt.Errorf("record at %v: %w", base, err)
 	}
@@ -318,23 +326,22 @@ func findRecords(mem memory, maps []Mapping, page uint64) (records []*record, da
 
 // setState writes a record's state and leader.
 func (p *Process) setState(r *record, s state, leader specs.Addr) error {
-	next := *r
-	next.state, next.leader, next.open = s, leader, false
-	return p.writeState(r, &next)
+	return p.writeState(r, recordState{state: s, leader: leader})
 }
 
 // openGates is the write by which all gates of a commit that r leads open.
 func (p *Process) openGates(r *record) error {
-	next := *r
+	next := r.recordState
 	next.open = true
-	return p.writeState(r, &next)
+	return p.writeState(r, next)
 }
 
-func (p *Process) writeState(r, next *record) error {
-	if err := p.mem.Write(r.Base+stateOffset, next.stateBytes()); err != nil {
+func (p *Process) writeState(r *record, next recordState) error {
+	next.put(p.stateBytes[:])
+	if err := p.mem.Write(r.Base+stateOffset, p.stateBytes[:]); err != nil {
 		return fmt.Errorf("record at %v: %w", r.Base, err)
 	}
-	r.state, r.leader, r.open = next.state, next.leader, next.open
+	r.recordState = next
 	return nil
 }
 

@@ -13,8 +13,16 @@ import (
 // Source: psABI x86-64, 3.2.2; none elsewhere, where it does no harm.
 const redZone = 128
 
-// firstRead is how much of each stack is read with those of all others.
-const firstRead = 4 << 10
+// How much of each stack is read with those of all others, in bytes: what most
+// threads use, and more where there are few.
+const (
+	firstRead    = 8 << 10
+	longestRead  = 64 << 10
+	allReadFirst = 512 << 10
+)
+
+// maxTogether bounds how many stacks are read at once.
+const maxTogether = 512
 
 // nextRead is the size of the pieces in which the rest is read.
 const nextRead = 256 << 10
@@ -35,13 +43,23 @@ type inspector struct {
 	prover   *prover
 	unproven bool
 	// left are the patches out of use that a thread was found in; see zone.
-	left  []*record
-	buf   []byte
-	spans []ptrace.Span
+	left []*record
+	// clear are parked threads that are not inside, leftParked what of left they
+	// are in.
+	clear      map[*ptrace.Thread]bool
+	leftParked []*record
+	// What the stop needs is made before it. first is the part of buf that is
+	// for one stack, rest is for what does not fit.
+	first     uint64
+	buf, rest []byte
+	reader    *ptrace.Reader
+	spans     []ptrace.Span
+	hits      []*hit
+	stacks    []specs.Range[specs.Addr]
 }
 
 func newInspector(p *Process, zones []zone) *inspector {
-	in := &inspector{p: p, zones: zones}
+	in := &inspector{p: p, zones: zones, clear: make(map[*ptrace.Thread]bool)}
 	for i, z := range zones {
 		if i == 0 {
 			in.span = z.Range
@@ -58,22 +76,31 @@ func (in *inspector) know(threads []*ptrace.Thread) error {
 		in.known[t.TID] = true
 	}
 	// Taken and touched now, so that the stop does not wait for the kernel.
-	in.reserve(len(threads) + len(threads)/8 + 1)
+	in.reserve(min(len(threads)+len(threads)/8+1, maxTogether))
 	maps, err := readMaps(in.p.PID)
 	in.maps = maps
 	return err
 }
 
-// reserve makes buffers for n threads.
+// reserve makes buffers for n threads, and touches them.
 func (in *inspector) reserve(n int) {
-	if len(in.buf) >= n*firstRead {
+	if cap(in.spans) >= n {
 		return
 	}
-	in.buf = make([]byte, n*firstRead)
-	for i := 0; i < len(in.buf); i += 4096 {
-		in.buf[i] = 1
+	in.first = min(max(uint64(allReadFirst/n), firstRead), longestRead)
+	in.buf, in.rest = touched(n*int(in.first)), touched(nextRead)
+	in.reader = ptrace.NewReader(in.p.mem, n)
+	in.spans, in.hits, in.stacks = make([]ptrace.Span, n), make([]*hit, n), make([]specs.Range[specs.Addr], n)
+	clear(in.spans) // the kernel gives the memory now
+}
+
+// touched returns n bytes of memory that the kernel has given already.
+func touched(n int) []byte {
+	b := make([]byte, n)
+	for i := 0; i < n; i += 4096 {
+		b[i] = 1
 	}
-	in.spans = make([]ptrace.Span, 0, n)
+	return b
 }
 
 // hit is a word that may be a return address into a zone.
@@ -83,27 +110,63 @@ type hit struct {
 }
 
 // busy returns the threads that are, or may be, inside a zone.
-func (in *inspector) busy(threads []*ptrace.Thread) ([]Inside, error) {
-	hits := make([]*hit, len(threads))
-	stacks := make([]specs.Range[specs.Addr], len(threads))
+func (in *inspector) busy(threads []*ptrace.Thread) (all []Inside, err error) {
+	for batch := range slices.Chunk(threads, maxTogether) {
+		found, err := in.batch(batch)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, found...)
+	}
+	return all, nil
+}
+
+// parked returns the parked threads that are inside. It is called before the stop:
+// what they have on their stacks stays as it is as long as they are parked, and
+// none is parked again.
+func (in *inspector) parked(g *ptrace.Group) ([]Inside, error) {
+	threads := slices.DeleteFunc(g.Threads(), func(t *ptrace.Thread) bool { return !t.Parked() || in.clear[t] })
+	if len(threads) == 0 {
+		return nil, nil
+	}
+	in.fresh, in.left = false, nil
+	found, err := in.busy(threads)
+	if err != nil {
+		return nil, err
+	}
+	for _, t := range threads {
+		in.clear[t] = !slices.ContainsFunc(found, func(i Inside) bool { return i.TID == t.TID })
+	}
+	in.leftParked = append(in.leftParked, in.left...)
+	return found, nil
+}
+
+// unclear are the threads that are to be looked at in the stop.
+func (in *inspector) unclear(threads []*ptrace.Thread) []*ptrace.Thread {
+	if len(in.clear) == 0 {
+		return threads
+	}
+	return slices.DeleteFunc(slices.Clone(threads), func(t *ptrace.Thread) bool { return t.Parked() && in.clear[t] })
+}
+
+// batch is busy for as many threads as there are buffers for.
+func (in *inspector) batch(threads []*ptrace.Thread) (all []Inside, err error) {
 	in.reserve(len(threads))
+	hits, stacks := in.hits[:len(threads)], in.stacks[:len(threads)]
 	in.spans = in.spans[:0]
 	for i, t := range threads {
 		hits[i] = in.registers(t)
-		var err error
 		if stacks[i], err = in.stack(t); err != nil {
 			return nil, err
 		}
-		n := min(stacks[i].Size(), firstRead)
-		in.spans = append(in.spans, ptrace.Span{Addr: stacks[i].Lo, Buf: in.buf[i*firstRead:][:n]})
+		n := min(stacks[i].Size(), in.first)
+		in.spans = append(in.spans, ptrace.Span{Addr: stacks[i].Lo, Buf: in.buf[uint64(i)*in.first:][:n]})
 	}
-	if err := in.p.mem.ReadSpans(in.spans); err != nil {
+	if err := in.reader.ReadSpans(in.spans); err != nil {
 		return nil, err
 	}
-	var all []Inside
 	for i, t := range threads {
 		if hits[i] == nil {
-			var err error
 			if hits[i], err = in.words(t, stacks[i], in.spans[i]); err != nil {
 				return nil, err
 			}
@@ -271,13 +334,9 @@ func (in *inspector) elsewhere(t *ptrace.Thread, current specs.Range[specs.Addr]
 
 // scanRange reads and looks through memory of any length.
 func (in *inspector) scanRange(t *ptrace.Thread, r specs.Range[specs.Addr]) (*hit, error) {
-	var buf []byte
 	for lo := r.Lo; lo < r.Hi; {
-		if buf == nil {
-			buf = make([]byte, min(r.Size(), nextRead))
-		}
-		spans := []ptrace.Span{{Addr: lo, Buf: buf[:min(uint64(r.Hi-lo), nextRead)]}}
-		if err := in.p.mem.ReadSpans(spans); err != nil {
+		spans := []ptrace.Span{{Addr: lo, Buf: in.rest[:min(uint64(r.Hi-lo), nextRead)]}}
+		if err := in.reader.ReadSpans(spans); err != nil {
 			return nil, err
 		}
 		if h := in.scan(t, spans[0].Buf[:spans[0].N]); h != nil {

@@ -31,7 +31,8 @@ type stackUse struct {
 // stack that a stack pointer points into, such as a heap with coroutines, is
 // not taken for a stack.
 //
-// Preconditions: the threads are stopped and none is inside the code of proven.
+// Preconditions: the threads' registers and the inspector's mappings are those of
+// a stop in which none was inside the code of proven.
 func (u *stackUses) note(in *inspector, threads []*ptrace.Thread, proven []*record) {
 	*u = stackUses{
 		own: make(map[specs.Addr]stackUse), threads: make(map[specs.Addr]bool), tids: make(map[int]bool),

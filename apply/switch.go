@@ -5,9 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"slices"
 
-	"github.com/fother/fother/apply/internal/ptrace"
 	"github.com/fother/fother/kpack"
 	"github.com/fother/fother/specs"
 )
@@ -42,9 +40,9 @@ func (p *Process) prepareGates(t *transaction) error {
 
 // switchEntries is the commit itself; PROTOCOL.md explains the order.
 //
-// Preconditions: all threads are stopped and none is inside a zone.
+// Preconditions: all threads are stopped and none is inside a zone; t is ready.
 func (p *Process) switchEntries(t *transaction) error {
-	if err := p.compare(t.changes, before); err != nil {
+	if err := t.ready.all.compare(before); err != nil {
 		return err // nothing was written
 	}
 	if err := p.sameObjects(t); err != nil {
@@ -61,9 +59,8 @@ func (p *Process) switchEntries(t *transaction) error {
 	if err != nil {
 		return p.undo(t, finders, err)
 	}
-	gated, _ := t.parts(p.page)
-	if err = p.store(gated, after); err == nil {
-		err = p.compare(gated, after)
+	if err = t.ready.gated.store(after); err == nil {
+		err = t.ready.gated.compare(after)
 	}
 	if err == nil {
 		err = p.settle(t)
@@ -93,36 +90,51 @@ func (p *Process) lead(t *transaction, lead *record) (*chain, error) {
 	if err := finders.add(p.listening(t)...); err != nil {
 		return finders, err
 	}
-	gated, deciding := t.parts(p.page)
-	if err := p.store(gated, jump); err != nil {
+	gated, deciding := t.ready.gated, t.ready.deciding
+	if deciding == t.ready.all { // one page, and no gates
+		if err := deciding.storeCompared(after); err != nil {
+			return finders, err
+		}
+		return finders, deciding.compare(after)
+	}
+	if err := gated.store(jump); err != nil {
 		return finders, err
 	}
-	if err := p.compare(gated, jump); err != nil {
+	if err := gated.compare(jump); err != nil {
 		return finders, err
 	}
-	if len(deciding) == 0 {
+	if len(deciding.changes) == 0 {
 		return finders, p.openGates(lead)
 	}
-	if err := p.store(deciding, after); err != nil {
+	if err := deciding.store(after); err != nil {
 		return finders, err
 	}
-	return finders, p.compare(deciding, after)
+	return finders, deciding.compare(after)
 }
 
 // settle gives all records their final states, the leader's last: it tells what
 // was decided as long as any is unfinished.
 func (p *Process) settle(t *transaction) error {
 	lead := t.leader()
-	order := slices.DeleteFunc(slices.Concat(t.ins, t.outs), func(r *record) bool { return r == lead })
-	if lead != nil {
-		order = append(order, lead)
-	}
-	for _, r := range order {
-		if s := t.final(r); r.state != s {
-			if err := p.setState(r, s, r.leader); err != nil {
+	for _, list := range [...][]*record{t.ins, t.outs} {
+		for _, r := range list {
+			if r == lead {
+				continue
+			}
+			if err := p.settleRecord(t, r); err != nil {
 				return err
 			}
 		}
+	}
+	if lead == nil {
+		return nil
+	}
+	return p.settleRecord(t, lead)
+}
+
+func (p *Process) settleRecord(t *transaction, r *record) error {
+	if s := t.final(r); r.state != s {
+		return p.setState(r, s, r.leader)
 	}
 	return nil
 }
@@ -132,10 +144,10 @@ func (p *Process) settle(t *transaction) error {
 func (p *Process) resume(t *transaction) error {
 	err := p.readChain(t.unwinders, t).add(t.staying()...)
 	if err == nil {
-		err = p.store(t.changes, after)
+		err = t.ready.all.store(after)
 	}
 	if err == nil {
-		err = p.compare(t.changes, after)
+		err = t.ready.all.compare(after)
 	}
 	if err == nil {
 		err = p.settle(t)
@@ -143,83 +155,23 @@ func (p *Process) resume(t *transaction) error {
 	return err
 }
 
-func before(c *change) []byte { return c.before }
-func after(c *change) []byte  { return c.after }
-func jump(c *change) []byte   { return c.gate.jump }
-
-// compare checks that memory holds one side of all changes.
-func (p *Process) compare(changes []change, side func(*change) []byte) error {
-	spans := make([]ptrace.Span, len(changes))
-	for i, c := range changes {
-		spans[i] = ptrace.Span{Addr: c.addr, Buf: make([]byte, len(c.before))}
-	}
-	if err := p.mem.ReadSpans(spans); err != nil {
-		return err
-	}
-	for i := range changes {
-		c := &changes[i]
-		if spans[i].N != len(c.before) || !bytes.Equal(spans[i].Buf, side(c)) {
-			return &MismatchError{Object: c.object, Function: c.function, Addr: c.addr,
-				Why: fmt.Sprintf("it begins with % x: want % x", spans[i].Buf[:spans[i].N], side(c))}
-		}
-	}
-	return nil
-}
-
 // sameObjects checks that what the records are for is where it was when the
 // process was opened, and not another library that begins its functions alike.
-// The program itself cannot be closed.
 func (p *Process) sameObjects(t *transaction) error {
-	var last *record
-	for _, r := range slices.Concat(t.ins, t.outs) {
-		if last != nil && last.Bias == r.Bias || len(t.changes) == 0 || r.state == retired {
-			continue
-		}
-		last = r
-		i := slices.IndexFunc(p.objects, func(o *object) bool { return o.image.Bias == r.Bias })
-		if i <= 0 { // the program is the first; what is not there has no changes
-			continue
-		}
-		if id, err := p.objects[i].image.BuildID(); err != nil || id != r.ID.BuildID {
-			return &MismatchError{Object: r.Object, Function: t.changes[0].function, Addr: t.changes[0].addr,
+	ready := &t.ready
+	if len(ready.notes) == 0 {
+		return nil
+	}
+	if err := ready.noteReader.ReadSpans(ready.noteSpans); err != nil {
+		return err
+	}
+	for i, n := range ready.notes {
+		if s := &ready.noteSpans[i]; len(n.want) == 0 || !bytes.Equal(s.Buf[:s.N], n.want) {
+			return &MismatchError{Object: n.record.Object, Function: t.changes[0].function, Addr: t.changes[0].addr,
 				Why: "its object was closed, and another one is in its place"}
 		}
 	}
 	return nil
-}
-
-// store writes one side of all changes, with one write for each page: within it
-// the kernel copies at once, whatever happens to the tool. What lies between
-// two changes is written as it is.
-func (p *Process) store(changes []change, side func(*change) []byte) error {
-	rest := slices.SortedFunc(slices.Values(changes), func(a, b change) int { return compareAddr(a.addr, b.addr) })
-	for len(rest) > 0 {
-		n := 1
-		for n < len(rest) && uint64(rest[n].addr)/p.page == uint64(rest[0].addr)/p.page {
-			n++
-		}
-		if err := p.storePage(rest[:n], side); err != nil {
-			return err
-		}
-		rest = rest[n:]
-	}
-	return nil
-}
-
-// storePage is store for changes in one page, by rising address.
-func (p *Process) storePage(changes []change, side func(*change) []byte) error {
-	at, last := changes[0].addr, changes[len(changes)-1]
-	b := side(&changes[0])
-	if len(changes) > 1 {
-		b = make([]byte, last.addr+specs.Addr(len(last.before))-at)
-		if err := readFull(p.mem, at, b); err != nil {
-			return err
-		}
-		for i := range changes {
-			copy(b[changes[i].addr-at:], side(&changes[i]))
-		}
-	}
-	return p.mem.Write(at, b)
 }
 
 // undo puts everything back after a write that failed, and says how the
@@ -229,7 +181,7 @@ func (p *Process) undo(t *transaction, finders *chain, cause error) error {
 	if err := finders.restore(); err != nil {
 		errs = append(errs, err)
 	}
-	if err := p.store(t.changes, before); err != nil {
+	if err := t.ready.all.store(before); err != nil {
 		errs = append(errs, err)
 	}
 	if len(errs) == 0 {

@@ -86,7 +86,7 @@ func TestSymbols(t *testing.T) {
 // TestFramesBound: what a process says of the size of its call frame information
 // is bounded before memory is taken for it.
 func TestFramesBound(t *testing.T) {
-	r := &record{recordBody: recordBody{Base: 0x10000, Size: 1 << 30}, state: applied}
+	r := &record{recordBody: recordBody{Base: 0x10000, Size: 1 << 30}, recordState: recordState{state: applied}}
 	r.Frames.Size = maxFrames
 	if err := r.check(r.Base); err != nil {
 		t.Errorf("the most: %v", err)

@@ -14,6 +14,7 @@ type transaction struct {
 	// ins become applied, outs retired.
 	ins, outs []*record
 	changes   []change
+	ready     readied // once the commit begins
 	zones     []zone
 	// unwinders are told of the frames of ins, and not any more of those of
 	// unhook, which is what a transaction of its own does.

@@ -428,6 +428,53 @@ int main(int argc, char **argv) {
 	r.expect("open", "2")
 }
 
+// TestTwinLibrary closes a library between plan and commit, and opens one of
+// another build, with the same code, at the same address.
+func TestTwinLibrary(t *testing.T) {
+	dir := t.TempDir()
+	src := filepath.Join(dir, "lib.c")
+	os.WriteFile(src, []byte(`static volatile int one = 1; __attribute__((noipa)) int answer(int x) { return x + one; }`), 0o600)
+	lib, twin := filepath.Join(dir, "lib.so"), filepath.Join(dir, "twin.so")
+	command(t, "gcc", "-O1", "-fPIC", "-falign-functions=16", "-c", "-o", lib+".o", src)
+	for i, name := range []string{lib, lib + ".patched", twin} {
+		command(t, "gcc", "-shared", fmt.Sprintf("-Wl,--build-id=0x%040x", i+1), "-o", name, lib+".o")
+	}
+	main := filepath.Join(dir, "main.c")
+	os.WriteFile(main, []byte(`
+#include <dlfcn.h>
+#include <stdio.h>
+int main(int argc, char **argv) {
+	char l[9]; void *h = dlopen(argv[1], RTLD_NOW);
+	puts("ready"); fflush(stdout);
+	while (fgets(l, 9, stdin)) {
+		if (l[0] == 't') { dlclose(h); h = dlopen(argv[2], RTLD_NOW); }
+		printf("%p %d\n", dlsym(h, "answer"), ((int (*)(int))dlsym(h, "answer"))(1)); fflush(stdout);
+	}
+	return 0;
+}`), 0o600)
+	command(t, "gcc", "-O1", "-o", main+".bin", main, "-ldl")
+	r := start(t, main+".bin", lib, twin)
+	old := r.ask("ask")
+	p, err := open(r.pid, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	plan, err := makePlan(p, []*kpack.Patch{patchFor(t, lib, "default", 1, "answer")}, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.stageAll(plan.steps); err != nil {
+		t.Fatal(err)
+	}
+	r.expect("twin", old) // at the same address
+	_, err = p.commit(context.Background(), plan.transaction(), commitOptions{})
+	if mismatch := (*MismatchError)(nil); !errors.As(err, &mismatch) || !strings.Contains(mismatch.Why, "another one is in its place") {
+		t.Errorf("%v", err)
+	}
+	r.expect("ask", old)
+}
+
 // TestVforkIsWaitedFor has a thread that cannot be stopped for most of the
 // time.
 func TestVforkIsWaitedFor(t *testing.T) {

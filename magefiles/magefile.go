@@ -6,6 +6,7 @@ package main
 import (
 	"context"
 	"os"
+	"strings"
 
 	"github.com/magefile/mage/mg"
 
@@ -77,8 +78,10 @@ func Corpus(ctx context.Context, pkg string) error {
 	return pipeline.Explain(tasks.Corpus(ctx, os.Stdout, fother, o, pkg))
 }
 
-// Bench runs the benchmarks.
-func Bench(ctx context.Context) error { return tasks.Bench(ctx) }
+// Bench runs the benchmarks and prints their figures as tables; those of $PACKAGES, such as "./apply ./apply/cmd/fother", or all.
+func Bench(ctx context.Context) error {
+	return tasks.Bench(ctx, os.Stdout, strings.Fields(os.Getenv("PACKAGES"))...)
+}
 
 // commands builds what the steps need.
 func commands(ctx context.Context) (o pipeline.Options, fother string, err error) {

@@ -72,7 +72,7 @@ func Pull(ctx context.Context, o Options) (*Report, error) {
 		return nil, err
 	}
 	defer unlock()
-	return newPull(o, live{maxObjects}).run(ctx)
+	return newPull(o, live{maxObjects, apply.NewReader()}).run(ctx)
 }
 
 // pull is one pass.

@@ -52,7 +52,7 @@ func start(t *testing.T, source string, flags ...string) (pid int, line string) 
 
 func TestLiveRead(t *testing.T) {
 	const id = specs.BuildID("0123456789abcdef0123456789abcdef01234567")
-	host := live{maxObjects}
+	host := live{objects: maxObjects}
 	pid, _ := start(t, `
 #include <stdio.h>
 #include <unistd.h>
@@ -87,7 +87,7 @@ func TestProcessWithManyObjects(t *testing.T) {
 #include <stdio.h>
 #include <unistd.h>
 int main(void) { puts("ready"); fflush(stdout); pause(); return 0; }`, "-lm")
-	r, err := newPull(Options{Registry: &store{}, PIDs: []int{pid}}, live{2}).run(t.Context())
+	r, err := newPull(Options{Registry: &store{}, PIDs: []int{pid}}, live{objects: 2}).run(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -151,7 +151,7 @@ int main(int argc, char **argv) {
 		}
 	}
 	o := Options{Registry: between{&s, executes}, PIDs: []int{pid}, Deny: deny}
-	r, err := newPull(o, live{maxObjects}).run(t.Context())
+	r, err := newPull(o, live{objects: maxObjects}).run(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -183,7 +183,7 @@ int main(void) {
 	if line != "ready" {
 		testenv.Skip(t, "this kernel lets the user serve no faults of others (vm.unprivileged_userfaultfd)")
 	}
-	p := newPull(Options{Registry: &store{}, PIDs: []int{pid}}, live{maxObjects})
+	p := newPull(Options{Registry: &store{}, PIDs: []int{pid}}, live{objects: maxObjects})
 	p.reading.Limit = 200 * time.Millisecond // it is to end before other tests look at it
 	r, err := p.run(t.Context())
 	if err != nil {
@@ -195,7 +195,7 @@ int main(void) {
 // BenchmarkRead reads one small process, as a pass does for each.
 func BenchmarkRead(b *testing.B) {
 	for b.Loop() {
-		if _, err := (live{maxObjects}).read(os.Getpid()); err != nil {
+		if _, err := (live{objects: maxObjects}).read(os.Getpid()); err != nil {
 			b.Fatal(err)
 		}
 	}

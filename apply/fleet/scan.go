@@ -71,6 +71,7 @@ const (
 type live struct {
 	// objects is how many objects of a process are looked at.
 	objects int
+	reader  *apply.Reader
 }
 
 func (live) processes() ([]int, error) { return apply.Processes() }
@@ -78,7 +79,7 @@ func (live) processes() ([]int, error) { return apply.Processes() }
 func (live) owner(pid int) (int, error) { return owner(pid) }
 
 func (l live) read(pid int) (found, error) {
-	p, err := apply.Open(pid)
+	p, err := l.reader.Open(pid)
 	if err != nil {
 		return found{}, err
 	}

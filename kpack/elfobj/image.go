@@ -108,6 +108,45 @@ func (i *Image) BuildID() (specs.BuildID, error) {
 	return id, i.wrap(err)
 }
 
+// NoteOfBuildID returns the note segment that has the build-id, with its address, as it was
+// when it was first read. Who wants to know whether an address still holds the same
+// object reads there again. The error is [ErrNoBuildID] if there is none.
+func (i *Image) NoteOfBuildID() (at specs.Addr, note []byte, err error) {
+	for n := range i.Segments {
+		if i.Segments[n].Type != elf.PT_NOTE {
+			continue
+		}
+		_, err := findBuildID(i.Segments[n:n+1], func(p *elf.ProgHeader) (b []byte, err error) {
+			at = i.Bias.Addr(specs.VAddr(p.Vaddr))
+			note, err = i.segment(p, maxNotes)
+			return note, err
+		})
+		if !errors.Is(err, ErrNoBuildID) {
+			return at, note, i.wrap(err)
+		}
+	}
+	return 0, nil, i.wrap(ErrNoBuildID)
+}
+
+// At returns the image of another copy of the same build, whose ELF header lies
+// at base in the memory that mem reads. It reads nothing. It returns nil for an
+// executable that cannot lie there.
+func (i *Image) At(mem io.ReaderAt, base specs.Addr) *Image {
+	if i.Type == elf.ET_EXEC && base != i.Base {
+		return nil
+	}
+	move := base - i.Base // may wrap around, as additions of it do
+	o := &Image{
+		Arch: i.Arch, Type: i.Type, Base: base, Bias: i.Bias + specs.Bias(move), Entry: i.Entry + move,
+		Range: specs.Range[specs.Addr]{Lo: i.Range.Lo + move, Hi: i.Range.Hi + move}, Segments: i.Segments, mem: &pages{mem: mem},
+	}
+	if o.Range.Hi < o.Range.Lo {
+		return nil
+	}
+	o.table = sync.OnceValues(o.readLookupTable)
+	return o
+}
+
 // EHFrameHdr returns the address and the content of .eh_frame_hdr
 // (PT_GNU_EH_FRAME). The error is [ErrNoEHFrame] if there is none.
 func (i *Image) EHFrameHdr() (specs.Addr, []byte, error) {

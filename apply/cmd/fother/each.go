@@ -42,6 +42,7 @@ func (t *tool) each(ctx context.Context, which processes, f func(pid int) (*outc
 			code = t.worse(code, fmt.Errorf("interrupted: %w", ctx.Err()))
 			break
 		}
+		t.tidy()
 		o, err := f(pid)
 		if o == nil && err == nil || which.all && (errors.Is(err, apply.ErrGone) || errors.Is(err, fleet.ErrLeftOut) || exitCode(err) == exitNothing) {
 			continue

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"io/fs"
 	"math"
 	"path/filepath"
@@ -127,6 +129,7 @@ func (t *info) run(ctx context.Context, args []string) int {
 	}
 	infos, code := []processInfo{}, exitDone
 	for i := range t.survey(ctx, pids) {
+		t.tidy()
 		if t.procs.all && passOver(i.err) || ctx.Err() != nil || i.err == nil && !t.filter.apply(&i) {
 			continue
 		}
@@ -283,46 +286,49 @@ next:
 	return all
 }
 
+// printInfo prints with one write.
 func (t *tool) printInfo(i processInfo) {
-	fmt.Fprintf(t.stdout, "%d (%s)\n", i.PID, clean(i.Name))
+	var out bytes.Buffer
+	defer func() { t.stdout.Write(out.Bytes()) }()
+	fmt.Fprintf(&out, "%d (%s)\n", i.PID, clean(i.Name))
 	for _, o := range i.Objects {
 		id := string(o.BuildID)
 		if id == "" {
 			id = "no build-id"
 		}
-		fmt.Fprintf(t.stdout, "  %-40s  %s\n", id, clean(o.Path))
+		fmt.Fprintf(&out, "  %-40s  %s\n", id, clean(o.Path))
 		for _, a := range i.Applied {
 			if a.BuildID == o.BuildID {
-				fmt.Fprintf(t.stdout, "    %s: %s\n", a.State, title(a))
+				fmt.Fprintf(&out, "    %s: %s\n", a.State, title(a))
 				if !a.TrialEnds.IsZero() {
-					fmt.Fprintf(t.stdout, "      on trial until %s\n", a.TrialEnds.Local().Format(time.DateTime))
+					fmt.Fprintf(&out, "      on trial until %s\n", a.TrialEnds.Local().Format(time.DateTime))
 				}
-				t.printHits(a)
+				printHits(&out, a)
 				for _, h := range a.Hooks {
-					fmt.Fprintf(t.stdout, "      hook %s (%v, at most %v)\n", clean(h.Function), h.Point, h.Limit)
+					fmt.Fprintf(&out, "      hook %s (%v, at most %v)\n", clean(h.Function), h.Point, h.Limit)
 				}
 			}
 		}
 		for _, a := range o.Available {
-			t.printAvailable(a)
+			printAvailable(&out, a)
 		}
 		for _, r := range o.Revoked {
-			fmt.Fprintf(t.stdout, "    revoked: %s (series %s, level %d): %s\n", clean(r.Package), r.Patch.Series, r.Patch.Level, clean(r.Reason))
+			fmt.Fprintf(&out, "    revoked: %s (series %s, level %d): %s\n", clean(r.Package), r.Patch.Series, r.Patch.Level, clean(r.Reason))
 		}
 	}
 	for _, d := range i.Damaged {
-		fmt.Fprintf(t.stdout, "  damaged: %s\n", clean(d))
+		fmt.Fprintf(&out, "  damaged: %s\n", clean(d))
 	}
 }
 
 // printHits tells how often the functions of a patch were called.
-func (t *tool) printHits(a apply.Applied) {
+func printHits(out io.Writer, a apply.Applied) {
 	for i, n := range a.Hits {
-		fmt.Fprintf(t.stdout, "      %s: called %s\n", clean(a.Functions[i]), count(int(min(n, math.MaxInt)), "time"))
+		fmt.Fprintf(out, "      %s: called %s\n", clean(a.Functions[i]), count(int(min(n, math.MaxInt)), "time"))
 	}
 }
 
-func (t *tool) printAvailable(a availableInfo) {
+func printAvailable(out io.Writer, a availableInfo) {
 	what := "not applied"
 	switch {
 	case a.Level == 0:
@@ -330,8 +336,8 @@ func (t *tool) printAvailable(a availableInfo) {
 	case a.Applied:
 		what = "applied"
 	}
-	fmt.Fprintf(t.stdout, "    available, %s: %s (series %s, level %d) in %s\n", what, clean(a.Name), a.Series, a.Level, clean(a.Path))
+	fmt.Fprintf(out, "    available, %s: %s (series %s, level %d) in %s\n", what, clean(a.Name), a.Series, a.Level, clean(a.Path))
 	for line := range strings.Lines(a.Description) {
-		fmt.Fprintf(t.stdout, "      %s\n", strings.TrimRight(line, "\r\n"))
+		fmt.Fprintf(out, "      %s\n", strings.TrimRight(line, "\r\n"))
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"runtime/metrics"
 	"strings"
 	"syscall"
 )
@@ -50,6 +51,24 @@ func makeRoom() {
 	debug.SetMemoryLimit(memoryLimit + inUse())
 }
 
+// tidy collects what is left of processes that were looked at, when it has become
+// more than what was kept the last time. It is called between two processes.
+func (t *tool) tidy() {
+	const some = 4 << 20
+	if objects() < max(t.kept, some)+some {
+		return
+	}
+	runtime.GC()
+	t.kept = objects()
+}
+
+// objects is the size of the heap's objects in bytes, dead ones too.
+func objects() uint64 {
+	sample := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
+	metrics.Read(sample)
+	return sample[0].Value.Uint64()
+}
+
 // inUse is the memory in bytes that the limit is held against.
 func inUse() int64 {
 	var m runtime.MemStats
@@ -71,6 +90,7 @@ type tool struct {
 	name           string // that messages begin with
 	stdout, stderr io.Writer
 	opener         *opener
+	kept           uint64 // see tidy
 
 	// Options of all commands.
 	verbose bool

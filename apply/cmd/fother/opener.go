@@ -27,7 +27,7 @@ func newOpener() *opener {
 	return &opener{
 		Limiter: fleet.NewLimiter(), reading: fleet.Reading(),
 		patching: func(w wait) fleet.Bound { return fleet.Patching(time.Duration(w)) },
-		open:     apply.Open, prepare: apply.Prepare, apply: apply.Apply, revert: apply.Revert,
+		open:     apply.NewReader().Open, prepare: apply.Prepare, apply: apply.Apply, revert: apply.Revert,
 	}
 }
 

@@ -2,7 +2,8 @@
 //
 // In call order: [Do] runs a function on an OS thread of its own, which is the
 // tracer; [Seize] takes the threads of a process while they run on;
-// [Group.Stop] stops them, [Group.Resume] lets them run, [Group.Detach] lets
+// [Group.Park] sees to it that those that sleep need not be stopped; [Group.Stop]
+// stops them, [Group.Resume] lets them run, [Group.Release] and [Group.Detach] let
 // them go. An [Agent] is one stopped thread that makes system calls on the
 // tool's behalf. [Mem] reads and writes the process's memory. A [Launch] is a
 // process that executes a program, and has to wait at its entry point.

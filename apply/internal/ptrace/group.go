@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fother/fother/specs"
 )
 
 // Options of Seize.
@@ -49,10 +51,20 @@ type Thread struct {
 	asked   bool // interrupted since it last ran
 	halted  bool // the stop is one of job control
 	fresh   bool // Regs are those of this stop
+	parking bool // on its way to the entry of a call
+	parked  bool // in a call; Regs are those of its entry
 }
 
 // Stopped reports whether the thread is held.
 func (t *Thread) Stopped() bool { return t.stopped && !t.gone }
+
+// Imagined is a thread of which nothing but the stack pointer is known, to
+// rehearse with what is done to stopped ones.
+func Imagined(tid int, sp specs.Addr) *Thread {
+	t := &Thread{TID: tid}
+	t.Regs.setSP(sp)
+	return t
+}
 
 // Seize takes the threads of process pid. They run on. New threads of seized
 // ones are seized by the kernel. The caller has to Detach the group.
@@ -189,17 +201,19 @@ func (g *Group) Threads() []*Thread {
 	return live
 }
 
-// Stop stops all threads and reads their registers.
+// Stop stops all threads but parked ones and reads their registers.
 //
 // Errors: [ErrGone], [*StuckError] with the first thread that did not stop; in
 // both cases some threads may be stopped, and the caller resumes or detaches.
 func (g *Group) Stop() error {
 	for _, t := range g.threads {
-		g.interrupt(t)
+		if !t.parked {
+			g.interrupt(t)
+		}
 	}
 	for i := 0; i < len(g.threads); i++ {
 		t := g.threads[i]
-		if t.stopped || t.gone {
+		if t.stopped || t.gone || t.parked {
 			continue
 		}
 		n := len(g.threads)
@@ -275,11 +289,7 @@ func (g *Group) ResumeThread(t *Thread) {
 func (g *Group) Detach() {
 	for _, t := range g.threads {
 		if t.Stopped() {
-			g.mend(t)
-			if request(unix.PTRACE_DETACH, t.TID, 0, 0) == nil {
-				t.gone = true
-			}
-			t.stopped = false
+			g.detachStopped(t)
 		}
 	}
 	// What runs has to be stopped first. New threads may turn up meanwhile.
@@ -289,17 +299,30 @@ func (g *Group) Detach() {
 			continue
 		}
 		n := len(g.threads)
-		g.interrupt(t)
-		if g.await(t) == nil && t.Stopped() {
-			g.mend(t)
-			if request(unix.PTRACE_DETACH, t.TID, 0, 0) == nil {
-				t.gone, t.stopped = true, false
+		if !t.asked { // with those that come next
+			g.releaseWoken()
+			if t.gone {
+				continue
 			}
+			for _, next := range g.threads[i:min(i+parkTogether, n)] {
+				g.interrupt(next)
+			}
+		}
+		if g.await(t) == nil && t.Stopped() {
+			g.detachStopped(t)
 		}
 		if len(g.threads) != n {
 			i = -1
 		}
 	}
+}
+
+func (g *Group) detachStopped(t *Thread) {
+	g.mend(t)
+	if request(unix.PTRACE_DETACH, t.TID, 0, 0) == nil {
+		t.gone = true
+	}
+	t.stopped = false
 }
 
 // ended returns ErrGone if no thread is left, or the program is another.

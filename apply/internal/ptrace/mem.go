@@ -121,11 +121,28 @@ type Span struct {
 // ReadSpans reads many pieces with few system calls (process_vm_readv). A span
 // that cannot be read to its end is short, which N tells; it is no error.
 func (m *Mem) ReadSpans(spans []Span) error {
-	local := make([]unix.Iovec, 0, min(len(spans), maxVecs))
-	remote := make([]unix.RemoteIovec, 0, cap(local))
+	return NewReader(m, min(len(spans), maxVecs)).ReadSpans(spans)
+}
+
+// Reader is [Mem.ReadSpans] with vectors that are kept, for reads inside a stop.
+type Reader struct {
+	m      *Mem
+	local  []unix.Iovec
+	remote []unix.RemoteIovec
+}
+
+// NewReader returns a reader with room for n spans at once; more take more
+// system calls.
+func NewReader(m *Mem, n int) *Reader {
+	n = min(max(n, 1), maxVecs)
+	return &Reader{m, make([]unix.Iovec, 0, n), make([]unix.RemoteIovec, 0, n)}
+}
+
+// ReadSpans is that of Mem.
+func (r *Reader) ReadSpans(spans []Span) error {
 	for i := 0; i < len(spans); {
-		local, remote = local[:0], remote[:0]
-		for j := i; j < len(spans) && len(local) < maxVecs; j++ {
+		local, remote := r.local[:0], r.remote[:0]
+		for j := i; j < len(spans) && len(local) < cap(r.local); j++ {
 			if len(spans[j].Buf) == 0 {
 				local = append(local, unix.Iovec{})
 			} else {
@@ -133,21 +150,21 @@ func (m *Mem) ReadSpans(spans []Span) error {
 			}
 			remote = append(remote, unix.RemoteIovec{Base: uintptr(spans[j].Addr), Len: len(spans[j].Buf)})
 		}
-		n, err := unix.ProcessVMReadv(m.pid, local, remote, 0)
+		n, err := unix.ProcessVMReadv(r.m.pid, local, remote, 0)
 		if errors.Is(err, unix.ESRCH) {
 			return ErrGone
 		}
 		if errors.Is(err, unix.EPERM) {
 			return ErrPermission
 		}
-		i = m.account(spans, i, i+len(local), max(n, 0))
+		i = account(spans, i, i+len(local), max(n, 0))
 	}
 	return nil
 }
 
 // account spreads n read bytes over spans[i:end] and returns the index of the
 // first span that was not tried: the read stops at the first fault.
-func (m *Mem) account(spans []Span, i, end, n int) int {
+func account(spans []Span, i, end, n int) int {
 	for ; i < end; i++ {
 		spans[i].N = min(n, len(spans[i].Buf))
 		n -= spans[i].N

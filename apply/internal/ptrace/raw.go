@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"runtime"
 	"slices"
@@ -75,11 +76,74 @@ func poll(tid int) (status unix.WaitStatus, got bool, err error) {
 
 // taskFile reads a small file of /proc/PID/task/TID, nil if there is none.
 func taskFile(pid, tid int, name string) []byte {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/%s", pid, tid, name))
+	b, err := ReadFile("/proc/" + strconv.Itoa(pid) + "/task/" + strconv.Itoa(tid) + "/" + name)
 	if err != nil {
 		return nil
 	}
 	return b
+}
+
+// File is an open file of /proc: with the system calls that a read takes, and no
+// others. A look at all processes is made of little else.
+type File struct {
+	name string
+	fd   int
+}
+
+// OpenFile opens a file for reading. Errors are those of [os.Open].
+func OpenFile(name string) (File, error) {
+	for {
+		fd, err := unix.Open(name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		switch {
+		case err == nil:
+			return File{name, fd}, nil
+		case !errors.Is(err, unix.EINTR):
+			return File{}, &os.PathError{Op: "open", Path: name, Err: err}
+		}
+	}
+}
+
+// Close releases the descriptor.
+func (f File) Close() error { return unix.Close(f.fd) }
+
+// Read implements [io.Reader].
+func (f File) Read(b []byte) (int, error) {
+	if len(b) == 0 {
+		return 0, nil
+	}
+	for {
+		n, err := unix.Read(f.fd, b)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return 0, &os.PathError{Op: "read", Path: f.name, Err: err}
+		case n == 0:
+			return 0, io.EOF
+		default:
+			return n, nil
+		}
+	}
+}
+
+// ReadFile is [os.ReadFile] for small files of /proc.
+func ReadFile(name string) ([]byte, error) {
+	f, err := OpenFile(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	for b := make([]byte, 0, 2048); ; {
+		if len(b) == cap(b) {
+			b = slices.Grow(b, len(b))
+		}
+		n, err := f.Read(b[len(b):cap(b)])
+		b = b[:len(b)+n]
+		if errors.Is(err, io.EOF) {
+			return b, nil
+		} else if err != nil {
+			return nil, err
+		}
+	}
 }
 
 // Comm returns the name of a thread, or "" if it is gone.

@@ -17,6 +17,8 @@ func (r *Regs) PC() specs.Addr { return specs.Addr(r.Rip) }
 // SP returns the stack pointer.
 func (r *Regs) SP() specs.Addr { return specs.Addr(r.Rsp) }
 
+func (r *Regs) setSP(sp specs.Addr) { r.Rsp = uint64(sp) }
+
 // General returns the registers that may hold a pointer. The program counter
 // and the stack pointer are not among them.
 func (r *Regs) General() []uint64 {
@@ -103,13 +105,30 @@ func (r *Regs) eintr() bool {
 // waits for signals too, and counts on EINTR: it would miss one that arrives
 // after the thread was told to enter the call again and before it does.
 func (r *Regs) masked() bool {
-	switch r.Orig_rax {
+	return maskedCall(r.Orig_rax, [6]uint64{r.Rdi, r.Rsi, r.Rdx, r.R10, r.R8, r.R9})
+}
+
+func maskedCall(nr uint64, args [6]uint64) bool {
+	switch nr {
 	case unix.SYS_EPOLL_PWAIT, unix.SYS_EPOLL_PWAIT2:
-		return r.R8 != 0
+		return args[4] != 0
 	case unix.SYS_IO_PGETEVENTS:
-		return r.R9 != 0
+		return args[5] != 0
 	}
 	return false
+}
+
+// sleepCalls are those in which threads wait, and which neither create or end
+// threads nor change mappings.
+var sleepCalls = map[uint64]bool{
+	unix.SYS_FUTEX: true, unix.SYS_FUTEX_WAITV: true, unix.SYS_FUTEX_WAIT: true,
+	unix.SYS_POLL: true, unix.SYS_PPOLL: true, unix.SYS_SELECT: true, unix.SYS_PSELECT6: true,
+	unix.SYS_EPOLL_WAIT: true, unix.SYS_EPOLL_PWAIT: true, unix.SYS_EPOLL_PWAIT2: true,
+	unix.SYS_NANOSLEEP: true, unix.SYS_CLOCK_NANOSLEEP: true, unix.SYS_RESTART_SYSCALL: true, unix.SYS_PAUSE: true,
+	unix.SYS_RT_SIGSUSPEND: true, unix.SYS_RT_SIGTIMEDWAIT: true, unix.SYS_WAIT4: true, unix.SYS_WAITID: true,
+	unix.SYS_READ: true, unix.SYS_READV: true, unix.SYS_RECVFROM: true, unix.SYS_RECVMSG: true, unix.SYS_RECVMMSG: true,
+	unix.SYS_ACCEPT: true, unix.SYS_ACCEPT4: true, unix.SYS_SEMOP: true, unix.SYS_SEMTIMEDOP: true, unix.SYS_MSGRCV: true,
+	unix.SYS_IO_GETEVENTS: true, unix.SYS_IO_PGETEVENTS: true,
 }
 
 // redo makes the thread enter its system call again.

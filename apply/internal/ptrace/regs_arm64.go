@@ -30,6 +30,8 @@ func (r *Regs) PC() specs.Addr { return specs.Addr(r.Pc) }
 // SP returns the stack pointer.
 func (r *Regs) SP() specs.Addr { return specs.Addr(r.Sp) }
 
+func (r *Regs) setSP(sp specs.Addr) { r.Sp = uint64(sp) }
+
 // General returns the registers that may hold a pointer, x0 to x30. The
 // program counter and the stack pointer are not among them.
 func (r *Regs) General() []uint64 {
@@ -106,3 +108,9 @@ func errno(result uint64) error {
 	}
 	return nil
 }
+
+// sleepCalls is empty: parking a thread takes a stop before the stop, and each may
+// show EINTR here (see eintr).
+var sleepCalls map[uint64]bool
+
+func maskedCall(uint64, [6]uint64) bool { return false }

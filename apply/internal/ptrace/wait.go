@@ -132,6 +132,11 @@ func (g *Group) Serve() error {
 // serve handles at most one report of t and says whether there was one.
 func (g *Group) serve(t *Thread) (bool, error) {
 	ws, got, err := poll(t.TID)
+	return g.report(t, ws, got, err)
+}
+
+// report handles what poll has returned.
+func (g *Group) report(t *Thread, ws unix.WaitStatus, got bool, err error) (bool, error) {
 	switch {
 	case errors.Is(err, unix.ECHILD), errors.Is(err, unix.ESRCH):
 		t.gone = true
@@ -152,6 +157,11 @@ func (g *Group) serve(t *Thread) (bool, error) {
 // stopEvent handles a ptrace-stop. Source: ptrace(2), "Stopped states".
 func (g *Group) stopEvent(t *Thread, ws unix.WaitStatus) error {
 	sig := ws.StopSignal()
+	if ws>>16 == 0 && sig == unix.SIGTRAP|0x80 {
+		g.callStop(t)
+		return nil
+	}
+	t.parking, t.parked = false, false
 	switch event := int(ws>>16) & 0xff; {
 	case event == unix.PTRACE_EVENT_STOP:
 		t.stopped = true
@@ -163,7 +173,7 @@ func (g *Group) stopEvent(t *Thread, ws unix.WaitStatus) error {
 	case event == unix.PTRACE_EVENT_CLONE:
 		g.born(t)
 		g.onward(t, 0)
-	case event != 0, sig == unix.SIGTRAP|0x80:
+	case event != 0:
 		g.onward(t, 0)
 	default:
 		g.onward(t, sig)

@@ -83,11 +83,6 @@ func Long(ctx context.Context, out io.Writer, fother string, o pipeline.Options)
 	})
 }
 
-// Bench runs all benchmarks once.
-func Bench(ctx context.Context) error {
-	return command(nil, "go", "test", "-run", "^$", "-bench", ".", "-benchmem", "./...")(ctx)
-}
-
 // needs are the programs that the tests use.
 var needs = []string{
 	"gcc", "g++", "clang", "as", "ld", "ld.gold", "ld.lld", "ld.mold", "make", "cmake", "autoconf", "automake", "libtool", "libtoolize", "patch", "git",

@@ -1,0 +1,69 @@
+package apply
+
+import (
+	"reflect"
+	"testing"
+)
+
+// TestReader: what a reader finds in the second process, whose files it knows, is
+// what is found without it.
+func TestReader(t *testing.T) {
+	r := NewReader()
+	for i := range 3 {
+		bin := pie(t)
+		if i == 2 {
+			bin = compile(t, "apart", "-fPIE", "-pie", "-DAPART")
+		}
+		pid := start(t, bin).pid
+		want, err := Open(pid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer want.Close()
+		known := len(r.files)
+		got, err := r.Open(pid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer got.Close()
+		if new := len(r.files) - known; new != [...]int{len(want.objects) - 1, 0, 1}[i] { // all but the vDSO
+			t.Errorf("process %d: %d files are new", i, new)
+		}
+		if !reflect.DeepEqual(got.Objects(), want.Objects()) {
+			t.Fatalf("%+v\nwant %+v", got.Objects(), want.Objects())
+		}
+		for j, o := range got.objects {
+			w := want.objects[j].image
+			if o.image.Bias != w.Bias || o.image.Range != w.Range || o.image.Entry != w.Entry || o.image.Base != w.Base {
+				t.Errorf("%s: %+v, want %+v", o.Path, o.image, w)
+			}
+			mine, _, err1 := o.image.Lookup("memcpy", "")
+			other, _, err2 := w.Lookup("memcpy", "")
+			if mine != other || (err1 == nil) != (err2 == nil) {
+				t.Errorf("%s: memcpy is %+v, %v; want %+v, %v", o.Path, mine, err1, other, err2)
+			}
+		}
+	}
+}
+
+// TestReaderIsNotFooled: a file that is known by its place, and is another build, is
+// read anew.
+func TestReaderIsNotFooled(t *testing.T) {
+	r := NewReader()
+	pid := start(t, pie(t)).pid
+	for range 2 {
+		p, err := r.Open(pid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		id := p.executable().BuildID
+		p.Close()
+		if plain, _ := openELF(t, pie(t)).BuildID(); id != plain {
+			t.Errorf("build-id %s, want %s", id, plain)
+		}
+		for _, k := range r.files { // as if the file had been another one
+			k.note[len(k.note)-1]++
+			k.id = "00"
+		}
+	}
+}
