@@ -59,8 +59,8 @@ func present() error {
 
 // Long runs what is slow: nginx under load, the patches of real security
 // fixes, all cases with all flags of both compilers, the tool that is killed at
-// each of its calls, and a program that is tortured for FOTHER_TORTURE, a duration,
-// or two minutes.
+// each of its calls, and a program and services that are tortured for
+// FOTHER_TORTURE, a duration, or two minutes.
 func Long(ctx context.Context, out io.Writer, fother string, o pipeline.Options) error {
 	return runAll(ctx, []check{
 		{"go test, what is slow", command([]string{"FOTHER_LONG=1"}, "go", "test", "-count", "1", "-timeout", "60m",
@@ -73,6 +73,7 @@ func Long(ctx context.Context, out io.Writer, fother string, o pipeline.Options)
 		{"a program is tortured, and writes fail", command([]string{"FOTHER_LONG=1"}, "go", "test", "-count", "1", "-v", "-timeout", "24h",
 			"-run", "^Test(Torture|WritesFail|ThousandsOfThreads)$", "./apply")},
 		{"nginx under load", func(ctx context.Context) error { return Real(ctx, out, fother, o) }},
+		{"services in their sandboxes are patched at random", func(ctx context.Context) error { return Soak(ctx, out, fother, o) }},
 		{"corpus", func(ctx context.Context) error {
 			return Corpus(ctx, out, fother, o, "cjson", "nginx", "debian/giflib", "debian/yajl", "debian/libebml")
 		}},
