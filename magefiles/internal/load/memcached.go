@@ -3,7 +3,6 @@ package load
 import (
 	"bufio"
 	"fmt"
-	"io"
 	"net"
 	"strings"
 )
@@ -31,13 +30,18 @@ func (m *cacher) request(bool) (again bool, err error) {
 			m.count = 1
 		}
 	case m.value == "" || m.turn%8 == 0:
-		m.value = strings.Repeat(fmt.Sprintf("%s %d.", m.key, m.turn), int(m.turn%100)+1)
-		err = m.say("STORED\r\n", "set %s 7 0 %d\r\n%s\r\n", m.key, len(m.value), m.value)
+		value := strings.Repeat(fmt.Sprintf("%s %d.", m.key, m.turn), int(m.turn%100)+1)
+		if err = m.say("STORED\r\n", "set %s 7 0 %d\r\n%s\r\n", m.key, len(value), value); err == nil {
+			m.value = value
+		}
 	case m.turn%3 == 0:
 		m.count += 3
 		err = m.say(fmt.Sprintf("%d\r\n", m.count), "incr %s 3\r\n", counter)
 	default:
 		err = m.say(fmt.Sprintf("VALUE %s 7 %d\r\n%s\r\nEND\r\n", m.key, len(m.value), m.value), "get %s\r\n", m.key)
+	}
+	if err != nil { // nobody knows now what is stored
+		m.value, m.count = "", 0
 	}
 	return err == nil, err
 }
@@ -47,13 +51,16 @@ func (m *cacher) say(want, format string, args ...any) error {
 	if _, err := fmt.Fprintf(m.c, format, args...); err != nil {
 		return err
 	}
-	answer := make([]byte, len(want))
-	n, err := io.ReadFull(m.r, answer)
-	if err != nil {
-		return fmt.Errorf("%.100q: %w", answer[:n], err)
-	}
-	if string(answer) != want {
-		return fmt.Errorf("%.100q, want %.100q", answer, want)
+	// As far as it is right, so that a short one that is wrong is not waited for.
+	for i := range len(want) {
+		b, err := m.r.ReadByte()
+		if err != nil {
+			return fmt.Errorf("%.100q: %w", want[:i], err)
+		}
+		if b != want[i] {
+			rest, _ := m.r.Peek(m.r.Buffered())
+			return fmt.Errorf("%.100q, want %.100q", want[:i]+string(b)+string(rest), want)
+		}
 	}
 	return nil
 }

@@ -13,7 +13,7 @@ import (
 )
 
 // boxNeeds are the programs that make and boot a box, for package tools.
-var boxNeeds = []string{"debootstrap", "unshare", "nsenter", "pivot_root", "mount", "ip", "apt-get", "dpkg-deb", "dpkg-source", "dpkg-buildflags"}
+var boxNeeds = []string{"debootstrap", "unshare", "nsenter", "pivot_root", "mount", "ip", "apt-get", "dpkg-deb", "dpkg-source", "dpkg-buildflags", "dh_autoreconf"}
 
 // Needs are the programs that the package uses, for package tools.
 func Needs() []string { return slices.Clone(boxNeeds) }
@@ -25,7 +25,7 @@ func Base(ctx context.Context) (string, error) {
 		return "", errors.New("a Debian of its own can only be made and booted by root")
 	}
 	var debs []string
-	for _, p := range Packages {
+	for _, p := range []Package{Nginx, Memcached, Libevent, Lighttpd} {
 		deb, err := Deb(ctx, p.Binary, p.Version)
 		if err != nil {
 			return "", err

@@ -166,7 +166,7 @@ func status(c net.Conn, request string) (int, error) {
 func askMemcached(c net.Conn) (a Answer, err error) {
 	r := bufio.NewReader(c)
 	line := func(request string) string {
-		if err == nil {
+		if err == nil && request != "" {
 			_, err = io.WriteString(c, request)
 		}
 		var answer string
