@@ -14,12 +14,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/fother/fother/kpack/elfobj"
 	"github.com/fother/fother/magefiles/internal/load"
 	"github.com/fother/fother/magefiles/internal/pipeline"
 	"github.com/fother/fother/magefiles/internal/services"
 	"github.com/fother/fother/magefiles/internal/tools"
-	"github.com/fother/fother/specs"
 )
 
 // soakVariable has the time that a soak takes, a duration.
@@ -52,81 +50,6 @@ func Soak(ctx context.Context, out io.Writer, fother string, o pipeline.Options)
 		}
 	}
 	return nil
-}
-
-// madeServices is what is booted and patched.
-type madeServices struct {
-	base    string
-	replace map[string]string // see services.BoxOptions
-	patches map[string]string // the folder of each fix, by name
-	ids     map[string]specs.BuildID
-}
-
-// makeServices makes the Debian and all patches.
-func makeServices(ctx context.Context, out io.Writer, o pipeline.Options) (*madeServices, error) {
-	base, err := services.Base(ctx)
-	if err != nil {
-		return nil, err
-	}
-	m := &madeServices{base: base, replace: map[string]string{}, patches: map[string]string{}, ids: map[string]specs.BuildID{}}
-	for _, p := range services.Packages {
-		if err := m.make(ctx, out, p, o); err != nil {
-			return nil, fmt.Errorf("%s: %w", p.Name, err)
-		}
-	}
-	return m, nil
-}
-
-// make makes the patches of one package. Where the build is not the
-// distribution's, it takes its place.
-func (m *madeServices) make(ctx context.Context, out io.Writer, p services.Package, o pipeline.Options) error {
-	dist := filepath.Join(m.base, p.File)
-	all, err := p.Specs(ctx, filepath.Join(o.Work, "source", p.Name), dist)
-	if err != nil {
-		return err
-	}
-	want, err := buildID(dist)
-	if err != nil {
-		return err
-	}
-	for i, f := range append(slices.Clone(p.Levels), p.More...) {
-		if _, err := pipeline.Make(ctx, all[i], o); err != nil {
-			return err
-		}
-		folder := pipeline.FolderOf(all[i], o)
-		m.patches[f.Name] = folder.Patches()
-		built := filepath.Join(folder.Original(), p.Output)
-		id, err := buildID(built)
-		if err != nil {
-			return err
-		}
-		if was := m.ids[p.Name]; was != "" && was != id {
-			return fmt.Errorf("two original builds have the build-ids %s and %s", was, id)
-		}
-		m.ids[p.Name] = id
-		if id == want {
-			continue
-		}
-		stripped := filepath.Join(o.Work, p.Name+".stripped")
-		if said, err := exec.CommandContext(ctx, "strip", "-o", stripped, built).CombinedOutput(); err != nil {
-			return fmt.Errorf("strip: %w\n%s", err, said)
-		}
-		m.replace[p.File] = stripped
-	}
-	if m.ids[p.Name] == want {
-		fmt.Fprintf(out, "soak: %s %s: Debian's own %s, build-id %s\n", p.Name, p.Version, p.File, want.Short())
-	} else {
-		fmt.Fprintf(out, "soak: %s %s: built here, build-id %s, in the place of Debian's %s, %s\n", p.Name, p.Version, m.ids[p.Name].Short(), p.File, want.Short())
-	}
-	return nil
-}
-
-func buildID(path string) (specs.BuildID, error) {
-	f, err := elfobj.Open(path)
-	if err != nil {
-		return "", err
-	}
-	return f.BuildID()
 }
 
 // soak is one box under load.
@@ -165,11 +88,13 @@ func soakBox(ctx context.Context, out io.Writer, fother string, m *madeServices,
 		for end := time.Now().Add(long); ctx.Err() == nil && time.Now().Before(end); {
 			s.turn(ctx)
 		}
+		s.clearAll(ctx)
 	})
 	if err != nil {
 		return err
 	}
 	fmt.Fprintf(out, "soak: operations:\n%s\n", s)
+	s.enough()
 	after, err := s.rest(ctx)
 	if err != nil {
 		return err
@@ -205,6 +130,23 @@ func (s *soak) String() string {
 	return strings.Join(all, "\n")
 }
 
+// enough notes if it was too short to have shown anything.
+func (s *soak) enough() {
+	for _, v := range services.All {
+		for _, what := range []string{": level", ": revert"} {
+			done := 0
+			for key, n := range s.counts {
+				if strings.HasPrefix(key, v.Package.Name+what) && strings.HasSuffix(key, ": done") {
+					done += n
+				}
+			}
+			if done == 0 {
+				s.fault("%s%s: none was done", v.Package.Name, what)
+			}
+		}
+	}
+}
+
 // underLoad does something while all services are busy. No request may fail.
 func (s *soak) underLoad(ctx context.Context, do func()) error {
 	loads := map[string]*load.Load{}
@@ -230,21 +172,14 @@ func (s *soak) underLoad(ctx context.Context, do func()) error {
 	return ctx.Err()
 }
 
-// rest takes all patches out and returns what must not have grown.
+// quiet is how long a server may keep a connection that the other side has
+// closed.
+const quiet = 6 * time.Second
+
+// rest returns what must not have grown, when no one asks anything.
 func (s *soak) rest(ctx context.Context) (map[int]*processRest, error) {
+	s.sleep(ctx, quiet)
 	all := map[int]*processRest{}
-	for _, v := range services.All {
-		pids, err := s.box.PIDs(v.Unit)
-		if err != nil {
-			return nil, err
-		}
-		for _, pid := range pids {
-			if err := s.clear(ctx, pid); err != nil {
-				return nil, fmt.Errorf("%s: %w", v.Unit, err)
-			}
-		}
-	}
-	s.sleep(ctx, time.Second) // connections that were closed are closed there too
 	for _, v := range services.All {
 		pids, err := s.box.PIDs(v.Unit)
 		if err != nil {
@@ -257,7 +192,24 @@ func (s *soak) rest(ctx context.Context) (map[int]*processRest, error) {
 			all[pid].unit = v.Unit
 		}
 	}
-	return all, nil
+	return all, ctx.Err()
+}
+
+// clearAll takes all patches out of all processes, and their memory. It does so
+// under load: a process that waits for its next request may do that in new code,
+// and then has to keep it.
+func (s *soak) clearAll(ctx context.Context) {
+	for _, v := range services.All {
+		pids, err := s.box.PIDs(v.Unit)
+		if err != nil {
+			s.fault("%s: %v", v.Unit, err)
+		}
+		for _, pid := range pids {
+			if err := s.clear(ctx, pid); err != nil {
+				s.fault("%s: %v", v.Unit, err)
+			}
+		}
+	}
 }
 
 // clear takes all patches out of one process, and their memory.
@@ -269,7 +221,7 @@ func (s *soak) clear(ctx context.Context, pid int) error {
 		if err != nil {
 			return err
 		}
-		left = fmt.Sprintf("%s; %+v", strings.TrimSpace(r.stderr), p.Applied)
+		left = fmt.Sprintf("%s; %s %+v", strings.TrimSpace(r.stderr), r.stdout, p.Applied)
 		if len(p.Applied) == 0 {
 			return nil
 		}

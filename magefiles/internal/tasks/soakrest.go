@@ -126,7 +126,7 @@ func (p *processRest) grown(was *processRest) []string {
 	if p.anonymous > was.anonymous+roomForMappings {
 		all = append(all, fmt.Sprintf("%d anonymous mappings, and %d before", p.anonymous, was.anonymous))
 	}
-	if p.fds != was.fds || p.threads != was.threads {
+	if p.fds > was.fds || p.threads != was.threads {
 		all = append(all, fmt.Sprintf("descriptors %d, and %d before, threads %d, and %d before", p.fds, was.fds, p.threads, was.threads))
 	}
 	if p.resident > 2*was.resident+roomForMemory {

@@ -75,7 +75,7 @@ func (s *soak) action(v services.Service) func(context.Context, int) {
 	switch way {
 	case "killed":
 		return func(ctx context.Context, pid int) {
-			after := time.Duration(s.random.IntN(60000)) * time.Microsecond
+			after := time.Duration(s.random.IntN(30000)) * time.Microsecond
 			if r := s.run(ctx, pid, after+time.Microsecond, verb, args...); r.exit < 0 {
 				s.counts[name]++
 			} else {
@@ -115,12 +115,15 @@ func (s *soak) patchSet(v services.Service) (string, []string) {
 		libraries = append(libraries, s.patches[p.Levels[level].Name])
 	}
 	own = append(own, s.patches[v.Package.Levels[level].Name])
-	more := s.patches[v.Package.More[0].Name]
+	var more []string
+	for _, f := range v.Package.More {
+		more = append(more, s.patches[f.Name])
+	}
 	switch n := s.random.IntN(4); {
-	case n == 0:
-		return "another series", []string{more}
-	case n == 1:
-		return fmt.Sprintf("level %d and another series", level+1), append(append(own, libraries...), more)
+	case n == 0 && len(more) > 0:
+		return "another series", more
+	case n == 1 && len(more) > 0:
+		return fmt.Sprintf("level %d and another series", level+1), slices.Concat(own, libraries, more)
 	case n == 2 && len(libraries) > 0:
 		return fmt.Sprintf("level %d of libraries", level+1), libraries
 	}
@@ -152,6 +155,7 @@ var outcomes = []struct {
 	{1, "busy for", "busy"},
 	{4, "busy for", "busy"},
 	{1, "another fother", "locked"},
+	{4, "nobody accepted", "reverted"},
 	{4, "the end of a trial could not bring it back", "refused: on trial"},
 }
 
