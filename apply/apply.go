@@ -23,6 +23,8 @@ type Options struct {
 	// Trial is how long Apply's patches stay unless [Accept] is called: then
 	// [Expire] reverts them. 0 is for good.
 	Trial time.Duration
+	// Revoked are patches that Apply lets a lower level of theirs replace.
+	Revoked []specs.PatchID
 	// Check is asked, with the process's id, once the process is open and before
 	// anything of it is changed: a program that it executes later is another
 	// process's, which is never written to. An error ends the run, and is
@@ -226,10 +228,11 @@ func (p *Process) withdraw(ctx context.Context, records []*record, res *Result, 
 type Selector struct {
 	BuildID specs.BuildID // or a prefix of it, or empty
 	Series  specs.Series  // or empty
+	Level   specs.Level   // or 0
 }
 
 func (s Selector) matches(id specs.PatchID) bool {
-	return (s.BuildID == "" || len(id.BuildID) >= len(s.BuildID) && id.BuildID[:len(s.BuildID)] == s.BuildID) &&
+	return (s.Level == 0 || s.Level == id.Level) && (s.BuildID == "" || len(id.BuildID) >= len(s.BuildID) && id.BuildID[:len(s.BuildID)] == s.BuildID) &&
 		(s.Series == "" || s.Series == id.Series)
 }
 

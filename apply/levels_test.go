@@ -83,6 +83,40 @@ func TestLevelsInOneCommit(t *testing.T) {
 	before.same(t, r.snapshot())
 }
 
+// TestLowerLevel puts a lower level in the place of one that was revoked, in one
+// commit.
+func TestLowerLevel(t *testing.T) {
+	bin := pie(t)
+	r := start(t, bin, "call", "sleep")
+	before := r.snapshot()
+	low, high := patchFor(t, bin, "default", 1, "answer", "other"), patchFor(t, bin, "default", 3, "answer2", "busy")
+	applyTo(t, r.pid, high)
+	r.expect("ask", "2 11 old")
+	id := patchID(high)
+	other := id
+	other.Level = 2
+	if _, err := Apply(context.Background(), r.pid, []*kpack.Patch{low}, Options{Revoked: []specs.PatchID{other}}); !errors.Is(err, ErrAlreadyApplied) {
+		t.Errorf("another level is revoked: %v", err)
+	}
+	res, err := Apply(context.Background(), r.pid, []*kpack.Patch{low}, Options{Revoked: []specs.PatchID{id}})
+	if err != nil || len(res.Applied) != 1 || res.Applied[0].Level != 1 || len(res.Replaced) != 1 || res.Replaced[0].Level != 3 {
+		t.Fatalf("%+v, %v", res, err)
+	}
+	r.expect("ask", "43 9 old")
+	wantInForce(t, r.pid, "default:1")
+	if _, err := Apply(context.Background(), r.pid, []*kpack.Patch{low}, Options{Revoked: []specs.PatchID{id}}); !errors.Is(err, ErrAlreadyApplied) {
+		t.Errorf("the same level again: %v", err)
+	}
+	if _, err := Revert(context.Background(), r.pid, []Selector{{Level: 3}}, Options{}); !errors.Is(err, ErrNotApplied) {
+		t.Errorf("revert of a level that is not applied: %v", err)
+	}
+	if _, err := Revert(context.Background(), r.pid, []Selector{{Series: "default", Level: 1}}, Options{}); err != nil {
+		t.Error(err)
+	}
+	r.expect("ask", oldAnswer)
+	before.same(t, r.snapshot())
+}
+
 // checkMemory checks that a process has the memory of the given patches and of
 // no others.
 func checkMemory(t testing.TB, pid int, patches []Applied) {

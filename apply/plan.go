@@ -128,7 +128,7 @@ func (plan *Plan) add(p *Process, patch *kpack.Patch, o *object) error {
 		if r.state != applied || !p.inForce(r) || r.Bias != o.image.Bias || r.ID.BuildID != patch.Target.BuildID || r.ID.Series != patch.Meta.Series {
 			continue
 		}
-		if r.ID.Level >= patch.Meta.Level {
+		if r.ID.Level == patch.Meta.Level || r.ID.Level > patch.Meta.Level && !slices.Contains(plan.options.Revoked, r.ID) {
 			plan.Present = append(plan.Present, r.ID)
 			return nil
 		}

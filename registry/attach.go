@@ -119,7 +119,7 @@ func checkStatement(data []byte, r *release) error {
 		return fmt.Errorf("statement: %w", err)
 	}
 	switch {
-	case s.Type != statementType || s.PredicateType == "" || s.PredicateType == predicateType:
+	case s.Type != statementType || s.PredicateType == "" || s.PredicateType == predicateType || s.PredicateType == revocationType:
 		return fmt.Errorf("statement of type %.80q about %.80q", s.Type, s.PredicateType)
 	case len(s.Subject) != 1 || s.Subject[0].Digest["sha256"] != r.Digest.String():
 		return errors.New("the statement is about another file")

@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"maps"
 	"slices"
@@ -25,6 +26,8 @@ type ClientOptions struct {
 	// State is a folder for metadata and bundles that were verified, made with
 	// mode 0700. It keeps apart registries with different Root.
 	State string
+	// Channel is the lowest channel of which Lookup tells; empty is Stable.
+	Channel Channel
 	// Now is the clock, time.Now if nil.
 	Now func() time.Time
 	// Logger is told what is fetched; nil is silent.
@@ -38,6 +41,7 @@ type Client struct {
 	log    *slog.Logger
 	remote *transport
 	cache  *cache
+	follow Channel
 
 	mu    sync.Mutex
 	state *trust // nil before the first use
@@ -45,7 +49,10 @@ type Client struct {
 
 // NewClient checks the options and makes the state folder. It fetches nothing.
 func NewClient(o ClientOptions) (*Client, error) {
-	c := &Client{root: o.Root, now: o.Now, log: o.Logger}
+	c := &Client{root: o.Root, now: o.Now, log: o.Logger, follow: o.Channel.orStable()}
+	if c.follow.rank() == 0 {
+		return nil, fail(ErrInvalid, "channel", "%.80q: want %s, %s or %s", o.Channel, Edge, Beta, Stable)
+	}
 	if c.now == nil {
 		c.now = time.Now
 	}
@@ -151,7 +158,9 @@ func (c *Client) current(ctx context.Context) (*trust, error) {
 // Update: by build-id, package and series, the highest level first. What was
 // looked up before needs no store. For some build-ids that may fail; then it
 // returns all releases for the others, and the error. Of one build-id it
-// returns all or none.
+// returns all or none, but for a release whose revocation cannot be verified.
+//
+// Revoked releases are told too, of any channel.
 func (c *Client) Lookup(ctx context.Context, ids []specs.BuildID) ([]Entry, error) {
 	shards := map[string]bool{}
 	ids = slices.Compact(slices.Sorted(slices.Values(ids)))
@@ -178,6 +187,13 @@ func (c *Client) Lookup(ctx context.Context, ids []specs.BuildID) ([]Entry, erro
 				entries = append(entries, r.entry(id, t.binding(r.Package)))
 			}
 		}
+	}
+	entries, err = c.revocations(ctx, entries)
+	entries = slices.DeleteFunc(entries, func(e Entry) bool {
+		return e.Revoked == nil && e.Channel.rank() < c.follow.rank()
+	})
+	if err != nil {
+		return entries, errors.Join(failed, err)
 	}
 	if failed != nil {
 		// An update would fail as a whole for want of what failed.

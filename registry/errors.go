@@ -47,6 +47,8 @@ var (
 	ErrRaced = errors.New("another publisher was faster")
 	// ErrTaken means that a version's name is in use.
 	ErrTaken = errors.New("the name is in use")
+	// ErrPending means that owners of other keys have to sign too.
+	ErrPending = errors.New("signatures are pending")
 	// ErrExists means that Init would overwrite keys or a registry.
 	ErrExists = errors.New("already exists")
 )
@@ -84,6 +86,7 @@ var hints = map[error]string{
 	ErrKey:         "keys are files that only their owner can read (chmod 600); registry:init makes them",
 	ErrPassphrase:  "the passphrase is that of FOTHER_KEY_PASSPHRASE, or it is asked for on a terminal",
 	ErrDue:         "all else is signed anew; run registry:refresh with the keys of root and targets before then",
+	ErrPending:     "nothing has changed for hosts yet; send what waits to the owners of the other keys",
 	ErrRaced:       "nothing was changed; try again when the other publishers are done",
 	ErrExists:      "use other folders, or go on with what is there",
 }

@@ -27,7 +27,8 @@ func (c *Client) Prune(used []Entry) error {
 	}
 	var errs []error
 	for _, e := range entries {
-		if keep[strings.TrimSuffix(e.Name(), ".sig")] {
+		// Revocations stay: they are small, and hold for ever.
+		if keep[strings.TrimSuffix(e.Name(), ".sig")] || strings.HasSuffix(e.Name(), revokedSuffix) {
 			continue
 		}
 		if err := os.Remove(filepath.Join(dir, e.Name())); err != nil && !errors.Is(err, os.ErrNotExist) {

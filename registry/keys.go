@@ -197,8 +197,9 @@ func openKeys(dir string, options ...KeyOption) (*keyring, error) {
 		return nil, err
 	}
 	for _, e := range entries {
-		role, name, ok := strings.Cut(strings.TrimSuffix(e.Name(), keySuffix), ".")
-		if !strings.HasSuffix(e.Name(), keySuffix) || !ok {
+		base, is := strings.CutSuffix(strings.TrimRight(e.Name(), ".0123456789"), keySuffix)
+		role, name, ok := strings.Cut(base, ".")
+		if !is || !ok {
 			continue
 		}
 		path := filepath.Join(dir, e.Name())

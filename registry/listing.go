@@ -28,6 +28,8 @@ type Release struct {
 	File string
 	// Bundle is its content.
 	Bundle []byte
+	// Channel is where it is published to, Stable if empty.
+	Channel Channel
 	// Attachments lie beside the bundle. Hosts do not fetch them.
 	Attachments []Attachment
 }
@@ -40,6 +42,11 @@ type Entry struct {
 	Level   specs.Level   `json:"level"`
 	CVEs    []string      `json:"cves,omitempty"`
 	File    string        `json:"file"`
+	// Channel is the highest one that it is in.
+	Channel Channel `json:"channel"`
+	// Revoked is why its package's keys revoked it, nil if they did not: then no
+	// host applies it, and those that did revert it.
+	Revoked *Revocation `json:"revoked,omitempty"`
 	// Path is where the bundle is in the registry.
 	Path   string       `json:"path"`
 	Length int64        `json:"length"` // in bytes
@@ -64,6 +71,10 @@ type release struct {
 	File    string       `json:"file"`
 	Length  int64        `json:"length"`
 	Digest  specs.Digest `json:"sha256"`
+	// Channel is empty for Stable. Revoked says that a statement by the package's
+	// keys lies beside the bundle.
+	Channel Channel `json:"channel,omitempty"`
+	Revoked bool    `json:"revoked,omitempty"`
 	// BuildIDs in an index target are those that belong there, in a package
 	// target all.
 	BuildIDs []specs.BuildID `json:"build_ids"`
@@ -77,7 +88,12 @@ type listing struct {
 	Releases []*release `json:"releases"`
 }
 
-const listingFormat = 1
+// A listing in which a release is not for all has another format than others:
+// who does not know channels and revocations has to stop there.
+const (
+	listingFormat    = 1
+	listingFormatNew = 2
+)
 
 // Limits of one release.
 const (
@@ -99,8 +115,8 @@ func parseListing(data []byte) (*listing, error) {
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
 		return nil, errors.New("not a listing: something follows it")
 	}
-	if l.Format != listingFormat {
-		return nil, fmt.Errorf("listing of format %d: want %d", l.Format, listingFormat)
+	if l.Format != listingFormat && l.Format != listingFormatNew {
+		return nil, fmt.Errorf("listing of format %d: want %d or %d", l.Format, listingFormat, listingFormatNew)
 	}
 	for i, r := range l.Releases {
 		if r == nil {
@@ -139,6 +155,9 @@ func (r *release) check() error {
 			return err
 		}
 	}
+	if r.Channel != "" && r.Channel.rank() == 0 {
+		return fmt.Errorf("channel %.80q: want %s, %s or %s", r.Channel, Edge, Beta, Stable)
+	}
 	return errors.Join(checkIDs(r.BuildIDs), checkAttachments(r.Attachments))
 }
 
@@ -174,7 +193,7 @@ func checkName(what, s string, limit int) error {
 func (r *release) entry(id specs.BuildID, b *binding) Entry {
 	return Entry{
 		BuildID: id, Package: r.Package, Series: r.Series, Level: r.Level, CVEs: r.CVEs, File: r.File,
-		Path: bundleFile(r.Digest, r.File), Length: r.Length, Digest: r.Digest, KeyID: b.keyID(), release: r, binding: b,
+		Channel: r.Channel.orStable(), Path: bundleFile(r.Digest, r.File), Length: r.Length, Digest: r.Digest, KeyID: b.keyID(), release: r, binding: b,
 	}
 }
 
@@ -192,6 +211,9 @@ func compareReleases(a, b *release) int {
 }
 
 func (l *listing) encode() ([]byte, error) {
+	if slices.ContainsFunc(l.Releases, func(r *release) bool { return r.Revoked || r.Channel.orStable() != Stable }) {
+		l.Format = listingFormatNew
+	}
 	slices.SortFunc(l.Releases, compareReleases)
 	return json.Marshal(l)
 }

@@ -67,7 +67,7 @@ func TestHostileListing(t *testing.T) {
 			t.Errorf("%s: taken", name)
 		}
 	}
-	for _, text := range []string{"", "null", "[]", "{}", `{"format":2,"releases":[]}`, `{"format":1,"releases":[null]}`, `{"format":1,"releases":[]}x`, `{"format":1,"releases":[]}{}`, strings.Repeat("[", 1<<20)} {
+	for _, text := range []string{"", "null", "[]", "{}", `{"format":3,"releases":[]}`, `{"format":1,"releases":[null]}`, `{"format":1,"releases":[]}x`, `{"format":1,"releases":[]}{}`, strings.Repeat("[", 1<<20)} {
 		if _, err := parseListing([]byte(text)); err == nil {
 			t.Errorf("%.60q: taken", text)
 		}

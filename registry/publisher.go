@@ -201,7 +201,7 @@ func (e *edit) append(target string, l *listing, r *release) {
 func (r *Release) describe() (*release, error) {
 	rel := &release{
 		Package: r.Package, Series: r.Series, Level: r.Level, File: r.File,
-		CVEs:   slices.Compact(slices.Sorted(slices.Values(r.CVEs))),
+		Channel: r.Channel.listed(), CVEs: slices.Compact(slices.Sorted(slices.Values(r.CVEs))),
 		Length: int64(len(r.Bundle)), Digest: specs.DigestOf(r.Bundle),
 		BuildIDs: slices.Compact(slices.Sorted(slices.Values(r.BuildIDs))),
 	}
@@ -258,9 +258,16 @@ func (p *Publisher) List(ctx context.Context) ([]Entry, error) {
 	}
 	var entries []Entry
 	for _, r := range slices.SortedFunc(slices.Values(all), compareReleases) {
+		b := e.trust.binding(r.Package)
+		first := r.entry(r.BuildIDs[0], b)
+		if r.Revoked {
+			if err := e.tellRevoked(ctx, &first); err != nil {
+				return nil, err
+			}
+		}
 		for _, id := range r.BuildIDs {
-			b := e.trust.binding(r.Package)
 			entry := r.entry(id, b)
+			entry.Revoked = first.Revoked
 			if n, ok := signed[r]; ok {
 				entry.Signed, entry.Need = n, b.need()
 			}

@@ -62,24 +62,27 @@ func (e *edit) renewTargets(ctx context.Context) error {
 
 // renewRoot signs the same keys anew, as the next version.
 func (e *edit) renewRoot(ctx context.Context) error {
-	m := e.trust.set.Root
-	until := m.Signed.Expires
+	until := e.trust.set.Root.Signed.Expires
 	if !e.due(until, rootValidity) {
 		return nil
 	}
+	m, err := copyRoot(e.trust.set.Root)
+	if err != nil {
+		return err
+	}
 	m.Signed.Version++
 	m.Signed.Expires = expiry(e.now, rootValidity)
+	m.ClearSignatures()
 	name := metadataFile(m.Signed.Version, metadata.ROOT)
-	data, err := e.keys.signRoot(ctx, m)
-	if err != nil {
-		return overdue(name, until, err)
+	if len(usable(e.keys.role[metadata.ROOT], m.Signed.Roles[metadata.ROOT].KeyIDs)) == 0 {
+		return overdue(name, until, fail(ErrKey, name, "no key that may sign it is at hand"))
 	}
-	return e.store.commit(ctx, name, nil, data)
+	return overdue(name, until, e.finishRoot(ctx, m))
 }
 
 // overdue says, if keys are missing, until when the version before name holds.
 func overdue(name string, until time.Time, err error) error {
-	if !errors.Is(err, ErrKey) {
+	if !errors.Is(err, ErrKey) && !errors.Is(err, ErrPending) {
 		return err
 	}
 	return fail(ErrDue, name, "not signed, the one before it holds until %s: %w", until.UTC().Format(time.RFC3339), err)

@@ -90,7 +90,7 @@ func (p *pull) patch(ctx context.Context, r *release, l lacking, patches map[spe
 		}
 	}
 	p.progress("process %d (%s): %s", l.PID, l.Name, r.File)
-	step, err := Do(ctx, p.limiter, l.PID, Patching(p.Wait), func(ctx context.Context) (Step, error) { return p.step(ctx, l.PID, mine) })
+	step, err := p.put(ctx, l, mine)
 	step.File = r.File
 	var denied *DeniedError
 	switch {
@@ -99,6 +99,7 @@ func (p *pull) patch(ctx context.Context, r *release, l lacking, patches map[spe
 		p.leave(denied)
 	case err == nil:
 		l.Steps = append(l.Steps, step)
+		p.replaced(l.task, step)
 		p.log.Debug("applied", "pid", l.PID, "bundle", r.File, "dry-run", p.DryRun)
 	case errors.Is(err, apply.ErrAlreadyApplied): // by another run, meanwhile
 		l.Present = append(l.Present, l.ids...)
@@ -108,9 +109,28 @@ func (p *pull) patch(ctx context.Context, r *release, l lacking, patches map[spe
 	}
 }
 
+// put applies patches to a process. Where a lower level cannot go on with the
+// variables of the one that was revoked, that is taken out first.
+func (p *pull) put(ctx context.Context, l lacking, patches []*kpack.Patch) (Step, error) {
+	do := func() (Step, error) {
+		return Do(ctx, p.limiter, l.PID, Patching(p.Wait), func(ctx context.Context) (Step, error) { return p.step(ctx, l.PID, patches) })
+	}
+	step, err := do()
+	var state *apply.StateError
+	if !errors.As(err, &state) || len(l.recalled) == 0 {
+		return step, err
+	}
+	for _, c := range slices.Clone(l.recalled) {
+		if slices.ContainsFunc(patches, func(k *kpack.Patch) bool { return k.Target.BuildID == c.id.BuildID && k.Meta.Series == c.id.Series }) {
+			p.takeOut(ctx, l.task, c)
+		}
+	}
+	return do()
+}
+
 func (p *pull) step(ctx context.Context, pid int, patches []*kpack.Patch) (Step, error) {
 	if !p.DryRun {
-		res, err := p.host.apply(ctx, pid, patches, apply.Options{Wait: p.Wait, Check: p.Deny.Check, Logger: p.Logger})
+		res, err := p.host.apply(ctx, pid, patches, apply.Options{Wait: p.Wait, Check: p.Deny.Check, Revoked: p.revokedIDs(), Logger: p.Logger})
 		return Step{Result: res}, err
 	}
 	plan, err := p.host.prepare(ctx, pid, patches)

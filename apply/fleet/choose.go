@@ -18,15 +18,15 @@ type choice struct {
 	entry registry.Entry
 }
 
-// choose picks the highest level of each target and series. Entries that
-// contradict each other are errors, and then none of that target and series is
-// taken: which fix runs must not depend on chance.
-func choose(entries []registry.Entry, asked []specs.BuildID) ([]choice, []error) {
+// choose picks the highest level of each target and series that is not revoked,
+// and returns those that are, too. Entries that contradict each other are
+// errors, and then none of that target and series is taken: which fix runs must
+// not depend on chance, nor may one package revoke another's.
+func choose(entries []registry.Entry, asked []specs.BuildID) (choices, revoked []choice, errs []error) {
 	type line struct {
 		id     specs.BuildID
 		series specs.Series
 	}
-	var errs []error
 	best := make(map[line][]registry.Entry)
 	for _, e := range entries {
 		if _, ok := slices.BinarySearch(asked, e.BuildID); !ok {
@@ -40,22 +40,30 @@ func choose(entries []registry.Entry, asked []specs.BuildID) ([]choice, []error)
 		l := line{e.BuildID, e.Series}
 		best[l] = append(best[l], e)
 	}
-	var choices []choice
 	for l, es := range best {
-		e, err := highest(es)
-		if err != nil {
+		if _, err := highest(es); err != nil {
 			errs = append(errs, fmt.Errorf("build-id %s, series %s: %w", l.id, l.series, err))
 			continue
 		}
-		choices = append(choices, choice{specs.PatchID{BuildID: l.id, Series: l.series, Level: e.Level}, e})
+		chosen := false
+		for _, e := range es { // the highest level first
+			c := choice{specs.PatchID{BuildID: l.id, Series: l.series, Level: e.Level}, e}
+			if e.Revoked != nil {
+				revoked = append(revoked, c)
+			} else if !chosen {
+				choices, chosen = append(choices, c), true
+			}
+		}
 	}
-	slices.SortFunc(choices, func(a, b choice) int { return comparePatches(a.id, b.id) })
+	for _, cs := range [][]choice{choices, revoked} {
+		slices.SortFunc(cs, func(a, b choice) int { return comparePatches(a.id, b.id) })
+	}
 	slices.SortFunc(errs, func(a, b error) int { return cmp.Compare(a.Error(), b.Error()) })
-	return choices, errs
+	return choices, revoked, errs
 }
 
-// highest returns the entry of the highest level. All have one target and
-// series.
+// highest sorts entries by their level and returns the highest. All have one
+// target and series.
 func highest(es []registry.Entry) (registry.Entry, error) {
 	slices.SortFunc(es, func(a, b registry.Entry) int {
 		return cmp.Or(cmp.Compare(b.Level, a.Level), cmp.Compare(a.Package, b.Package), bytes.Compare(a.Digest[:], b.Digest[:]))

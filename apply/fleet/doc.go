@@ -5,7 +5,7 @@
 // brought up to date and asked for them; of each target and series the highest
 // level is chosen; a bundle that some process lacks is fetched, decoded and
 // held against the entry that named it; and its patches are applied, bundle by
-// bundle and process by process. One that fails does not hinder the others:
+// bundle and process by process; what was revoked is replaced by it, or taken out. One that fails does not hinder the others:
 // the [Report] has what was done, what was there already, and every error.
 //
 // What processes say about themselves is input: the objects of one process,
@@ -14,6 +14,6 @@
 // the client that stands behind [Registry].
 //
 // The package knows no keys and no network, builds nothing, and prints
-// nothing. It keeps no state of its own but the lock: what is applied is read
-// from the processes.
+// nothing. Of its own it keeps the lock and a list of what was revoked, for
+// [ReadRevoked]: what is applied is read from the processes.
 package fleet

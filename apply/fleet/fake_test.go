@@ -134,6 +134,8 @@ type proc struct {
 	trialOver bool            // of all that is applied
 	read      error           // of reading it
 	apply     error           // of applying to it
+	revert    error           // of taking a patch out
+	stateless bool            // a lower level cannot go on with its variables
 	hang      <-chan struct{} // reading it takes until this is closed
 	later     <-chan struct{} // reading what it has takes until this is closed
 	busy      time.Duration   // applying takes this long, and fails
@@ -156,7 +158,7 @@ func (m machine) read(pid int) (found, error) {
 	if p.hang != nil {
 		<-p.hang
 	}
-	return found{pid: pid, name: "prog", ids: p.ids, trialOver: p.trialOver}, p.read
+	return found{pid: pid, name: "prog", ids: p.ids, applied: slices.Clone(p.applied), trialOver: p.trialOver}, p.read
 }
 
 func (m machine) has(pid int, ids []specs.PatchID) ([]standing, error) {
@@ -173,6 +175,30 @@ func (m machine) has(pid int, ids []specs.PatchID) ([]standing, error) {
 		}
 	}
 	return has, nil
+}
+
+func (m machine) revert(_ context.Context, pid int, which []apply.Selector, o apply.Options) (*apply.Result, error) {
+	p := m[pid]
+	if err := o.Check(pid); err != nil {
+		return nil, err
+	}
+	if p.revert != nil {
+		return nil, p.revert
+	}
+	res := &apply.Result{PID: pid, Name: "prog"}
+	for _, s := range which {
+		p.applied = slices.DeleteFunc(p.applied, func(a specs.PatchID) bool {
+			out := a == specs.PatchID{BuildID: s.BuildID, Series: s.Series, Level: s.Level}
+			if out {
+				res.Removed = append(res.Removed, apply.Applied{PatchID: a})
+			}
+			return out
+		})
+	}
+	if len(res.Removed) == 0 {
+		return nil, apply.ErrNotApplied
+	}
+	return res, nil
 }
 
 func (m machine) expire(_ context.Context, pid int, o apply.Options) (*apply.Result, error) {
@@ -216,12 +242,28 @@ func (m machine) apply(ctx context.Context, pid int, patches []*kpack.Patch, o a
 	if err != nil {
 		return nil, err
 	}
+	res := &apply.Result{PID: pid, Name: "prog", Applied: plan.Apply}
+	for _, a := range plan.Apply {
+		for i, old := range m[pid].applied {
+			switch {
+			case old.BuildID != a.BuildID || old.Series != a.Series:
+			case old.Level > a.Level && !slices.Contains(o.Revoked, old):
+				return nil, apply.ErrAlreadyApplied
+			case m[pid].stateless:
+				return nil, &apply.StateError{Why: "it has another type"}
+			default:
+				res.Replaced = append(res.Replaced, apply.Applied{PatchID: old})
+				m[pid].applied = slices.Delete(m[pid].applied, i, i+1)
+			}
+			break
+		}
+	}
 	m[pid].commits++
 	m[pid].when = time.Now()
 	for _, a := range plan.Apply {
 		m[pid].applied = append(m[pid].applied, a.PatchID)
 	}
-	return &apply.Result{PID: pid, Name: "prog", Applied: plan.Apply}, nil
+	return res, nil
 }
 
 // pass makes one pass over m.

@@ -83,6 +83,8 @@ type pull struct {
 	report *Report
 	tasks  []*task
 	asked  bool // the registry has answered, for all BuildIDs
+	// revoked are the patches that the registry says are.
+	revoked []choice
 	// limiter bounds the work on processes, reading is its bound for a read.
 	limiter *Limiter
 	reading Bound
@@ -94,6 +96,8 @@ type task struct {
 	uid  int
 	fits []choice
 	has  []standing // as long as fits
+	// recalled is what it has and should not have, of p.revoked.
+	recalled []choice
 	// gone is set if it has ended, left if it is left alone: work on it was given
 	// up, and may still go on, or its user's time is used up.
 	gone, left bool
@@ -131,12 +135,14 @@ func (p *pull) run(ctx context.Context) (*Report, error) {
 		for _, r := range releases {
 			p.bring(ctx, r, root)
 		}
+		p.recall(ctx, root)
 	}
 	if err := ctx.Err(); err != nil {
 		p.fail(fmt.Errorf("interrupted: %w", err))
 	} else if p.asked && p.PIDs == nil {
 		p.prune(choices)
 	}
+	p.remember(ids)
 	p.finish()
 	p.report.LeftOut = p.limiter.LeftOut()
 	return p.report, nil
@@ -162,7 +168,8 @@ func (p *pull) ask(ctx context.Context, ids []specs.BuildID) []choice {
 		p.fail(fmt.Errorf("registry %s: %w", p.Address, err))
 	}
 	p.asked = err == nil
-	choices, errs := choose(entries, ids)
+	choices, revoked, errs := choose(entries, ids)
+	p.revoked = revoked
 	for _, err := range errs {
 		p.fail(fmt.Errorf("registry %s: %w", p.Address, err))
 	}
@@ -196,7 +203,12 @@ func (p *pull) assign(ctx context.Context, all []found, choices []choice) {
 		for _, id := range f.ids {
 			t.fits = append(t.fits, byID[id]...)
 		}
-		if len(t.fits) > 0 && ctx.Err() == nil {
+		for _, c := range p.revoked {
+			if slices.Contains(f.applied, c.id) {
+				t.recalled = append(t.recalled, c)
+			}
+		}
+		if len(t.fits)+len(t.recalled) > 0 && ctx.Err() == nil {
 			p.tasks = append(p.tasks, t)
 			p.compare(ctx, t)
 		}
@@ -216,6 +228,9 @@ func (p *pull) compare(ctx context.Context, t *task) {
 		t.fits = nil // it is left alone
 	}
 	for i, c := range t.fits {
+		if t.has[i] == present && t.below(c) {
+			t.has[i] = lacks
+		}
 		switch t.has[i] {
 		case present:
 			t.Present = append(t.Present, c.id)

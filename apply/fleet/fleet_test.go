@@ -71,9 +71,9 @@ func TestHighestLevelOfEachSeries(t *testing.T) {
 	s.publish(t, "other", "extra", 5, idA)
 	r := pass(t, m, s)
 	expect(t, r)
-	a1, a2, a5 := specs.PatchID{BuildID: idA, Series: "default", Level: 1}, specs.PatchID{BuildID: idA, Series: "default", Level: 2}, specs.PatchID{BuildID: idA, Series: "extra", Level: 5}
+	a2, a5 := specs.PatchID{BuildID: idA, Series: "default", Level: 2}, specs.PatchID{BuildID: idA, Series: "extra", Level: 5}
 	b1, b3 := specs.PatchID{BuildID: idB, Series: "default", Level: 1}, specs.PatchID{BuildID: idB, Series: "default", Level: 3}
-	for _, err := range []error{patched(m, 7, a2, a5, b1), patched(m, 8, a1, a2, a5), patched(m, 9, b3)} {
+	for _, err := range []error{patched(m, 7, a2, a5, b1), patched(m, 8, a2, a5), patched(m, 9, b3)} {
 		if err != nil {
 			t.Error(err)
 		}
@@ -187,7 +187,7 @@ func TestContradictionsAreNotTaken(t *testing.T) {
 	if err := patched(m, 7, specs.PatchID{BuildID: idB, Series: "default", Level: 1}); err != nil {
 		t.Error(err)
 	}
-	_, errs := choose([]registry.Entry{{BuildID: idC, Series: "default", Level: 1, File: "f"}, {BuildID: idA, Series: "../x", Level: 1}, {BuildID: idA, Series: "x"}}, []specs.BuildID{idA})
+	_, _, errs := choose([]registry.Entry{{BuildID: idC, Series: "default", Level: 1, File: "f"}, {BuildID: idA, Series: "../x", Level: 1}, {BuildID: idA, Series: "x"}}, []specs.BuildID{idA})
 	if len(errs) != 3 {
 		t.Errorf("%v", errs)
 	}

@@ -36,6 +36,8 @@ type Report struct {
 	// Expired are the processes out of which patches were taken, or with DryRun
 	// would be, whose trial has ended.
 	Expired []Expired `json:"expired,omitempty"`
+	// Revoked are the patches that processes had and that were revoked since.
+	Revoked []Recalled `json:"revoked,omitempty"`
 	// Errors are those of the scan and of the registry as a whole.
 	Errors []Failure     `json:"errors,omitempty"`
 	Wall   time.Duration `json:"wall_ns"`
@@ -95,6 +97,20 @@ type LeftAlone struct {
 type Expired struct {
 	PID    int           `json:"pid"`
 	Name   string        `json:"name"` // comm
+	Result *apply.Result `json:"result,omitempty"`
+}
+
+// Recalled is a patch that a process had when the pass found it revoked.
+type Recalled struct {
+	PID     int           `json:"pid"`
+	Name    string        `json:"name"` // comm
+	Patch   specs.PatchID `json:"patch"`
+	Package string        `json:"package"`
+	Reason  string        `json:"reason"`
+	// Out is set if the process has it no more. Result is what took it out, nil
+	// if another level took its place, of which the process's steps tell, or if
+	// nothing is changed.
+	Out    bool          `json:"out"`
 	Result *apply.Result `json:"result,omitempty"`
 }
 

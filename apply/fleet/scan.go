@@ -30,10 +30,11 @@ const (
 
 // found is a process as the scan saw it.
 type found struct {
-	pid  int
-	uid  int // real
-	name string
-	ids  []specs.BuildID // of its objects, each once, in the order of look-up
+	pid     int
+	uid     int // real
+	name    string
+	ids     []specs.BuildID // of its objects, each once, in the order of look-up
+	applied []specs.PatchID // that are in force
 	// objects is how many were looked at, more how many were not.
 	objects, more int
 	// trialOver is set if the trial of a patch has ended.
@@ -49,6 +50,8 @@ type host interface {
 	read(pid int) (found, error)
 	// has says which of the given patches a process has.
 	has(pid int, ids []specs.PatchID) ([]standing, error)
+	// revert takes patches out.
+	revert(ctx context.Context, pid int, which []apply.Selector, o apply.Options) (*apply.Result, error)
 	// expire reverts what was on trial and was not accepted.
 	expire(ctx context.Context, pid int, o apply.Options) (*apply.Result, error)
 	prepare(ctx context.Context, pid int, patches []*kpack.Patch) (*apply.Plan, error)
@@ -91,6 +94,11 @@ func (l live) read(pid int) (found, error) {
 			f.ids = append(f.ids, o.BuildID)
 		}
 	}
+	for _, a := range p.Applied() {
+		if a.State == "applied" {
+			f.applied = append(f.applied, a.PatchID)
+		}
+	}
 	return f, nil
 }
 
@@ -122,6 +130,10 @@ func (live) apply(ctx context.Context, pid int, patches []*kpack.Patch, o apply.
 
 func (live) expire(ctx context.Context, pid int, o apply.Options) (*apply.Result, error) {
 	return apply.Expire(ctx, pid, o)
+}
+
+func (live) revert(ctx context.Context, pid int, which []apply.Selector, o apply.Options) (*apply.Result, error) {
+	return apply.Revert(ctx, pid, which, o)
 }
 
 // scan reads the processes, root's first: others can make it slow. What cannot

@@ -125,7 +125,8 @@ func TestImported(t *testing.T) {
 	m := newModule(t)
 	list := m.mage(0, "-l")
 	for _, target := range []string{
-		"patch:all", "patch:build", "patch:diff", "patch:pack", "patch:verify", "patch:publish", "registry:init", "registry:refresh", "registry:list",
+		"patch:all", "patch:build", "patch:diff", "patch:pack", "patch:verify", "patch:publish", "patch:promote", "patch:revoke", "patch:list",
+		"registry:init", "registry:refresh", "registry:list", "registry:key", "registry:keys", "registry:rotate", "registry:sign", "registry:fetch",
 	} {
 		if !regexp.MustCompile(`(?m)^ +` + target + `\*? +\S`).MatchString(list) {
 			t.Errorf("no target %s:\n%s", target, list)
@@ -169,6 +170,25 @@ func TestImported(t *testing.T) {
 		t.Errorf("the registry lists\n%s", out)
 	}
 	m.mage(1, "registry:init")
+	if out := m.mage(0, "patch:verify", "spec.yaml", "-rebuild"); !strings.Contains(out, "hello: rebuild: the same ") || !strings.Contains(out, "hosts take it") {
+		t.Errorf("a rebuild says\n%s", out)
+	}
+	if out := m.mage(0, "registry:fetch", "hello-2", "-to=fetched"); !strings.Contains(out, "fetched/provenance.intoto.json\n") {
+		t.Errorf("what is fetched:\n%s", out)
+	}
+	m.mage(2, "patch:verify", "spec.yaml", "-bundle=fetched/hello-2.kpatch.tar.zst")
+	if out := m.mage(0, "patch:promote", "hello-2"); !strings.Contains(out, "in stable already") {
+		t.Errorf("patch:promote says\n%s", out)
+	}
+	m.mage(2, "patch:promote", "hello")
+	m.mage(0, "registry:rotate", "package.hello")
+	m.mage(0, "patch:revoke", "hello-2", "it says too much")
+	if out := m.mage(0, "patch:list"); !strings.Contains(out, "revoked: it says too much") {
+		t.Errorf("patch:list says\n%s", out)
+	}
+	if out := m.mage(0, "registry:keys"); !strings.Contains(out, "package.hello.pem") {
+		t.Errorf("registry:keys says\n%s", out)
+	}
 	m.mage(0, "registry:refresh")
 
 	// Again, with compilers that tell when they are run. They are other

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"math"
 	"path/filepath"
 	"regexp"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/fother/fother/apply"
+	"github.com/fother/fother/apply/fleet"
 	"github.com/fother/fother/specs"
 )
 
@@ -27,6 +29,9 @@ them. Of all processes those are left out that the caller may not read, and with
 Options:
   -p PID|all      the process, or all that the caller may trace, but init
                   (all)
+  --state DIR     the folder in which fother pull keeps what it was told: of
+                  revoked patches for these objects, too (/var/lib/fother; else
+                  $XDG_STATE_HOME/fother)
   -b BUILDID      only objects of this build-id; its first digits are enough
   -r REGEXP       only objects whose base name matches, or whose path does, if
                   the expression holds a slash
@@ -41,6 +46,7 @@ Options:
 		fs.StringVar(&c.buildID, "b", "", "")
 		fs.StringVar(&c.regexp, "r", "", "")
 		fs.StringVar(&c.dir, "s", "", "")
+		fs.StringVar(&c.state, "state", "", "")
 		return c.run
 	},
 }
@@ -49,6 +55,8 @@ type info struct {
 	*tool
 	procs                processes
 	buildID, regexp, dir string
+	state                string
+	revoked              []fleet.RevokedPatch
 	filter               filter
 }
 
@@ -86,6 +94,8 @@ type processInfo struct {
 type objectInfo struct {
 	apply.ObjectInfo
 	Available []availableInfo `json:"available,omitempty"`
+	// Revoked are patches for it that were revoked, as the last pull was told.
+	Revoked []fleet.RevokedPatch `json:"revoked,omitempty"`
 }
 
 // availableInfo is a patch that the folder of -s has. Level 0 is LibCare's note
@@ -120,6 +130,7 @@ func (t *info) run(ctx context.Context, args []string) int {
 		if t.procs.all && passOver(i.err) || ctx.Err() != nil || i.err == nil && !t.filter.apply(&i) {
 			continue
 		}
+		t.note(&i)
 		if i.err != nil {
 			i.Error, i.Exit = i.err.Error(), exitCode(i.err)
 			code = t.fail(fmt.Errorf("process %d: %w", i.PID, i.err))
@@ -141,6 +152,9 @@ func (t *info) run(ctx context.Context, args []string) int {
 
 // prepare makes the filter from the options.
 func (t *info) prepare() error {
+	if err := t.readRevoked(); err != nil {
+		return err
+	}
 	f := &t.filter
 	if t.buildID != "" {
 		if t.regexp != "" || t.dir != "" {
@@ -170,6 +184,31 @@ func (t *info) prepare() error {
 		f.store = s
 	}
 	return nil
+}
+
+// readRevoked reads what a pull has left. Without --state there need not be
+// anything that the caller may read.
+func (t *info) readRevoked() error {
+	dir, err := stateFolder(t.state)
+	if err == nil {
+		t.revoked, err = fleet.ReadRevoked(dir)
+	}
+	if t.state == "" || errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// note adds what is known of the objects of i to be revoked.
+func (t *info) note(i *surveyed) {
+	for n := range i.Objects {
+		o := &i.Objects[n]
+		for _, r := range t.revoked {
+			if r.Patch.BuildID == o.BuildID {
+				o.Revoked = append(o.Revoked, r)
+			}
+		}
+	}
 }
 
 // apply takes out of i the objects that the filter does not take, and adds what
@@ -266,6 +305,9 @@ func (t *tool) printInfo(i processInfo) {
 		}
 		for _, a := range o.Available {
 			t.printAvailable(a)
+		}
+		for _, r := range o.Revoked {
+			fmt.Fprintf(t.stdout, "    revoked: %s (series %s, level %d): %s\n", clean(r.Package), r.Patch.Series, r.Patch.Level, clean(r.Reason))
 		}
 	}
 	for _, d := range i.Damaged {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -25,12 +26,16 @@ var pullCommand = &command{
 	help: `
 Makes one pass: looks which builds run, asks the registry for patches that are
 for them, and applies those that are missing. For cron and timers: a pass with
-nothing to do is done (exit status 0), and says nothing but to a terminal.
+nothing to do is done (exit status 0), and says nothing but to a terminal. What
+was revoked since it was applied is taken out: the highest level that is not
+revoked goes in its place, if there is one.
 
 Options:
   --registry URL  folder or http(s) address of the registry ($FOTHER_REGISTRY)
   --root FILE     the root.json that says whose signatures are trusted
                   (/etc/fother/root.json)
+  --channel NAME  which releases: of edge, beta and stable those in this one and
+                  above it (stable; $FOTHER_CHANNEL)
   --state DIR     private folder for what was fetched (/var/lib/fother; else
                   $XDG_STATE_HOME/fother)
   -p PID|all      only this process, or all that the caller may trace, but
@@ -154,6 +159,9 @@ func (c *pull) results(r *fleet.Report) {
 			c.print(&outcome{PID: e.PID, Result: e.Result})
 		}
 	}
+	for _, v := range r.Revoked {
+		c.recalled(v, r.DryRun)
+	}
 	for _, p := range r.Processes {
 		for _, s := range p.Steps {
 			done++
@@ -189,6 +197,22 @@ func (c *pull) results(r *fleet.Report) {
 	if r.Denied > 0 && c.verbose {
 		fmt.Fprintf(c.stdout, "%s may not be traced by this user\n", count(r.Denied, "process"))
 	}
+}
+
+// recalled tells of a patch that was revoked.
+func (c *pull) recalled(v fleet.Recalled, dryRun bool) {
+	what := "stays for now"
+	switch {
+	case dryRun:
+		what = "would be taken out"
+	case v.Result != nil:
+		c.print(&outcome{PID: v.PID, Result: v.Result})
+		what = "is taken out"
+	case v.Out:
+		what = "is replaced"
+	}
+	fmt.Fprintf(c.stdout, "%d (%s): %s (series %s, level %d) %s, since it was revoked: %s\n",
+		v.PID, clean(v.Name), clean(v.Package), v.Patch.Series, v.Patch.Level, what, clean(v.Reason))
 }
 
 // flat returns an error's text as one line: joined errors stand in lines of
@@ -244,11 +268,12 @@ func stateFolder(named string) (string, error) {
 }
 
 // registryFlags are the options that name a registry and whom to trust there.
-type registryFlags struct{ url, root string }
+type registryFlags struct{ url, root, channel string }
 
 func (r *registryFlags) declare(fs *flag.FlagSet) {
 	fs.StringVar(&r.url, "registry", "", "")
 	fs.StringVar(&r.root, "root", "/etc/fother/root.json", "")
+	fs.StringVar(&r.channel, "channel", "", "")
 }
 
 // maxRoot bounds the size of root.json, in bytes.
@@ -259,11 +284,15 @@ func (r *registryFlags) open(t *tool, state string) (*registry.Client, error) {
 	if r.url == "" {
 		return nil, usageError{errors.New("no registry is named: use --registry or FOTHER_REGISTRY")}
 	}
+	channel, err := registry.ParseChannel(cmp.Or(r.channel, os.Getenv("FOTHER_CHANNEL")))
+	if err != nil {
+		return nil, usageError{err}
+	}
 	root, err := newTrust().read(r.root, maxRoot)
 	if err != nil {
 		return nil, rootError(err)
 	}
-	c, err := registry.NewClient(registry.ClientOptions{URL: r.url, Root: root, State: state, Logger: t.logger()})
+	c, err := registry.NewClient(registry.ClientOptions{URL: r.url, Root: root, State: state, Channel: channel, Logger: t.logger()})
 	if err != nil {
 		return nil, fmt.Errorf("registry %s: %w", r.address(), err)
 	}

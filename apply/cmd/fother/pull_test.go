@@ -32,12 +32,13 @@ type shelf struct {
 	t                      *testing.T
 	dir, keys, root, state string
 	bundle                 string // the file that was published last
+	channel                registry.Channel
 }
 
 func newShelf(t *testing.T) *shelf {
 	t.Helper()
 	dir := t.TempDir()
-	s := &shelf{t, filepath.Join(dir, "registry"), filepath.Join(dir, "keys"), filepath.Join(dir, "root.json"), filepath.Join(dir, "state"), ""}
+	s := &shelf{t, filepath.Join(dir, "registry"), filepath.Join(dir, "keys"), filepath.Join(dir, "root.json"), filepath.Join(dir, "state"), "", ""}
 	root, err := registry.Init(t.Context(), registry.InitOptions{URL: s.dir, Keys: s.keys})
 	if err != nil {
 		t.Fatal(err)
@@ -78,7 +79,7 @@ func (s *shelf) publishPatch(p *kpack.Patch) {
 
 func (s *shelf) release(r registry.Release) {
 	s.t.Helper()
-	r.File = bundle.Name(r.Package, r.Level)
+	r.File, r.Channel = bundle.Name(r.Package, r.Level), s.channel
 	s.bundle = filepath.Join(s.t.TempDir(), r.File)
 	if err := os.WriteFile(s.bundle, r.Bundle, 0o600); err != nil {
 		s.t.Fatal(err)

@@ -52,6 +52,8 @@ Options:
                   ($FOTHER_REGISTRY, if no FILE is named)
   --root FILE     the root.json that says whose signatures are trusted
                   (/etc/fother/root.json)
+  --channel NAME  which releases of the registry: those in edge, beta or stable,
+                  and above it (stable; $FOTHER_CHANNEL)
   --state DIR     private folder for what was fetched (/var/lib/fother; else
                   $XDG_STATE_HOME/fother)
   --wait TIME     how long to wait for threads that are inside a function that

@@ -124,6 +124,7 @@ func (c *show) run(ctx context.Context, args []string) int {
 			return c.fail(err)
 		}
 		defer os.RemoveAll(dir)
+		c.registry.channel = string(registry.Edge) // it tells of all
 		client, err := c.registry.open(c.tool, dir)
 		if err != nil {
 			return c.fail(err)

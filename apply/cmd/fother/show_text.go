@@ -158,6 +158,9 @@ func (c *show) printTrust(s *shown, row func(string, string, ...any)) {
 		row("registry", "%s does not list this file", c.registry.address())
 	default:
 		e := s.Listed[0]
-		row("registry", "%s lists it for package %s, signed by key %s", c.registry.address(), e.Package, e.KeyID)
+		row("registry", "%s lists it for package %s, signed by key %s, in channel %s", c.registry.address(), e.Package, e.KeyID, e.Channel)
+		if e.Revoked != nil {
+			row("revoked", "%s: %s", e.Revoked.Time.Format(time.DateOnly), e.Revoked.Reason)
+		}
 	}
 }

@@ -124,7 +124,7 @@ func (d *demo) publish(ctx context.Context, s specs.Spec) error {
 	}
 	d.step("A registry is made, which is a folder, and the keys that sign what is in it.",
 		fmt.Sprintf("export FOTHER_REGISTRY=%s FOTHER_KEYS=%s; go tool mage registry:init", pipeline.Rel(d.o.Registry), pipeline.Rel(d.o.Keys)))
-	if err := pipeline.InitRegistry(ctx, d.o); err != nil {
+	if err := pipeline.InitRegistry(ctx, d.o, pipeline.InitOptions{}); err != nil {
 		return err
 	}
 	d.step("The patch is signed and published.", "go tool mage patch:publish "+spec)

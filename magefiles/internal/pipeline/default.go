@@ -19,6 +19,7 @@ const module = "github.com/fother/fother"
 // $FOTHER_WORK or .fother in the current folder, fother-cc is built into it,
 // and progress goes to standard error. Registry and keys are the folders
 // $FOTHER_REGISTRY and $FOTHER_KEYS, or registry and keys in the work folder.
+// The channel is $FOTHER_CHANNEL.
 func Default(ctx context.Context) (Options, error) {
 	stop.AsInterrupt()
 	o, err := Folders()
@@ -31,7 +32,10 @@ func Default(ctx context.Context) (Options, error) {
 
 // Folders is Default without fother-cc.
 func Folders() (Options, error) {
-	o := Options{Work: os.Getenv("FOTHER_WORK"), Registry: os.Getenv("FOTHER_REGISTRY"), Keys: os.Getenv("FOTHER_KEYS"), Progress: os.Stderr}
+	o := Options{
+		Work: os.Getenv("FOTHER_WORK"), Registry: os.Getenv("FOTHER_REGISTRY"), Keys: os.Getenv("FOTHER_KEYS"), Builder: os.Getenv("FOTHER_BUILDER"),
+		Channel: os.Getenv("FOTHER_CHANNEL"), Progress: os.Stderr,
+	}
 	o.Work = cmp.Or(o.Work, ".fother")
 	o.Registry = cmp.Or(o.Registry, filepath.Join(o.Work, "registry"))
 	o.Keys = cmp.Or(o.Keys, filepath.Join(o.Work, "keys"))

@@ -91,7 +91,7 @@ func TestLevels(t *testing.T) {
 func TestPull(t *testing.T) {
 	at := newLevels(t)
 	_, o := at(1)
-	if err := InitRegistry(t.Context(), o); err != nil {
+	if err := InitRegistry(t.Context(), o, InitOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	state := filepath.Join(t.TempDir(), "state")
@@ -166,7 +166,7 @@ func TestPublishRefuses(t *testing.T) {
 	if err := Publish(t.Context(), s, o); !errors.Is(err, registry.ErrNotFound) || !strings.Contains(Explain(err).Error(), "registry:init") {
 		t.Errorf("without a registry: %v", err)
 	}
-	if err := InitRegistry(t.Context(), o); err != nil {
+	if err := InitRegistry(t.Context(), o, InitOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	bundle := FolderOf(s, o).Bundle(s)

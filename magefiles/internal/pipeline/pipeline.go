@@ -29,6 +29,11 @@ type Options struct {
 	// Registry is the folder that [Publish] publishes to, and Keys the folder
 	// of the keys that sign.
 	Registry, Keys string
+	// Builder is the URI that provenance names as the one who runs the builds; if
+	// empty, one that stands for nobody in particular.
+	Builder string
+	// Channel is what Publish publishes to; "" is stable.
+	Channel string
 	// Unchecked lets a fix pass of which types cannot be compared for lack of debug
 	// data, as [specs.NoDebugData] does in a spec. The patches say so.
 	Unchecked bool

@@ -24,12 +24,15 @@ func Publish(ctx context.Context, s specs.Spec, o Options) error {
 	if err := r.before(len(steps)); err != nil {
 		return err
 	}
+	p, err := openRegistry(o)
+	if err != nil {
+		return err
+	}
 	release, err := r.release()
 	if err != nil {
 		return err
 	}
-	p, err := openRegistry(o)
-	if err != nil {
+	if release.Attachments, err = r.attachments(ctx, release); err != nil {
 		return err
 	}
 	switch err := p.Publish(ctx, release); {
@@ -38,7 +41,7 @@ func Publish(ctx context.Context, s specs.Spec, o Options) error {
 	case err != nil:
 		return err
 	default:
-		o.say("%s: publish: %s is in %s", s.Name, release.File, Rel(o.Registry))
+		o.say("%s: publish: %s is in %s, channel %s", s.Name, release.File, Rel(o.Registry), release.Channel)
 	}
 	return nil
 }
@@ -53,25 +56,21 @@ func (r *run) release() (registry.Release, error) {
 	if err != nil {
 		return registry.Release{}, fmt.Errorf("%s: %w", path, err)
 	}
-	m := b.Manifest
+	channel, err := registry.ParseChannel(r.o.Channel)
+	release := releaseOf(data, b.Manifest)
+	release.Channel = channel
+	return release, err
+}
+
+// releaseOf returns the release that a bundle is.
+func releaseOf(data []byte, m bundle.Manifest) registry.Release {
 	release := registry.Release{
-		Package: m.Name, Series: m.Series, Level: m.Level, CVEs: m.CVEs, File: filepath.Base(path), Bundle: data,
+		Package: m.Name, Series: m.Series, Level: m.Level, CVEs: m.CVEs, File: bundle.Name(m.Name, m.Level), Bundle: data,
 	}
 	for _, t := range m.Targets {
 		release.BuildIDs = append(release.BuildIDs, t.BuildID)
 	}
-	return release, nil
-}
-
-// InitRegistry makes an empty registry and its keys.
-func InitRegistry(ctx context.Context, o Options) error {
-	if _, err := registry.Init(ctx, registry.InitOptions{URL: o.Registry, Keys: o.Keys}); err != nil {
-		return err
-	}
-	o.say("registry: %s", Rel(o.Registry))
-	o.say("keys:     %s (who has them can publish)", Rel(o.Keys))
-	o.say("hosts trust the registry by %s; there it is /etc/fother/root.json", Rel(Root(o)))
-	return nil
+	return release
 }
 
 // Root is the file by which hosts trust the registry. It is no secret, though
@@ -80,7 +79,7 @@ func Root(o Options) string { return filepath.Join(o.Keys, "root.json") }
 
 // openRegistry opens the registry to publish in it.
 func openRegistry(o Options) (*registry.Publisher, error) {
-	p, err := registry.Open(o.Registry, o.Keys)
+	p, err := registry.Open(o.Registry, o.Keys, keyOptions()...)
 	if errors.Is(err, registry.ErrNotFound) {
 		return nil, &noRegistryError{err}
 	}
@@ -111,18 +110,18 @@ func RefreshRegistry(ctx context.Context, o Options) error {
 // ListRegistry prints what the registry holds, a line for each build-id of
 // each release.
 func ListRegistry(ctx context.Context, w io.Writer, o Options) error {
-	p, err := openRegistry(o)
-	if err != nil {
-		return err
-	}
-	entries, err := p.List(ctx)
+	entries, err := listed(ctx, o)
 	if err != nil {
 		return err
 	}
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(t, "PACKAGE\tSERIES\tLEVEL\tBUILD-ID\tBYTES\tCVES")
+	fmt.Fprintln(t, "PACKAGE\tSERIES\tLEVEL\tBUILD-ID\tBYTES\tSIGNED\tCVES")
 	for _, e := range entries {
-		fmt.Fprintf(t, "%s\t%s\t%d\t%s\t%d\t%s\n", e.Package, e.Series, e.Level, e.BuildID, e.Length, strings.Join(e.CVEs, " "))
+		signed := "-" // one signature is enough
+		if e.Need > 1 {
+			signed = fmt.Sprintf("%d of %d", e.Signed, e.Need)
+		}
+		fmt.Fprintf(t, "%s\t%s\t%d\t%s\t%d\t%s\t%s\n", e.Package, e.Series, e.Level, e.BuildID, e.Length, signed, strings.Join(e.CVEs, " "))
 	}
 	return t.Flush()
 }

@@ -3,28 +3,64 @@ package pipeline
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/fother/fother/specs/specfile"
 )
 
-// makeIn is the variable that makes the test program run the pipeline in a
-// folder and end.
-const makeIn = "FOTHER_TEST_MAKE_IN"
+// Variables that make the test program something else: makeIn names a folder
+// with spec.yaml and fother-cc in which it runs the pipeline, and ends. With
+// rebuildFrom it makes the bundle once more that is in the registry of that
+// name, or the bundle of that name.
+const (
+	makeIn      = "FOTHER_TEST_MAKE_IN"
+	rebuildFrom = "FOTHER_TEST_REBUILD"
+	becomeOther = "FOTHER_TEST_OTHER"
+)
 
-// makeThere runs the pipeline in a folder that holds spec.yaml and fother-cc.
+// otherUser is who the second party is, if the tests run as root.
+const otherUser = 1234
+
+// makeThere runs the pipeline in a folder.
 func makeThere(dir string) int {
+	if os.Getenv(becomeOther) != "" {
+		if err := become(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+	}
 	syscall.Umask(0o077)
 	path := filepath.Join(dir, "spec.yaml")
 	s, err := specfile.Read(path)
-	if err == nil {
-		_, err = Make(context.Background(), s, Options{Work: filepath.Join(dir, "elsewhere"), Shim: filepath.Join(dir, "fother-cc"), Spec: path})
+	o := Options{
+		Work: filepath.Join(dir, "elsewhere"), Shim: filepath.Join(dir, "fother-cc"), Spec: path, Progress: os.Stderr,
+		Registry: os.Getenv(rebuildFrom), Keys: filepath.Join(dir, "keys"),
+	}
+	switch {
+	case err != nil:
+	case o.Registry == "":
+		_, err = Make(context.Background(), s, o)
+	default:
+		file := o.Registry
+		if info, e := os.Stat(file); e == nil && info.IsDir() {
+			file = ""
+		}
+		err = Rebuild(context.Background(), s, o, file)
+		if place := (*PlaceError)(nil); errors.As(err, &place) {
+			fmt.Fprintln(os.Stderr, "in a mount namespace:", err)
+			err = InNamespace(context.Background(), place.Folder, o.Work)
+		}
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, Explain(err))
@@ -33,15 +69,31 @@ func makeThere(dir string) int {
 	return 0
 }
 
-// TestSameBytes: two runs in two folders, with files of other times, by two
-// users with other environments, give the same bundle.
-func TestSameBytes(t *testing.T) {
-	t.Setenv("SOURCE_DATE_EPOCH", "1700000000")
+// become makes this program one of another user on another host, where the
+// caller has put it in a UTS namespace of its own.
+func become() error {
+	runtime.LockOSThread()
+	err := errors.Join(os.Unsetenv(becomeOther), unix.Sethostname([]byte("elsewhere")),
+		syscall.Setgroups(nil), syscall.Setgid(otherUser), syscall.Setuid(otherUser))
+	if err != nil {
+		return err
+	}
+	return syscall.Exec("/proc/self/exe", os.Args, os.Environ())
+}
+
+// places are folders in which this test program runs the pipeline.
+type places struct {
+	t   *testing.T
+	dir string
+}
+
+func newPlaces(t *testing.T) *places {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "fother-same-") // t.TempDir is closed to other users
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer os.RemoveAll(dir)
+	t.Cleanup(func() { os.RemoveAll(dir) })
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -49,51 +101,104 @@ func TestSameBytes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	copyFile(t, self, filepath.Join(dir, "self"), 0o755)
-	for _, place := range []string{"one", "an/other"} {
-		copyFile(t, bin.cc, filepath.Join(dir, place, "fother-cc"), 0o755)
-		for name, text := range map[string]string{
-			"src/a.c": tiny, "fix.patch": tinyPatch("argc > 2"),
-			"spec.yaml": "name: tiny\nsource: src\npatches: [fix.patch]\nlevel: 3\nbuild: [\"" + link + "\"]\n",
-		} {
-			path := filepath.Join(dir, place, name)
-			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}
+	p := &places{t, dir}
+	copyFile(t, self, p.path("self"), 0o755)
+	return p
+}
+
+func (p *places) path(names ...string) string {
+	return filepath.Join(append([]string{p.dir}, names...)...)
+}
+
+// put writes a file with fother-cc beside the first of them.
+func (p *places) put(place, name, text string) {
+	p.t.Helper()
+	if _, err := os.Stat(p.path(place, "fother-cc")); err != nil {
+		copyFile(p.t, bin.cc, p.path(place, "fother-cc"), 0o755)
 	}
-	run := func(place string, env ...string) []byte {
-		t.Helper()
-		cmd := exec.Command(filepath.Join(dir, "self"))
-		cmd.Env = append(append(os.Environ(), makeIn+"="+filepath.Join(dir, place)), env...)
-		if os.Geteuid() == 0 && place != "one" {
-			if err := os.Chown(filepath.Join(dir, place), 1234, 1234); err != nil {
-				t.Fatal(err)
-			}
-			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 1234, Gid: 1234}}
-		}
-		if out, err := cmd.CombinedOutput(); err != nil {
+	path := p.path(place, name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		p.t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// sh runs a command in a place.
+func (p *places) sh(place, command string) {
+	p.t.Helper()
+	cmd := exec.Command("sh", "-c", command)
+	cmd.Dir = p.path(place)
+	cmd.Env = append(os.Environ(), "GIT_CONFIG_GLOBAL=/dev/null", "GIT_AUTHOR_NAME=a", "GIT_AUTHOR_EMAIL=a@example.com",
+		"GIT_COMMITTER_NAME=a", "GIT_COMMITTER_EMAIL=a@example.com")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		p.t.Fatalf("%s: %v\n%s", command, err, out)
+	}
+}
+
+// run runs the pipeline in a place and returns what it prints; with other, by
+// another user on another host, as far as the tests may do that.
+func (p *places) run(place string, other bool, env ...string) (string, error) {
+	p.t.Helper()
+	cmd := exec.Command(p.path("self"))
+	cmd.Dir = p.path(place)
+	cmd.Env = append(append(os.Environ(), makeIn+"="+p.path(place), "PWD="+p.path(place)), env...)
+	if other {
+		cmd.Env = append(cmd.Env, "HOME=/", "USER=somebody", "TZ=Asia/Tokyo", "LC_ALL=C.UTF-8", "LANG=de_DE.UTF-8")
+	}
+	if other && os.Geteuid() == 0 {
+		p.sh(place, fmt.Sprintf("chown -R %d:%d .", otherUser, otherUser))
+		cmd.Env = append(cmd.Env, becomeOther+"=1")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUTS}
+	}
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// TestSameBytes: two runs on a sample in two folders, with files of other times,
+// by two users with other environments on hosts of other names, give the same
+// bundle. The time is that of the commit.
+func TestSameBytes(t *testing.T) {
+	t.Setenv("SOURCE_DATE_EPOCH", "")
+	os.Unsetenv("SOURCE_DATE_EPOCH")
+	p := newPlaces(t)
+	p.put("one", "src/when.c", "const char *when(void)\n{\n\treturn __DATE__ \" \" __TIME__;\n}\n")
+	p.sh("one/src", "cp "+sample(t, "simple")+"/* . && git init -q && git add . && GIT_COMMITTER_DATE='@1700000000 +0000' git commit -q -m one")
+	for _, place := range []string{"one", "an/other"} {
+		p.put(place, "spec.yaml", "name: simple\nsource: src\npatches: [src/fix.patch]\nlevel: 3\nenv: {CFLAGS: -O2, LDFLAGS: when.c}\nbuild: [make]\n")
+	}
+	p.sh(".", "git clone -q one/src an/other/src")
+	old := time.Unix(1e9, 0)
+	if err := os.Chtimes(p.path("an/other/src/main.c"), old, old); err != nil {
+		t.Fatal(err)
+	}
+	var bundles [][]byte
+	for _, place := range []string{"one", "an/other"} {
+		if out, err := p.run(place, place != "one"); err != nil {
 			t.Fatalf("%v\n%s", err, out)
 		}
-		data, err := os.ReadFile(filepath.Join(dir, place, "elsewhere/tiny-3/tiny-3.kpatch.tar.zst"))
+		data, err := os.ReadFile(p.path(place, "elsewhere/simple-3/simple-3.kpatch.tar.zst"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		return data
+		bundles = append(bundles, data)
 	}
-	one := run("one")
-	old := time.Unix(1e9, 0)
-	if err := os.Chtimes(filepath.Join(dir, "an/other/src/a.c"), old, old); err != nil {
+	if !bytes.Equal(bundles[0], bundles[1]) {
+		t.Errorf("the bundles differ: %v", compareBundles(bundles[0], bundles[1]))
+	}
+	out, err := exec.Command("tar", "--zstd", "-xOf", p.path("one/elsewhere/simple-3/simple-3.kpatch.tar.zst"), "manifest.json").Output()
+	if err == nil && (!strings.Contains(string(out), `"2023-11-14T22:13:20Z"`) || strings.Contains(string(out), `"path"`)) {
+		t.Errorf("manifest:\n%s", out)
+	}
+}
+
+// sample returns the folder of a sample.
+func sample(t *testing.T, name string) string {
+	t.Helper()
+	dir, err := filepath.Abs(filepath.Join(samples, name))
+	if err != nil {
 		t.Fatal(err)
 	}
-	other := run("an/other", "HOME=/", "USER=somebody", "TZ=Asia/Tokyo", "LC_ALL=C")
-	if !bytes.Equal(one, other) {
-		t.Errorf("the bundles differ: %d and %d bytes", len(one), len(other))
-	}
-	if out, err := exec.Command("tar", "--zstd", "-tf", filepath.Join(dir, "one/elsewhere/tiny-3/tiny-3.kpatch.tar.zst")).Output(); err == nil && !bytes.HasPrefix(out, []byte("manifest.json\n")) {
-		t.Errorf("tar lists:\n%s", out)
-	}
+	return dir
 }

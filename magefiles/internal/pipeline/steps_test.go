@@ -258,7 +258,7 @@ func TestOurFolders(t *testing.T) {
 		filepath.Join(p.spec.Dir, ".fother"), filepath.Join(p.spec.Dir, "registry"), filepath.Join(p.spec.Dir, "keys"), filepath.Join(p.spec.Dir, "spec.yaml")
 	p.write("src/spec.yaml", "name: tiny\n")
 	p.make()
-	if err := InitRegistry(t.Context(), p.o); err != nil {
+	if err := InitRegistry(t.Context(), p.o, InitOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {
@@ -419,6 +419,7 @@ func TestReleased(t *testing.T) {
 // TestManifest: the bundle says what it was made from.
 func TestManifest(t *testing.T) {
 	t.Setenv("SOURCE_DATE_EPOCH", "1700000000")
+	t.Setenv("CFLAGS", "-pipe")
 	p := newProject(t)
 	p.spec.Description, p.spec.CVEs = "one more", []string{"CVE-2026-0001"}
 	p.make()
@@ -435,7 +436,8 @@ func TestManifest(t *testing.T) {
 	fix, _ := digestFile(p.spec.Patches[0])
 	tree, _ := digestTree(p.spec.Dir)
 	if m.Created != time.Unix(1700000000, 0).UTC() || m.Spec != spec || len(m.Sources) != 2 || m.Sources[0].Digest != tree.digest ||
-		m.Sources[1] != (bundle.Source{Name: "fix.patch", Digest: fix}) || len(m.Toolchain) != 1 || !strings.Contains(m.Toolchain[0], "GCC") ||
+		m.Sources[1] != (bundle.Source{Name: "fix.patch", Digest: fix}) || len(m.Toolchain) != 3 || !strings.HasPrefix(m.Toolchain[0], "GCC: ") || !strings.HasPrefix(m.Toolchain[1], "GNU assembler ") ||
+		!strings.HasPrefix(m.Toolchain[2], "GNU ld ") || m.Build.Path != "" || m.Build.Environment["CFLAGS"] != "-pipe" || len(m.Build.Environment) != 1 ||
 		m.Description != "one more" || len(m.CVEs) != 1 || len(m.Targets) != 1 || m.Targets[0].Functions[0].Name != "main" {
 		t.Errorf("manifest %+v", m)
 	}

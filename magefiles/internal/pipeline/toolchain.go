@@ -144,6 +144,22 @@ func localTools(ctx context.Context, env, words []string) []tool {
 	return all
 }
 
+// toolsOn returns the names of all compilers, assemblers and linkers on the PATH
+// of env.
+func toolsOn(env []string) []string {
+	path, _ := lookup(env, "PATH")
+	names := map[string]bool{}
+	for _, dir := range filepath.SplitList(path) {
+		entries, _ := os.ReadDir(dir)
+		for _, e := range entries {
+			if toolName.MatchString(e.Name()) {
+				names[e.Name()] = true
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(names))
+}
+
 // compilerName matches those of the tools that compile.
 var compilerName = regexp.MustCompile(`(cc|gcc|g\+\+|c\+\+|clang|clang\+\+)(-[0-9.]+)?$`)
 

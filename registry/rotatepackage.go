@@ -1,0 +1,131 @@
+package registry
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/theupdateframework/go-tuf/v2/metadata"
+)
+
+// ids returns the ids of the bound keys, and how many of them must sign.
+func (b *binding) ids() ([]string, int) {
+	if b == nil {
+		return nil, 0
+	}
+	var ids []string
+	for _, k := range b.Keys {
+		ids = append(ids, k.id())
+	}
+	return ids, max(1, b.Threshold)
+}
+
+// rotatePackage binds a package to other keys. What the package has published
+// is signed by the key that joins first, so that hosts find it signed before and
+// after; that needs the signatures of the keys before, which are checked.
+func (e *edit) rotatePackage(ctx context.Context, c *keyChange) error {
+	if !e.canSign(metadata.TARGETS) {
+		return fail(ErrKey, c.Name, "the key of %s, which binds packages to keys, is not at hand", metadata.TARGETS)
+	}
+	old := e.trust.binding(c.pack)
+	next := &binding{Threshold: c.Threshold}
+	if own := e.trust.bound[c.pack]; own != nil {
+		next.Keys = slices.DeleteFunc(slices.Clone(own.Keys), func(k publicKey) bool { return k.id() == c.leaves })
+	}
+	if c.Threshold == 0 && old != nil {
+		next.Threshold = old.Threshold
+	}
+	if c.joins != nil {
+		pub, err := c.joins.public()
+		if err != nil {
+			return err
+		}
+		next.Keys = append(next.Keys, pub)
+	}
+	if err := next.check(); err != nil {
+		return &Error{ErrInvalid, c.Name, err}
+	}
+	releases, err := e.releasesOf(ctx, c.pack)
+	if err != nil {
+		return err
+	}
+	if c.joins != nil && c.joins.sign != nil {
+		for _, r := range releases {
+			if err := e.signAgain(ctx, r, old, next, *c.joins); err != nil {
+				return err
+			}
+		}
+	}
+	e.setBinding(c.pack, next)
+	return e.commit(ctx)
+}
+
+// releasesOf returns the releases of a package; of "default" those of all
+// packages that have no keys of their own.
+func (e *edit) releasesOf(ctx context.Context, pack string) ([]*release, error) {
+	names := []string{packageTarget(pack)}
+	if pack == defaultKey {
+		var err error
+		if names, err = e.packages(ctx); err != nil {
+			return nil, err
+		}
+	}
+	listings, err := e.trust.listings(ctx, names)
+	if err != nil {
+		return nil, err
+	}
+	var all []*release
+	for _, name := range slices.Sorted(maps.Keys(listings)) {
+		for _, r := range listings[name].Releases {
+			if r.Package == pack || pack == defaultKey && e.trust.bound[r.Package] == nil {
+				all = append(all, r)
+			}
+		}
+	}
+	return all, nil
+}
+
+// signAgain adds a key's signature to what keys of a package signed about a
+// release, and takes away those of keys that are not its any more.
+func (e *edit) signAgain(ctx context.Context, r *release, old, next *binding, key signer) error {
+	was, will := r.entry(r.BuildIDs[0], old), r.entry(r.BuildIDs[0], next)
+	checks := map[string]func([]byte, *Entry) error{".sig": verifyRelease}
+	if r.Revoked {
+		checks[revokedSuffix] = func(data []byte, e *Entry) error { _, err := verifyRevocation(data, e); return err }
+	}
+	both := &binding{}
+	for _, b := range []*binding{old, next} {
+		if b != nil {
+			both.Keys = append(both.Keys, b.Keys...)
+		}
+	}
+	for suffix, check := range checks {
+		name := was.Path + suffix
+		data, err := e.store.read(ctx, name, maxSignature)
+		if err != nil {
+			return err
+		}
+		// A run that was interrupted may have signed it.
+		if err := check(data, &was); err != nil && check(data, &will) != nil {
+			return &Error{ErrUntrusted, name, err}
+		}
+		env, err := readEnvelope(data)
+		if err != nil {
+			return &Error{ErrUntrusted, name, err}
+		}
+		env.keep(both)
+		if err := env.addSignatures(ctx, []signer{key}); err != nil {
+			return err
+		}
+		signed, err := json.Marshal(env)
+		if err != nil {
+			return err
+		}
+		if err := e.store.commit(ctx, name, data, signed); err != nil {
+			return fmt.Errorf("sign %s of package %s again: %w", r.File, r.Package, err)
+		}
+	}
+	return nil
+}
