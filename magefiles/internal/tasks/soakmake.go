@@ -88,4 +88,3 @@ func buildID(path string) (specs.BuildID, error) {
 	}
 	return f.BuildID()
 }
-
