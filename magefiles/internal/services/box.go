@@ -58,7 +58,10 @@ func Boot(ctx context.Context, o BoxOptions) (*Box, error) {
 	if err != nil {
 		return nil, err
 	}
-	if b.group, err = os.MkdirTemp(root, "fother-box-"); err != nil {
+	if err := sweepGroups(root); err != nil {
+		return nil, err
+	}
+	if b.group, err = os.MkdirTemp(root, groupPrefix); err != nil {
 		return nil, err
 	}
 	console, err := os.Create(b.console())
@@ -114,6 +117,29 @@ func controlGroups() (string, error) {
 		}
 	}
 	return "", errors.New("no control groups of version 2 are mounted")
+}
+
+// groupPrefix begins the names of the control groups of boxes.
+const groupPrefix = "fother-box-"
+
+// sweepGroups removes the control groups of boxes whose makers were killed. They
+// have no process, and not because they are just being made.
+func sweepGroups(root string) error {
+	old, err := filepath.Glob(filepath.Join(root, groupPrefix+"*"))
+	if err != nil {
+		return err
+	}
+	for _, dir := range old {
+		events, err := os.ReadFile(filepath.Join(dir, "cgroup.events"))
+		info, statErr := os.Stat(dir)
+		if err != nil || statErr != nil || time.Since(info.ModTime()) < time.Minute || !bytes.Contains(events, []byte("populated 0")) {
+			continue
+		}
+		if err := removeGroups(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
 }
 
 // PID is the process that is systemd in the box.

@@ -30,8 +30,9 @@ type Package struct {
 	File    string // that is patched, an absolute path
 	// Output is what the build calls it, relative to the tree.
 	Output string
-	// Levels and More are fixes, by name: those of the default series, and one of
-	// another series that does not touch the same functions.
+	// Levels and More are fixes: those of the default series, and one of another
+	// series. That of memcached changes one function more that is inlined into one
+	// which the levels change too: who comes second is refused.
 	Levels []Fix
 	More   []Fix
 

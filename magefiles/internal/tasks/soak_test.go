@@ -69,6 +69,7 @@ func TestOutcomes(t *testing.T) {
 		{toolRun{exit: 3}, "x: nothing to do", false},
 		{toolRun{exit: 1, stderr: "fother: error: process 7: busy for 3s in 9 tries: thread 7"}, "x: busy", false},
 		{toolRun{exit: 4, stderr: "nobody accepted the patch: it was reverted"}, "x: reverted", false},
+		{toolRun{exit: 4, stderr: "function f is patched already by series more level 1"}, "x: refused: another series has changed the function", false},
 		{toolRun{exit: 1, stderr: "input/output error"}, "x: failed", true},
 		{toolRun{exit: 4, stderr: "does not fit"}, "x: failed", true},
 		{toolRun{exit: 2}, "x: failed", true},
@@ -81,7 +82,7 @@ func TestOutcomes(t *testing.T) {
 			t.Errorf("%+v: %v, faults %v", c.run, s.counts, s.faults)
 		}
 	}
-	if text := s.String(); strings.Count(text, "\n") != 4 || !strings.Contains(text, fmt.Sprintf("%7d x: failed", 4)) {
+	if text := s.String(); strings.Count(text, "\n") != 5 || !strings.Contains(text, fmt.Sprintf("%7d x: failed", 4)) {
 		t.Errorf("counts:\n%s", text)
 	}
 }

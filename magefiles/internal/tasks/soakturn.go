@@ -156,6 +156,7 @@ var outcomes = []struct {
 	{4, "busy for", "busy"},
 	{1, "another fother", "locked"},
 	{4, "nobody accepted", "reverted"},
+	{4, "is patched already by series", "refused: another series has changed the function"},
 	{4, "the end of a trial could not bring it back", "refused: on trial"},
 }
 
