@@ -6,8 +6,12 @@
 //
 //   - [Init] makes the keys and an empty registry, and returns the root.json
 //     that clients have to be given.
-//   - [Open] opens it, [Publisher.Publish] adds releases, [Publisher.Refresh]
-//     signs anew what is going to expire, [Publisher.List] tells what is there.
+//   - [Open] opens it, [Publisher.Publish] adds releases, [Publisher.Promote]
+//     moves them up a channel, [Publisher.Revoke] has hosts take them out,
+//     [Publisher.Refresh] signs anew what is going to expire, [Publisher.List]
+//     tells what is there.
+//   - [Publisher.MakeKey], [Publisher.Rotate] and [Publisher.SignRoot] change who
+//     signs; [KeyOption] says where keys are that are not in the keys' folder.
 //
 // And on each host:
 //
@@ -22,7 +26,6 @@
 // SHA-256 and the signature beside it, and no more.
 //
 // Files are read through go-getter from a folder, file:// or http(s)://, and
-// written to a folder. Not here yet: other stores, encrypted keys and keys held
-// elsewhere, rotation by command, revocation, channels, and the removal of
-// files that newer versions have replaced.
+// written to a folder. Not here yet: the removal of files that newer versions
+// have replaced.
 package registry

@@ -81,7 +81,7 @@ var hints = map[error]string{
 	ErrUntrusted:   "the store holds something that the registry's keys did not sign, or root.json is of another registry; what was valid before stays in use",
 	ErrUnsigned:    "whoever holds another key of this package has to rebuild the bundle and sign it too: patch:verify SPEC -rebuild",
 	ErrUnreachable: "check the registry's address and the network; what was fetched before stays in use until it expires",
-	ErrState:       "use a folder that only you can write",
+	ErrState:       "use a folder that only you can write, on a disk that has room",
 	ErrConflict:    "raise the level, or sign with the key that the package has had so far; what is published is never replaced",
 	ErrKey:         "keys are files that only their owner can read (chmod 600); registry:init makes them",
 	ErrPassphrase:  "the passphrase is that of FOTHER_KEY_PASSPHRASE, or it is asked for on a terminal",

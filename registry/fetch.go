@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -101,6 +102,9 @@ func (t *transport) read(ctx context.Context, name string, max int64) ([]byte, e
 	})
 	if info, statErr := os.Stat(dst); statErr == nil && info.Size() > max {
 		return nil, fail(ErrTooLarge, name, "more than %d bytes", max)
+	}
+	if own := (*fs.PathError)(nil); errors.As(err, &own) && strings.HasPrefix(own.Path, dir) { // a full disk
+		return nil, &Error{ErrState, own.Path, err}
 	}
 	if err != nil {
 		return nil, fetchError(ctx, name, err)

@@ -30,8 +30,8 @@ const (
 )
 
 // The index has 2^shardBits targets, the list of packages 2^packageBits; 2^binBits
-// delegated roles named binPrefix-XX sign them. The snapshot names only roles
-// that have signed something.
+// delegated roles named binPrefix-XX sign them, 1/16 of them the latter. The
+// snapshot names only roles that have signed something.
 const (
 	indexPrefix    = "index/"
 	packagesPrefix = "packages/"
@@ -70,13 +70,24 @@ const (
 
 // shardTarget returns the index target that lists the releases for id.
 func shardTarget(id specs.BuildID) string {
-	return fmt.Sprintf("%s%04x.json", indexPrefix, firstBits(string(id), shardBits))
+	return placed(fmt.Sprintf("%s%04x", indexPrefix, firstBits(string(id), shardBits)), false)
 }
 
 // packageTarget returns the target that lists all releases of a package, and of
 // some others. Publishers read it, hosts do not.
 func packageTarget(name string) string {
-	return fmt.Sprintf("%s%03x.json", packagesPrefix, firstBits(name, packageBits))
+	return placed(fmt.Sprintf("%s%03x", packagesPrefix, firstBits(name, packageBits)), true)
+}
+
+// placed completes a target's name, by a number if need be, so that its bin is
+// one of the last 1/16 if it is for publishers, or else another: hosts load no
+// bin for what they do not read.
+func placed(name string, publishers bool) string {
+	target := name + ".json"
+	for n := 1; (firstBits(target, 4) == 15) != publishers; n++ {
+		target = fmt.Sprintf("%s-%d.json", name, n)
+	}
+	return target
 }
 
 // firstBits returns the first n bits of the SHA-256 of s, 16 at most.

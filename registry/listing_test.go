@@ -3,13 +3,10 @@ package registry
 import (
 	"encoding/json"
 	"fmt"
-	"math"
 	"path"
 	"slices"
 	"strings"
 	"testing"
-
-	"github.com/theupdateframework/go-tuf/v2/metadata"
 
 	"github.com/fother/fother/specs"
 )
@@ -140,50 +137,6 @@ func FuzzSignature(f *testing.F) {
 			t.Errorf("taken for signed: %q", data)
 		}
 	})
-}
-
-// TestSizes holds the arithmetic of LAYOUT.md against what is really written:
-// a registry of a million build-ids and a host with 500 of them.
-func TestSizes(t *testing.T) {
-	const registry, host, packages = 1_000_000, 500, 20_000
-	shards, bins := math.Exp2(shardBits), math.Exp2(binBits)
-	perShard := int(registry/shards) + 1
-	data, err := goodListing(t, perShard).encode()
-	if err != nil {
-		t.Fatal(err)
-	}
-	bin := metadata.Targets()
-	for n := range int((shards + math.Exp2(packageBits)) / bins) {
-		f, err := metadata.TargetFile().FromBytes("", data, "sha256")
-		if err != nil {
-			t.Fatal(err)
-		}
-		bin.Signed.Targets[fmt.Sprintf("index/%04x.json", n)] = f
-	}
-	binData, err := bin.ToBytes(false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	snapshot := metadata.Snapshot()
-	for n := range int(bins) {
-		info, err := metaFile(12345, binData, maxTargets, "bin")
-		if err != nil {
-			t.Fatal(err)
-		}
-		snapshot.Signed.Meta[fmt.Sprintf("bin-%02x.json", n)] = info
-	}
-	snapshotData, err := snapshot.ToBytes(false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	hit := func(places float64) float64 { return places * (1 - math.Pow(1-1/places, host)) }
-	requests := 4 + hit(bins) + hit(shards)
-	first := 2048 + float64(len(snapshotData)) + hit(bins)*float64(len(binData)) + hit(shards)*float64(len(data))
-	news := 1024 + float64(len(snapshotData)+len(binData)) + float64(len(data))
-	t.Logf("index target %d bytes, bin %d, snapshot %d; first start %.0f requests, %.1f MB; others' news %.0f bytes", len(data), len(binData), len(snapshotData), requests, first/1e6, news)
-	if requests > 1000 || first > 15e6 || news > 100e3 {
-		t.Errorf("first start %.0f requests and %.1f MB, news %.0f bytes", requests, first/1e6, news)
-	}
 }
 
 func TestAddresses(t *testing.T) {

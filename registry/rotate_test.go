@@ -301,6 +301,31 @@ func TestThresholdOfPackage(t *testing.T) {
 	}
 }
 
+// TestRotateAttachments: what lies beside a release is signed by the new key,
+// too.
+func TestRotateAttachments(t *testing.T) {
+	s := newSite(t)
+	one := newRelease("alpha", 1, buildID(1))
+	one.Attachments = []Attachment{{Name: "a.json", Data: about(one.Bundle, "p"), Statement: true}, {Name: "b.txt", Data: []byte("plain")}}
+	s.publish(t, one)
+	if err := s.p.Rotate(t.Context(), Rotation{Name: "package.alpha"}); err != nil {
+		t.Fatal(err)
+	}
+	found, err := s.p.Find(t.Context(), "alpha", "default", 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range one.Attachments {
+		file, statement, err := s.p.Attached(t.Context(), found, a.Name)
+		if err != nil || string(statement) != string(a.Data) && string(file) != string(a.Data) {
+			t.Errorf("%s: %q, %v", a.Name, statement, err)
+		}
+	}
+	if err := s.p.Publish(t.Context(), one); !errors.Is(err, ErrPublished) {
+		t.Errorf("the same again: %v", err)
+	}
+}
+
 // TestRotateTampered: a package's new key does not sign what its old one did
 // not.
 func TestRotateTampered(t *testing.T) {

@@ -3,11 +3,14 @@ package registry
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 
 	"github.com/theupdateframework/go-tuf/v2/metadata"
+
+	"github.com/fother/fother/specs"
 )
 
 // ids returns the ids of the bound keys, and how many of them must sign.
@@ -56,6 +59,9 @@ func (e *edit) rotatePackage(ctx context.Context, c *keyChange) error {
 			if err := e.signAgain(ctx, r, old, next, *c.joins); err != nil {
 				return err
 			}
+			if err := e.attachAgain(ctx, r, old, next, *c.joins); err != nil {
+				return err
+			}
 		}
 	}
 	e.setBinding(c.pack, next)
@@ -95,12 +101,6 @@ func (e *edit) signAgain(ctx context.Context, r *release, old, next *binding, ke
 	if r.Revoked {
 		checks[revokedSuffix] = func(data []byte, e *Entry) error { _, err := verifyRevocation(data, e); return err }
 	}
-	both := &binding{}
-	for _, b := range []*binding{old, next} {
-		if b != nil {
-			both.Keys = append(both.Keys, b.Keys...)
-		}
-	}
 	for suffix, check := range checks {
 		name := was.Path + suffix
 		data, err := e.store.read(ctx, name, maxSignature)
@@ -115,11 +115,7 @@ func (e *edit) signAgain(ctx context.Context, r *release, old, next *binding, ke
 		if err != nil {
 			return &Error{ErrUntrusted, name, err}
 		}
-		env.keep(both)
-		if err := env.addSignatures(ctx, []signer{key}); err != nil {
-			return err
-		}
-		signed, err := json.Marshal(env)
+		signed, err := env.again(ctx, old, next, key)
 		if err != nil {
 			return err
 		}
@@ -127,5 +123,66 @@ func (e *edit) signAgain(ctx context.Context, r *release, old, next *binding, ke
 			return fmt.Errorf("sign %s of package %s again: %w", r.File, r.Package, err)
 		}
 	}
+	return nil
+}
+
+// again returns an envelope with the signatures of the keys of two bindings, and
+// of one of them.
+func (e *envelope) again(ctx context.Context, old, next *binding, key signer) ([]byte, error) {
+	both := &binding{}
+	for _, b := range []*binding{old, next} {
+		if b != nil {
+			both.Keys = append(both.Keys, b.Keys...)
+		}
+	}
+	e.keep(both)
+	if err := e.addSignatures(ctx, []signer{key}); err != nil {
+		return nil, err
+	}
+	return json.Marshal(e)
+}
+
+// attachAgain signs the statements among a release's attachments, which have
+// other names then.
+func (e *edit) attachAgain(ctx context.Context, r *release, old, next *binding, key signer) error {
+	all := slices.Clone(r.Attachments)
+	for i := range all {
+		a := &all[i]
+		if a.Type != typeStatement {
+			continue
+		}
+		name := attachmentFile(r.Digest, a)
+		data, err := e.store.read(ctx, name, a.Length)
+		if err != nil {
+			return err
+		}
+		env, err := readEnvelope(data)
+		switch {
+		case specs.DigestOf(data) != a.Digest:
+			err = errors.New("not the file that the registry lists")
+		case err == nil && env.signers(old)+env.signers(next) == 0:
+			err = fmt.Errorf("signed by none of the keys of package %s", r.Package)
+		}
+		if err != nil {
+			return &Error{ErrUntrusted, name, err}
+		}
+		if data, err = env.again(ctx, old, next, key); err != nil {
+			return err
+		}
+		a.Length, a.Digest = int64(len(data)), specs.DigestOf(data)
+		if err := e.store.write(ctx, attachmentFile(r.Digest, a), data); err != nil {
+			return err
+		}
+	}
+	if slices.Equal(all, r.Attachments) {
+		return nil
+	}
+	target := packageTarget(r.Package)
+	l, err := e.listing(ctx, target)
+	if err != nil {
+		return err
+	}
+	l.find(r).Attachments = all
+	e.dirty[target] = true
 	return nil
 }

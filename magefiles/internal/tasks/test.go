@@ -58,9 +58,9 @@ func present() error {
 }
 
 // Long runs what is slow: nginx under load, the patches of real security
-// fixes, all cases with all flags of both compilers, the tool that is killed at
-// each of its calls, and a program and services that are tortured for
-// FOTHER_TORTURE, a duration, or two minutes.
+// fixes, a registry of a million build-ids, all cases with all flags of both compilers,
+// the tool that is killed at each of its calls, and a program and services that are
+// tortured for FOTHER_TORTURE, a duration, or two minutes.
 func Long(ctx context.Context, out io.Writer, fother string, o pipeline.Options) error {
 	return runAll(ctx, []check{
 		{"go test, what is slow", command([]string{"FOTHER_LONG=1"}, "go", "test", "-count", "1", "-timeout", "60m",
@@ -72,6 +72,8 @@ func Long(ctx context.Context, out io.Writer, fother string, o pipeline.Options)
 			"-run", "^TestKillMatrix$", "./apply")},
 		{"a program is tortured, and writes fail", command([]string{"FOTHER_LONG=1"}, "go", "test", "-count", "1", "-v", "-timeout", "24h",
 			"-run", "^Test(Torture|WritesFail|ThousandsOfThreads)$", "./apply")},
+		{"a registry of a million build-ids", command([]string{"FOTHER_LONG=1"}, "go", "test", "-count", "1", "-v", "-timeout", "60m",
+			"-run", "^TestScale$", "./registry")},
 		{"nginx under load", func(ctx context.Context) error { return Real(ctx, out, fother, o) }},
 		{"services in their sandboxes are patched at random", func(ctx context.Context) error { return Soak(ctx, out, fother, o) }},
 		{"corpus", func(ctx context.Context) error {
@@ -88,7 +90,8 @@ func Bench(ctx context.Context) error {
 // needs are the programs that the tests use.
 var needs = []string{
 	"gcc", "g++", "clang", "as", "ld", "ld.gold", "ld.lld", "ld.mold", "make", "cmake", "autoconf", "automake", "libtool", "libtoolize", "patch", "git",
-	"aarch64-linux-gnu-gcc", "qemu-system-aarch64", "dpkg-deb", "tar", "zstd", "bzip2", "systemd-analyze", "gdb",
+	"aarch64-linux-gnu-gcc", "qemu-system-aarch64", "dpkg-deb", "tar", "zstd", "bzip2", "systemd-analyze", "gdb", "nginx", "docker-registry",
+	"openssl",
 }
 
 // Install installs what the tests need.
