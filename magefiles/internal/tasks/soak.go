@@ -18,6 +18,7 @@ import (
 	"github.com/fother/fother/magefiles/internal/pipeline"
 	"github.com/fother/fother/magefiles/internal/services"
 	"github.com/fother/fother/magefiles/internal/tools"
+	"github.com/fother/fother/specs"
 )
 
 // soakVariable has the time that a soak takes, a duration.
@@ -205,15 +206,17 @@ func (s *soak) clearAll(ctx context.Context) {
 			s.fault("%s: %v", v.Unit, err)
 		}
 		for _, pid := range pids {
-			if err := s.clear(ctx, pid); err != nil {
+			if err := s.clear(ctx, v, pid); err != nil {
 				s.fault("%s: %v", v.Unit, err)
 			}
 		}
 	}
 }
 
-// clear takes all patches out of one process, and their memory.
-func (s *soak) clear(ctx context.Context, pid int) error {
+// clear takes all patches out of one process, and their memory. The record of one
+// that was reverted at the end of its trial stays, to tell that it was rejected,
+// until the patch is applied again.
+func (s *soak) clear(ctx context.Context, v services.Service, pid int) error {
 	var left string
 	for range 20 {
 		r := s.run(ctx, pid, 0, "unpatch", "--wait", "10s")
@@ -225,10 +228,27 @@ func (s *soak) clear(ctx context.Context, pid int) error {
 		if len(p.Applied) == 0 {
 			return nil
 		}
+		for _, a := range p.Applied {
+			if a.State == "retired" && a.Stays != "" {
+				s.note(pid, v.Package.Name+": rejected, applied again", s.run(ctx, pid, 0, "patch", "--wait", "10s", s.folderOf(v, a.PatchID)))
+			}
+		}
 		s.sleep(ctx, 100*time.Millisecond)
 	}
 	s.fault("process %d: patches are left: %s", pid, left)
 	return nil
+}
+
+// folderOf returns the folder of a patch.
+func (s *soak) folderOf(v services.Service, id specs.PatchID) string {
+	for _, p := range append(slices.Clone(v.Libraries), v.Package) {
+		for _, f := range append(slices.Clone(p.Levels), p.More...) {
+			if s.ids[p.Name] == id.BuildID && f.Series == id.Series && f.Level == id.Level {
+				return s.patches[f.Name]
+			}
+		}
+	}
+	return ""
 }
 
 // compare notes what was lost and what has grown.
