@@ -12,6 +12,29 @@ static void die(const char *what, long n) { printf("BAD %s %ld\n", what, n); ffl
 static double now(void) { struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return t.tv_sec + t.tv_nsec / 1e9; }
 
 /* no register of a thread that computes is lost */
+#ifdef __aarch64__
+static void vectors(long turns)
+{
+	static const unsigned char pattern[16] = "0123456789abcde";
+	unsigned char out[32 * 16];
+	unsigned long r[10];
+#define EACH(f) f(0) f(1) f(2) f(3) f(4) f(5) f(6) f(7) f(8) f(9) f(10) f(11) f(12) f(13) f(14) f(15) f(16) f(17) f(18) f(19) \
+	f(20) f(21) f(22) f(23) f(24) f(25) f(26) f(27) f(28) f(29) f(30) f(31)
+#define LOAD(n) "ldr q" #n ", [%[p]]\n\t"
+#define STORE(n) "str q" #n ", [%[o], 16 * " #n "]\n\t"
+#define LOST(n) "v" #n,
+	__asm__ volatile(
+		EACH(LOAD)
+		"mov x8, 11\n\tmov x9, 12\n\tmov x10, 13\n\tmov x11, 14\n\tmov x12, 15\n\tmov x13, 16\n\tmov x14, 17\n\tmov x15, 18\n\tmov x16, 19\n\tmov x17, 20\n\t"
+		"1: subs %[n], %[n], 1\n\tb.ne 1b\n\t"
+		EACH(STORE)
+		"stp x8, x9, [%[r]]\n\tstp x10, x11, [%[r], 16]\n\tstp x12, x13, [%[r], 32]\n\tstp x14, x15, [%[r], 48]\n\tstp x16, x17, [%[r], 64]\n\t"
+		: [n] "+r"(turns) : [p] "r"(pattern), [o] "r"(out), [r] "r"(r)
+		: EACH(LOST) "memory", "cc", "x8", "x9", "x10", "x11", "x12", "x13", "x14", "x15", "x16", "x17");
+	for (int i = 0; i < 32; i++) if (memcmp(out + 16 * i, pattern, 16)) die("vector register", i);
+	for (int i = 0; i < 10; i++) if (r[i] != 11 + i) die("register", 8 + i);
+}
+#else
 static void vectors(long turns)
 {
 	static const unsigned char pattern[16] = "0123456789abcde";
@@ -35,6 +58,7 @@ static void vectors(long turns)
 	for (int i = 0; i < 16; i++) if (memcmp(out + 16 * i, pattern, 16)) die("vector register", i);
 	for (int i = 0; i < 6; i++) if (r[i] != 11 + i) die("register", 10 + i);
 }
+#endif
 
 /* what sleeps for a while does so, and is not told that it was interrupted */
 static void slept(const char *what, double since, double wanted)

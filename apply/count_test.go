@@ -67,6 +67,18 @@ const countedOther = `
 	ret
 `
 
+const countedOtherAArch64 = `
+	fcvtzs x9, d0
+	add x0, x0, x9
+	add x0, x0, x1
+	add x0, x0, x2
+	add x0, x0, x3
+	add x0, x0, x4
+	add x0, x0, x5
+	add x0, x0, 100
+	ret
+`
+
 func counted(t testing.TB, level specs.Level, names ...string) (*running, *kpack.Patch) {
 	t.Helper()
 	bin := compileC(t, "counted", countedProgram, "-fPIE", "-pie")
@@ -90,7 +102,7 @@ func hitsOf(t testing.TB, pid int) []uint64 {
 // TestCount: each call by way of the old entry is counted, and nothing else
 // changes.
 func TestCount(t *testing.T) {
-	fixes["other7"] = replacement("other", countedOther)
+	fixes["other7"] = replacement("other", body(countedOther, countedOtherAArch64))
 	r, patch := counted(t, 1, "answer", "other7")
 	r.expect("many", "done") // the C library keeps the threads' stacks
 	before := r.snapshot()

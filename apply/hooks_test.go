@@ -99,13 +99,24 @@ struct fother_hook { int (*run)(void); unsigned point, milliseconds, order, rese
 extern volatile long seen, result[10], stay[10], stayed, where;
 extern int *__errno_location(void);
 /* Always inline: the child of the vfork has its parent's stack. */
+#ifdef __aarch64__
+#define CALL(nr, a, b) ({ register long n_ __asm__("x8") = (long)(nr), a_ __asm__("x0") = (long)(a), b_ __asm__("x1") = (long)(b), c_ __asm__("x2") = 0; \
+	__asm__ volatile("svc 0" : "+r"(a_) : "r"(n_), "r"(b_), "r"(c_) : "memory"); a_; })
+#define REST "yield"
+#define ILLEGAL "udf 0"
+enum { CLONE = 220, NAP = 101, END = 93 };
+#else
+#define REST "pause"
+#define ILLEGAL "ud2"
+enum { CLONE = 56, NAP = 35, END = 60 };
 #define CALL(nr, a, b) ({ long r_; __asm__ volatile("syscall" : "=a"(r_) : "a"((long)(nr)), "D"((long)(a)), "S"((long)(b)), "d"(0L) : "rcx", "r11", "memory"); r_; })
+#endif
 /* Sleeps like the parent of a vfork, which no tracer can stop, until it is told. */
 IN static long asleep(volatile long *told) {
 	volatile long nap[2];
 	nap[0] = 0, nap[1] = 1000000;
 	stayed++;
-	if (CALL(56, 0x4100, 0) == 0) { while (*told == -4) CALL(35, nap, 0); for (;;) CALL(60, 0, 0); }
+	if (CALL(CLONE, 0x4100, 0) == 0) { while (*told == -4) CALL(NAP, nap, 0); for (;;) CALL(END, 0, 0); }
 	return 0;
 }
 IN static int common(int digit) {
@@ -117,8 +128,8 @@ IN static int common(int digit) {
 	long turns = stay[digit];
 	if (turns == -4) turns = asleep(&stay[digit]);
 	if (turns == -1) *(volatile int *)8 = 1;
-	if (turns == -2) __builtin_trap();
-	for (long i = 0; turns < 0 || i < turns * 100000; i++) { stayed++; __asm__ volatile("pause"); }
+	if (turns == -2) __asm__ volatile(ILLEGAL);
+	for (long i = 0; turns < 0 || i < turns * 100000; i++) { stayed++; __asm__ volatile(REST); }
 	return (int)result[digit];
 }
 IN int renewed(int) __asm__("answer.kpatch");

@@ -71,6 +71,7 @@ func killAtRandom(t *testing.T, r *running, rounds int, patches ...*kpack.Patch)
 	seed := uint64(time.Now().UnixNano())
 	random := rand.New(rand.NewPCG(seed, 0))
 	t.Log("seed", seed)
+	span := toolTime(t, r, files[0])
 	cleared, removed := 0, 0
 	for range rounds {
 		cmd := child(t, "loop", r.pid, strings.Join(files, string(filepath.ListSeparator)), nil)
@@ -79,7 +80,7 @@ func killAtRandom(t *testing.T, r *running, rounds int, patches ...*kpack.Patch)
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(30*time.Millisecond + time.Duration(random.Int64N(int64(30*time.Millisecond))))
+		time.Sleep(span + time.Duration(random.Int64N(int64(span))))
 		cmd.Process.Kill()
 		cmd.Wait()
 		if out.Len() > 0 {
@@ -99,6 +100,19 @@ func killAtRandom(t *testing.T, r *running, rounds int, patches ...*kpack.Patch)
 		r.expect("ask", oldAnswer)
 	}
 	t.Logf("of %d times a patch was there %d times, and half done %d times", rounds, removed, cleared)
+}
+
+// toolTime is about how long a tool takes to begin and to apply a patch.
+func toolTime(t *testing.T, r *running, patch string) time.Duration {
+	t.Helper()
+	begin := time.Now()
+	if out, err := child(t, "quiet", r.pid, patch, nil).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	took := time.Since(begin)
+	revertAll(t, r.pid)
+	freeKept(t, r, "wipe")
+	return max(took, 30*time.Millisecond)
 }
 
 // steps are the writes of a commit, in order. A tool that is killed leaves the

@@ -30,17 +30,30 @@ static volatile int one __attribute__((used)) = 1, two __attribute__((used)) = 2
 API int ten(void) { return 10; }
 API int answer(int x) { return x + one; }
 API int other(int x) { return x + ten(); }
+#ifdef __aarch64__
+/* its first two instructions, which a jump takes, are in two pages */
+#define SPLIT(name, value) int name(int); __asm__( \
+	".text\n\t.balign 4096\n\t.skip 4092\n\t.globl " #name "\n\t.type " #name ", @function\n" #name ":\n\t.cfi_startproc\n\t" \
+	"hint 25\n\t.cfi_negate_ra_state\n\tstp x29, x30, [sp, -16]!\n\t.cfi_def_cfa_offset 16\n\t.cfi_offset 29, -16\n\t.cfi_offset 30, -8\n\t" \
+	"adrp x0, " #value "\n\tldr w0, [x0, :lo12:" #value "]\n\t" \
+	"ldp x29, x30, [sp], 16\n\t.cfi_def_cfa_offset 0\n\thint 29\n\t.cfi_negate_ra_state\n\tret\n\t.cfi_endproc\n\t.size " #name ", .-" #name "\n")
+/* its loop begins inside of what a jump at the entry takes */
+#define LOOPING(name) int name(int x); __asm__( \
+	".text\n\t.balign 4096\n\t.globl " #name "\n\t.type " #name ", @function\n" #name ":\n\t.cfi_startproc\n\t" \
+	"hint 25\n1:\tsubs w0, w0, 1\n\tb.pl 1b\n\tmov w0, 5\n\thint 29\n\tret\n\t.cfi_endproc\n\t.size " #name ", .-" #name "\n");
+#else
 /* begins in one page and goes on in the next */
 #define SPLIT(name, value) int name(int); __asm__( \
 	".text\n\t.balign 4096\n\t.skip 4094\n\t.globl " #name "\n\t.type " #name ", @function\n" #name ":\n\t.cfi_startproc\n\t" \
 	"pushq %rbp\n\t.cfi_def_cfa_offset 16\n\t.cfi_offset 6, -16\n\tmovq %rsp, %rbp\n\tmovl " #value "(%rip), %eax\n\t" \
 	"popq %rbp\n\t.cfi_def_cfa_offset 8\n\tret\n\t.cfi_endproc\n\t.size " #name ", .-" #name "\n")
-SPLIT(first, one);
-SPLIT(second, two);
 /* its loop begins inside of what a jump at the entry takes */
 #define LOOPING(name) int name(int x); __asm__( \
 	".text\n\t.balign 4096\n\t.globl " #name "\n\t.type " #name ", @function\n" #name ":\n\t.cfi_startproc\n\t" \
 	"pushq $5\n1:\tdecl %edi\n\tjns 1b\n\tpopq %rax\n\tret\n\t.cfi_endproc\n\t.size " #name ", .-" #name "\n");
+#endif
+SPLIT(first, one);
+SPLIT(second, two);
 LOOPING(looping)
 LOOPING(circling)
 API int last(void) { return 0; }
@@ -112,11 +125,11 @@ func constant(name string, n int) string {
 	.type %[1]s.kpatch, @function
 %[1]s.kpatch:
 	.cfi_startproc
-	movl $%[2]d, %%eax
+	%[2]s
 	ret
 	.cfi_endproc
 	.size %[1]s.kpatch, .-%[1]s.kpatch
-`, name, n)
+`, name, fmt.Sprintf(body("movl $%d, %%eax", "mov w0, %d"), n))
 }
 
 // hooking is the hooks of a level. After its apply bits LEVEL and 8+LEVEL of
@@ -129,11 +142,19 @@ func hooking(level int) string {
 		set, clear uint32
 	}{{begun, 0}, {in, leaving}, {leaving, 0}, {0, in | begun | leaving}} {
 		name := fmt.Sprintf("hook%d_%d.kpatch", level, i+1)
-		asm += fmt.Sprintf("\t.type %[1]s, @function\n%[1]s:\n\t.cfi_startproc\n\tlock orl $%#[2]x, hooked(%%rip)\n\tlock andl $%#[3]x, hooked(%%rip)\n\t"+
-			"xorl %%eax, %%eax\n\tret\n\t.cfi_endproc\n\t.size %[1]s, .-%[1]s\n", name, h.set, ^h.clear)
+		asm += fmt.Sprintf("\t.type %[1]s, @function\n%[1]s:\n\t.cfi_startproc\n%[2]s\tret\n\t.cfi_endproc\n\t.size %[1]s, .-%[1]s\n", name, setting(h.set, h.clear))
 		declared += fmt.Sprintf("\t.quad %s\n\t.long %d, 30000, %d, 0\n", name, i+1, i)
 	}
 	return asm + declared
+}
+
+// setting is code that sets and clears bits of the program's hooked, and returns 0.
+func setting(set, clear uint32) string {
+	mask := func(m uint32) string {
+		return fmt.Sprintf("\tmov w2, %#x\n\tmovk w2, %#x, lsl 16\n", m&0xffff, m>>16)
+	}
+	return body(fmt.Sprintf("\tlock orl $%#x, hooked(%%rip)\n\tlock andl $%#x, hooked(%%rip)\n\txorl %%eax, %%eax\n", set, ^clear),
+		mask(set)+aarch64Change("hooked", "w3", "orr w3, w3, w2")+mask(^clear)+aarch64Change("hooked", "w3", "and w3, w3, w2")+"\tmov w0, 0\n")
 }
 
 // hookedAfter is the program's hooked after the apply of a level, or after a

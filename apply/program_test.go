@@ -12,7 +12,6 @@ import (
 	"github.com/fother/fother/kpack"
 	"github.com/fother/fother/kpack/elfobj"
 	"github.com/fother/fother/specs"
-	"github.com/fother/fother/specs/arch"
 	"github.com/fother/fother/specs/testenv"
 )
 
@@ -171,41 +170,45 @@ int main(int argc, char **argv)
 
 // fixes is patch assembly as package differ makes it.
 var fixes = map[string]string{
-	"answer": replacement("answer", `
+	"answer": replacement("answer", body(`
 	movl $43, %eax
 	ret
-`),
-	"answer2": replacement("answer", `
+`, "\tmov w0, 43\n\tret\n")),
+	"answer2": replacement("answer", body(`
 	movl $2, %eax
 	addl $1, uses.kpatch(%rip)
 	ret
-`) + variable("bss", "uses", ".zero 4"),
+`, aarch64Change("uses.kpatch", "w3", "add w3, w3, 1")+"\tmov w0, 2\n\tret\n")) + variable("bss", "uses", ".zero 4"),
 	// They count their calls in a variable of their own.
-	"answer30": replacement("answer", `
+	"answer30": replacement("answer", body(`
 	lock incl count.kpatch(%rip)
 	movl $43, %eax
 	ret
-`) + variable("bss", "count", ".zero 4"),
-	"answer31": replacement("answer", `
+`, aarch64Change("count.kpatch", "w3", "add w3, w3, 1")+"\tmov w0, 43\n\tret\n")) + variable("bss", "count", ".zero 4"),
+	"answer31": replacement("answer", body(`
 	lock incl more.kpatch(%rip)
 	lock addl $1, count.kpatch(%rip)
 	movl $43, %eax
 	ret
-`) + variable("data", "more", ".long 100") + variable("bss", "count", ".zero 4"),
-	"answer32": replacement("answer", `
+`, aarch64Change("more.kpatch", "w3", "add w3, w3, 1")+aarch64Change("count.kpatch", "w3", "add w3, w3, 1")+"\tmov w0, 43\n\tret\n")) + variable("data", "more", ".long 100") + variable("bss", "count", ".zero 4"),
+	"answer32": replacement("answer", body(`
 	lock incq count.kpatch(%rip)
 	movl $43, %eax
 	ret
-`) + variable("bss", "count", ".zero 8"),
+`, aarch64Change("count.kpatch", "x3", "add x3, x3, 1")+"\tmov w0, 43\n\tret\n")) + variable("bss", "count", ".zero 8"),
+	// They reach their variables from one place, as code with section anchors does.
+	"answer33": anchored(""),
+	"answer34": anchored("") + variable("bss", "third", ".zero 4"),
+	"answer35": anchored(variable("bss", "third", ".zero 4")),
 	// It answers what a variable leads to.
-	"text2": replacement("text", `
+	"text2": replacement("text", body(`
 	movq mode.kpatch(%rip), %rax
 	ret
-`) + variable("data", "mode", ".quad .Lm") + `
+`, "\tadrp x0, mode.kpatch\n\tldr x0, [x0, :lo12:mode.kpatch]\n\tret\n")) + variable("data", "mode", ".quad .Lm") + `
 	.section .kpatch.rodata,"a",@progbits
 .Lm:	.string "mode"
 `,
-	"other": replacement("other", `
+	"other": replacement("other", body(`
 	pushq %rax
 	.cfi_adjust_cfa_offset 8
 	leaq .Ls(%rip), %rdi
@@ -213,28 +216,28 @@ var fixes = map[string]string{
 	popq %rdx
 	.cfi_adjust_cfa_offset -8
 	ret
-`) + `
+`, aarch64Frame+"\tadrp x0, .Ls\n\tadd x0, x0, :lo12:.Ls\n\tbl strlen\n"+aarch64Back)) + `
 	.section .kpatch.rodata,"a",@progbits
 .Ls:	.string "123456789"
 `,
-	"text": replacement("text", `
+	"text": replacement("text", body(`
 	leaq .Lt(%rip), %rax
 	ret
-`) + `
+`, "\tadrp x0, .Lt\n\tadd x0, x0, :lo12:.Lt\n\tret\n")) + `
 	.section .kpatch.rodata,"a",@progbits
 .Lt:	.string "new"
 `,
-	"last": replacement("last", "\tmovl %edi, %eax\n\tret\n"),
+	"last": replacement("last", body("\tmovl %edi, %eax\n\tret\n", "\tmov w0, w0\n\tret\n")),
 	"busy": replacement("busy", "\tret\n"),
 	// It stays in pause_a_little.
-	"busy3": replacement("busy", `
+	"busy3": replacement("busy", body(`
 	pushq %rbx
 	.cfi_adjust_cfa_offset 8
 	.cfi_offset rbx, -16
 1:	movq $1000000000, %rdi
 	call pause_a_little
 	jmp 1b
-`),
+`, aarch64Frame+"1:\tmov x0, 0xca00\n\tmovk x0, 0x3b9a, lsl 16\n\tbl pause_a_little\n\tb 1b\n")),
 	"serve":   serving(43),
 	"serve2":  serving(44),
 	"forever": replacement("forever", "\tret\n"),
@@ -268,9 +271,22 @@ NAME.kpatch: VALUE
 `)
 }
 
+// anchored counts in two variables that it reaches from the place of the section.
+func anchored(before string) string {
+	return "\t.section .kpatch.bss,\"aw\",@nobits\n.Lanchor:\n" + variable("bss", "one", ".zero 4") + before + variable("bss", "two", ".zero 4") +
+		"\t.equ .Ltwo, two.kpatch - .Lanchor\n" + replacement("answer", body(`
+	leaq .Lanchor(%rip), %rcx
+	lock incl (%rcx)
+	lock addl $2, .Ltwo(%rcx)
+	movl $43, %eax
+	ret
+`, "\tadrp x1, .Lanchor\n\tadd x1, x1, :lo12:.Lanchor\n\tldr w2, [x1]\n\tadd w2, w2, 1\n\tstr w2, [x1]\n"+
+		"\tldr w2, [x1, .Ltwo]\n\tadd w2, w2, 2\n\tstr w2, [x1, .Ltwo]\n\tmov w0, 43\n\tret\n"))
+}
+
 // serving is a body of serve that stays until it is told to end.
 func serving(answer int) string {
-	return fmt.Sprintf(replacement("serve", `
+	return fmt.Sprintf(replacement("serve", body(`
 	pushq %%rbx
 	.cfi_adjust_cfa_offset 8
 	.cfi_offset rbx, -16
@@ -282,7 +298,8 @@ func serving(answer int) string {
 	movl $%d, %%eax
 	popq %%rbx
 	ret
-`), answer)
+`, aarch64Frame+"\tb 2f\n1:\tmov x0, 0xa120\n\tmovk x0, 0x7, lsl 16\n\tbl pause_a_little\n"+
+		"2:\tadrp x0, ending\n\tldr w0, [x0, :lo12:ending]\n\tcbz w0, 1b\n\tmov w0, %d\n"+aarch64Back)), answer)
 }
 
 // workdir keeps what tests compile until all have run.
@@ -354,7 +371,7 @@ func patchFor(t testing.TB, bin string, series specs.Series, level specs.Level, 
 func patchWith(t testing.TB, bin string, meta kpack.Meta, names ...string) *kpack.Patch {
 	t.Helper()
 	in := kpack.BuildInput{
-		Arch: arch.X86_64, Name: filepath.Base(bin), Original: openELF(t, bin), Patched: openELF(t, bin+".patched"),
+		Arch: testArch, Name: filepath.Base(bin), Original: openELF(t, bin), Patched: openELF(t, bin+".patched"),
 		Meta: meta,
 	}
 	for _, n := range names {

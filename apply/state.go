@@ -53,7 +53,7 @@ const (
 	hintRename  = "give the new variable another name"
 	hintInitial = "let it begin with the value that it had in the older level"
 	hintUnclear = "build both levels with -g, or give static variables in functions names of their own"
-	hintJoined  = "compile both levels with -fno-section-anchors"
+	hintJoined  = "compile both levels with -fno-section-anchors, or leave the static data of the file as it is"
 )
 
 // matching pairs the variables of a patch with those of the level that it
@@ -87,7 +87,11 @@ func (s *step) goOn() (shared []specs.Addr, held []specs.Range[specs.Addr], err 
 			s.fresh = append(s.fresh, v.Name)
 			continue
 		}
-		if why, hint := disagree(o, v); why != "" {
+		why, hint := disagree(o, v)
+		if why == "" && v.Joined && !m.together(i) {
+			why, hint = "code reaches it by its distance from other data, which is not where it was", hintJoined
+		}
+		if why != "" {
 			m.refuse(i, why, hint)
 			continue
 		}
@@ -136,6 +140,23 @@ func (m *matching) find() {
 	}
 }
 
+// together reports whether all variables that code reaches by their distance from
+// the i-th are as far from it as in the older level, and none begins anew.
+func (m *matching) together(i int) bool {
+	symbol := func(k int) kpack.Symbol { return m.step.patch.Symbols[m.new[k].Symbol] }
+	shift := func(k int) specs.Addr { return m.old.Variables[m.found[k]].At - specs.Addr(symbol(k).Value) }
+	for k := range m.new {
+		v := &m.new[k]
+		if !v.Joined || v.Unit != m.new[i].Unit || symbol(k).Section != symbol(i).Section {
+			continue
+		}
+		if m.found[k] < 0 || v.Fresh || shift(k) != shift(i) {
+			return false
+		}
+	}
+	return true
+}
+
 // candidates are the older variables that the i-th new one may be. Those of which
 // only the functions that refer to them tell that they are others are left in
 // unclear.
@@ -179,8 +200,6 @@ func disagree(o *recordedVariable, v *kpack.Variable) (why, hint string) {
 		return fmt.Sprintf("what its type %s consists of, or leads to, is not what it was", v.Type), hintRename
 	case o.Initial != v.Initial:
 		return "it begins with another value", hintInitial
-	case o.Joined || v.Joined:
-		return "code reaches it by its distance from other data", hintJoined
 	}
 	return "", ""
 }

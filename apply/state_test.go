@@ -81,6 +81,43 @@ func TestStateGoesOn(t *testing.T) {
 	before.same(t, r.snapshot())
 }
 
+// TestStateGoesOnTogether: variables that code reaches by their distance from each
+// other go on together, or not at all.
+func TestStateGoesOnTogether(t *testing.T) {
+	bin := pie(t)
+	r := start(t, bin)
+	before := r.snapshot()
+	applyTo(t, r.pid, patchFor(t, bin, "default", 1, "answer33"))
+	r.expect("ask", "43 11 old")
+	wantValue(t, r, "two", 2)
+	res := applyTo(t, r.pid, patchFor(t, bin, "default", 2, "answer33", "other"))
+	if got := res.Applied[0].Carried; !slices.Equal(got, []string{"one", "two"}) {
+		t.Errorf("level 2 goes on with %v", got)
+	}
+	r.expect("ask", newAnswer)
+	wantValue(t, r, "one", 2)
+	wantValue(t, r, "two", 4)
+	during := r.snapshot()
+	for _, fix := range []string{"answer34", "answer35"} {
+		_, err := Apply(t.Context(), r.pid, []*kpack.Patch{patchFor(t, bin, "default", 3, fix)}, Options{})
+		if refused := (*StateError)(nil); !errors.As(err, &refused) || refused.Why != "code reaches it by its distance from other data, which is not where it was" {
+			t.Errorf("%s: %v", fix, err)
+		}
+	}
+	during.same(t, r.snapshot())
+	fresh := patchFor(t, bin, "default", 3, "answer35")
+	for i := range fresh.Variables {
+		fresh.Variables[i].Fresh = true
+	}
+	applyTo(t, r.pid, fresh)
+	r.expect("ask", "43 11 old")
+	wantValue(t, r, "one", 1)
+	wantValue(t, r, "two", 2)
+	revertAll(t, r.pid)
+	freeKept(t, r, "wipe")
+	before.same(t, r.snapshot())
+}
+
 // TestStateUnderLoad: no call is lost that threads make while levels change.
 func TestStateUnderLoad(t *testing.T) {
 	bin := pie(t)
@@ -117,13 +154,11 @@ func TestStateRefused(t *testing.T) {
 	}
 	other := patchFor(t, bin, "default", 2, "answer30")
 	other.Variables[0].Initial[0] ^= 1
-	joined := patchFor(t, bin, "default", 2, "answer30")
-	joined.Variables[0].Joined = true
 	for _, c := range []struct {
 		patch *kpack.Patch
 		why   string
 	}{
-		{larger, "it has 8 bytes and had 4"}, {other, "it begins with another value"}, {joined, "code reaches it by its distance from other data"},
+		{larger, "it has 8 bytes and had 4"}, {other, "it begins with another value"},
 	} {
 		_, err := Apply(t.Context(), r.pid, []*kpack.Patch{c.patch}, Options{})
 		var refused *StateError

@@ -43,11 +43,18 @@ volatile unsigned hooked; /* a bit for each thing that hooks say */
 API int ten(void) { return 10; }
 API PAGE int answer(int x) { return x + one; }
 API PAGE int other(int x) { return x + ten(); }
+#ifdef __aarch64__
+int through(int (*f)(void)); __asm__(
+	".text\n\t.balign 4096\n\t.globl through\n\t.type through, @function\nthrough:\n\t.cfi_startproc\n\t"
+	"stp x29, x30, [sp, -32]!\n\t.cfi_def_cfa_offset 32\n\t.cfi_offset 29, -32\n\t.cfi_offset 30, -24\n\tstr x19, [sp, 16]\n\t.cfi_offset 19, -16\n\t"
+	"blr x0\n\tmov w19, w0\n\tbl ten\n\tadd w0, w0, w19\n\tldr x19, [sp, 16]\n\tldp x29, x30, [sp], 32\n\t.cfi_def_cfa_offset 0\n\tret\n\t.cfi_endproc\n\t.size through, .-through\n");
+#else
 /* makes a call within the bytes that a jump takes */
 int through(int (*f)(void)); __asm__(
 	".text\n\t.balign 4096\n\t.globl through\n\t.type through, @function\nthrough:\n\t.cfi_startproc\n\t"
 	"pushq %rbx\n\t.cfi_def_cfa_offset 16\n\t.cfi_offset 3, -16\n\tcall *%rdi\n\tmovl %eax, %ebx\n\tcall ten\n\taddl %ebx, %eax\n\t"
 	"popq %rbx\n\t.cfi_def_cfa_offset 8\n\tret\n\t.cfi_endproc\n\t.size through, .-through\n");
+#endif
 API int leaf(int x) { volatile int a[16]; int s = 0; for (int i = 0; i < 16; i++) a[i] = x + i; for (int i = 0; i < 16; i++) s += a[i]; return s; }
 API int tail(int x) { return answer(x); }
 API int depth(int n) { return n ? depth(n - 1) + one : 0; }

@@ -1,6 +1,13 @@
 package apply
 
-import "golang.org/x/sys/unix"
+import (
+	"golang.org/x/sys/unix"
+
+	"github.com/fother/fother/specs/arch"
+)
+
+// testArch is the architecture of the processes that run here.
+var testArch = arch.X86_64
 
 // harmlessHere are calls that only this architecture has.
 var harmlessHere = []uint64{unix.SYS_ARCH_PRCTL, unix.SYS_NEWFSTATAT, unix.SYS_ACCESS, unix.SYS_READLINK, unix.SYS_POLL}

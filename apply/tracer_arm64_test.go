@@ -4,7 +4,12 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fother/fother/specs/arch"
 )
+
+// testArch is the architecture of the processes that run here.
+var testArch = arch.AArch64
 
 // harmlessHere are calls that only this architecture has: newfstatat.
 var harmlessHere = []uint64{79}

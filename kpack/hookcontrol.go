@@ -7,23 +7,21 @@ import (
 	"github.com/fother/fother/specs"
 )
 
-// Sizes of what the thread of hooks has, in bytes. Below the thread pointer is
-// where the C library keeps errno and the like, above it its thread control
-// block: they are there, all zeros, so that who comes upon them by accident
-// harms nobody.
+// Sizes of what the thread of hooks has, in bytes, and of the end of a list.
 const (
 	hookStack   = 64 << 10
-	hookBelow   = 16 << 10
-	hookAbove   = 4 << 10
-	hookMemory  = hookStack + hookBelow + hookAbove + HookControl
 	hookListEnd = 8
 )
+
+// memory is the size of all that the thread has, in bytes.
+func (m *hookMachine) memory() uint64 { return hookStack + m.below + m.above + HookControl }
 
 // HookControl is the size of the control block of a patch's hooks, in bytes. What
 // the fields are for, [HookStart] and [HookState] tell; all are little endian.
 const HookControl = 192
 
-// Offsets in the control block. The code of hooks_x86_64.go knows them too.
+// Offsets in the control block. The code in hooks_x86_64.go and hooks_aarch64.go
+// knows them too.
 const (
 	hookPoint   = 0
 	hookDone    = 4
@@ -66,7 +64,7 @@ type HookStart struct {
 	// Handed leaves out the hooks that have Release.
 	Handed bool
 	// Home are the registers of the borrowed thread: on x86-64 rax, rcx, rdx, rsi,
-	// rdi, r8, r9, r10, r11 and rip.
+	// rdi, r8, r9, r10, r11 and rip; on aarch64 where it goes on, by way of x16.
 	Home [HookRegisters]uint64
 }
 
@@ -162,7 +160,7 @@ func (p *Patch) placeHooks(l *Layout, m *machine, kind Kind, at uint64) uint64 {
 		return l.hookCode + uint64(len(m.hooks.code))
 	}
 	l.hookMemory = at
-	return at + hookMemory
+	return at + m.hooks.memory()
 }
 
 // hooks fills in what the hooks need.
@@ -175,11 +173,9 @@ func (k *linker) hooks() (HookPlace, error) {
 	at := func(off uint64) specs.Addr { return k.base + specs.Addr(off) }
 	code := l.hookCode
 	place = HookPlace{Code: at(code), Created: at(code + m.created), CodeEnd: at(code + m.home), Exit: at(code + m.exit), Stack: at(l.hookMemory + hookStack)}
-	thread := l.hookMemory + hookStack + hookBelow
-	place.Thread, place.Control = at(thread), at(thread+hookAbove)
-	// The thread control block begins with its own address, and so does its
-	// third word. Source: x86-64 psABI, "Thread-Local Storage"; glibc, tcbhead_t.
-	for _, off := range []uint64{0, 16} {
+	thread := l.hookMemory + hookStack + m.below
+	place.Thread, place.Control = at(thread), at(thread+m.above)
+	for _, off := range m.self {
 		binary.LittleEndian.PutUint64(k.memory[thread+off:], uint64(place.Thread))
 	}
 	next := l.hookLists

@@ -10,9 +10,19 @@ type hookMachine struct {
 	created, home, exit uint64
 	// put writes the code to address at. The control block is at control.
 	put func(dst []byte, at, control specs.Addr) error
+	// below and above are how much memory the thread has on either side of its
+	// thread pointer, in bytes; all zeros, so that who comes upon it by accident
+	// harms nobody. self are the offsets in it of words that lead to itself.
+	below, above uint64
+	self         []uint64
 }
 
-var hooksX86_64 = hookMachine{code: hookCodeX86_64, created: 0x60, home: 0x9c, exit: 0xfa, put: putHooksX86_64}
+// Below the thread pointer is where the C library keeps errno and the like, above
+// it its thread control block. That begins with its own address, and so does its third
+// word. Source: x86-64 psABI, "Thread-Local Storage"; glibc, tcbhead_t.
+var hooksX86_64 = hookMachine{
+	code: hookCodeX86_64, created: 0x60, home: 0x9c, exit: 0xfa, put: putHooksX86_64, below: 16 << 10, above: 4 << 10, self: []uint64{0, 16},
+}
 
 // hookCodeX86_64 has the flags, the stack and all registers but those that it puts
 // back for the borrowed thread as they were, so that this needs nobody who comes

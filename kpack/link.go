@@ -1,8 +1,10 @@
 package kpack
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"github.com/fother/fother/specs"
 )
@@ -116,17 +118,21 @@ type linker struct {
 
 // sharedVariable is a variable of the patch for which another stands.
 type sharedVariable struct {
-	lo, hi uint64 // in the section
-	at     specs.Addr
+	lo, hi uint64     // in the section
+	at     specs.Addr // 0 if none stands for it
+	joined bool
 }
 
 // sharedVariables lists them.
 func (p *Patch) sharedVariables(l Layout) map[int][]sharedVariable {
 	shared := map[int][]sharedVariable{}
 	for i, at := range l.Shared {
-		if s := p.Symbols[p.Variables[i].Symbol]; at != 0 {
-			shared[s.Section] = append(shared[s.Section], sharedVariable{s.Value, s.Value + s.Size, at})
+		if s := p.Symbols[p.Variables[i].Symbol]; at != 0 || p.Variables[i].Joined {
+			shared[s.Section] = append(shared[s.Section], sharedVariable{s.Value, s.Value + s.Size, at, p.Variables[i].Joined})
 		}
+	}
+	for _, all := range shared {
+		slices.SortFunc(all, func(a, b sharedVariable) int { return cmp.Compare(a.lo, b.lo) })
 	}
 	return shared
 }
@@ -140,7 +146,15 @@ func (k *linker) region(r Region) []byte { return k.memory[r.Offset : r.Offset+r
 
 func (k *linker) carried(s Symbol) specs.Addr {
 	for _, v := range k.shared[s.Section] {
-		if v.lo <= s.Value && s.Value < v.hi {
+		// The place of a unit's share, by which all of its variables are reached: they
+		// are shared together, and lie as they do here.
+		if s.Name == "" && v.joined && v.lo >= s.Value {
+			if v.at == 0 {
+				break
+			}
+			return v.at - specs.Addr(v.lo-s.Value)
+		}
+		if v.at != 0 && v.lo <= s.Value && s.Value < v.hi {
 			return v.at + specs.Addr(s.Value-v.lo)
 		}
 	}

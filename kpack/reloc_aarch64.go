@@ -45,6 +45,7 @@ var machineAArch64 = &machine{
 	countSize: 32,
 	count:     countAArch64,
 	padding:   paddingAArch64,
+	hooks:     &hooksAArch64,
 	redirect:  redirectAArch64,
 	jumpsTo:   jumpsToAArch64,
 	indirect:  indirectAArch64,

@@ -37,7 +37,8 @@ type Variable struct {
 	// one has.
 	Fresh bool `json:"fresh,omitempty"`
 	// Joined is set if code reaches it by the distance from another object, so
-	// that it cannot be elsewhere (section anchors).
+	// that it can be elsewhere only with all such variables of its unit and section, and
+	// as far from each (section anchors).
 	Joined bool `json:"joined,omitempty"`
 	// Symbol is the index in Patch.Symbols.
 	Symbol int `json:"symbol"`

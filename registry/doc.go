@@ -12,6 +12,8 @@
 //     tells what is there.
 //   - [Publisher.MakeKey], [Publisher.Rotate] and [Publisher.SignRoot] change who
 //     signs; [KeyOption] says where keys are that are not in the keys' folder.
+//   - [Publisher.Find], [Publisher.Download] and [Publisher.Attached] are for
+//     those who review a release; [Publisher.Countersign] adds their signature.
 //
 // And on each host:
 //

@@ -30,13 +30,10 @@ var keyRoles = []string{metadata.ROOT, metadata.TARGETS, roleBins, metadata.SNAP
 // key that the metadata list for the role signs; for role package, NAME is the
 // package, or "default".
 type keyring struct {
-	dir  string
-	role map[string][]signer // by role
-	pack map[string][]signer // by package
-	// getenv reads the environment, nil if no keys are there; fromEnv are the
-	// packages whose keys were looked for.
-	getenv  func(name string) string
-	fromEnv map[string]bool
+	dir    string
+	role   map[string][]signer      // by role
+	pack   map[string][]signer      // by package
+	getenv func(name string) string // reads the environment; nil if no keys are there
 
 	mu     sync.Mutex // guards the rest, and calls of ask
 	ask    func(file string) ([]byte, error)
@@ -101,9 +98,11 @@ func (k *keyring) fromEnvironment() error {
 		if role == rolePackage {
 			name = defaultKey
 		}
-		if err := k.fromVariable(keyVariable(role, ""), role, name); err != nil {
+		keys, err := k.fromVariable(keyVariable(role, ""))
+		if err != nil {
 			return err
 		}
+		k.add(role, name, keys...)
 	}
 	return nil
 }
@@ -122,19 +121,15 @@ func keyVariable(role, pack string) string {
 	}, strings.ToUpper(pack))
 }
 
-func (k *keyring) fromVariable(variable, role, name string) error {
+func (k *keyring) fromVariable(variable string) ([]signer, error) {
 	text := k.getenv(variable)
 	if text == "" {
-		return nil
+		return nil, nil
 	}
 	if len(text) > maxKeyFile {
-		return fail(ErrKey, variable, "%d bytes: want at most %d", len(text), maxKeyFile)
+		return nil, fail(ErrKey, variable, "%d bytes: want at most %d", len(text), maxKeyFile)
 	}
-	keys, err := k.parseKeys([]byte(text), variable)
-	if err == nil {
-		k.add(role, name, keys...)
-	}
-	return err
+	return k.parseKeys([]byte(text), variable)
 }
 
 // parseKeyName takes the name of a key apart: a role, or "package." and the
@@ -143,34 +138,37 @@ func parseKeyName(text string) (role, pack string, err error) {
 	role, pack, named := strings.Cut(text, ".")
 	switch {
 	case !slices.Contains(keyRoles, role) || named != (role == rolePackage):
-		return "", "", fail(ErrKey, text, "not the name of a key: want %s or %s.NAME", strings.Join(keyRoles[:len(keyRoles)-1], ", "), rolePackage)
+		return "", "", fail(ErrInvalid, text, "not the name of a key: want %s or %s.NAME", strings.Join(keyRoles[:len(keyRoles)-1], ", "), rolePackage)
 	case named:
 		if err := checkName("package", pack, maxName); err != nil {
-			return "", "", &Error{ErrKey, text, err}
+			return "", "", &Error{ErrInvalid, text, err}
 		}
 	}
 	return role, pack, nil
 }
 
-// add adds keys; one that is there already takes the place of its public half.
+// add adds keys.
 func (k *keyring) add(role, name string, keys ...signer) {
-	put := func(to []signer, s signer) []signer {
+	if role == rolePackage {
+		k.pack[name] = merge(k.pack[name], keys)
+	} else {
+		k.role[role] = merge(k.role[role], keys)
+	}
+}
+
+// merge adds keys to others; one that can sign takes the place of its public
+// half.
+func merge(to, keys []signer) []signer {
+	for _, s := range keys {
 		i := slices.IndexFunc(to, func(o signer) bool { return o.id == s.id })
 		switch {
 		case i < 0:
-			return append(to, s)
+			to = append(to, s)
 		case to[i].sign == nil:
 			to[i] = s
 		}
-		return to
 	}
-	for _, s := range keys {
-		if role == rolePackage {
-			k.pack[name] = put(k.pack[name], s)
-		} else {
-			k.role[role] = put(k.role[role], s)
-		}
-	}
+	return to
 }
 
 // openKeys reads a folder of keys. Like ssh it refuses files that others could
@@ -187,7 +185,7 @@ func openKeys(dir string, options ...KeyOption) (*keyring, error) {
 	if err != nil {
 		return nil, &Error{ErrKey, dir, err}
 	}
-	k := &keyring{dir: dir, role: map[string][]signer{}, pack: map[string][]signer{}, fromEnv: map[string]bool{}}
+	k := &keyring{dir: dir, role: map[string][]signer{}, pack: map[string][]signer{}}
 	for _, o := range options {
 		if err := o(k); err != nil {
 			return nil, err
@@ -221,13 +219,11 @@ func openKeys(dir string, options ...KeyOption) (*keyring, error) {
 
 // ofPackage returns the keys at hand that are a package's own.
 func (k *keyring) ofPackage(name string) ([]signer, error) {
-	if k.getenv != nil && name != defaultKey && !k.fromEnv[name] {
-		if err := k.fromVariable(keyVariable(rolePackage, name), rolePackage, name); err != nil {
-			return nil, err
-		}
-		k.fromEnv[name] = true
+	if k.getenv == nil || name == defaultKey {
+		return k.pack[name], nil
 	}
-	return k.pack[name], nil
+	found, err := k.fromVariable(keyVariable(rolePackage, name))
+	return merge(slices.Clone(k.pack[name]), found), err
 }
 
 // packageKeys returns the keys that sign the bundles of a package, and whether

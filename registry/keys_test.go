@@ -266,7 +266,7 @@ func TestKMS(t *testing.T) {
 	s.publish(t, two)
 	expect(t, s.client(t, s.dir), one.BuildIDs, one, two)
 	for _, bad := range []string{"", "package", "package.", "package.a/b", "else", "root.1"} {
-		if _, err := Open(s.dir, s.keys, WithSigner(bad, &good)); !errors.Is(err, ErrKey) {
+		if _, err := Open(s.dir, s.keys, WithSigner(bad, &good)); !errors.Is(err, ErrInvalid) {
 			t.Errorf("a key of role %q: %v", bad, err)
 		}
 	}

@@ -16,7 +16,8 @@ import (
 )
 
 // Publisher changes a registry. Its methods may be called concurrently, also
-// from several processes.
+// from several processes; but while MakeKey or Rotate changes the keys at hand,
+// no other one.
 type Publisher struct {
 	store store
 	keys  *keyring

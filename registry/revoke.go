@@ -75,17 +75,18 @@ func verifyRevocation(data []byte, e *Entry) (*Revocation, error) {
 	return env.revocation(e)
 }
 
-// revocation returns the statement of an envelope, if it revokes e.
-func (env *envelope) revocation(e *Entry) (*Revocation, error) {
+// revocation returns the statement of an envelope, if it revokes a
+// release.
+func (e *envelope) revocation(of *Entry) (*Revocation, error) {
 	var s revocation
-	if err := json.Unmarshal(env.Payload, &s); err != nil {
+	if err := json.Unmarshal(e.Payload, &s); err != nil {
 		return nil, fmt.Errorf("signed statement: %w", err)
 	}
 	switch p := s.Predicate; {
 	case s.Type != statementType || s.PredicateType != revocationType:
 		return nil, fmt.Errorf("signed statement of type %.80q about %.80q", s.Type, s.PredicateType)
-	case len(s.Subject) != 1 || s.Subject[0].Digest["sha256"] != e.Digest || s.Subject[0].Name != e.File,
-		p.Package != e.Package || p.Series != e.Series || p.Level != e.Level:
+	case len(s.Subject) != 1 || s.Subject[0].Digest["sha256"] != of.Digest || s.Subject[0].Name != of.File,
+		p.Package != of.Package || p.Series != of.Series || p.Level != of.Level:
 		return nil, errors.New("it revokes another release")
 	}
 	return &s.Predicate.Revocation, checkReason(s.Predicate.Reason)

@@ -244,19 +244,19 @@ func (m machine) apply(ctx context.Context, pid int, patches []*kpack.Patch, o a
 	}
 	res := &apply.Result{PID: pid, Name: "prog", Applied: plan.Apply}
 	for _, a := range plan.Apply {
-		for i, old := range m[pid].applied {
-			switch {
-			case old.BuildID != a.BuildID || old.Series != a.Series:
-			case old.Level > a.Level && !slices.Contains(o.Revoked, old):
-				return nil, apply.ErrAlreadyApplied
-			case m[pid].stateless:
-				return nil, &apply.StateError{Why: "it has another type"}
-			default:
-				res.Replaced = append(res.Replaced, apply.Applied{PatchID: old})
-				m[pid].applied = slices.Delete(m[pid].applied, i, i+1)
-			}
-			break
+		i := slices.IndexFunc(m[pid].applied, func(old specs.PatchID) bool { return old.BuildID == a.BuildID && old.Series == a.Series })
+		if i < 0 {
+			continue
 		}
+		old := m[pid].applied[i]
+		switch {
+		case old.Level > a.Level && !slices.Contains(o.Revoked, old):
+			return nil, apply.ErrAlreadyApplied
+		case m[pid].stateless:
+			return nil, &apply.StateError{Why: "it has another type"}
+		}
+		res.Replaced = append(res.Replaced, apply.Applied{PatchID: old})
+		m[pid].applied = slices.Delete(m[pid].applied, i, i+1)
 	}
 	m[pid].commits++
 	m[pid].when = time.Now()

@@ -39,7 +39,7 @@
  * variables, or there are several such functions, one variable is enough to leave
  * all of them out.
  *
- * x86-64 only.
+ * For x86-64 and aarch64.
  *
  * SPDX-License-Identifier: Apache-2.0
  */

@@ -29,8 +29,12 @@
 
 #include "fother.h"
 
-#ifndef __x86_64__
-#error "shadow variables of live patches are for x86-64 only"
+#if defined __x86_64__
+enum { FOTHER_SYS_MMAP = 9, FOTHER_SYS_MUNMAP = 11, FOTHER_SYS_YIELD = 24 };
+#elif defined __aarch64__
+enum { FOTHER_SYS_MMAP = 222, FOTHER_SYS_MUNMAP = 215, FOTHER_SYS_YIELD = 124 };
+#else
+#error "shadow variables of live patches are for x86-64 and aarch64"
 #endif
 
 /* The data follows, aligned to 16 bytes. */
@@ -57,21 +61,46 @@ __attribute__((weak, visibility("hidden"))) struct fother_shadow_table fother_sh
 
 FOTHER_SHADOW_INLINE long fother_shadow_call(long number, unsigned long a, unsigned long b, unsigned long c, unsigned long d)
 {
+#ifdef __x86_64__
 	register unsigned long r10 __asm__("r10") = d;
 	register unsigned long r8 __asm__("r8") = ~0ul;
 	register unsigned long r9 __asm__("r9") = 0;
 	long result;
 	__asm__ volatile("syscall" : "=a"(result) : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9) : "rcx", "r11", "memory");
+#else
+	register unsigned long x8 __asm__("x8") = number, x0 __asm__("x0") = a, x1 __asm__("x1") = b, x2 __asm__("x2") = c, x3 __asm__("x3") = d;
+	register unsigned long x4 __asm__("x4") = ~0ul, x5 __asm__("x5") = 0;
+	long result;
+	__asm__ volatile("svc #0" : "+r"(x0) : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4), "r"(x5) : "memory");
+	result = (long)x0;
+#endif
 	return result;
+}
+
+/* Sets the word, and returns what it was. */
+FOTHER_SHADOW_INLINE unsigned fother_shadow_set(unsigned *locked)
+{
+#ifdef __x86_64__
+	return __atomic_exchange_n(locked, 1u, __ATOMIC_ACQUIRE);
+#else
+	/* Not what the compiler makes: it may call a function that the program has not. */
+	unsigned was, failed;
+	__asm__ volatile("1:\tldaxr %w0, %2\n\tstxr %w1, %w3, %2\n\tcbnz %w1, 1b" : "=&r"(was), "=&r"(failed), "+Q"(*locked) : "r"(1u) : "memory");
+	return was;
+#endif
 }
 
 FOTHER_SHADOW_INLINE void fother_shadow_lock(unsigned *locked)
 {
 	unsigned tries = 0;
-	while (__atomic_exchange_n(locked, 1u, __ATOMIC_ACQUIRE)) {
+	while (fother_shadow_set(locked)) {
 		if (++tries % 64 == 0)
-			fother_shadow_call(24, 0, 0, 0, 0); /* sched_yield */
+			fother_shadow_call(FOTHER_SYS_YIELD, 0, 0, 0, 0);
+#ifdef __x86_64__
 		__builtin_ia32_pause();
+#else
+		__asm__ volatile("yield");
+#endif
 	}
 }
 
@@ -104,8 +133,8 @@ FOTHER_SHADOW_INLINE void *fother_shadow_take(unsigned long size)
 	m = fother_shadows.memory;
 	if (!m || m->size - m->used < size) {
 		unsigned long want = size + header <= usual ? usual : (size + header + page - 1) & -page;
-		/* mmap, PROT_READ|PROT_WRITE, MAP_PRIVATE|MAP_ANONYMOUS */
-		long got = fother_shadow_call(9, 0, want, 3, 0x22);
+		/* PROT_READ|PROT_WRITE, MAP_PRIVATE|MAP_ANONYMOUS */
+		long got = fother_shadow_call(FOTHER_SYS_MMAP, 0, want, 3, 0x22);
 		if (got < 0 && got >= -4095) {
 			m = 0;
 		} else {
@@ -183,7 +212,7 @@ static int fother_shadow_free(void)
 	fother_shadows.memory = 0;
 	while (m) {
 		struct fother_shadow_memory *next = m->next;
-		fother_shadow_call(11, (unsigned long)m, m->size, 0, 0); /* munmap */
+		fother_shadow_call(FOTHER_SYS_MUNMAP, (unsigned long)m, m->size, 0, 0);
 		m = next;
 	}
 	return 0;

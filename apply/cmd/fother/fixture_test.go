@@ -98,19 +98,23 @@ func (b built) encode(t testing.TB) []byte {
 
 func (p *program) build(t testing.TB, series specs.Series, level specs.Level, function string, value int) built {
 	t.Helper()
+	on, code := arch.X86_64, "movl $%d, %%eax"
+	if p.original.Arch == arch.AArch64 {
+		on, code = arch.AArch64, "mov w0, %d"
+	}
 	asm := filepath.Join(t.TempDir(), "patch.s")
 	write(t, asm, fmt.Appendf(nil, `
 	.section .kpatch.text,"ax",@progbits
 	.globl %[1]s.kpatch
 	.type %[1]s.kpatch, @function
 %[1]s.kpatch:
-	movl $%[2]d, %%eax
+	%[2]s
 	ret
 	.size %[1]s.kpatch, .-%[1]s.kpatch
-`, function, value))
+`, function, fmt.Sprintf(code, value)))
 	execute(t, "as", "-o", asm+".o", asm)
 	patch, err := kpack.Build(kpack.BuildInput{
-		Arch: arch.X86_64, Name: "prog", Original: p.original, Patched: p.original,
+		Arch: on, Name: "prog", Original: p.original, Patched: p.original,
 		Meta: kpack.Meta{Name: "the-fix", Series: series, Level: level},
 		Units: []kpack.BuildUnit{{Name: "prog.c", Object: openELF(t, asm+".o"), OriginalObject: p.unit,
 			Functions: []kpack.BuildFunction{{Original: function, Label: function + ".kpatch", Reason: "test"}}}},

@@ -147,6 +147,55 @@ func (a *Agent) Syscall(nr uintptr, args ...uint64) (uint64, error) {
 	}
 }
 
+// Detour makes the thread run code in the process's memory up to the exit of
+// its last system call, whose instruction ends at end. The code first blocks
+// signals, leaves flags, stack and vector registers alone, and would go home by
+// itself if the tool died. write puts the registers there that it restores, the
+// last of them the program counter: on x86-64 rax, rcx, rdx, rsi, rdi, r8, r9, r10,
+// r11 and rip; on aarch64 only where it is to go on, by way of x16, with x0 to x5, x8, x9
+// and x16 restored there. It may be called again, when a signal came before the
+// first call.
+//
+// Errors: those of [Agent.Syscall], and of write.
+func (a *Agent) Detour(code, end specs.Addr, write func(home []uint64) error) error {
+	deadline := time.Now().Add(a.g.limit)
+	var with unix.Signal
+	for begun, last := false, false; ; {
+		if !begun {
+			if err := write(a.homeWords()); err != nil {
+				return err
+			}
+			regs := a.home
+			regs.divert(code)
+			if err := regs.set(a.t.TID); err != nil {
+				return a.g.lost(a.t, err)
+			}
+		}
+		sig, err := a.toCall(deadline, with)
+		if err != nil {
+			return err
+		}
+		if with = 0; sig != 0 && begun {
+			with = sig // one that cannot be blocked
+			continue
+		} else if sig != 0 {
+			if err := a.deliver(sig); err != nil {
+				return err
+			}
+			continue
+		}
+		begun = true
+		var regs Regs
+		if err := regs.get(a.t.TID); err != nil {
+			return a.g.lost(a.t, err)
+		}
+		if regs.PC() == end && last {
+			return nil
+		}
+		last = regs.PC() == end
+	}
+}
+
 // toCall lets the thread run to its next system-call-stop, or to the delivery
 // of a signal, which it returns. with is a signal to go on with, or 0.
 func (a *Agent) toCall(deadline time.Time, with unix.Signal) (unix.Signal, error) {
@@ -177,7 +226,7 @@ func (a *Agent) toCall(deadline time.Time, with unix.Signal) (unix.Signal, error
 // that was waiting for it ends, and takes the thread anew: at the handler's first
 // instruction, if there is a handler.
 func (a *Agent) deliver(sig unix.Signal) error {
-	if err := a.raw.set(a.t.TID); err != nil {
+	if err := a.forSignal(sig).set(a.t.TID); err != nil {
 		return a.g.lost(a.t, err)
 	}
 	return a.pass(sig)
@@ -235,7 +284,7 @@ func (a *Agent) Close() error {
 	if !a.t.Stopped() || a.g.exec {
 		return nil // its stub brings it home; it must not be touched then
 	}
-	if err := a.home.set(a.t.TID); err != nil {
+	if err := a.home.restore(a.t.TID); err != nil {
 		return a.g.lost(a.t, err)
 	}
 	a.t.Regs, a.t.fresh = a.home, true

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -125,52 +124,15 @@ func (a *Agent) aim(regs *Regs, nr uint64, args []uint64) {
 	}
 }
 
-// Detour makes the thread run code in the process's memory up to the exit of
-// its last system call, whose instruction ends at end. The code first blocks
-// signals, leaves flags, stack and vector registers alone, and would go home by
-// itself if the tool died. write puts the registers there that it restores: rax,
-// rcx, rdx, rsi, rdi, r8, r9, r10, r11 and rip. It may be called again, when a
-// signal came before the first call.
-//
-// Errors: those of [Agent.Syscall], and of write.
-func (a *Agent) Detour(code, end specs.Addr, write func(home []uint64) error) error {
-	deadline := time.Now().Add(a.g.limit)
-	var with unix.Signal
-	for begun, last := false, false; ; {
-		if !begun {
-			regs := a.home
-			if err := write([]uint64{regs.Rax, regs.Rcx, regs.Rdx, regs.Rsi, regs.Rdi, regs.R8, regs.R9, regs.R10, regs.R11, regs.Rip}); err != nil {
-				return err
-			}
-			regs.divert(code)
-			if err := regs.set(a.t.TID); err != nil {
-				return a.g.lost(a.t, err)
-			}
-		}
-		sig, err := a.toCall(deadline, with)
-		if err != nil {
-			return err
-		}
-		if with = 0; sig != 0 && begun {
-			with = sig // one that cannot be blocked
-			continue
-		} else if sig != 0 {
-			if err := a.deliver(sig); err != nil {
-				return err
-			}
-			continue
-		}
-		begun = true
-		var regs Regs
-		if err := regs.get(a.t.TID); err != nil {
-			return a.g.lost(a.t, err)
-		}
-		if regs.PC() == end && last {
-			return nil
-		}
-		last = regs.PC() == end
-	}
+// homeWords are the registers that code of a detour restores: rax, rcx, rdx, rsi,
+// rdi, r8, r9, r10, r11 and rip.
+func (a *Agent) homeWords() []uint64 {
+	r := &a.home
+	return []uint64{r.Rax, r.Rcx, r.Rdx, r.Rsi, r.Rdi, r.R8, r.R9, r.R10, r.R11, r.Rip}
 }
+
+// forSignal returns the registers with which a signal is delivered.
+func (a *Agent) forSignal(unix.Signal) *Regs { return &a.raw }
 
 // divert makes the thread go on elsewhere, and not in a system call.
 func (r *Regs) divert(to specs.Addr) { r.Rip, r.Orig_rax = uint64(to), ^uint64(0) }

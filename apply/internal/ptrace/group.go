@@ -243,6 +243,7 @@ func (g *Group) interrupt(t *Thread) {
 		return
 	}
 	t.asked = true
+	t.Regs.note(g.pid, t.TID)
 	// ESRCH is told by wait, too.
 	_ = request(unix.PTRACE_INTERRUPT, t.TID, 0, 0)
 }

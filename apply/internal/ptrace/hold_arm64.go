@@ -70,6 +70,27 @@ func newHold(pid int, entry, cell specs.Addr, anyway bool) []byte {
 	return b
 }
 
+// isHold reports whether b begins with what newHold returns.
+func isHold(b []byte) bool {
+	if len(b) < holdSize {
+		return false
+	}
+	for i, word := range holdCode {
+		if got := binary.LittleEndian.Uint32(b[4*i:]); got != word && (i != holdJump || got != holdAlways) {
+			return false
+		}
+	}
+	return true
+}
+
+// waitsFor reports whether the child that the code b waits for is still one of
+// process pid.
+func waitsFor(pid int, b []byte) bool {
+	child := int(int32(binary.LittleEndian.Uint32(b[holdWords+16:])))
+	parent, ok := statusField(child, child, "PPid")
+	return ok && parent == pid
+}
+
 // foreign reports whether the thread runs code of another architecture than
 // the tool: that of 32 bits.
 func (r *Regs) foreign() bool { return r.Pstate&(1<<4) != 0 }

@@ -61,6 +61,9 @@ func (r *Regs) set(tid int) error {
 	return err
 }
 
+// restore is set for a thread that has made system calls for the tool.
+func (r *Regs) restore(tid int) error { return r.set(tid) }
+
 // result returns what a system call returned, at its exit.
 func (r *Regs) result() uint64 { return r.Rax }
 
@@ -71,6 +74,9 @@ func errno(result uint64) error {
 	}
 	return nil
 }
+
+// note is for what a stop takes from a thread that sleeps: nothing here.
+func (r *Regs) note(pid, tid int) {}
 
 // inCall reports whether the thread was stopped in a system call.
 func (r *Regs) inCall() bool { return int64(r.Orig_rax) >= 0 }

@@ -17,6 +17,11 @@ type Regs struct {
 	pac uint64
 	// tls is tpidr_el0.
 	tls uint64
+	// vectors are those that a system call spoils, of a thread that was prepared to
+	// make some, as NT_ARM_SVE has them; nil for none.
+	vectors []byte
+	// call is one that the thread slept in before it was stopped, or nil.
+	call *callNote
 }
 
 // PC returns the program counter.
@@ -83,10 +88,12 @@ func (r *Regs) set(tid int) error {
 	return regset(unix.PTRACE_SETREGSET, tid, unix.NT_PRSTATUS, unsafe.Pointer(&regs), unsafe.Sizeof(regs))
 }
 
-// setCall changes the system call that a thread at a syscall-enter-stop makes;
-// -1 skips it.
-func setCall(tid int, nr int32) error {
-	return regset(unix.PTRACE_SETREGSET, tid, unix.NT_ARM_SYSTEM_CALL, unsafe.Pointer(&nr), unsafe.Sizeof(nr))
+// restore is set for a thread that has made system calls for the tool.
+func (r *Regs) restore(tid int) error {
+	if err := setVectors(tid, r.vectors); err != nil {
+		return err
+	}
+	return r.set(tid)
 }
 
 // result returns what a system call returned, at its exit.
@@ -99,11 +106,3 @@ func errno(result uint64) error {
 	}
 	return nil
 }
-
-// eintr reports whether the stop broke a call that can be entered again. Never
-// here: the first argument and the result share x0, and the kernel's copy of
-// the argument cannot be read. epoll_wait and its like show EINTR.
-func (r *Regs) eintr() bool { return false }
-
-// redo is not called, since eintr is never true.
-func (r *Regs) redo() {}

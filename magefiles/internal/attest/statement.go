@@ -1,6 +1,7 @@
 package attest
 
 import (
+	"bytes"
 	"encoding/json"
 
 	"github.com/fother/fother/specs"
@@ -42,6 +43,10 @@ const statementType = "https://in-toto.io/Statement/v1"
 // encode returns a statement about a file, on one line for each value, so that
 // people can read it.
 func encode(subject Descriptor, predicateType string, predicate any) ([]byte, error) {
-	data, err := json.MarshalIndent(Statement{statementType, []Descriptor{subject}, predicateType, predicate}, "", "  ")
-	return append(data, '\n'), err
+	var text bytes.Buffer
+	e := json.NewEncoder(&text)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	err := e.Encode(Statement{statementType, []Descriptor{subject}, predicateType, predicate})
+	return text.Bytes(), err
 }

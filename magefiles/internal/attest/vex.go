@@ -72,7 +72,7 @@ func VEX(file Descriptor, m bundle.Manifest, author string) ([]byte, error) {
 func notes(m bundle.Manifest) string {
 	text := fmt.Sprintf("Fixed in running processes by the live patch %s, series %s, level %d", m.Name, m.Series, m.Level)
 	if m.Description != "" {
-		text += ": " + m.Description
+		text += ": " + strings.TrimRight(m.Description, ".")
 	}
 	return text + ". A process is fixed while the patch is applied to it."
 }

@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/fother/fother/magefiles/internal/tools"
@@ -20,7 +21,7 @@ import (
 
 // recipe counts the ways in which the base was ever made: raise it when what
 // this file or init.sh puts into the base changes.
-const recipe = 1
+const recipe = 2
 
 //go:embed init.sh
 var initScript []byte
@@ -97,7 +98,7 @@ func unpackAll(ctx context.Context, debs, result string) error {
 	defer out.Close()
 	buffered := bufio.NewWriterSize(out, 1<<20)
 	a := newArchive(buffered)
-	for _, dir := range strings.Fields("usr usr/bin usr/sbin usr/lib dev proc sys tmp etc root run job var") {
+	for _, dir := range strings.Fields("usr usr/bin usr/sbin usr/lib usr/lib/machine dev proc sys tmp etc root run job var") {
 		a.dir(dir)
 	}
 	for _, name := range []string{"bin", "sbin", "lib"} {
@@ -138,6 +139,10 @@ func unpack(ctx context.Context, deb string, a *archive, kernel string) error {
 		switch {
 		case isKernel && strings.HasPrefix(name, "boot/vmlinuz-"):
 			return writeFile(kernel, r)
+		case isKernel && slices.Contains(modules, moduleName(name)):
+			name = "usr/lib/machine/" + path.Base(name)
+			add(a, name, h, r)
+			return a.err
 		case isKernel || strings.HasPrefix(name, "usr/share/") || strings.Contains(name, "/gconv/"):
 			return nil
 		}
@@ -146,6 +151,20 @@ func unpack(ctx context.Context, deb string, a *archive, kernel string) error {
 	})
 	io.Copy(io.Discard, pipe)
 	return errors.Join(err, cmd.Wait())
+}
+
+// modules are those of the kernel package that init.sh loads, if they are not
+// built in: what the port to this host needs.
+var modules = []string{"virtio_ring", "virtio", "virtio_mmio", "virtio_console"}
+
+// moduleName returns the name of the kernel module in a file, "" for another
+// file. Some distributions compress them.
+func moduleName(file string) string {
+	name, ok := strings.CutSuffix(strings.TrimSuffix(path.Base(file), ".xz"), ".ko")
+	if !ok {
+		return ""
+	}
+	return name
 }
 
 // each calls f for the entries of a tar stream, with names free of "./".

@@ -14,6 +14,15 @@ mount -t tmpfs tmpfs /tmp
 ln -s /proc/self/fd /dev/fd
 hostname aarch64
 ip link set lo up
+for m in virtio_ring virtio virtio_mmio virtio_console; do
+	if [ -f /usr/lib/machine/$m.ko ]; then insmod /usr/lib/machine/$m.ko; fi
+	if [ -f /usr/lib/machine/$m.ko.xz ]; then xz -dc /usr/lib/machine/$m.ko.xz >/tmp/m.ko && insmod /tmp/m.ko; fi
+done
+if [ -f /run/tmpdir ]; then
+	read -r TMPDIR </run/tmpdir
+	export TMPDIR
+	mkdir -p $TMPDIR
+fi
 cd /job
 /bin/sh ./run.sh
 status=$?

@@ -33,6 +33,9 @@ type Options struct {
 	Timeout time.Duration
 	// Packages are more arm64 packages of Debian's to have on the machine.
 	Packages []string
+	// Compilers has the machine run this host's cross compiler and its tools,
+	// under the names of the machine's own: see package hosted.
+	Compilers bool
 	// Cache keeps the base; the default is in the user's cache folder.
 	Cache string
 }
@@ -67,11 +70,20 @@ func Run(ctx context.Context, o Options) (int, error) {
 		return 0, err
 	}
 	defer os.RemoveAll(tmp)
+	more := func(*archive) error { return nil }
+	var port []string
+	if o.Compilers {
+		var end func()
+		if more, port, end, err = compilers(ctx, tmp); err != nil {
+			return 0, err
+		}
+		defer end()
+	}
 	token, initrd := rand.Text(), filepath.Join(tmp, "initrd")
-	if err := pack(initrd, filepath.Join(dir, archiveName), o.Dir, token); err != nil {
+	if err := pack(initrd, filepath.Join(dir, archiveName), o.Dir, token, more); err != nil {
 		return 0, fmt.Errorf("pack %s: %w", o.Dir, err)
 	}
-	return boot(ctx, o, filepath.Join(dir, kernelName), initrd, token)
+	return boot(ctx, o, filepath.Join(dir, kernelName), initrd, token, port)
 }
 
 func (o *Options) defaults() error {
@@ -97,9 +109,9 @@ func (o *Options) defaults() error {
 	return nil
 }
 
-// pack writes the initramfs of one run: the base, and after it the job. It is
-// not compressed, since the emulated machine would be slow to inflate it.
-func pack(initrd, base, job, token string) error {
+// pack writes the initramfs of one run: the base, and after it the job and what
+// more adds. It is not compressed, since the emulated machine would be slow to inflate it.
+func pack(initrd, base, job, token string, more func(*archive) error) error {
 	out, err := os.Create(initrd)
 	if err != nil {
 		return err
@@ -117,18 +129,18 @@ func pack(initrd, base, job, token string) error {
 	a := newArchive(buffered)
 	a.bytes("run/token", typeFile|0o600, []byte(token+"\n"))
 	a.tree("job", job)
-	return errors.Join(a.close(), buffered.Flush(), out.Close())
+	return errors.Join(more(a), a.close(), buffered.Flush(), out.Close())
 }
 
-// boot runs qemu and looks for the line with the exit status on the console.
-func boot(ctx context.Context, o Options, kernel, initrd, token string) (int, error) {
+// boot runs qemu, with more arguments, and looks for the line with the exit status on the console.
+func boot(ctx context.Context, o Options, kernel, initrd, token string, more []string) (int, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, o.Timeout, fmt.Errorf("stopped after %v", o.Timeout))
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "qemu-system-aarch64",
+	cmd := exec.CommandContext(ctx, "qemu-system-aarch64", append(more,
 		"-M", "virt", "-cpu", o.CPU, "-accel", "tcg,thread=multi", "-smp", "2", "-m", "2048",
 		"-display", "none", "-monitor", "none", "-serial", "stdio", "-nic", "none", "-no-reboot",
 		"-kernel", kernel, "-initrd", initrd,
-		"-append", "console=ttyAMA0 panic=-1 oops=panic random.trust_cpu=on quiet")
+		"-append", "console=ttyAMA0 panic=-1 oops=panic random.trust_cpu=on quiet")...)
 	var said strings.Builder
 	cmd.Stderr = &said
 	console, err := cmd.StdoutPipe()

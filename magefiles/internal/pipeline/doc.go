@@ -18,7 +18,10 @@
 //     .kpatch file for each, named by its build-id, and the bundle of all.
 //   - The verification reads the bundle as a host would and holds it against
 //     the original build.
-//   - [Publish] signs the bundle and puts it into the registry.
+//   - [Publish] signs the bundle and puts it into the registry, with provenance,
+//     an OpenVEX document and the report beside it, which [FetchRelease] gets.
+//   - [Rebuild] makes a published bundle once more, for a second party, in
+//     WORK/.rebuild, and adds its signature if it is the same.
 //
 // [Make] takes all steps up to the verification that are not up to date, and
 // [Step] one, if those before it are up to date. Whether one is, its stamp

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"syscall"
@@ -213,11 +214,19 @@ func TestRebuildDiffers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = Rebuild(t.Context(), r.spec, r.o, r.file(b.Manifest, file))
+	// A compiler that is here, by a name that nothing mentions, and was not used.
+	m := b.Manifest
+	m.Toolchain = append(slices.Clone(m.Toolchain), "GCC: (Odd) 99")
+	slices.Sort(m.Toolchain)
+	r.put("tools", "odd-gcc-99", "#!/bin/sh\necho '\t.ident\t\"GCC: (Odd) 99\"'\n")
+	r.sh("tools", "chmod 0755 odd-gcc-99")
+	t.Setenv("PATH", os.Getenv("PATH")+":"+r.path("tools"))
+	err = Rebuild(t.Context(), r.spec, r.o, r.file(m, file))
 	if !is[*DifferentError](err) {
 		t.Fatal(err)
 	}
-	for _, want := range []string{string(b.Patches[0].Target.BuildID) + ".kpatch (levels): ", "function level", "section " + evil.Sections[i].Name + ": other bytes from offset "} {
+	for _, want := range []string{string(b.Patches[0].Target.BuildID) + ".kpatch (levels): ", "function level: the new code differs", "manifest.json: toolchain: ",
+		"section " + evil.Sections[i].Name + ": other bytes from offset "} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%v\nwant %q", err, want)
 		}
@@ -333,6 +342,22 @@ func (r *rebuilt) fetched() {
 			t.Fatal(err)
 		}
 		got[filepath.Base(p)] = string(data)
+	}
+	run := newRun(r.spec, r.o)
+	release, err := run.release()
+	if err != nil {
+		t.Fatal(err)
+	}
+	one, err := run.attachments(t.Context(), release)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if two, err := run.attachments(t.Context(), release); err != nil || !reflect.DeepEqual(one, two) {
+		t.Errorf("made again, what lies beside a bundle is another: %v", err)
+	}
+	run.o.Builder = "no URI"
+	if _, err := run.attachments(t.Context(), release); err == nil {
+		t.Error("a builder without a URI")
 	}
 	path, _ := r.bundle()
 	own, err := os.ReadFile(path)

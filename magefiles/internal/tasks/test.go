@@ -58,9 +58,9 @@ func present() error {
 }
 
 // Long runs what is slow: nginx under load, the patches of real security
-// fixes, a registry of a million build-ids, all cases with all flags of both compilers,
-// the tool that is killed at each of its calls, and a program and services that are
-// tortured for FOTHER_TORTURE, a duration, or two minutes.
+// fixes, a registry of a million build-ids, all cases with all flags of both compilers, the tool that is killed at
+// each of its calls, the native tests on an emulated aarch64 machine, and a program that
+// is tortured for FOTHER_TORTURE, a duration, or two minutes.
 func Long(ctx context.Context, out io.Writer, fother string, o pipeline.Options) error {
 	return runAll(ctx, []check{
 		{"go test, what is slow", command([]string{"FOTHER_LONG=1"}, "go", "test", "-count", "1", "-timeout", "60m",
@@ -72,8 +72,10 @@ func Long(ctx context.Context, out io.Writer, fother string, o pipeline.Options)
 			"-run", "^TestKillMatrix$", "./apply")},
 		{"a program is tortured, and writes fail", command([]string{"FOTHER_LONG=1"}, "go", "test", "-count", "1", "-v", "-timeout", "24h",
 			"-run", "^Test(Torture|WritesFail|ThousandsOfThreads)$", "./apply")},
+		{"the native tests on an emulated aarch64 machine", command([]string{"FOTHER_LONG=1"}, "go", "test", "-count", "1", "-v", "-timeout", "30h",
+			"-run", "^Test(Native|KillMatrix)OnAArch64$", "./magefiles/internal/pipeline")},
 		{"a registry of a million build-ids", command([]string{"FOTHER_LONG=1"}, "go", "test", "-count", "1", "-v", "-timeout", "60m",
-			"-run", "^TestScale$", "./registry")},
+			"-run", "^Test(Scale|RotateInterrupted)$", "./registry")},
 		{"nginx under load", func(ctx context.Context) error { return Real(ctx, out, fother, o) }},
 		{"services in their sandboxes are patched at random", func(ctx context.Context) error { return Soak(ctx, out, fother, o) }},
 		{"corpus", func(ctx context.Context) error {
