@@ -59,8 +59,8 @@ func present() error {
 
 // Long runs what is slow: nginx under load, the patches of real security
 // fixes, a registry of a million build-ids, all cases with all flags of both compilers, the tool that is killed at
-// each of its calls, the native tests on an emulated aarch64 machine, and a program that
-// is tortured for FOTHER_TORTURE, a duration, or two minutes.
+// each of its calls, the native tests on an emulated aarch64 machine, and a program and
+// services that are tortured for FOTHER_TORTURE, a duration, or two minutes.
 func Long(ctx context.Context, out io.Writer, fother string, o pipeline.Options) error {
 	return runAll(ctx, []check{
 		{"go test, what is slow", command([]string{"FOTHER_LONG=1"}, "go", "test", "-count", "1", "-timeout", "60m",
