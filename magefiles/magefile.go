@@ -69,6 +69,15 @@ func Real(ctx context.Context) error {
 	return pipeline.Explain(tasks.Real(ctx, os.Stdout, fother, o))
 }
 
+// Soak patches and reverts Debian's nginx, memcached and lighttpd at random, under load and in the sandbox of their units, for FOTHER_TORTURE.
+func Soak(ctx context.Context) error {
+	o, fother, err := commands(ctx)
+	if err != nil {
+		return err
+	}
+	return pipeline.Explain(tasks.Soak(ctx, os.Stdout, fother, o))
+}
+
 // Corpus makes the patches of real security fixes of a Debian package: nginx, cjson, memcached or less; debian measures the share that can be patched on others, debian/PACKAGE on one.
 func Corpus(ctx context.Context, pkg string) error {
 	o, fother, err := commands(ctx)

@@ -254,13 +254,24 @@ func childOf(pid int) int {
 }
 
 // TestRunSignals: what the command was started with ignored stays so, and
-// nothing else. The tool is built as it is installed: with symbols.
+// nothing else. The tool is built as it is installed, with symbols, and with
+// FOTHER_LONG=1 as a position-independent executable too.
 func TestRunSignals(t *testing.T) {
 	prog, patch := launched(t)
-	tool := filepath.Join(prog.dir, "fother")
-	execute(t, "go", "build", "-o", tool, ".")
+	modes := []string{"exe"}
+	if testenv.Long() { // all of Go's library has to be compiled for it
+		modes = append(modes, "pie")
+	}
+	for _, mode := range modes {
+		tool := filepath.Join(prog.dir, mode)
+		execute(t, "go", "build", "-buildmode="+mode, "-o", tool, ".")
+		t.Run(mode, func(t *testing.T) { ignoredStays(t, tool, patch, prog.bin) })
+	}
+}
+
+func ignoredStays(t *testing.T, tool, patch, bin string) {
 	for trap, want := range map[string]string{"": "signals: 0 1 1\n", "trap '' PIPE USR1 HUP;": "signals: 0 0 1\n"} {
-		out, err := exec.Command("sh", "-c", trap+`exec "$@"`, "sh", tool, "run", patch, "--", prog.bin).CombinedOutput()
+		out, err := exec.Command("sh", "-c", trap+`exec "$@"`, "sh", tool, "run", patch, "--", bin).CombinedOutput()
 		if err != nil || !strings.HasPrefix(string(out), "41 41 0\n") || !strings.Contains(string(out), want) {
 			t.Errorf("%q: %v, %s: want %q", trap, err, out, want)
 		}

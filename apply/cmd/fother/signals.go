@@ -7,6 +7,7 @@ import (
 	"syscall"
 
 	"github.com/fother/fother/kpack/elfobj"
+	"github.com/fother/fother/specs"
 )
 
 // The runtime replaces the dispositions of nearly all signals before any code
@@ -36,12 +37,16 @@ func ignoredSignals() ([]syscall.Signal, error) {
 		return nil, err
 	}
 	defer mem.Close()
+	bias, err := ownBias(f)
+	if err != nil {
+		return nil, err
+	}
 	for _, s := range symbols {
 		if s.Name != oldDispositions || s.Size == 0 || s.Size > 1024 {
 			continue
 		}
 		table := make([]byte, s.Size)
-		if _, err := mem.ReadAt(table, int64(s.Value)); err != nil {
+		if _, err := mem.ReadAt(table, int64(bias.Addr(specs.VAddr(s.Value)))); err != nil {
 			return nil, err
 		}
 		var all []syscall.Signal
@@ -53,4 +58,20 @@ func ignoredSignals() ([]syscall.Signal, error) {
 		return all, nil
 	}
 	return nil, errors.New("this program has no symbols")
+}
+
+// ownBias returns where the tool, whose file is f, was loaded, from the entry
+// point that the kernel wrote into the auxiliary vector (AT_ENTRY, getauxval(3)).
+func ownBias(f *elfobj.File) (specs.Bias, error) {
+	const atEntry, pair = 9, 16
+	aux, err := os.ReadFile("/proc/self/auxv")
+	if err != nil {
+		return 0, err
+	}
+	for ; len(aux) >= pair; aux = aux[pair:] {
+		if binary.LittleEndian.Uint64(aux) == atEntry {
+			return specs.Bias(binary.LittleEndian.Uint64(aux[8:]) - uint64(f.Entry)), nil
+		}
+	}
+	return 0, errors.New("the auxiliary vector has no entry point")
 }

@@ -89,19 +89,29 @@ func (c Case) spec(dir string) specs.Spec {
 
 // fetch returns the path of the .dsc file of the source package.
 func (c Case) fetch(ctx context.Context) (string, error) {
+	dsc, err := Source(ctx, c.Package, c.Version)
+	if err != nil {
+		return "", err
+	}
+	return dsc, c.checkDigest(dsc)
+}
+
+// Source fetches a source package, which is kept in the user's cache folder, and
+// returns the path of its .dsc file. Apt has checked it.
+func Source(ctx context.Context, name, version string) (string, error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		return "", err
 	}
 	dir := filepath.Join(cache, "fother", "sources")
-	_, version, epoch := strings.Cut(c.Version, ":")
+	_, short, epoch := strings.Cut(version, ":")
 	if !epoch {
-		version = c.Version
+		short = version
 	}
-	final := filepath.Join(dir, c.Package+"_"+version)
-	dsc := filepath.Join(final, c.Package+"_"+version+".dsc")
+	final := filepath.Join(dir, name+"_"+short)
+	dsc := filepath.Join(final, name+"_"+short+".dsc")
 	if _, err := os.Stat(dsc); err == nil {
-		return dsc, c.checkDigest(dsc)
+		return dsc, nil
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", err
@@ -117,13 +127,13 @@ func (c Case) fetch(ctx context.Context) (string, error) {
 		return "", err
 	}
 	apt := &tools.Apt{Dir: filepath.Join(tmp, "apt"), Sources: true}
-	if err := apt.Source(ctx, parts, c.Package, c.Version); err != nil {
-		return "", fmt.Errorf("fetch source package %s %s: %w", c.Package, c.Version, err)
+	if err := apt.Source(ctx, parts, name, version); err != nil {
+		return "", fmt.Errorf("fetch source package %s %s: %w", name, version, err)
 	}
 	if err := os.Rename(parts, final); err != nil && !errors.Is(err, os.ErrExist) {
 		return "", err
 	}
-	return dsc, c.checkDigest(dsc)
+	return dsc, nil
 }
 
 // checkDigest fails if the .dsc file is not the one that the recipe names.

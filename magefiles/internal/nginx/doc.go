@@ -6,7 +6,7 @@
 //	                                                  // built by package pipeline
 //	srv, err := nginx.Start(ctx, tree, dir)           // master and workers
 //	found, err := srv.Probe(ctx, cve)                 // BUG or FIXED
-//	load, err := srv.Load(ctx, 16)                    // from a second process
+//	load, err := srv.Load(16)                         // from a second process
 //	stats, err := load.Stop()                         // requests and failures
 //	err = srv.Stop()
 //

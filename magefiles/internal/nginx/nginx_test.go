@@ -2,7 +2,6 @@ package nginx
 
 import (
 	"bufio"
-	"context"
 	"fmt"
 	"net"
 	"net/http"
@@ -73,7 +72,7 @@ func TestLoadCounts(t *testing.T) {
 		}
 		return ok
 	})
-	load, err := s.Load(context.Background(), 1)
+	load, err := s.Load(1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,7 +93,7 @@ func TestLoadNobodyThere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	load, err := (&Server{addr: addr}).Load(context.Background(), 2)
+	load, err := (&Server{addr: addr}).Load(2)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -209,7 +208,7 @@ func check(t *testing.T, tree, cve string, fixed bool) {
 		t.Errorf("%s: %v, want fixed to be %v", filepath.Base(tree), f, fixed)
 	}
 	// A worker that died is replaced, and the load does not see it.
-	load, err := s.Load(t.Context(), 8)
+	load, err := s.Load(8)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -95,9 +95,11 @@ func (f Folder) Layout() Layout {
 
 func (f Folder) path(name string) string { return filepath.Join(string(f), name) }
 
-// site is the folder in which the builds of all levels of a release run. Their
-// path gets into debug data and so into build-ids: a patch of level 2 has to be
-// made from the same original build as that of level 1.
+// site is the folder in which the builds of all levels and series of a release
+// run. Their path gets into debug data and so into build-ids: a patch of level 2 has
+// to be made from the same original build as that of level 1, and so has one of
+// another series. Nor may it have unusual characters in it, for which
+// dpkg-buildflags(1) leaves paths in debug data as they are.
 //
 // A rebuild, which has a work folder of its own in that of the build that it
 // repeats, runs in the same place.
@@ -106,6 +108,7 @@ func (f Folder) site() string {
 	if i := strings.LastIndexByte(name, '-'); i > 0 {
 		name = name[:i] // without the level
 	}
+	name, _, _ = strings.Cut(name, "@") // nor the series
 	if filepath.Base(work) == rebuildName {
 		work = filepath.Dir(work)
 	}

@@ -124,7 +124,7 @@ func (r *realRun) again(ctx context.Context, dir string) error {
 // underLoad calls do while another process keeps the server busy. No request
 // may fail.
 func (r *realRun) underLoad(ctx context.Context, do func(context.Context) error) error {
-	load, err := r.server.Load(ctx, 16)
+	load, err := r.server.Load(16)
 	if err != nil {
 		return err
 	}

@@ -59,8 +59,8 @@ func present() error {
 
 // Long runs what is slow: nginx under load, the patches of real security
 // fixes, a registry of a million build-ids, all cases with all flags of both compilers, the tool that is killed at
-// each of its calls, the native tests on an emulated aarch64 machine, and a program that
-// is tortured for FOTHER_TORTURE, a duration, or two minutes.
+// each of its calls, the native tests on an emulated aarch64 machine, and a program and
+// services that are tortured for FOTHER_TORTURE, a duration, or two minutes.
 func Long(ctx context.Context, out io.Writer, fother string, o pipeline.Options) error {
 	return runAll(ctx, []check{
 		{"go test, what is slow", command([]string{"FOTHER_LONG=1"}, "go", "test", "-count", "1", "-timeout", "60m",
@@ -77,6 +77,7 @@ func Long(ctx context.Context, out io.Writer, fother string, o pipeline.Options)
 		{"a registry of a million build-ids", command([]string{"FOTHER_LONG=1"}, "go", "test", "-count", "1", "-v", "-timeout", "60m",
 			"-run", "^Test(Scale|RotateInterrupted)$", "./registry")},
 		{"nginx under load", func(ctx context.Context) error { return Real(ctx, out, fother, o) }},
+		{"services in their sandboxes are patched at random", func(ctx context.Context) error { return Soak(ctx, out, fother, o) }},
 		{"corpus", func(ctx context.Context) error {
 			return Corpus(ctx, out, fother, o, "cjson", "nginx", "debian/giflib", "debian/yajl", "debian/libebml")
 		}},
