@@ -144,6 +144,12 @@ func (c *patch) fitting(ctx context.Context, pid int) ([]*kpack.Patch, error) {
 	if !c.procs.all && len(c.store.folders) == 0 {
 		return c.store.given(), nil // apply says what is wrong if they do not fit
 	}
+	if c.procs.all { // most have nothing to do with the patches
+		ids, err := c.opener.BuildIDs(ctx, pid)
+		if err != nil || !c.store.concerns(ids) {
+			return nil, c.procs.unknown(err)
+		}
+	}
 	p, err := c.opener.Open(ctx, pid)
 	if err != nil {
 		return nil, c.procs.unknown(err)
