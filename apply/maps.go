@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"slices"
 	"strconv"
@@ -145,18 +146,15 @@ func parseMapping(line []byte, before *Mapping) (Mapping, error) {
 		}
 	}
 	lo, hi, _ := bytes.Cut(field[0], []byte{'-'})
-	var err [4]error
-	var from, to uint64
-	from, err[0] = strconv.ParseUint(string(lo), 16, 64)
-	to, err[1] = strconv.ParseUint(string(hi), 16, 64)
-	m.Offset, err[2] = strconv.ParseUint(string(field[2]), 16, 64)
-	m.Inode, err[3] = strconv.ParseUint(string(field[4]), 10, 64)
-	for _, e := range err {
-		if e != nil {
-			return m, e
-		}
+	from, ok1 := number(lo, 16)
+	to, ok2 := number(hi, 16)
+	offset, ok3 := number(field[2], 16)
+	inode, ok4 := number(field[4], 10)
+	if !ok1 || !ok2 || !ok3 || !ok4 {
+		return m, fmt.Errorf("%q: a number is not one of 64 bits", line)
 	}
 	m.Range = specs.Range[specs.Addr]{Lo: specs.Addr(from), Hi: specs.Addr(to)}
+	m.Offset, m.Inode = offset, inode
 	if m.Range.Hi < m.Range.Lo || len(field[1]) != 4 {
 		return m, fmt.Errorf("%q: not a mapping", line)
 	}
@@ -166,6 +164,25 @@ func parseMapping(line []byte, before *Mapping) (Mapping, error) {
 		m.Path = strings.ReplaceAll(m.Path, `\012`, "\n")
 	}
 	return m, nil
+}
+
+// number reads a number as the kernel writes it: digits of the
+// base, no capital letters. All maps files together hold very many.
+func number(b []byte, base uint64) (v uint64, ok bool) {
+	for _, c := range b {
+		d := uint64(c - '0') // wraps around below it
+		switch {
+		case c >= 'a':
+			d = uint64(c-'a') + 10
+		case c > '9':
+			return 0, false
+		}
+		if d >= base || v > (math.MaxUint64-d)/base {
+			return 0, false
+		}
+		v = v*base + d
+	}
+	return v, len(b) > 0
 }
 
 // same returns b as a string: have, if that is the same.

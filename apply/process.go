@@ -153,23 +153,25 @@ const maxObjects = 64 << 10
 // looks like one and is damaged is left out: nothing can be patched in it.
 // files are builds that are known from other processes.
 func findObjects(mem memory, maps []Mapping, files *Reader) ([]*object, error) {
-	var spans []ptrace.Span
-	var heads []head
+	const usual = 16 // objects
+	spans, heads := make([]ptrace.Span, 0, usual), make([]head, 0, usual)
+	buf := make([]byte, 0, usual*64) // for the first spans
 	for i := range maps {
 		m := &maps[i]
 		if !m.readable() || m.Offset != 0 || m.Inode == 0 && m.Path != vdso || len(spans) >= maxObjects {
 			continue
 		}
 		h := head{m: m, known: files.find(m)}
-		span := ptrace.Span{Addr: m.Range.Lo, Buf: make([]byte, len(elf.ELFMAG))}
+		at, size := m.Range.Lo, len(elf.ELFMAG)
 		if h.known != nil {
 			if h.image = h.known.image.At(mem, m.Range.Lo); h.image == nil {
 				h.known = nil
 			} else {
-				span = ptrace.Span{Addr: m.Range.Lo + h.known.offset, Buf: make([]byte, len(h.known.note))}
+				at, size = at+h.known.offset, len(h.known.note)
 			}
 		}
-		spans, heads = append(spans, span), append(heads, h)
+		buf = slices.Grow(buf[len(buf):], size)[:size]
+		spans, heads = append(spans, ptrace.Span{Addr: at, Buf: buf}), append(heads, h)
 	}
 	if err := mem.ReadSpans(spans); err != nil {
 		return nil, err
