@@ -142,7 +142,9 @@ func (t *info) run(ctx context.Context, args []string) int {
 		if !t.json && len(i.Objects)+len(i.Damaged) > 0 {
 			t.printInfo(i.processInfo)
 		}
-		infos = append(infos, i.processInfo)
+		if t.json {
+			infos = append(infos, i.processInfo)
+		}
 	}
 	t.noteLeftOut()
 	if t.json {
