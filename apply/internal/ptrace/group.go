@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -37,6 +38,9 @@ type Group struct {
 	threads []*Thread
 	// exec is set once the process has executed another program.
 	exec bool
+	// served is when all threads were looked at last, serving how long it took.
+	served  time.Time
+	serving time.Duration
 }
 
 // Thread is one tracee.
@@ -53,6 +57,7 @@ type Thread struct {
 	fresh   bool // Regs are those of this stop
 	parking bool // on its way to the entry of a call
 	parked  bool // in a call; Regs are those of its entry
+	stuck   bool // did not stop to be detached
 }
 
 // Stopped reports whether the thread is held.
@@ -106,6 +111,12 @@ func (g *Group) seizeAll() error {
 		tids, err := Threads(g.pid)
 		if err != nil {
 			return err
+		}
+		// The first thread comes last. As long as nobody traces it, signals to the process
+		// that are ignored are not queued: threads that are not seized yet would have
+		// calls ended by them.
+		if i := slices.Index(tids, g.pid); i >= 0 {
+			tids = append(slices.Delete(tids, i, i+1), g.pid)
 		}
 		before := len(g.threads)
 		if err := g.seizeThese(tids); err != nil {
@@ -227,10 +238,11 @@ func (g *Group) Stop() error {
 	return g.readRegs()
 }
 
-// StopThread stops one thread and reads its registers.
+// StopThread stops one thread and reads its registers. The others are served
+// meanwhile.
 func (g *Group) StopThread(t *Thread) error {
 	g.interrupt(t)
-	if err := g.await(t); err != nil || t.gone {
+	if err := g.awaitMeanwhile(t, g.tend); err != nil || t.gone {
 		return err
 	}
 	return g.readThread(t)
@@ -293,28 +305,68 @@ func (g *Group) Detach() {
 		}
 	}
 	// What runs has to be stopped first. New threads may turn up meanwhile.
-	for i := 0; i < len(g.threads); i++ {
-		t := g.threads[i]
-		if t.gone {
+	for {
+		if g.due() {
+			g.releaseWoken()
+		}
+		var batch []*Thread
+		for i := 0; i < len(g.threads) && len(batch) < parkTogether; i++ {
+			if t := g.threads[i]; !t.gone && !t.stuck {
+				batch = append(batch, t)
+			}
+		}
+		if len(batch) == 0 {
+			return
+		}
+		for _, t := range batch {
+			g.interrupt(t)
+		}
+		g.detachBatch(batch)
+	}
+}
+
+// detachBatch lets threads go that were interrupted, each as soon as it stops.
+func (g *Group) detachBatch(batch []*Thread) {
+	var p pause
+	for {
+		told := false
+		for _, t := range batch {
+			got, _ := g.serve(t) // whatever it is, the others are to be let go
+			told = told || got
+			if t.Stopped() {
+				g.detachStopped(t)
+			}
+		}
+		batch = slices.DeleteFunc(batch, func(t *Thread) bool {
+			t.gone = t.gone || p.sleeping() && g.zombieLeader(t)
+			return t.gone
+		})
+		if len(batch) == 0 {
+			return
+		}
+		if told {
 			continue
 		}
-		n := len(g.threads)
-		if !t.asked { // with those that come next
+		if p.nap >= shortNap && g.due() {
 			g.releaseWoken()
-			if t.gone {
-				continue
-			}
-			for _, next := range g.threads[i:min(i+parkTogether, n)] {
-				g.interrupt(next)
-			}
 		}
-		if g.await(t) == nil && t.Stopped() {
-			g.detachStopped(t)
-		}
-		if len(g.threads) != n {
-			i = -1
+		if !g.worthWaiting(&p, batch) {
+			for _, t := range batch {
+				t.stuck = true
+			}
+			return
 		}
 	}
+}
+
+// worthWaiting waits a little, and reports false when none of a batch is likely to
+// stop any more.
+func (g *Group) worthWaiting(p *pause, batch []*Thread) bool {
+	if !p.once(g.limit) {
+		able := slices.IndexFunc(batch, func(t *Thread) bool { return strings.Contains("Rt", State(g.pid, t.TID)) })
+		return able >= 0 && p.starved(g.pid, batch[able].TID, g.limit)
+	}
+	return slices.ContainsFunc(batch, func(t *Thread) bool { return !p.deep(g.pid, t.TID, g.limit) })
 }
 
 func (g *Group) detachStopped(t *Thread) {
