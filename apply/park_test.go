@@ -54,12 +54,35 @@ func TestParkedInside(t *testing.T) {
 	r.expect("ask", oldAnswer)
 }
 
+// insideC has one thread that comes and goes, and one that stays.
+const insideC = `
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <stdio.h>
+#include <time.h>
+#include <unistd.h>
+__attribute__((noinline, noclone, noipa)) int answer(int ms) { struct timespec t = {ms / 1000, ms % 1000 * 1000000}; nanosleep(&t, 0); return ms + 1; }
+static void *brief(void *a) { pthread_setname_np(pthread_self(), "brief"); for (;;) { answer(15); usleep(20000); } return a; }
+static void *longer(void *a) { pthread_setname_np(pthread_self(), "long"); for (;;) answer(1000000); return a; }
+int main(void)
+{
+	char line[100];
+	pthread_t t;
+	if (pthread_create(&t, 0, brief, 0) || pthread_create(&t, 0, longer, 0)) return 1;
+	usleep(10000);
+	printf("ready\n"); fflush(stdout);
+	while (fgets(line, sizeof line, stdin)) { printf("%d\n", answer(1)); fflush(stdout); }
+	return 0;
+}
+`
+
 // TestTwoInside: one that has left is not held while another sleeps inside, for
 // there is no stop that it could wait for.
 func TestTwoInside(t *testing.T) {
 	parking(t)
-	r := start(t, pie(t), "busy", "forever")
-	patch := patchFor(t, pie(t), "default", 1, "busy", "forever")
+	bin := compileC(t, "inside", insideC, "-fPIE", "-pie")
+	r := startCommand(t, exec.Command(bin))
+	patch := patchFor(t, bin, "default", 1, "answer")
 	for range 3 {
 		done := make(chan error)
 		go func() {
@@ -75,7 +98,7 @@ func TestTwoInside(t *testing.T) {
 				}
 			case <-time.After(time.Millisecond):
 				all++
-				if stateOf(t, r.pid, "busy") == "t" {
+				if stateOf(t, r.pid, "brief") == "t" {
 					held++
 				}
 			}
