@@ -171,31 +171,3 @@ func device(pid, tid int, fd uint64) bool {
 // Parked reports whether the thread is in a system call that it cannot come
 // back from unless the group lets it.
 func (t *Thread) Parked() bool { return t.parked && !t.gone }
-
-// Release lets all go that a stop has held, for good: those that were stopped, and
-// parked ones that would have gone on meanwhile. The others are still to be detached.
-func (g *Group) Release() {
-	for _, t := range g.threads {
-		if t.Stopped() {
-			g.detachStopped(t)
-		}
-	}
-	g.releaseWoken()
-}
-
-// releaseWoken lets parked threads go that are held at the exit of their call.
-func (g *Group) releaseWoken() {
-	defer g.looked(time.Now())
-	for _, t := range g.threads {
-		if !t.Parked() || t.asked {
-			continue
-		}
-		ws, got, err := poll(t.TID)
-		if err == nil && got && ws.Stopped() && ws>>16 == 0 && ws.StopSignal() == unix.SIGTRAP|0x80 {
-			g.mendCall(t, 0)
-			t.gone = request(unix.PTRACE_DETACH, t.TID, 0, 0) == nil
-		} else {
-			_, _ = g.report(t, ws, got, err) // Detach finds out
-		}
-	}
-}
