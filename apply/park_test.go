@@ -174,7 +174,7 @@ const shiftingC = `
 #include <time.h>
 #include <unistd.h>
 __attribute__((noinline, noclone, noipa)) int answer(int x) { return x + 1; }
-enum { N = 100, S = 64 << 10 };
+enum { N = 40, S = 64 << 10 };
 static char *area;
 static void *sleeper(void *a) { for (;;) pause(); return a; }
 static void *shift(void *a)
