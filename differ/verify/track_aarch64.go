@@ -213,11 +213,8 @@ func (t *tracker) step(r *registers, i int, note bool) {
 		return
 	}
 	w := word(le.Uint32(in.shape[:]))
-	if in.refs > 0 && in.ref[0].use == useCall || w&0xfffffc1f == 0xd63f0000 { // bl, blr
-		for n := range 19 {
-			r[n] = value{}
-		}
-		r[30] = value{}
+	if direct := in.refs > 0 && in.ref[0].use == useCall; direct || calls(w) {
+		r.call(t.im, in.ref[0].value, direct)
 		return
 	}
 	base := r[w.rn()]
@@ -260,11 +257,11 @@ func (t *tracker) step(r *registers, i int, note bool) {
 			}
 		}
 	}
-	t.clobber(r, w)
+	r.clobber(w)
 }
 
 // clobber forgets the registers that an instruction writes.
-func (t *tracker) clobber(r *registers, w word) {
+func (r *registers) clobber(w word) {
 	forget := func(n uint64) { r[n] = value{} }
 	switch {
 	case w&0x0a000000 == 0x08000000: // loads and stores
@@ -279,6 +276,11 @@ func (t *tracker) clobber(r *registers, w word) {
 			forget(w.bits(16, 5))
 			forget(w.bits(0, 5))
 		}
+		if w&0x3f200000 == 0x08200000 { // of pairs
+			forget(w.bits(10, 5))
+			forget((w.bits(16, 5) + 1) & 31)
+			forget((w.bits(0, 5) + 1) & 31)
+		}
 		if w&0x3b200000 == 0x38000000 || w&0x3a800000 == 0x28800000 || w&0xbf800000 == 0x0c800000 || w&0xbf800000 == 0x0d800000 { // base may be written back
 			forget(w.bits(5, 5))
 		}
@@ -291,6 +293,8 @@ func (t *tracker) clobber(r *registers, w word) {
 		forget(w.bits(0, 5))
 	case w&0xfff00000 == 0xd5300000: // mrs
 		forget(w.bits(0, 5))
+	case w&0xffe0001f == 0xd4000001: // svc, which Linux answers in x0
+		forget(0)
 	}
 	r[31] = value{}
 }
