@@ -18,7 +18,7 @@ func BenchmarkCompare(b *testing.B) {
 	b.SetBytes(int64(f.Size()))
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := Compare(f, f); err != nil {
+		if _, err := Compare(f, f, nil); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -14,12 +14,18 @@ import (
 
 // Compare compares two builds of one deliverable: executables or shared
 // objects as the linker left them, with symbols. The report does not depend on
-// anything but the two files. Errors name the side, "original" or "patched".
-func Compare(original, patched *elfobj.File) (*Report, error) {
+// anything but the two files and literals. Errors name the side, "original" or
+// "patched".
+//
+// literals are the strings, without the zero at their end, that the objects of the
+// two builds have in sections of strings, which are flagged SHF_MERGE and
+// SHF_STRINGS: linked files do not say where a constant ends. It may be nil, and
+// need not have all of them.
+func Compare(original, patched *elfobj.File, literals map[string]bool) (*Report, error) {
 	if original.Arch != patched.Arch || original.Type != patched.Type {
 		return nil, fmt.Errorf("the original is %v for %v, the patched build %v for %v", original.Type, original.Arch, patched.Type, patched.Arch)
 	}
-	c := &comparison{seen: map[anonPair]bool{}}
+	c := &comparison{literals: literals, seen: map[anonPair]bool{}}
 	var errs [2]error
 	var wg sync.WaitGroup
 	wg.Go(func() { c.left, errs[0] = newImage(original, "original") })

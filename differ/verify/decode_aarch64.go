@@ -83,7 +83,7 @@ func decodeAArch64(code []byte, addr uint64, in *insn) {
 		in.setWord(w, 0x60ffffe0)
 	case w&0x9f000000 == 0x90000000: // adrp
 		in.setWord(w, 0x60ffffe0)
-	case w&0xfe1ffc1f == 0xd61f0000 && w.bits(21, 2) != 1, w&0xfffff800 == 0xd71f0800: // br, ret, braa
+	case w&0xfe1ffc1f == 0xd61f0000 && w.bits(21, 2) != 1, w&0xfffff800 == 0xd71f0800, w&0xfffffbff == 0xd65f0bff: // br, ret, braa, retaa
 		in.flow = flowStop
 	case w>>16 == 0: // udf
 		in.flow = flowStop

@@ -29,7 +29,8 @@
 // the local models, section anchors of aarch64) are told apart by the layout of
 // both files as far as that goes: aarch64 code compiled with section anchors
 // counts as changed when data is added in front of what it uses. Constants
-// without a name end where the next thing that is referred to begins.
+// without a name end where the next thing that is referred to begins, but for
+// strings that an object has in a section of strings.
 //
 // Functions whose names differ in numbers only and that keep state are told apart
 // by what uses them, and their variables with them: one that takes the place of

@@ -154,7 +154,7 @@ func (k *kitchen) make(units [][2]string, extra ...string) (*made, error) {
 	}
 	m := &made{original: k.open("original"), patched: k.open("patched")}
 	var err error
-	if m.report, err = verify.Compare(m.original, m.patched); err != nil {
+	if m.report, err = verify.Compare(m.original, m.patched, k.literals(sides)); err != nil {
 		k.Fatal(err)
 	}
 	if err := errors.Join(refusals...); err != nil {
@@ -188,6 +188,18 @@ func (k *kitchen) make(units [][2]string, extra ...string) (*made, error) {
 	}
 	m.patch, err = kpack.Build(in)
 	return m, err
+}
+
+// literals are the strings of the objects of both sides.
+func (k *kitchen) literals(sides [2][]string) map[string]bool {
+	k.Helper()
+	all := map[string]bool{}
+	for _, name := range slices.Concat(sides[:]...) {
+		if err := verify.AddLiterals(all, k.open(name)); err != nil {
+			k.Fatal(err)
+		}
+	}
+	return all
 }
 
 // agree fails the test if the oracle finds anything in the patch.

@@ -62,10 +62,10 @@ func FuzzCompare(f *testing.F) {
 		if err != nil || g.Arch != arch.X86_64 {
 			return
 		}
-		if r, err := Compare(file, g); err == nil {
+		if r, err := Compare(file, g, nil); err == nil {
 			Check(r, Covered{})
 		}
-		if r, err := Compare(g, g); err == nil {
+		if r, err := Compare(g, g, nil); err == nil {
 			Check(r, Covered{})
 		}
 	})

@@ -53,6 +53,8 @@ type image struct {
 	// outer is what addresses that are not in this image mean: the target of
 	// a patch.
 	outer *image
+	// changed are the registers that functions may change, see changes.
+	changed map[*entity]uint32
 	// bodies are decoded functions that were asked for more than once.
 	bodies map[*entity]*body
 }

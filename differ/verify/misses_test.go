@@ -32,6 +32,8 @@ var kinds = []struct {
 	{source: "catches.cc", cc: "clang++", flags: "-O0 -fno-pie -no-pie", only: []int{1, 5, 8}},
 	{source: "nested.c", flags: "-O0 -fno-pie -no-pie"},
 	{source: "nested.c", flags: "-O2"},
+	{source: "strings.c", flags: "-O2"},
+	{source: "strings.c", cc: "clang", flags: "-O2 -fno-pie -no-pie", only: []int{1, 3, 4, 6}},
 	{source: "program.c", cc: "clang", flags: "-O2", only: []int{1, 4, 5, 12, 13, 18, 25, 30}},
 	{source: "program.c", cc: "clang", flags: "-O0 -fno-pie -no-pie", only: []int{3, 10, 14, 19, 26}},
 }

@@ -84,7 +84,7 @@ func TestEveryByte(t *testing.T) {
 					if err != nil {
 						continue
 					}
-					r, err := Compare(f, g)
+					r, err := Compare(f, g, nil)
 					if err != nil {
 						continue
 					}

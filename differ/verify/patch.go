@@ -67,7 +67,7 @@ func CheckPatch(r *Report, p Patch) ([]Finding, error) {
 	}
 	k := &patchChecker{
 		report: r, image: im, redirected: map[*entity]bool{},
-		c: &comparison{left: im, right: r.c.right, seen: map[anonPair]bool{}, tlsMoved: r.c.tlsMoved},
+		c: &comparison{left: im, right: r.c.right, literals: r.c.literals, seen: map[anonPair]bool{}, tlsMoved: r.c.tlsMoved},
 	}
 	for _, f := range p.Functions {
 		k.redirect(f)

@@ -71,7 +71,7 @@ func plants(t testing.TB, source string) map[int][]string {
 // differing returns the names of all that is not the same.
 func differing(t testing.TB, a, b *elfobj.File) (names []string, r *Report) {
 	t.Helper()
-	r, err := Compare(a, b)
+	r, err := Compare(a, b, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -293,7 +293,7 @@ func (c *comparison) sameContent(x, y place, size uint8, w *walker) bool {
 		if uint64(len(bb)) <= uint64(zero) || !bytes.Equal(ba[:zero+1], bb[:zero+1]) {
 			return false
 		}
-		return n <= uint64(zero) || c.anon(x, y, n, w)
+		return n <= uint64(zero) || c.anon(x, y, n, w) || c.literal(x, zero, n) && c.literal(y, zero, n)
 	}
 	rest := zeros(ba[n:max(n, la)]) && zeros(bb[n:max(n, lb)]) || !pointers(x, y) && sameEnd(x, y)
 	return rest && c.anon(x, y, n, w)

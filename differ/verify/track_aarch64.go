@@ -25,12 +25,19 @@ type tracker struct {
 	// block has the index of the block that an instruction begins, or -1.
 	block []int
 	start []int // of each block
+	// led are the blocks that a branch leads to.
+	led []bool
 	// dynamic is what is known at indirect jumps, which lead to blocks that
-	// nothing else leads to.
+	// nothing else leads to, and entered are those blocks.
 	dynamic     registers
 	dynamicSeen bool
+	entered     []bool
 	used        map[int]bool // adrp whose page an operand was made of
 }
+
+// maxRounds bounds how often the blocks of one range are gone over. Few functions
+// take more than three rounds, those with jump tables one more.
+const maxRounds = 16
 
 // trackAArch64 gives an operand to each instruction that adds an offset to a
 // page or to an address which is known there on all ways: add, loads, stores.
@@ -43,8 +50,8 @@ func trackAArch64(code []insn, im *image) {
 	}
 	t := &tracker{code: code, im: im, used: map[int]bool{}}
 	t.split()
-	for range 8 { // few functions take more than three rounds
-		if !t.round() {
+	for range maxRounds {
+		if !t.round() && !t.enter() {
 			break
 		}
 	}
@@ -96,8 +103,16 @@ func (t *tracker) split() {
 			t.start = append(t.start, i)
 		}
 	}
-	t.in, t.seen = make([]registers, len(t.start)), make([]bool, len(t.start))
+	n := len(t.start)
+	t.in, t.seen, t.led, t.entered = make([]registers, n), make([]bool, n), make([]bool, n), make([]bool, n)
 	t.seen[0] = true
+	for i := range t.code {
+		if in := &t.code[i]; in.refs > 0 && in.ref[0].use == useBranch {
+			if to, ok := t.index(in.ref[0].value); ok {
+				t.led[t.block[to]] = true
+			}
+		}
+	}
 }
 
 func (t *tracker) end(b int) int {
@@ -135,14 +150,12 @@ func merge(dst *registers, seen *bool, r registers) bool {
 	return changed
 }
 
-// round goes over all blocks once, and reports whether anything changed.
+// round goes once over all blocks that anything has led to so far, and reports
+// whether anything changed.
 func (t *tracker) round() (changed bool) {
 	for b, lo := range t.start {
 		if !t.seen[b] {
-			if !t.dynamicSeen || t.falls(lo) {
-				continue
-			}
-			changed = merge(&t.in[b], &t.seen[b], t.dynamic) || changed
+			continue
 		}
 		r := t.in[b]
 		for i := lo; i < t.end(b); i++ {
@@ -154,7 +167,7 @@ func (t *tracker) round() (changed bool) {
 				to := t.block[n]
 				changed = merge(&t.in[to], &t.seen[to], r) || changed
 			}
-		} else if last.flow == flowStop {
+		} else if last.flow == flowStop && !leaves(last) {
 			changed = merge(&t.dynamic, &t.dynamicSeen, r) || changed
 		}
 		if last.flow == flowNext && b+1 < len(t.start) {
@@ -162,6 +175,32 @@ func (t *tracker) round() (changed bool) {
 		}
 	}
 	return changed
+}
+
+// enter leads from the indirect jumps to the blocks that nothing else led to, once
+// it is known which those are: first to those that no branch leads to at all, then
+// to any that are left. It reports whether anything changed.
+func (t *tracker) enter() bool {
+	return t.dynamicSeen && (t.enterBlocks(false) || t.enterBlocks(true))
+}
+
+func (t *tracker) enterBlocks(led bool) (changed bool) {
+	for b, lo := range t.start {
+		if !t.entered[b] && (t.seen[b] || t.falls(lo) || t.led[b] && !led) {
+			continue
+		}
+		t.entered[b] = true
+		changed = merge(&t.in[b], &t.seen[b], t.dynamic) || changed
+	}
+	return changed
+}
+
+// leaves reports whether control never comes back to the function from an
+// instruction that it does not pass: a return, or what is no instruction.
+// Source: Arm ARM, C6.2, "RET", "RETAA, RETAB", "UDF".
+func leaves(in *insn) bool {
+	w := word(le.Uint32(in.shape[:]))
+	return w&0xfffff000 == 0xd65f0000 || w>>16 == 0
 }
 
 // falls reports whether control comes to instruction i from the one before.
@@ -174,11 +213,8 @@ func (t *tracker) step(r *registers, i int, note bool) {
 		return
 	}
 	w := word(le.Uint32(in.shape[:]))
-	if in.refs > 0 && in.ref[0].use == useCall || w&0xfffffc1f == 0xd63f0000 { // bl, blr
-		for n := range 19 {
-			r[n] = value{}
-		}
-		r[30] = value{}
+	if direct := in.refs > 0 && in.ref[0].use == useCall; direct || calls(w) {
+		r.call(t.im, in.ref[0].value, direct)
 		return
 	}
 	base := r[w.rn()]
@@ -221,11 +257,11 @@ func (t *tracker) step(r *registers, i int, note bool) {
 			}
 		}
 	}
-	t.clobber(r, w)
+	r.clobber(w)
 }
 
 // clobber forgets the registers that an instruction writes.
-func (t *tracker) clobber(r *registers, w word) {
+func (r *registers) clobber(w word) {
 	forget := func(n uint64) { r[n] = value{} }
 	switch {
 	case w&0x0a000000 == 0x08000000: // loads and stores
@@ -240,6 +276,11 @@ func (t *tracker) clobber(r *registers, w word) {
 			forget(w.bits(16, 5))
 			forget(w.bits(0, 5))
 		}
+		if w&0x3f200000 == 0x08200000 { // of pairs
+			forget(w.bits(10, 5))
+			forget((w.bits(16, 5) + 1) & 31)
+			forget((w.bits(0, 5) + 1) & 31)
+		}
 		if w&0x3b200000 == 0x38000000 || w&0x3a800000 == 0x28800000 || w&0xbf800000 == 0x0c800000 || w&0xbf800000 == 0x0d800000 { // base may be written back
 			forget(w.bits(5, 5))
 		}
@@ -252,6 +293,8 @@ func (t *tracker) clobber(r *registers, w word) {
 		forget(w.bits(0, 5))
 	case w&0xfff00000 == 0xd5300000: // mrs
 		forget(w.bits(0, 5))
+	case w&0xffe0001f == 0xd4000001: // svc, which Linux answers in x0
+		forget(0)
 	}
 	r[31] = value{}
 }

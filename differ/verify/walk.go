@@ -8,6 +8,8 @@ import (
 // comparison holds the two sides and what was found out about them.
 type comparison struct {
 	left, right *image
+	// literals are strings that sections of strings have, see [Compare].
+	literals map[string]bool
 	// tlsMoved is set if the variables of thread-local storage are not the same
 	// or not in the same places.
 	tlsMoved bool

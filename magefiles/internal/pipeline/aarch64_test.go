@@ -92,6 +92,15 @@ func TestSimpleOnAArch64(t *testing.T) {
 	}
 }
 
+// TestShadowForAArch64 makes the patch of the sample shadow with the cross compiler.
+// Its functions keep addresses in registers over returns and over calls.
+func TestShadowForAArch64(t *testing.T) {
+	testenv.Needs(t, "aarch64-linux-gnu-gcc")
+	for _, flags := range []string{"-O2 -g -fno-section-anchors", "-Os -fno-section-anchors"} {
+		makeSample(t, "shadow", "CC=aarch64-linux-gnu-gcc", "CFLAGS="+flags)
+	}
+}
+
 // copyFile copies a file to a path whose folder it makes.
 func copyFile(t *testing.T, from, to string, mode os.FileMode) {
 	t.Helper()

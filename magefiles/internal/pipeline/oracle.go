@@ -22,10 +22,10 @@ import (
 //
 // Objects that capture did not see, such as start-up code and the C library's,
 // are the same in both builds byte for byte. What the linker makes of them
-// depends on what it puts around them, and is no finding; own has the names of
-// all that is not in them.
-func oracle(p *kpack.Patch, t Target, own map[string]bool) error {
-	report, err := compareLinked(t)
+// depends on what it puts around them, and is no finding; own is all that is not
+// in them.
+func oracle(p *kpack.Patch, t Target, own *defined) error {
+	report, err := compareLinked(t, own)
 	if err != nil {
 		return err
 	}
@@ -48,8 +48,8 @@ func oracle(p *kpack.Patch, t Target, own map[string]bool) error {
 }
 
 // oracleIdle is oracle for a target that no unit gives a patch for.
-func oracleIdle(t Target, own map[string]bool) error {
-	report, err := compareLinked(t)
+func oracleIdle(t Target, own *defined) error {
+	report, err := compareLinked(t, own)
 	if err != nil {
 		return err
 	}
@@ -57,19 +57,19 @@ func oracleIdle(t Target, own map[string]bool) error {
 }
 
 // compareLinked compares the two linked builds of a target.
-func compareLinked(t Target) (*verify.Report, error) {
+func compareLinked(t Target, own *defined) (*verify.Report, error) {
 	original, patched, err := t.open()
 	if err != nil {
 		return nil, err
 	}
-	return verify.Compare(original, patched)
+	return verify.Compare(original, patched, own.literals)
 }
 
 // uncovered is what differs and is not covered, but for what is in no object that
 // capture saw.
-func uncovered(r *verify.Report, c verify.Covered, own map[string]bool) []verify.Finding {
+func uncovered(r *verify.Report, c verify.Covered, own *defined) []verify.Finding {
 	return slices.DeleteFunc(verify.Check(r, c).Missing, func(f verify.Finding) bool {
-		return !own[f.Name] && !strings.HasPrefix(f.Name, ".") // a section
+		return !own.names[f.Name] && !strings.HasPrefix(f.Name, ".") // a section
 	})
 }
 
@@ -106,10 +106,15 @@ func declaredHooks(r *verify.Report) (names []string) {
 	return names
 }
 
-// definitions returns the names of all that is defined in the objects that
-// capture saw in both builds, by whatever means they were made.
-func definitions(store string) (map[string]bool, error) {
-	names, seen := map[string]bool{}, map[specs.Digest]bool{}
+// defined is what is in the objects that capture saw in both builds.
+type defined struct {
+	names    map[string]bool // of all that they define, by whatever means they were made
+	literals map[string]bool // see [verify.Compare]
+}
+
+// definitions returns what the objects that capture saw define.
+func definitions(store string) (*defined, error) {
+	all, seen := &defined{map[string]bool{}, map[string]bool{}}, map[specs.Digest]bool{}
 	for _, stage := range []specs.Stage{specs.StageOriginal, specs.StagePatched} {
 		c, err := compiler.Load(store, stage)
 		if err != nil {
@@ -120,19 +125,22 @@ func definitions(store string) (map[string]bool, error) {
 				continue
 			}
 			seen[u.ObjectDigest] = true
-			if err := definedIn(u.Object, names); err != nil {
+			if err := all.add(u.Object); err != nil {
 				return nil, err
 			}
 		}
 	}
-	return names, nil
+	return all, nil
 }
 
-// definedIn adds the names that an object defines.
-func definedIn(path string, names map[string]bool) error {
+// add adds what an object defines.
+func (d *defined) add(path string) error {
 	object, err := elfobj.Open(path)
 	if err != nil {
 		return err
+	}
+	if err := verify.AddLiterals(d.literals, object); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
 	}
 	symbols, err := object.Symbols()
 	if errors.Is(err, elfobj.ErrNoSymbols) {
@@ -140,7 +148,7 @@ func definedIn(path string, names map[string]bool) error {
 	}
 	for _, s := range symbols {
 		if s.Name != "" && s.Section != elf.SHN_UNDEF && s.Type != elf.STT_FILE && s.Type != elf.STT_SECTION {
-			names[s.Name] = true
+			d.names[s.Name] = true
 		}
 	}
 	return err

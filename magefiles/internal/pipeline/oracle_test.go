@@ -56,3 +56,27 @@ func TestOracle(t *testing.T) {
 		}
 	})
 }
+
+// TestOracleStrings: a string that a function has in its code only, and that lies
+// behind another's all the same, is no part of that.
+func TestOracleStrings(t *testing.T) {
+	const tree = `
+-- parse.c --
+#include <stdio.h>
+#include <string.h>
+int send(int n) { return printf("%s %d\n", "application/octet-stream", n); }
+int parse(const char *text) { return memcmp(text, "HTTP/", 5) == 0; }
+-- main.c --
+int send(int n);
+int parse(const char *text);
+int main(int argc, char **argv) { return send(argc) + parse(argv[0]); }
+`
+	s, o := semanticCase(t, tree, []string{"HTTP/", "ICAP/"}, "gcc -g -O2 -fno-inline -o server parse.c main.c")
+	if _, err := Make(t.Context(), s, o); err != nil {
+		t.Fatal(Explain(err))
+	}
+	own, err := definitions(FolderOf(s, o).store())
+	if err != nil || !own.literals["HTTP/"] || !own.literals["ICAP/"] {
+		t.Errorf("strings %v: %v", own, err)
+	}
+}

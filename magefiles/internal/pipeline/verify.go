@@ -90,7 +90,7 @@ func (r *run) verifyManifest(m bundle.Manifest) error {
 // verifyPatch holds a patch against the original build: the bytes of each
 // function that it replaces, and that it lays out and links; and against both
 // linked builds.
-func verifyPatch(p *kpack.Patch, t Target, own map[string]bool) error {
+func verifyPatch(p *kpack.Patch, t Target, own *defined) error {
 	original, err := elfobj.Open(t.Original.File)
 	if err != nil {
 		return err

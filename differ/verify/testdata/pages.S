@@ -1,0 +1,86 @@
+// Pages that are in a register from the entry on: one is used behind a return, in code
+// that only a branch behind it leads to; one behind calls of functions that leave the
+// register alone.
+#ifndef PLANT
+#define PLANT 0
+#endif
+	.bss
+#ifdef GROW
+	.globl grown
+	.type grown, %object
+	.size grown, 48
+grown:	.zero 48
+#endif
+	.globl count
+	.type count, %object
+	.size count, 16
+count:	.zero 16
+	.globl other
+	.type other, %object
+	.size other, 16
+other:	.zero 16
+	.text
+	.globl opens
+	.type opens, %function
+opens:
+	adrp	x26, count
+	b	2f
+1:	cbz	w1, 3f
+2:	ldr	w1, [x0], 4
+	cbnz	w1, 1b
+	mov	w0, 1
+	mov	x26, 0
+	ret
+3:	cbz	w0, 4f
+#if PLANT == 1
+	add	x0, x26, :lo12:other
+#else
+	add	x0, x26, :lo12:count
+#endif
+	ret
+4:	mov	w0, 2
+	ret
+	.size opens, .-opens
+	.type helper, %function
+helper:
+	ldr	w1, [x0]
+	str	w1, [x0, 4]
+#if PLANT == 2
+	mov	x11, x0
+#endif
+	ret
+	.size helper, .-helper
+	.globl keeps
+	.type keeps, %function
+keeps:
+	stp	x29, x30, [sp, -16]!
+	adrp	x11, count
+	bl	helper
+	bl	nested
+#if PLANT == 3
+	add	x0, x11, :lo12:other
+#else
+	add	x0, x11, :lo12:count
+#endif
+	ldp	x29, x30, [sp], 16
+	ret
+	.size keeps, .-keeps
+	.type nested, %function
+nested:
+	stp	x29, x30, [sp, -16]!
+	bl	helper
+#if PLANT == 4
+	blr	x3
+#endif
+	ldp	x29, x30, [sp], 16
+	ret
+	.size nested, .-nested
+	.globl main
+	.type main, %function
+main:
+	adrp	x0, other
+	add	x0, x0, :lo12:other
+	mov	w0, 0
+	ret
+	.size main, .-main
+	.section .note.GNU-stack,"",%progbits

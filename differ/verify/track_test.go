@@ -1,0 +1,26 @@
+package verify
+
+import (
+	"slices"
+	"testing"
+)
+
+// TestPages: what is known of a register where a function returns says nothing of
+// the code behind the return, and calls change what the function called does.
+func TestPages(t *testing.T) {
+	const cc, source = "aarch64-linux-gnu-gcc", "testdata/pages.S"
+	check := func(what string, original, patched []string, want ...string) {
+		t.Helper()
+		names, r := differing(t, build(t, cc, source, original...), build(t, cc, source, patched...))
+		if slices.Sort(names); !slices.Equal(names, want) {
+			t.Errorf("%s: %q differ, want %q", what, names, want)
+			explain(t, r)
+		}
+	}
+	check("more data", nil, []string{"GROW"}, "grown")
+	check("another object behind a return", nil, []string{"GROW", "PLANT=1"}, "grown", "opens")
+	check("another object behind calls", nil, []string{"GROW", "PLANT=3"}, "grown", "keeps")
+	// Nobody knows what the register is then.
+	check("it is changed", []string{"PLANT=2"}, []string{"GROW", "PLANT=2"}, "grown", "keeps")
+	check("anything is called", []string{"PLANT=4"}, []string{"GROW", "PLANT=4"}, "grown", "keeps")
+}
