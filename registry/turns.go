@@ -56,11 +56,12 @@ const (
 	unlockTime = 10 * time.Second
 )
 
-// How long a lock holds, and how long until one is sure of it; tests have less
-// time.
+// How long a lock holds, how long until one is sure of it, and how often one may
+// be late for it; tests have less time, and are late more often.
 var (
 	turnHold   = time.Minute
 	turnSettle = 3 * time.Second
+	turnLate   = 5
 )
 
 // lockRecord is the content of the lock object.
@@ -118,7 +119,7 @@ func (s *turns) take(ctx context.Context) (time.Time, error) {
 	var last lockRecord
 	var since time.Time // when last was seen first
 	var trouble error
-	for late := 0; late < maxLate; {
+	for late := 0; late < turnLate; {
 		began := time.Now()
 		now, there, err := s.look(ctx)
 		if err == nil && now != last {
@@ -156,9 +157,6 @@ func passing(err error) bool {
 // expect that.
 var errLate = errors.New("the store takes too long for a small file: publishers could not be kept apart")
 
-// maxLate bounds how often a publisher is late.
-const maxLate = 5
-
 // pause waits before one looks at another's lock again.
 func (s *turns) pause(ctx context.Context, other lockRecord) error {
 	select {
@@ -193,7 +191,7 @@ func (s *turns) claim(ctx context.Context, began time.Time, fresh bool) (bool, e
 }
 
 func (r lockRecord) holds() time.Duration {
-	return min(time.Duration(max(r.Seconds, 0)*float64(time.Second)), maxHold)
+	return time.Duration(min(max(r.Seconds, 0), maxHold.Seconds()) * float64(time.Second))
 }
 
 // look returns the lock object, and whether there is one. One that cannot be

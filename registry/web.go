@@ -41,6 +41,8 @@ func (w *webStore) getter(_ string, max int64) getter.Getter {
 func (w *webStore) url(name string) *url.URL { return w.at.URL.JoinPath(name) }
 
 func (w *webStore) get(ctx context.Context, name string, max int64) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, maxFetch)
+	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, w.url(name).String(), nil)
 	if err != nil {
 		return nil, &Error{ErrUnreachable, name, err}
