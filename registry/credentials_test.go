@@ -233,9 +233,15 @@ func TestRegistryAddresses(t *testing.T) {
 		if !errors.Is(err, ErrUnreachable) || strings.Contains(fmt.Sprint(err), "p4ss") {
 			t.Errorf("%s: %v", address, err)
 		}
-		if strings.Contains(Redacted(address), "p4ss@host/") {
-			t.Errorf("%s: shown as %s", address, Redacted(address))
+	}
+	for _, address := range []string{"http://fother:p4ss@host/", "https://p4ss@host/x", "http://host/blob?token=p4ss", "oci://p4ss@host/x", "http://fother:p4ss@ho st/"} {
+		if shown := Redacted(address); strings.Contains(shown, "p4ss") {
+			t.Errorf("%s: shown as %s", address, shown)
 		}
+	}
+	_, err := http.Get("http://127.0.0.1:1/blob?token=p4ss")
+	if err = fetchError(t.Context(), "blob", err); !errors.Is(err, ErrUnreachable) || strings.Contains(err.Error(), "p4ss") {
+		t.Errorf("a token in an address: %v", err)
 	}
 }
 

@@ -229,6 +229,7 @@ func (a *artifacts) pushEmpty(ctx context.Context) error {
 
 // ociError makes a [*statusError] of an answer of the registry.
 func ociError(err error) error {
+	hideQuery(err)
 	var answer *errcode.ErrorResponse
 	switch {
 	case errors.As(err, &answer):

@@ -38,6 +38,7 @@ type turns struct {
 
 	hold   time.Duration // how long a lock holds that is not renewed
 	settle time.Duration // how long until all who found no lock have written theirs
+	tries  int           // how often this process may be late, or the server fail
 
 	turn chan struct{} // has one element while this process has no turn
 
@@ -85,7 +86,7 @@ type lease struct {
 func newTurns(t *transport, files plain) *turns {
 	host, _ := os.Hostname()
 	s := &turns{
-		transport: t, files: files, hold: turnHold, settle: turnSettle, turn: make(chan struct{}, 1),
+		transport: t, files: files, hold: turnHold, settle: turnSettle, tries: turnLate, turn: make(chan struct{}, 1),
 		owner: fmt.Sprintf("%s process %d %s", host, os.Getpid(), strings.ToLower(rand.Text()[:8])),
 	}
 	s.turn <- struct{}{}
@@ -119,7 +120,7 @@ func (s *turns) take(ctx context.Context) (time.Time, error) {
 	var last lockRecord
 	var since time.Time // when last was seen first
 	var trouble error
-	for late := 0; late < turnLate; {
+	for late := 0; late < s.tries; {
 		began := time.Now()
 		now, there, err := s.look(ctx)
 		if err == nil && now != last {

@@ -29,7 +29,7 @@ func newWeb(at *place) *webStore {
 		reads: &http.Client{Transport: strict, CheckRedirect: checkRedirect},
 		// A redirect would turn a PUT into a GET.
 		writes: &http.Client{Transport: strict, CheckRedirect: func(req *http.Request, via []*http.Request) error {
-			return fail(ErrUntrusted, via[0].URL.Redacted(), "redirected to %s: give that address, if it is the right one", req.URL.Redacted())
+			return fail(ErrUntrusted, redact(via[0].URL), "redirected to %s: give that address, if it is the right one", redact(req.URL))
 		}},
 	}
 }
