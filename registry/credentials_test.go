@@ -262,3 +262,34 @@ func TestGetterIsCareful(t *testing.T) {
 		t.Error("an address of another kind was fetched")
 	}
 }
+
+// TestTokensByHTTPS: a registry that is asked by https names a server for tokens
+// that is not. The password does not go there.
+func TestTokensByHTTPS(t *testing.T) {
+	t.Parallel()
+	var got atomic.Int64
+	tokens := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { got.Add(1) }))
+	defer tokens.Close()
+	v := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Www-Authenticate", `Bearer realm="`+tokens.URL+`",service="x"`)
+		w.WriteHeader(http.StatusUnauthorized)
+	}))
+	defer v.Close()
+	at, err := parseAddress(withUser("oci://"+v.Listener.Addr().String()+"/live", "fother", password))
+	if err != nil {
+		t.Fatal(err)
+	}
+	at.plain = false
+	a, err := newArtifacts(at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.careful.RoundTripper = v.Client().Transport
+	_, err = a.get(t.Context(), timestampFile, maxTimestamp)
+	if err == nil || !strings.Contains(err.Error(), tokens.URL) || strings.Contains(err.Error(), password) {
+		t.Errorf("an error that names the other server: %v", err)
+	}
+	if n := got.Load(); n != 0 {
+		t.Errorf("the server for tokens was asked %d times", n)
+	}
+}
