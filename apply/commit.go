@@ -57,15 +57,19 @@ func (p *Process) commit(ctx context.Context, t *transaction, o commitOptions) (
 		}
 		defer g.Detach() // of what an error left, and of what was parked
 		if len(g.Threads()) >= parkFrom {
-			if err := g.Park(); err != nil {
+			end := start.Add(max(o.wait, leastPark))
+			if err := g.Park(func() bool { return ctx.Err() == nil && time.Now().Before(end) }); err != nil {
 				return err
 			}
 		}
 		in := newInspector(p, t.zones)
-		if err := in.know(g.Threads()); err != nil {
+		if err := whileServed(g, func() error { return in.know(g.Threads()) }); err != nil {
 			return err
 		}
 		if err := p.rehearse(in, t); err != nil {
+			return err
+		}
+		if err := g.Serve(); err != nil {
 			return err
 		}
 		stop.Seize = time.Since(start)
@@ -79,6 +83,10 @@ func (p *Process) commit(ctx context.Context, t *transaction, o commitOptions) (
 // but parked. It takes several times as long as to stop them, but they have no
 // part in the stop.
 var parkFrom = 64
+
+// leastPark is how long threads may take to be parked, whatever the commit may wait.
+// Those that are not by then are stopped.
+const leastPark = time.Second
 
 // Bounds of the waits between tries.
 const (
@@ -110,38 +118,90 @@ func (p *Process) tryCommit(ctx context.Context, g *ptrace.Group, in *inspector,
 		if len(busy) > 0 && busy[0].TID == 0 { // no thread can be asked whether it has left
 			wait = min(2*wait, longWait)
 		}
-		if len(busy) > 0 && !offenderLeft(g, in, busy[0].TID) {
-			wait = min(2*wait, longWait)
-		} else if found, err := in.parked(g); err != nil {
+		found, left, err := p.try(g, in, t, o, stop, busy)
+		switch {
+		case errors.As(err, &stuck) && time.Now().Before(deadline): // the parent of a vfork, say
+		case err != nil || left && len(found) == 0:
 			return err
-		} else if len(found) > 0 { // no stop is needed to know
-			looks++
-			busy = found
-		} else {
-			stop.Tries++
-			found, err := p.stopOnce(g, in, t, o, stop, time.Now())
-			switch {
-			case errors.As(err, &stuck) && time.Now().Before(deadline): // the parent of a vfork, say
-			case err != nil || len(found) == 0:
-				return err
-			}
-			busy = found
+		case !left:
+			wait = min(2*wait, longWait)
 		}
+		if left {
+			looks++
+		}
+		busy = found
 		if in.prover == nil && in.unproven {
 			// Worth another look at once, and more exactly.
-			in.prover = newProver(p)
-			in.unproven = false
-			busy = nil
-			if err := serveFor(g, 0); err != nil {
+			if err := whileServed(g, func() error { in.prover = newProver(p); return nil }); err != nil {
 				return err
 			}
+			in.unproven = false
+			busy = nil
 			continue
 		}
 		if len(busy) > 0 && time.Now().After(deadline) {
-			return &BusyError{Threads: busy, Waited: time.Since(begin), Attempts: stop.Tries + looks}
+			return &BusyError{Threads: busy, Waited: time.Since(begin), Attempts: looks}
 		}
 		if err := serveFor(g, wait); err != nil {
 			return err
+		}
+	}
+}
+
+// try looks whether any thread is inside, and if none is makes the commit. It reports
+// false if the first of those that were inside has not left: then nothing else was
+// looked at. To know of parked threads takes no stop. No thread is left stopped.
+func (p *Process) try(g *ptrace.Group, in *inspector, t *transaction, o commitOptions, stop *Stop, busy []Inside) (found []Inside, left bool, err error) {
+	var offender *ptrace.Thread
+	if len(busy) > 0 {
+		offender = threadOf(g, busy[0].TID)
+	}
+	if offender != nil && offender.Parked() {
+		return busy, false, nil
+	}
+	if found, err = in.parked(g); err != nil || len(found) > 0 {
+		return found, true, err
+	}
+	if err := g.Serve(); err != nil { // who has come back meanwhile is not to wait for the stop
+		return nil, true, err
+	}
+	start := time.Now()
+	if offender != nil && !offenderLeft(g, in, offender) {
+		return busy, false, nil
+	}
+	stop.Tries++
+	found, err = p.stopOnce(g, in, t, o, stop, start)
+	return found, true, err
+}
+
+func threadOf(g *ptrace.Group, tid int) *ptrace.Thread {
+	for _, t := range g.Threads() {
+		if t.TID == tid {
+			return t
+		}
+	}
+	return nil
+}
+
+// whileServed runs f, which touches no tracee, beside the threads' service. Its
+// error comes first.
+func whileServed(g *ptrace.Group, f func() error) error {
+	const turn = time.Millisecond
+	done := make(chan error, 1)
+	go func() { done <- f() }()
+	var served error
+	for tick := time.NewTicker(turn); ; {
+		select {
+		case err := <-done:
+			tick.Stop()
+			if err != nil {
+				return err
+			}
+			return served
+		case <-tick.C:
+			if served == nil {
+				served = g.Serve()
+			}
 		}
 	}
 }
@@ -162,27 +222,18 @@ func serveFor(g *ptrace.Group, d time.Duration) error {
 }
 
 // offenderLeft stops one thread that was inside and looks again. If it has
-// left, it stays stopped for the stop of all that follows at once.
-func offenderLeft(g *ptrace.Group, in *inspector, tid int) bool {
-	for _, t := range g.Threads() {
-		if t.TID != tid {
-			continue
-		}
-		if t.Parked() {
-			return false
-		}
-		if g.StopThread(t) != nil || !t.Stopped() {
-			return true // the stop of all finds out
-		}
-		in.fresh = false
-		found, err := in.busy([]*ptrace.Thread{t})
-		if err != nil || len(found) == 0 {
-			return true
-		}
-		g.ResumeThread(t)
-		return false
+// left, it stays stopped for the stop of all, which has to follow at once.
+func offenderLeft(g *ptrace.Group, in *inspector, t *ptrace.Thread) bool {
+	if g.StopThread(t) != nil || !t.Stopped() {
+		return true // the stop of all finds out
 	}
-	return true
+	in.fresh = false
+	found, err := in.busy([]*ptrace.Thread{t})
+	if err != nil || len(found) == 0 {
+		return true
+	}
+	g.ResumeThread(t)
+	return false
 }
 
 // stopOnce is one stop. It returns the threads that are inside, in which case

@@ -5,9 +5,11 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
+	"testing/iotest"
 
 	"github.com/fother/fother/apply/internal/ptrace"
 	"github.com/fother/fother/kpack"
@@ -48,10 +50,37 @@ func TestMaps(t *testing.T) {
 	if m := maps[1]; !m.writable() || m.private() || !m.anonymous() || mappingAt(maps, 0x4fff) != &maps[1] || mappingAt(maps, 0x3000) != nil {
 		t.Errorf("%+v", m)
 	}
-	for _, bad := range []string{"x\n", "1000 r-xp 0 0:0 0\n", "2000-1000 r-xp 0 0:0 0\n", "1000-2000 r-x 0 0:0 0\n", "1000-2000 r-xp 0 0:0\n"} {
+	for _, bad := range []string{"x\n", "1000 r-xp 0 0:0 0\n", "2000-1000 r-xp 0 0:0 0\n", "1000-2000 r-x 0 0:0 0\n", "1000-2000 r-xp 0 0:0\n",
+		"100:-2000 r-xp 0 0:0 0\n", "1000-2000 r-xp 0 0:0 a\n", "-2000 r-xp 0 0:0 0\n", "1000-10000000000000000 r-xp 0 0:0 0\n",
+		"1000-2000 r-xp 0 0:0 18446744073709551616\n", "1000-2000 r-xp 0 0:0 1 /" + strings.Repeat("x", maxMapsLine), strings.Repeat("1", 2*mapsBuffer)} {
 		if _, err := parseMaps(strings.NewReader(bad)); err == nil {
-			t.Errorf("accepted %q", bad)
+			t.Errorf("accepted %.100q", bad)
 		}
+	}
+}
+
+// TestLongMaps has a maps file of several buffers, with lines across their ends.
+func TestLongMaps(t *testing.T) {
+	var text strings.Builder
+	n := 0
+	for ; text.Len() < 3*mapsBuffer; n++ {
+		fmt.Fprintf(&text, "%x-%x r--p %x fe:%02x %d   /%s\n", n<<12, (n+1)<<12, n, n/8, n/8, strings.Repeat("y", n/8%100))
+	}
+	maps, err := parseMaps(iotest.OneByteReader(strings.NewReader(text.String())))
+	if err != nil || len(maps) != n {
+		t.Fatal(len(maps), err)
+	}
+	for i, m := range maps {
+		want := Mapping{
+			Range: specs.Range[specs.Addr]{Lo: specs.Addr(i << 12), Hi: specs.Addr((i + 1) << 12)}, Perm: "r--p", Offset: uint64(i),
+			Dev: fmt.Sprintf("fe:%02x", i/8), Inode: uint64(i / 8), Path: "/" + strings.Repeat("y", i/8%100),
+		}
+		if m != want {
+			t.Fatalf("line %d: %+v, want %+v", i, m, want)
+		}
+	}
+	if _, err := parseMaps(iotest.TimeoutReader(strings.NewReader(text.String()))); !errors.Is(err, iotest.ErrTimeout) {
+		t.Errorf("a read that fails: %v", err)
 	}
 }
 

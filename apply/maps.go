@@ -1,14 +1,16 @@
 package apply
 
 import (
-	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -46,7 +48,7 @@ const (
 
 // readMaps reads the mappings of a process.
 func readMaps(pid int) ([]Mapping, error) {
-	f, err := ptrace.OpenFile(fmt.Sprintf("/proc/%d/maps", pid))
+	f, err := ptrace.OpenFile("/proc/" + strconv.Itoa(pid) + "/maps")
 	if err != nil {
 		return nil, procError(err)
 	}
@@ -69,14 +71,51 @@ func procError(err error) error {
 	return err
 }
 
+// mapsBuffers are of mapsBuffer bytes each, for what was read of a maps file.
+var mapsBuffers = sync.Pool{New: func() any { return new([mapsBuffer]byte) }}
+
+const mapsBuffer = 4 * maxMapsLine
+
 // parseMaps reads the format of proc_pid_maps(5). A path may hold anything but
 // a newline, which is written as \012.
 func parseMaps(r io.Reader) ([]Mapping, error) {
+	buf := mapsBuffers.Get().(*[mapsBuffer]byte)
+	defer mapsBuffers.Put(buf)
 	var maps []Mapping
-	s := bufio.NewScanner(r)
-	s.Buffer(make([]byte, 0, 4096), maxMapsLine)
-	for s.Scan() {
-		m, err := parseMapping(s.Text())
+	for n := 0; ; {
+		got, err := io.ReadFull(r, buf[n:])
+		n += got
+		last := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+		if err != nil && !last {
+			return nil, err
+		}
+		end := n
+		if !last {
+			end = bytes.LastIndexByte(buf[:n], '\n') + 1
+		}
+		if maps, err = appendMaps(maps, buf[:end]); err != nil || last {
+			return maps, err
+		}
+		if n = copy(buf[:], buf[end:n]); n > maxMapsLine {
+			return nil, fmt.Errorf("maps: line %d: more than %d bytes", len(maps)+1, maxMapsLine)
+		}
+	}
+}
+
+// appendMaps adds the mappings of whole lines.
+func appendMaps(maps []Mapping, text []byte) ([]Mapping, error) {
+	maps = slices.Grow(maps, bytes.Count(text, []byte{'\n'})+1)
+	for len(text) > 0 {
+		line, rest, _ := bytes.Cut(text, []byte{'\n'})
+		text = rest
+		var before Mapping
+		if len(maps) > 0 {
+			before = maps[len(maps)-1]
+		}
+		if len(line) > maxMapsLine {
+			return nil, fmt.Errorf("maps: line %d: more than %d bytes", len(maps)+1, maxMapsLine)
+		}
+		m, err := parseMapping(line, &before)
 		if err != nil {
 			return nil, fmt.Errorf("maps: line %d: %w", len(maps)+1, err)
 		}
@@ -85,42 +124,88 @@ func parseMaps(r io.Reader) ([]Mapping, error) {
 		}
 		maps = append(maps, m)
 	}
-	return maps, s.Err()
+	return maps, nil
 }
 
-func parseMapping(line string) (Mapping, error) {
+// parseMapping reads a line. The strings are taken from the mapping before it
+// where they are the same.
+func parseMapping(line []byte, before *Mapping) (Mapping, error) {
 	var m Mapping
-	var field [5]string
+	var field [5][]byte
 	rest := line
 	for i := range field {
-		var ok bool
-		field[i], rest, ok = strings.Cut(rest, " ")
-		if !ok && i < len(field)-1 || field[i] == "" {
+		end := bytes.IndexByte(rest, ' ')
+		switch {
+		case end < 0 && i == len(field)-1:
+			field[i], rest = rest, nil
+		case end > 0:
+			field[i], rest = rest[:end], rest[end+1:]
+		}
+		if len(field[i]) == 0 {
 			return m, fmt.Errorf("%q: want an address range, permissions, offset, device, inode and path", line)
 		}
 	}
-	lo, hi, _ := strings.Cut(field[0], "-")
-	numbers := []struct {
-		s    string
-		base int
-		to   *uint64
-	}{
-		{lo, 16, (*uint64)(&m.Range.Lo)}, {hi, 16, (*uint64)(&m.Range.Hi)},
-		{field[2], 16, &m.Offset}, {field[4], 10, &m.Inode},
+	lo, hi, _ := bytes.Cut(field[0], []byte{'-'})
+	from, ok1 := number(lo, 16)
+	to, ok2 := number(hi, 16)
+	offset, ok3 := number(field[2], 16)
+	inode, ok4 := number(field[4], 10)
+	if !ok1 || !ok2 || !ok3 || !ok4 {
+		return m, fmt.Errorf("%q: a number is not one of 64 bits", line)
 	}
-	for _, n := range numbers {
-		v, err := strconv.ParseUint(n.s, n.base, 64)
-		if err != nil {
-			return m, err
-		}
-		*n.to = v
-	}
+	m.Range = specs.Range[specs.Addr]{Lo: specs.Addr(from), Hi: specs.Addr(to)}
+	m.Offset, m.Inode = offset, inode
 	if m.Range.Hi < m.Range.Lo || len(field[1]) != 4 {
 		return m, fmt.Errorf("%q: not a mapping", line)
 	}
-	m.Perm, m.Dev = field[1], field[3]
-	m.Path = strings.ReplaceAll(strings.TrimLeft(rest, " "), `\012`, "\n")
+	m.Perm, m.Dev = permission(field[1]), same(field[3], before.Dev)
+	m.Path = same(bytes.TrimLeft(rest, " "), before.Path)
+	if strings.IndexByte(m.Path, '\\') >= 0 {
+		m.Path = strings.ReplaceAll(m.Path, `\012`, "\n")
+	}
 	return m, nil
+}
+
+// number reads a number as the kernel writes it: digits of the
+// base, no capital letters. All maps files together hold very many.
+func number(b []byte, base uint64) (v uint64, ok bool) {
+	for _, c := range b {
+		d := uint64(c - '0') // wraps around below it
+		switch {
+		case c >= 'a':
+			d = uint64(c-'a') + 10
+		case c > '9':
+			return 0, false
+		}
+		if d >= base || v > (math.MaxUint64-d)/base {
+			return 0, false
+		}
+		v = v*base + d
+	}
+	return v, len(b) > 0
+}
+
+// same returns b as a string: have, if that is the same.
+func same(b []byte, have string) string {
+	if string(b) == have {
+		return have
+	}
+	return string(b)
+}
+
+// permission returns b as a string, without a copy where it is a usual one.
+func permission(b []byte) string {
+	switch string(b) {
+	case "r--p":
+		return "r--p"
+	case "r-xp":
+		return "r-xp"
+	case "rw-p":
+		return "rw-p"
+	case "---p":
+		return "---p"
+	}
+	return string(b)
 }
 
 // mappingAt returns the mapping that contains a. maps are sorted by address.

@@ -10,7 +10,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
-	"strings"
+	"sync"
 
 	"github.com/fother/fother/apply/internal/ptrace"
 	"github.com/fother/fother/kpack/elfobj"
@@ -88,6 +88,28 @@ func (p *Process) Close() {
 	}
 }
 
+// BuildIDs returns the build-ids of the objects of a process, each once. It reads
+// less than [Reader.Open]: no more than the mappings, if it knows the files.
+// Errors are those of [Open].
+func (r *Reader) BuildIDs(pid int) ([]specs.BuildID, error) {
+	p := Process{PID: pid, files: r}
+	var err error
+	if p.mem, err = ptrace.OpenMem(pid, false); err != nil {
+		return nil, err
+	}
+	defer p.Close()
+	if err = p.refreshObjects(); err != nil {
+		return nil, err
+	}
+	var ids []specs.BuildID
+	for _, o := range p.objects {
+		if o.BuildID != "" && !slices.Contains(ids, o.BuildID) {
+			ids = append(ids, o.BuildID)
+		}
+	}
+	return ids, nil
+}
+
 // Objects are the objects of the process in the order of symbol look-up.
 func (p *Process) Objects() []ObjectInfo {
 	all := make([]ObjectInfo, len(p.objects))
@@ -99,6 +121,18 @@ func (p *Process) Objects() []ObjectInfo {
 
 // refresh reads mappings, objects and records anew.
 func (p *Process) refresh() error {
+	err := p.refreshObjects()
+	if err != nil {
+		return err
+	}
+	p.order()
+	p.unwinders, p.scopes = nil, nil
+	p.records, p.damaged, err = findRecords(p.mem, p.maps, p.page)
+	return err
+}
+
+// refreshObjects reads mappings and objects anew, these by address.
+func (p *Process) refreshObjects() error {
 	var err error
 	if p.maps, err = readMaps(p.PID); err != nil {
 		return err
@@ -106,11 +140,11 @@ func (p *Process) refresh() error {
 	if p.objects, err = findObjects(p.mem, p.maps, p.files); err != nil {
 		return fmt.Errorf("process %d: read its memory: %w", p.PID, procError(err))
 	}
-	p.order()
-	p.unwinders, p.scopes = nil, nil
-	p.records, p.damaged, err = findRecords(p.mem, p.maps, p.page)
-	return err
+	return nil
 }
+
+// vdso is the kernel's name for the object that it brings itself.
+const vdso = "[vdso]"
 
 // maxObjects bounds the objects of one process.
 const maxObjects = 64 << 10
@@ -119,23 +153,25 @@ const maxObjects = 64 << 10
 // looks like one and is damaged is left out: nothing can be patched in it.
 // files are builds that are known from other processes.
 func findObjects(mem memory, maps []Mapping, files *Reader) ([]*object, error) {
-	var spans []ptrace.Span
-	var heads []head
+	const usual = 16 // objects
+	spans, heads := make([]ptrace.Span, 0, usual), make([]head, 0, usual)
+	buf := make([]byte, 0, usual*64) // for the first spans
 	for i := range maps {
 		m := &maps[i]
-		if !m.readable() || m.Offset != 0 || m.Inode == 0 && m.Path != "[vdso]" || len(spans) >= maxObjects {
+		if !m.readable() || m.Offset != 0 || m.Inode == 0 && m.Path != vdso || len(spans) >= maxObjects {
 			continue
 		}
 		h := head{m: m, known: files.find(m)}
-		span := ptrace.Span{Addr: m.Range.Lo, Buf: make([]byte, len(elf.ELFMAG))}
+		at, size := m.Range.Lo, len(elf.ELFMAG)
 		if h.known != nil {
 			if h.image = h.known.image.At(mem, m.Range.Lo); h.image == nil {
 				h.known = nil
 			} else {
-				span = ptrace.Span{Addr: m.Range.Lo + h.known.offset, Buf: make([]byte, len(h.known.note))}
+				at, size = at+h.known.offset, len(h.known.note)
 			}
 		}
-		spans, heads = append(spans, span), append(heads, h)
+		buf = slices.Grow(buf[len(buf):], size)[:size]
+		spans, heads = append(spans, ptrace.Span{Addr: at, Buf: buf}), append(heads, h)
 	}
 	if err := mem.ReadSpans(spans); err != nil {
 		return nil, err
@@ -241,11 +277,13 @@ func (p *Process) objectAt(a specs.Addr) *object {
 // program headers (AT_PHDR of the auxiliary vector), or nil.
 func (p *Process) executable() *object {
 	const atPHDR = 3
-	b, err := ptrace.ReadFile(fmt.Sprintf("/proc/%d/auxv", p.PID))
+	all := scratch.Get().(*[4096]byte)
+	defer scratch.Put(all)
+	n, err := ptrace.ReadStart("/proc/"+strconv.Itoa(p.PID)+"/auxv", all[:])
 	if err != nil {
 		return nil
 	}
-	for ; len(b) >= 16; b = b[16:] {
+	for b := all[:n]; len(b) >= 16; b = b[16:] {
 		if binary.LittleEndian.Uint64(b) == atPHDR {
 			return p.objectAt(specs.Addr(binary.LittleEndian.Uint64(b[8:])))
 		}
@@ -297,11 +335,13 @@ func (p *Process) linkMap(exe *object) []linkMapNode {
 	}
 	var order []linkMapNode
 	var node [40]byte
-	if debug == 0 || readFull(p.mem, debug, node[:16]) != nil {
+	mem := pageReader{ReaderAt: p.mem, page: scratch.Get().(*[4096]byte)} // neighbours in the list often are in memory
+	defer scratch.Put(mem.page)
+	if debug == 0 || readFull(&mem, debug, node[:16]) != nil {
 		return nil
 	}
 	next := binary.LittleEndian.Uint64(node[8:])
-	for next != 0 && len(order) < bound && readFull(p.mem, specs.Addr(next), node[:]) == nil {
+	for next != 0 && len(order) < bound && readFull(&mem, specs.Addr(next), node[:]) == nil {
 		order = append(order, linkMapNode{specs.Addr(next), specs.Addr(binary.LittleEndian.Uint64(node[16:]))})
 		next = binary.LittleEndian.Uint64(node[24:])
 	}
@@ -322,16 +362,53 @@ func readFull(r io.ReaderAt, a specs.Addr, b []byte) error {
 	return err
 }
 
+// pageReader keeps the page that was read last: for small reads that are near
+// each other. Of memory that changes meanwhile it may return what was there.
+type pageReader struct {
+	io.ReaderAt
+	at   int64 // of the page, if n > 0
+	n    int   // bytes of it
+	page *[4096]byte
+}
+
+// scratch are pages for what is read of a process and not kept: on the stack of a
+// short-lived goroutine they would make it grow.
+var scratch = sync.Pool{New: func() any { return new([4096]byte) }}
+
+// ReadAt implements [io.ReaderAt].
+func (r *pageReader) ReadAt(b []byte, off int64) (int, error) {
+	start := off &^ int64(len(r.page)-1)
+	if off < 0 || off-start+int64(len(b)) > int64(len(r.page)) {
+		return r.ReaderAt.ReadAt(b, off)
+	}
+	if r.n == 0 || r.at != start {
+		n, err := r.ReaderAt.ReadAt(r.page[:], start)
+		if r.at, r.n = start, n; n == 0 {
+			return 0, err
+		}
+	}
+	n := copy(b, r.page[min(int(off-start), r.n):r.n])
+	if n < len(b) {
+		return n, io.ErrUnexpectedEOF
+	}
+	return n, nil
+}
+
 // Processes returns the ids of all processes, by rising id, but init (1), the
 // caller's own and the kernel's threads.
 func Processes() ([]int, error) {
-	entries, err := os.ReadDir("/proc")
+	dir, err := os.Open("/proc")
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	names, err := dir.Readdirnames(-1)
 	if err != nil {
 		return nil, err
 	}
 	var pids []int
-	for _, e := range entries {
-		pid, err := strconv.Atoi(e.Name())
+	for _, name := range names {
+		pid, err := strconv.Atoi(name)
 		if err != nil || pid == 1 || pid == os.Getpid() || KernelThread(pid) {
 			continue
 		}
@@ -342,18 +419,10 @@ func Processes() ([]int, error) {
 }
 
 // KernelThread reports whether a process has no program of its own, or has
-// ended.
+// ended: then it has no memory, of which proc_pid_statm(5) tells. The kernel gives
+// that with less work than the flags in /proc/PID/stat.
 func KernelThread(pid int) bool {
-	b, err := ptrace.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return true
-	}
-	i := bytes.LastIndexByte(b, ')')
-	f := strings.Fields(string(b[i+1:]))
-	const pfKthread, flags = 0x200000, 6
-	var v uint64
-	if len(f) > flags {
-		fmt.Sscan(f[flags], &v)
-	}
-	return v&pfKthread != 0 || len(f) > 0 && (f[0] == "Z" || f[0] == "X")
+	var first [1]byte
+	_, err := ptrace.ReadStart("/proc/"+strconv.Itoa(pid)+"/statm", first[:])
+	return err != nil || first[0] == '0'
 }

@@ -30,6 +30,9 @@ type fileKey struct {
 	path  string
 }
 
+// shareable reports whether other processes may have the same object mapped.
+func (m *Mapping) shareable() bool { return m.Inode != 0 || m.Path == vdso }
+
 // knownFile is an object as it is in one process.
 type knownFile struct {
 	image *elfobj.Image
@@ -47,7 +50,7 @@ const (
 
 // find returns what is known of the file that m maps, or nil.
 func (r *Reader) find(m *Mapping) *knownFile {
-	if r == nil || m.Inode == 0 {
+	if r == nil || !m.shareable() {
 		return nil
 	}
 	r.mu.Lock()
@@ -57,7 +60,7 @@ func (r *Reader) find(m *Mapping) *knownFile {
 
 // add takes in an object that was read.
 func (r *Reader) add(m *Mapping, image *elfobj.Image, id specs.BuildID) {
-	if r == nil || m.Inode == 0 || id == "" {
+	if r == nil || !m.shareable() || id == "" {
 		return
 	}
 	at, note, err := image.NoteOfBuildID()

@@ -1,8 +1,15 @@
 package apply
 
 import (
+	"errors"
+	"os"
+	"os/exec"
 	"reflect"
+	"slices"
 	"testing"
+	"time"
+
+	"github.com/fother/fother/apply/internal/ptrace"
 )
 
 // TestReader: what a reader finds in the second process, whose files it knows, is
@@ -26,11 +33,23 @@ func TestReader(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer got.Close()
-		if new := len(r.files) - known; new != [...]int{len(want.objects) - 1, 0, 1}[i] { // all but the vDSO
+		if new := len(r.files) - known; new != [...]int{len(want.objects), 0, 1}[i] { // the vDSO is as good as one
 			t.Errorf("process %d: %d files are new", i, new)
 		}
 		if !reflect.DeepEqual(got.Objects(), want.Objects()) {
 			t.Fatalf("%+v\nwant %+v", got.Objects(), want.Objects())
+		}
+		ids, err := r.BuildIDs(pid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, o := range want.Objects() {
+			if o.BuildID != "" && !slices.Contains(ids, o.BuildID) {
+				t.Errorf("%s: build-id %s is not in %v", o.Path, o.BuildID, ids)
+			}
+		}
+		if len(ids) > len(want.objects) {
+			t.Errorf("%d build-ids of %d objects", len(ids), len(want.objects))
 		}
 		for j, o := range got.objects {
 			w := want.objects[j].image
@@ -65,5 +84,34 @@ func TestReaderIsNotFooled(t *testing.T) {
 			k.note[len(k.note)-1]++
 			k.id = "00"
 		}
+	}
+}
+
+// TestBuildIDsOfNone: there are none of a process that has ended, and that is told.
+func TestBuildIDsOfNone(t *testing.T) {
+	if _, err := NewReader().BuildIDs(1 << 22); !errors.Is(err, ErrGone) {
+		t.Errorf("no such process: %v", err)
+	}
+}
+
+// TestKernelThread: what has no program is known, and this test has one.
+func TestKernelThread(t *testing.T) {
+	cmd := exec.Command("true")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for begin := time.Now(); ptrace.State(cmd.Process.Pid, cmd.Process.Pid) != "Z"; time.Sleep(time.Millisecond) {
+		if time.Since(begin) > time.Minute {
+			t.Fatal("it does not end")
+		}
+	}
+	if !KernelThread(cmd.Process.Pid) {
+		t.Error("a zombie has a program")
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+	if KernelThread(os.Getpid()) {
+		t.Error("this test has no program")
 	}
 }

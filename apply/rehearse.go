@@ -10,20 +10,17 @@ import (
 
 // rehearse does once, while the threads run, what the stop is about to do, so
 // that the stop does not wait for the kernel: a first read or write costs ten
-// times as much as the next one, since code and buffers of the tool are paged in,
-// and each page of text that is written becomes a copy of the process's own. What
-// is written for that are bytes that are there.
+// times as much as the next one, since code and buffers of the tool are paged in.
+// What is written for that is a state of the patch's own that is there. Text is not:
+// while threads run, another file may come to be where it was, and would be written to.
 //
 // Errors: [ErrWriteForbidden]. Whatever else goes wrong here, the stop finds out.
 func (p *Process) rehearse(in *inspector, t *transaction) error {
 	if t.ready.all.compare(before) == nil && p.sameObjects(t) == nil {
-		for _, g := range t.ready.all.pages {
-			if err := p.mem.Write(g.at, g.changes[0].before[:1]); errors.Is(err, ErrWriteForbidden) {
+		if lead := t.leader(); lead != nil && len(t.changes) > 0 {
+			if err := p.writeState(lead, lead.recordState); errors.Is(err, ErrWriteForbidden) {
 				return err
 			}
-		}
-		if lead := t.leader(); lead != nil && len(t.changes) > 0 {
-			_ = p.writeState(lead, lead.recordState)
 		}
 	}
 	in.rehearse()

@@ -2,6 +2,7 @@ package apply
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -48,6 +49,10 @@ type inspector struct {
 	// are in.
 	clear      map[*ptrace.Thread]bool
 	leftParked []*record
+	// early says that threads may run, and change mappings: whose stack cannot be
+	// read is noted in unread. In a stop that is an error.
+	early  bool
+	unread map[*ptrace.Thread]bool
 	// What the stop needs is made before it. first is the part of buf that is
 	// for one stack, rest is for what does not fit.
 	first     uint64
@@ -59,7 +64,7 @@ type inspector struct {
 }
 
 func newInspector(p *Process, zones []zone) *inspector {
-	in := &inspector{p: p, zones: zones, clear: make(map[*ptrace.Thread]bool)}
+	in := &inspector{p: p, zones: zones, clear: make(map[*ptrace.Thread]bool), unread: make(map[*ptrace.Thread]bool)}
 	for i, z := range zones {
 		if i == 0 {
 			in.span = z.Range
@@ -123,19 +128,29 @@ func (in *inspector) busy(threads []*ptrace.Thread) (all []Inside, err error) {
 
 // parked returns the parked threads that are inside. It is called before the stop:
 // what they have on their stacks stays as it is as long as they are parked, and
-// none is parked again.
+// none is parked again. One whose stack cannot be read, since it is moved meanwhile, is
+// left to the stop.
 func (in *inspector) parked(g *ptrace.Group) ([]Inside, error) {
 	threads := slices.DeleteFunc(g.Threads(), func(t *ptrace.Thread) bool { return !t.Parked() || in.clear[t] })
 	if len(threads) == 0 {
 		return nil, nil
 	}
-	in.fresh, in.left = false, nil
-	found, err := in.busy(threads)
-	if err != nil {
-		return nil, err
+	in.fresh, in.left, in.early = false, nil, true
+	defer func() { in.early = false }()
+	clear(in.unread)
+	var found []Inside
+	for batch := range slices.Chunk(threads, maxTogether) {
+		some, err := in.batch(batch)
+		if err == nil {
+			err = g.Serve()
+		}
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, some...)
 	}
 	for _, t := range threads {
-		in.clear[t] = !slices.ContainsFunc(found, func(i Inside) bool { return i.TID == t.TID })
+		in.clear[t] = !in.unread[t] && !slices.ContainsFunc(found, func(i Inside) bool { return i.TID == t.TID })
 	}
 	in.leftParked = append(in.leftParked, in.left...)
 	return found, nil
@@ -156,7 +171,9 @@ func (in *inspector) batch(threads []*ptrace.Thread) (all []Inside, err error) {
 	in.spans = in.spans[:0]
 	for i, t := range threads {
 		hits[i] = in.registers(t)
-		if stacks[i], err = in.stack(t); err != nil {
+		if stacks[i], err = in.stack(t); in.skip(t, err) {
+			stacks[i] = specs.Range[specs.Addr]{}
+		} else if err != nil {
 			return nil, err
 		}
 		n := min(stacks[i].Size(), in.first)
@@ -166,8 +183,8 @@ func (in *inspector) batch(threads []*ptrace.Thread) (all []Inside, err error) {
 		return nil, err
 	}
 	for i, t := range threads {
-		if hits[i] == nil {
-			if hits[i], err = in.words(t, stacks[i], in.spans[i]); err != nil {
+		if hits[i] == nil && !in.unread[t] {
+			if hits[i], err = in.words(t, stacks[i], in.spans[i]); err != nil && !in.skip(t, err) {
 				return nil, err
 			}
 			hits[i] = in.prove(t, hits[i])
@@ -178,6 +195,18 @@ func (in *inspector) batch(threads []*ptrace.Thread) (all []Inside, err error) {
 		}
 	}
 	return all, nil
+}
+
+// errStack is about a stack that is not where it is looked for.
+var errStack = errors.New("its stack cannot be read")
+
+// skip notes that a thread's stack could not be read, if that is not an error yet.
+func (in *inspector) skip(t *ptrace.Thread, err error) bool {
+	if !in.early || !errors.Is(err, errStack) {
+		return false
+	}
+	in.unread[t] = true
+	return true
 }
 
 // prove tells whether a word on a stack is what it looks like.
@@ -254,7 +283,7 @@ func (in *inspector) stack(t *ptrace.Thread) (specs.Range[specs.Addr], error) {
 		m = mappingAt(in.maps, sp)
 	}
 	if m == nil {
-		return specs.Range[specs.Addr]{}, fmt.Errorf("thread %d (%s): its stack pointer %v is nowhere", t.TID, ptrace.Comm(in.p.PID, t.TID), sp)
+		return specs.Range[specs.Addr]{}, fmt.Errorf("thread %d (%s): %w: its stack pointer %v is nowhere", t.TID, ptrace.Comm(in.p.PID, t.TID), errStack, sp)
 	}
 	lo := max(sp-min(sp, redZone), m.Range.Lo) &^ 7
 	return specs.Range[specs.Addr]{Lo: lo, Hi: m.Range.Hi}, nil
@@ -285,55 +314,70 @@ func (in *inspector) words(t *ptrace.Thread, stack specs.Range[specs.Addr], firs
 		return h, nil
 	}
 	lo := first.Addr + specs.Addr(first.N)
-	if first.N < len(first.Buf) || lo >= stack.Hi {
-		if lo < stack.Hi {
-			return in.unread(t, lo, stack.Hi)
-		}
-		return in.elsewhere(t, stack)
+	h, err := (*hit)(nil), error(nil)
+	if first.N < len(first.Buf) {
+		h, err = in.again(t, stack, in.stack, lo)
+	} else if lo < stack.Hi {
+		h, err = in.scanRange(t, specs.Range[specs.Addr]{Lo: lo, Hi: stack.Hi}, in.stack)
 	}
-	if h, err := in.scanRange(t, specs.Range[specs.Addr]{Lo: lo, Hi: stack.Hi}); h != nil || err != nil {
+	if h != nil || err != nil {
 		return h, err
 	}
 	return in.elsewhere(t, stack)
 }
 
-// unread handles a stack that ends before its mapping did: the mapping was
-// shortened since the mappings were read.
-func (in *inspector) unread(t *ptrace.Thread, lo, hi specs.Addr) (*hit, error) {
+// again looks through memory that ended before its mapping did, at the address at:
+// the mapping was shortened since the mappings were read. of tells where the memory
+// is now.
+func (in *inspector) again(t *ptrace.Thread, r specs.Range[specs.Addr], of func(*ptrace.Thread) (specs.Range[specs.Addr], error), at specs.Addr) (*hit, error) {
 	if !in.fresh {
 		if err := in.reread(); err != nil {
 			return nil, err
 		}
-		stack, err := in.stack(t)
-		if err != nil {
-			return nil, err
-		}
-		return in.scanRange(t, stack)
 	}
-	return nil, fmt.Errorf("thread %d (%s): its stack cannot be read at %v", t.TID, ptrace.Comm(in.p.PID, t.TID), lo)
+	now, err := of(t)
+	if err != nil {
+		return nil, err
+	}
+	if now == r {
+		return nil, fmt.Errorf("thread %d (%s): %w at %v", t.TID, ptrace.Comm(in.p.PID, t.TID), errStack, at)
+	}
+	return in.scanRange(t, now, of)
 }
 
 // elsewhere looks through the thread's own stack if it runs on another one, as
 // signal handlers and coroutines do. How much of it is in use is not known, so
 // all of it counts.
 func (in *inspector) elsewhere(t *ptrace.Thread, current specs.Range[specs.Addr]) (*hit, error) {
-	var own *Mapping
-	if t.TID == in.p.PID {
-		i := slices.IndexFunc(in.maps, func(m Mapping) bool { return m.Path == "[stack]" })
-		if i >= 0 {
-			own = &in.maps[i]
+	other := func(t *ptrace.Thread) (specs.Range[specs.Addr], error) {
+		own := in.own(t)
+		if own == nil || !own.readable() || own.Range.Overlaps(current) || own.Range.Size() > 1<<30 {
+			return specs.Range[specs.Addr]{}, nil
 		}
-	} else if tp, ok := t.Regs.ThreadPointer(); ok {
-		own = mappingAt(in.maps, tp)
+		return own.Range, nil
 	}
-	if own == nil || !own.readable() || own.Range.Overlaps(current) || own.Range.Size() > 1<<30 {
-		return nil, nil
-	}
-	return in.scanRange(t, own.Range)
+	r, _ := other(t)
+	return in.scanRange(t, r, other)
 }
 
-// scanRange reads and looks through memory of any length.
-func (in *inspector) scanRange(t *ptrace.Thread, r specs.Range[specs.Addr]) (*hit, error) {
+// own returns the mapping that the thread's own stack is in, nil if it is not known.
+func (in *inspector) own(t *ptrace.Thread) *Mapping {
+	if t.TID == in.p.PID {
+		i := slices.IndexFunc(in.maps, func(m Mapping) bool { return m.Path == "[stack]" })
+		if i < 0 {
+			return nil
+		}
+		return &in.maps[i]
+	}
+	if tp, ok := t.Regs.ThreadPointer(); ok {
+		return mappingAt(in.maps, tp)
+	}
+	return nil
+}
+
+// scanRange reads and looks through memory of any length. of tells where it is if
+// it cannot be read.
+func (in *inspector) scanRange(t *ptrace.Thread, r specs.Range[specs.Addr], of func(*ptrace.Thread) (specs.Range[specs.Addr], error)) (*hit, error) {
 	for lo := r.Lo; lo < r.Hi; {
 		spans := []ptrace.Span{{Addr: lo, Buf: in.rest[:min(uint64(r.Hi-lo), nextRead)]}}
 		if err := in.reader.ReadSpans(spans); err != nil {
@@ -342,10 +386,10 @@ func (in *inspector) scanRange(t *ptrace.Thread, r specs.Range[specs.Addr]) (*hi
 		if h := in.scan(t, spans[0].Buf[:spans[0].N]); h != nil {
 			return h, nil
 		}
-		if spans[0].N < len(spans[0].Buf) {
-			return in.unread(t, lo+specs.Addr(spans[0].N), r.Hi)
-		}
 		lo += specs.Addr(spans[0].N)
+		if spans[0].N < len(spans[0].Buf) {
+			return in.again(t, r, of, lo)
+		}
 	}
 	return nil, nil
 }

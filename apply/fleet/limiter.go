@@ -61,6 +61,8 @@ type Limiter struct {
 	mu    sync.Mutex
 	users map[int]*usage
 	left  map[int]bool // by process
+	// silence is set once a process was silent.
+	silence bool
 }
 
 // usage is what the processes of one user have used up.
@@ -90,17 +92,48 @@ func (l *Limiter) LeftOut() int {
 // Errors: those of f, [apply.ErrGone], [apply.ErrPermission], [ErrSilent],
 // [ErrLeftOut], the cause if ctx ends.
 func Do[T any](ctx context.Context, l *Limiter, pid int, b Bound, f func(context.Context) (T, error)) (T, error) {
-	var none T
-	uid, err := l.owner(pid)
-	if err == nil {
-		err = l.admit(pid, uid)
-	}
-	if err != nil {
-		return none, err
+	uid := unknownUser
+	if l.careful() {
+		var err error
+		if uid, err = l.owner(pid); err == nil {
+			err = l.admit(pid, uid)
+		}
+		if err != nil {
+			var none T
+			return none, err
+		}
 	}
 	start := time.Now()
 	v, err := within(ctx, b, f)
+	if uid == unknownUser && errors.Is(err, ErrSilent) {
+		uid = l.ownerOfSilent(pid)
+	}
 	return v, l.charge(uid, time.Since(start), err)
+}
+
+// unknownUser stands for a user that was not asked for.
+const unknownUser = -1
+
+// careful reports whether it matters whose a process is: users have a budget, or
+// a process was silent. Else it is not worth a read for each process.
+func (l *Limiter) careful() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.Budget > 0 || l.silence
+}
+
+// ownerOfSilent returns the user of the first process that was silent, or
+// unknownUser if it has ended. From then on owners are asked for before the work,
+// so none can get away with that again.
+func (l *Limiter) ownerOfSilent(pid int) int {
+	l.mu.Lock()
+	l.silence = true
+	l.mu.Unlock()
+	uid, err := l.owner(pid)
+	if err != nil {
+		return unknownUser
+	}
+	return uid
 }
 
 // admit returns an error if the user's time is used up.
@@ -127,7 +160,7 @@ func (l *Limiter) admit(pid, uid int) error {
 // charge counts a piece of work that ended with err, and returns the error to
 // tell.
 func (l *Limiter) charge(uid int, took time.Duration, err error) error {
-	if uid == 0 {
+	if uid == 0 || uid == unknownUser {
 		return err
 	}
 	l.mu.Lock()

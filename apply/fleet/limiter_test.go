@@ -62,6 +62,28 @@ func TestDo(t *testing.T) {
 	})
 }
 
+// TestOwnerIsAskedLate: users are told apart once a process was silent, and one that
+// has ended by then gets away with that once.
+func TestOwnerIsAskedLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, asked := NewLimiter(), 0
+		l.owner = func(int) (int, error) { asked++; return 0, apply.ErrGone }
+		b := Bound{time.Second, time.Second}
+		calls := 0
+		slow := func(ctx context.Context) (closer, error) { calls++; <-ctx.Done(); return closer{}, ctx.Err() }
+		well := func(context.Context) (closer, error) { calls++; return closer{}, nil }
+		if _, err := Do(t.Context(), l, 7, b, well); err != nil || asked != 0 {
+			t.Errorf("%v, asked %d times", err, asked)
+		}
+		if _, err := Do(t.Context(), l, 7, b, slow); !errors.Is(err, ErrSilent) || asked != 1 {
+			t.Errorf("%v, asked %d times", err, asked)
+		}
+		if _, err := Do(t.Context(), l, 7, b, slow); !errors.Is(err, apply.ErrGone) || asked != 2 || calls != 2 {
+			t.Errorf("%v, asked %d times, called %d times", err, asked, calls)
+		}
+	})
+}
+
 // TestOwner has a process that is not dumpable, whose folder in /proc is
 // root's.
 func TestOwner(t *testing.T) {

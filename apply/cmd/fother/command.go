@@ -167,6 +167,8 @@ type processes struct {
 	text string
 	all  bool
 	pid  int
+	// chosen are those of all that are left, nil if none were left out.
+	chosen []int
 }
 
 func (p *processes) declare(fs *flag.FlagSet) { fs.Var(p, "p", "") }
@@ -186,7 +188,10 @@ func (p *processes) Set(s string) error {
 
 // list returns the processes.
 func (p *processes) list() ([]int, error) {
-	if p.all {
+	switch {
+	case p.chosen != nil:
+		return p.chosen, nil
+	case p.all:
 		return apply.Processes()
 	}
 	return []int{p.pid}, nil

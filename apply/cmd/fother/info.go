@@ -128,6 +128,7 @@ func (t *info) run(ctx context.Context, args []string) int {
 		return t.fail(err)
 	}
 	infos, code := []processInfo{}, exitDone
+	defer t.gather()()
 	for i := range t.survey(ctx, pids) {
 		t.tidy()
 		if t.procs.all && passOver(i.err) || ctx.Err() != nil || i.err == nil && !t.filter.apply(&i) {
@@ -141,7 +142,9 @@ func (t *info) run(ctx context.Context, args []string) int {
 		if !t.json && len(i.Objects)+len(i.Damaged) > 0 {
 			t.printInfo(i.processInfo)
 		}
-		infos = append(infos, i.processInfo)
+		if t.json {
+			infos = append(infos, i.processInfo)
+		}
 	}
 	t.noteLeftOut()
 	if t.json {
@@ -292,11 +295,7 @@ func (t *tool) printInfo(i processInfo) {
 	defer func() { t.stdout.Write(out.Bytes()) }()
 	fmt.Fprintf(&out, "%d (%s)\n", i.PID, clean(i.Name))
 	for _, o := range i.Objects {
-		id := string(o.BuildID)
-		if id == "" {
-			id = "no build-id"
-		}
-		fmt.Fprintf(&out, "  %-40s  %s\n", id, clean(o.Path))
+		printObject(&out, o.ObjectInfo)
 		for _, a := range i.Applied {
 			if a.BuildID == o.BuildID {
 				fmt.Fprintf(&out, "    %s: %s\n", a.State, title(a))
@@ -319,6 +318,24 @@ func (t *tool) printInfo(i processInfo) {
 	for _, d := range i.Damaged {
 		fmt.Fprintf(&out, "  damaged: %s\n", clean(d))
 	}
+}
+
+// printObject prints an object's line. Of all processes these are nearly all that
+// is printed, so it is put together without a format.
+func printObject(out *bytes.Buffer, o apply.ObjectInfo) {
+	id, path := string(o.BuildID), clean(o.Path)
+	if id == "" {
+		id = "no build-id"
+	}
+	const width = 40 // of SHA-1, the usual build-id
+	out.Grow(width + len(path) + 8)
+	out.WriteString("  ")
+	out.WriteString(id)
+	for range max(width-len(id), 0) + 2 {
+		out.WriteByte(' ')
+	}
+	out.WriteString(path)
+	out.WriteByte('\n')
 }
 
 // printHits tells how often the functions of a patch were called.

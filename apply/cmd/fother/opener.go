@@ -8,6 +8,7 @@ import (
 	"github.com/fother/fother/apply"
 	"github.com/fother/fother/apply/fleet"
 	"github.com/fother/fother/kpack"
+	"github.com/fother/fother/specs"
 )
 
 // opener reads and changes processes, each within its bound of time. It may be
@@ -18,22 +19,30 @@ type opener struct {
 	patching func(wait) fleet.Bound
 
 	open    func(pid int) (*apply.Process, error)
+	ids     func(pid int) ([]specs.BuildID, error)
 	prepare func(ctx context.Context, pid int, patches []*kpack.Patch) (*apply.Plan, error)
 	apply   func(ctx context.Context, pid int, patches []*kpack.Patch, o apply.Options) (*apply.Result, error)
 	revert  func(ctx context.Context, pid int, which []apply.Selector, o apply.Options) (*apply.Result, error)
 }
 
 func newOpener() *opener {
+	reader := apply.NewReader()
 	return &opener{
 		Limiter: fleet.NewLimiter(), reading: fleet.Reading(),
 		patching: func(w wait) fleet.Bound { return fleet.Patching(time.Duration(w)) },
-		open:     apply.NewReader().Open, prepare: apply.Prepare, apply: apply.Apply, revert: apply.Revert,
+		open:     reader.Open, ids: reader.BuildIDs, prepare: apply.Prepare, apply: apply.Apply, revert: apply.Revert,
 	}
 }
 
 // Open is [apply.Open] within the bound; errors are those of [fleet.Do] too.
 func (o *opener) Open(ctx context.Context, pid int) (*apply.Process, error) {
 	return fleet.Do(ctx, o.Limiter, pid, o.reading, func(context.Context) (*apply.Process, error) { return o.open(pid) })
+}
+
+// BuildIDs is that of [apply.Reader] within the bound; errors are those of
+// [fleet.Do] too.
+func (o *opener) BuildIDs(ctx context.Context, pid int) ([]specs.BuildID, error) {
+	return fleet.Do(ctx, o.Limiter, pid, o.reading, func(context.Context) ([]specs.BuildID, error) { return o.ids(pid) })
 }
 
 // Prepare is [apply.Prepare] within the bound of a read.

@@ -13,6 +13,7 @@ import (
 	"github.com/fother/fother/apply"
 	"github.com/fother/fother/apply/fleet"
 	"github.com/fother/fother/kpack"
+	"github.com/fother/fother/specs"
 	"github.com/fother/fother/specs/testenv"
 )
 
@@ -46,11 +47,18 @@ func impatient(t *testing.T, o *opener, do func(*tool) int) (string, int) {
 
 // TestSilentProcessIsTold has a process that blocks who opens it.
 func TestSilentProcessIsTold(t *testing.T) {
-	pid := sleeper(t)
+	pid, file := sleeper(t), filepath.Join(t.TempDir(), "fix.kpatch")
+	write(t, file, fixture(t).patch(t, "default", 1))
 	block := make(chan struct{})
 	defer close(block)
-	for _, args := range []string{"info", "info -p all", "unpatch -p all", "unpatch -p all --json"} {
+	for _, args := range []string{"info", "info -p all", "unpatch -p all", "unpatch -p all --json", "patch -p all " + file} {
 		o := newOpener()
+		o.ids = func(p int) ([]specs.BuildID, error) {
+			if p == pid {
+				<-block
+			}
+			return nil, apply.ErrPermission
+		}
 		o.open = func(p int) (*apply.Process, error) {
 			if p == pid {
 				<-block

@@ -33,8 +33,43 @@ func (o *output) Write(b []byte) (int, error) {
 	return min(n, len(b)), err
 }
 
+// gathered is a writer that makes few large writes of many small ones, each of
+// which it keeps whole.
+type gathered struct {
+	io.Writer
+	text []byte
+}
+
+// gather has results written so until flush is called.
+func (t *tool) gather() (flush func()) {
+	g := &gathered{Writer: t.stdout}
+	t.stdout = g
+	return func() {
+		g.flush()
+		t.stdout = g.Writer
+	}
+}
+
+func (g *gathered) Write(b []byte) (int, error) {
+	const enough = 16 << 10
+	if g.text = append(g.text, b...); len(g.text) >= enough {
+		g.flush()
+	}
+	return len(b), nil
+}
+
+// flush writes what was gathered. The writer behind it keeps the error.
+func (g *gathered) flush() {
+	g.Writer.Write(g.text)
+	g.text = g.text[:0]
+}
+
 func printable(b []byte) bool {
 	for len(b) > 0 {
+		if b[0] >= ' ' && b[0] < 0x7f { // most are
+			b = b[1:]
+			continue
+		}
 		r, n := utf8.DecodeRune(b)
 		if r != '\n' && hostile(r, n) {
 			return false
@@ -72,5 +107,8 @@ func escape(b []byte) []byte {
 // clean returns s as it may stand within a line: newlines are escaped too, so
 // that a name cannot look like a line of ours.
 func clean(s string) string {
+	if b := []byte(s); printable(b) && !bytes.Contains(b, []byte{'\n'}) {
+		return s
+	}
 	return strings.ReplaceAll(string(escape([]byte(s))), "\n", `\n`)
 }

@@ -67,6 +67,8 @@ type patch struct {
 	trial  trial
 	dryRun bool
 	store  *store
+	// silent are, of all processes, those that did not answer.
+	silent map[int]error
 }
 
 func (c *patch) run(ctx context.Context, args []string) int {
@@ -91,10 +93,16 @@ func (c *patch) run(ctx context.Context, args []string) int {
 	var tried []int
 	if c.procs.all {
 		c.noteCapabilities()
+		if err := c.choose(ctx); err != nil {
+			return c.fail(err)
+		}
 	}
 	defer c.deny.note(c.tool)
 	code := c.each(ctx, c.procs, func(pid int) (*outcome, error) {
 		if refused, err := c.deny.refuses(c.tool, c.procs, pid); refused {
+			return nil, err
+		}
+		if err := c.silent[pid]; err != nil {
 			return nil, err
 		}
 		patches, err := c.fitting(ctx, pid)
@@ -117,6 +125,42 @@ func (c *patch) run(ctx context.Context, args []string) int {
 		return code
 	}
 	return c.watch(ctx, tried, code)
+}
+
+// choose leaves those of all processes that the patches may concern: most have
+// nothing to do with any. Those that could not be read in their time are left too,
+// for the error that is in c.silent, and those that the deny list has, to be counted.
+func (c *patch) choose(ctx context.Context) error {
+	pids, err := c.procs.list()
+	if err != nil {
+		return err
+	}
+	type look struct {
+		pid      int
+		concerns bool
+		ids      []specs.BuildID
+		err      error
+	}
+	c.procs.chosen, c.silent = []int{}, make(map[int]error)
+	for l := range ahead(ctx, pids, func(ctx context.Context, pid int) look {
+		if c.deny.list.Check(pid) != nil {
+			return look{pid: pid, concerns: true}
+		}
+		ids, err := c.opener.BuildIDs(ctx, pid)
+		return look{pid: pid, ids: ids, err: err}
+	}) {
+		c.tidy()
+		if err := c.procs.unknown(l.err); err != nil {
+			c.silent[l.pid] = err
+		}
+		if l.concerns || c.silent[l.pid] != nil || c.store.concerns(l.ids) {
+			c.procs.chosen = append(c.procs.chosen, l.pid)
+		}
+	}
+	if ctx.Err() != nil { // which is told with the first
+		c.procs.chosen = pids
+	}
+	return nil
 }
 
 // applyOptions are the command's options for package apply.

@@ -177,6 +177,15 @@ func (s *store) lookup(id specs.BuildID) ([]*offer, error) {
 	return f.offers, f.err
 }
 
+// concerns reports whether there is anything for objects with one of these
+// build-ids, or anything wrong with what there is.
+func (s *store) concerns(ids []specs.BuildID) bool {
+	return slices.ContainsFunc(ids, func(id specs.BuildID) bool {
+		offers, err := s.lookup(id)
+		return len(offers) > 0 || err != nil
+	})
+}
+
 // reload reads a patch again that was not kept.
 func (s *store) reload(o *offer) error {
 	if !o.again {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"iter"
 	"runtime"
+	"slices"
 
 	"github.com/fother/fother/apply"
 )
@@ -17,17 +18,27 @@ type surveyed struct {
 // survey reads processes, several at once, and yields them in the given order.
 // It ends early if ctx does.
 func (t *tool) survey(ctx context.Context, pids []int) iter.Seq[surveyed] {
-	return func(yield func(surveyed) bool) {
+	return ahead(ctx, pids, t.read)
+}
+
+// chunk is how many processes are read one after the other, so that few threads
+// have to be woken.
+const chunk = 8
+
+// ahead calls read for processes, for several at once, and yields what it returns
+// in the given order. It ends early if ctx does.
+func ahead[T any](ctx context.Context, pids []int, read func(context.Context, int) T) iter.Seq[T] {
+	return func(yield func(T) bool) {
 		ctx, stop := context.WithCancel(ctx)
 		defer stop()
-		workers := min(runtime.NumCPU(), 8, len(pids))
-		// What is read waits here for its turn: no more than two for each worker.
-		queue := make(chan chan surveyed, 2*workers)
-		tokens := make(chan struct{}, max(workers, 1))
+		workers := min(runtime.NumCPU(), 8)
+		// What is read waits here for its turn: no more than two chunks for each worker.
+		queue := make(chan chan []T, 2*workers)
+		tokens := make(chan struct{}, workers)
 		go func() {
 			defer close(queue)
-			for _, pid := range pids {
-				turn := make(chan surveyed, 1)
+			for some := range slices.Chunk(pids, chunk) {
+				turn := make(chan []T, 1)
 				select {
 				case queue <- turn:
 				case <-ctx.Done():
@@ -35,14 +46,20 @@ func (t *tool) survey(ctx context.Context, pids []int) iter.Seq[surveyed] {
 				}
 				tokens <- struct{}{}
 				go func() {
-					turn <- t.read(ctx, pid)
+					all := make([]T, len(some))
+					for i, pid := range some {
+						all[i] = read(ctx, pid)
+					}
+					turn <- all
 					<-tokens
 				}()
 			}
 		}()
 		for turn := range queue {
-			if s := <-turn; ctx.Err() != nil || !yield(s) {
-				return
+			for _, one := range <-turn {
+				if ctx.Err() != nil || !yield(one) {
+					return
+				}
 			}
 		}
 	}
@@ -55,8 +72,9 @@ func (t *tool) read(ctx context.Context, pid int) surveyed {
 		return surveyed{processInfo{PID: pid, Objects: []objectInfo{}, Applied: []apply.Applied{}}, err}
 	}
 	defer p.Close()
-	i := processInfo{PID: pid, Name: p.Name, Objects: []objectInfo{}, Applied: p.Applied(), Damaged: p.Damaged()}
-	for _, o := range p.Objects() {
+	objects := p.Objects()
+	i := processInfo{PID: pid, Name: p.Name, Objects: make([]objectInfo, 0, len(objects)), Applied: p.Applied(), Damaged: p.Damaged()}
+	for _, o := range objects {
 		i.Objects = append(i.Objects, objectInfo{ObjectInfo: o})
 	}
 	return surveyed{i, nil}

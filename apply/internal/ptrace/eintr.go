@@ -15,15 +15,34 @@ func (g *Group) mend(t *Thread) {
 	if !t.fresh {
 		t.fresh = t.Regs.get(t.TID) == nil
 	}
-	if !t.fresh || !t.Regs.eintr() {
+	if t.fresh {
+		g.reenter(t.TID, t.Regs)
+	}
+}
+
+// reenter has the stopped thread tid, whose registers are given, enter its system
+// call again if that has ended with EINTR and no signal waits.
+func (g *Group) reenter(tid int, regs Regs) {
+	if !regs.eintr() {
 		return
 	}
-	again := t.Regs
+	again := regs
 	again.redo()
-	_ = again.set(t.TID) // fails only if the thread was killed
-	if signalWaits(g.pid, t.TID) {
-		_ = t.Regs.set(t.TID)
+	_ = again.set(tid) // fails only if the thread was killed
+	if signalWaits(g.pid, tid) {
+		_ = regs.set(tid)
 	}
+}
+
+// mendCall is mend for a thread at a call's exit, or at the delivery of sig, which
+// are no stops of the group. Signals that the program ignores are not even queued
+// for a thread that is not traced, so no call would end with them.
+func (g *Group) mendCall(t *Thread, sig unix.Signal) {
+	regs := t.Regs // what was noted of the call, too
+	if regs.get(t.TID) != nil || !regs.eintr() || sig > 0 && disposed(g.pid, t.TID).heard(1<<(sig-1)) != 0 {
+		return
+	}
+	g.reenter(t.TID, regs)
 }
 
 // peekArgs is struct ptrace_peeksiginfo_args.
@@ -39,8 +58,8 @@ type siginfo struct {
 	_     [124]byte
 }
 
-// signalWaits reports whether a signal that is not blocked waits for the
-// stopped thread tid, by itself or for the process. In doubt it does.
+// signalWaits reports whether a signal that is neither blocked nor ignored waits
+// for the stopped thread tid, by itself or for the process. In doubt it does.
 func signalWaits(pid, tid int) bool {
 	var waiting uint64
 	for _, flags := range []uint32{0, unix.PTRACE_PEEKSIGINFO_SHARED} {
@@ -57,19 +76,30 @@ func signalWaits(pid, tid int) bool {
 			}
 		}
 	}
-	return waiting != 0 && waiting&^blocked(pid, tid) != 0
+	return waiting != 0 && disposed(pid, tid).heard(waiting) != 0
 }
 
-// blocked returns the signals that tid blocks. PTRACE_GETSIGMASK does not tell:
-// inside epoll_pwait and its like it returns the mask that holds afterwards.
-func blocked(pid, tid int) uint64 {
+// dispositions say what becomes of signals. Signal n is bit n-1.
+type dispositions struct{ blocked, ignored, caught uint64 }
+
+// disposed returns those of a thread, none if they cannot be read.
+// PTRACE_GETSIGMASK does not tell: inside epoll_pwait and its like it returns the
+// mask that holds afterwards.
+func disposed(pid, tid int) (d dispositions) {
+	masks := map[string]*uint64{"SigBlk": &d.blocked, "SigIgn": &d.ignored, "SigCgt": &d.caught}
 	for line := range bytes.Lines(taskFile(pid, tid, "status")) {
-		if rest, ok := bytes.CutPrefix(line, []byte("SigBlk:")); ok {
-			mask, err := strconv.ParseUint(string(bytes.TrimSpace(rest)), 16, 64)
-			if err == nil {
-				return mask
-			}
+		name, rest, _ := bytes.Cut(line, []byte(":"))
+		if mask := masks[string(name)]; mask != nil {
+			*mask, _ = strconv.ParseUint(string(bytes.TrimSpace(rest)), 16, 64)
 		}
 	}
-	return 0
+	return d
+}
+
+// quiet are the signals that do nothing unless they are caught. Source: signal(7).
+const quiet = 1<<(unix.SIGCHLD-1) | 1<<(unix.SIGCONT-1) | 1<<(unix.SIGURG-1) | 1<<(unix.SIGWINCH-1)
+
+// heard returns those of some signals that end a system call.
+func (d dispositions) heard(signals uint64) uint64 {
+	return signals &^ d.blocked &^ d.ignored &^ (quiet &^ d.caught)
 }

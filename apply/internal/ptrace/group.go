@@ -37,6 +37,9 @@ type Group struct {
 	threads []*Thread
 	// exec is set once the process has executed another program.
 	exec bool
+	// served is when all threads were looked at last, serving how long it took.
+	served  time.Time
+	serving time.Duration
 }
 
 // Thread is one tracee.
@@ -53,6 +56,7 @@ type Thread struct {
 	fresh   bool // Regs are those of this stop
 	parking bool // on its way to the entry of a call
 	parked  bool // in a call; Regs are those of its entry
+	stuck   bool // did not stop to be detached
 }
 
 // Stopped reports whether the thread is held.
@@ -106,6 +110,12 @@ func (g *Group) seizeAll() error {
 		tids, err := Threads(g.pid)
 		if err != nil {
 			return err
+		}
+		// The first thread comes last. As long as nobody traces it, signals to the process
+		// that are ignored are not queued: threads that are not seized yet would have
+		// calls ended by them.
+		if i := slices.Index(tids, g.pid); i >= 0 {
+			tids = append(slices.Delete(tids, i, i+1), g.pid)
 		}
 		before := len(g.threads)
 		if err := g.seizeThese(tids); err != nil {
@@ -227,10 +237,11 @@ func (g *Group) Stop() error {
 	return g.readRegs()
 }
 
-// StopThread stops one thread and reads its registers.
+// StopThread stops one thread and reads its registers. The others are served
+// meanwhile.
 func (g *Group) StopThread(t *Thread) error {
 	g.interrupt(t)
-	if err := g.await(t); err != nil || t.gone {
+	if err := g.awaitMeanwhile(t, g.tend); err != nil || t.gone {
 		return err
 	}
 	return g.readThread(t)
@@ -283,46 +294,6 @@ func (g *Group) ResumeThread(t *Thread) {
 	}
 	_ = request(how, t.TID, 0, 0)
 	t.stopped, t.fresh, t.asked, t.hold = false, false, false, false
-}
-
-// Detach lets all threads go. Job control's stops stay.
-func (g *Group) Detach() {
-	for _, t := range g.threads {
-		if t.Stopped() {
-			g.detachStopped(t)
-		}
-	}
-	// What runs has to be stopped first. New threads may turn up meanwhile.
-	for i := 0; i < len(g.threads); i++ {
-		t := g.threads[i]
-		if t.gone {
-			continue
-		}
-		n := len(g.threads)
-		if !t.asked { // with those that come next
-			g.releaseWoken()
-			if t.gone {
-				continue
-			}
-			for _, next := range g.threads[i:min(i+parkTogether, n)] {
-				g.interrupt(next)
-			}
-		}
-		if g.await(t) == nil && t.Stopped() {
-			g.detachStopped(t)
-		}
-		if len(g.threads) != n {
-			i = -1
-		}
-	}
-}
-
-func (g *Group) detachStopped(t *Thread) {
-	g.mend(t)
-	if request(unix.PTRACE_DETACH, t.TID, 0, 0) == nil {
-		t.gone = true
-	}
-	t.stopped = false
 }
 
 // ended returns ErrGone if no thread is left, or the program is another.

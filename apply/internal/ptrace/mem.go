@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -29,7 +30,7 @@ func OpenMem(pid int, writable bool) (*Mem, error) {
 	if writable {
 		flags = unix.O_RDWR
 	}
-	fd, err := unix.Open(fmt.Sprintf("/proc/%d/mem", pid), flags|unix.O_CLOEXEC, 0)
+	fd, err := unix.Open("/proc/"+strconv.Itoa(pid)+"/mem", flags|unix.O_CLOEXEC, 0)
 	switch {
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
 		return nil, ErrPermission

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -78,6 +79,9 @@ func (m *PageMap) Present(r specs.Range[specs.Addr]) ([]specs.Range[specs.Addr],
 // scan asks the kernel for the runs, which passes over what has no page tables.
 func (m *PageMap) scan(r specs.Range[specs.Addr]) (runs []specs.Range[specs.Addr], err error) {
 	found := make([]scanRegion, 512)
+	var pin runtime.Pinner
+	pin.Pin(unsafe.SliceData(found)) // the kernel is given a number, which keeps nothing where it is
+	defer pin.Unpin()
 	a := scanArg{
 		size: uint64(unsafe.Sizeof(scanArg{})), start: uint64(r.Lo) &^ (m.page - 1), end: (uint64(r.Hi) + m.page - 1) &^ (m.page - 1),
 		vec: uint64(uintptr(unsafe.Pointer(unsafe.SliceData(found)))), vecLen: uint64(len(found)),

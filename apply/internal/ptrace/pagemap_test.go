@@ -92,3 +92,41 @@ func TestPageMapPieces(t *testing.T) {
 		}
 	}
 }
+
+// TestPageMapDeepInTheStack: the kernel writes where the runs are read, also if the
+// goroutine's stack has to grow, and so moves, between.
+func TestPageMapDeepInTheStack(t *testing.T) {
+	b, err := unix.Mmap(-1, 0, 4*os.Getpagesize(), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Munmap(b)
+	b[os.Getpagesize()] = 1
+	lo := specs.Addr(uintptr(unsafe.Pointer(unsafe.SliceData(b))))
+	page := specs.Addr(os.Getpagesize())
+	want := []specs.Range[specs.Addr]{{Lo: lo + page, Hi: lo + 2*page}}
+	m, err := OpenPageMap(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	for depth := range 1200 { // some 64 KiB
+		done := make(chan bool)
+		go func() {
+			defer close(done)
+			runs, err := presentAt(depth, m, specs.Range[specs.Addr]{Lo: lo, Hi: lo + 4*page})
+			if err != nil || !slices.Equal(runs, want) {
+				t.Errorf("depth %d: %v, %v; want %v", depth, runs, err, want)
+			}
+		}()
+		<-done
+	}
+}
+
+//go:noinline
+func presentAt(depth int, m *PageMap, r specs.Range[specs.Addr]) ([]specs.Range[specs.Addr], error) {
+	if depth > 0 {
+		return presentAt(depth-1, m, r)
+	}
+	return m.Present(r)
+}

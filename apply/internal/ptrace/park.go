@@ -2,9 +2,12 @@ package ptrace
 
 import (
 	"bytes"
-	"errors"
+	"fmt"
+	"os"
 	"slices"
 	"strconv"
+	"strings"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -22,84 +25,89 @@ const parkTogether = 32
 // long as it is [Thread.Parked]. If the tool dies the kernel lets it go on, as all.
 //
 // Threads that run, that sleep uninterruptibly, or in a call that would show that it
-// was interrupted, are left alone.
+// was interrupted, are left alone. No more are parked once goOn says no. Those that
+// wake meanwhile are served.
 //
 // Errors: [ErrGone].
-func (g *Group) Park() error {
+func (g *Group) Park(goOn func() bool) error {
 	for batch := range slices.Chunk(g.Threads(), parkTogether) {
+		if !goOn() {
+			return nil
+		}
 		batch = slices.DeleteFunc(batch, func(t *Thread) bool { return t.stopped || t.gone || t.parked || !sleeps(g.pid, t.TID) })
 		for _, t := range batch {
 			g.interrupt(t)
 		}
-		for _, t := range batch {
-			if err := g.sendBack(t); err != nil {
-				return err
-			}
+		if err := g.parkBatch(batch); err != nil {
+			return err
 		}
-		for _, t := range batch {
-			if err := g.awaitParked(t); err != nil {
-				return err
-			}
-		}
-		if err := g.Serve(); err != nil {
+		if err := g.tend(); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// sendBack lets a thread that was interrupted go on up to the entry of its next
-// call.
-func (g *Group) sendBack(t *Thread) error {
-	stuck := (*StuckError)(nil)
-	if err := g.await(t); errors.As(err, &stuck) {
+// parkLimit is how long is waited for the last ones of those that are disturbed
+// together.
+const parkLimit = 20 * time.Millisecond
+
+// parkBatch sends threads that were interrupted back into their calls, each as soon
+// as it stops. Who has not come by the limit is not parked.
+func (g *Group) parkBatch(batch []*Thread) error {
+	var p pause
+	for len(batch) > 0 {
+		told := false
+		for _, t := range batch {
+			got, err := g.serve(t)
+			if err != nil {
+				return err
+			}
+			told = told || got
+			if t.Stopped() {
+				g.sendBack(t)
+			}
+		}
+		batch = slices.DeleteFunc(batch, func(t *Thread) bool { return t.gone || !t.hold && !t.parking })
+		if told || len(batch) == 0 {
+			continue
+		}
+		if p.nap >= shortNap {
+			if err := g.tend(); err != nil {
+				return err
+			}
+		}
+		if !p.once(parkLimit) {
+			break
+		}
+	}
+	for _, t := range batch {
 		t.hold = false // Serve lets it run when it stops at last
-		return nil
-	} else if err != nil {
-		return err
 	}
-	if !t.Stopped() {
-		return nil
-	}
+	return nil
+}
+
+// sendBack lets a stopped thread go on up to the entry of its next call.
+func (g *Group) sendBack(t *Thread) {
 	if t.halted {
 		g.ResumeThread(t)
-		return nil
+		return
 	}
 	g.mend(t)
 	_ = request(unix.PTRACE_SYSCALL, t.TID, 0, 0) // if it was killed, wait tells
 	t.stopped, t.fresh, t.asked, t.hold = false, false, false, false
 	t.parking = true
-	return nil
-}
-
-// awaitParked waits for a thread that is on its way, but not for long: it is
-// taken in whenever it comes.
-func (g *Group) awaitParked(t *Thread) error {
-	var p pause
-	for t.parking && !t.gone {
-		told, err := g.serve(t)
-		if err != nil {
-			return err
-		}
-		if t.Stopped() {
-			g.ResumeThread(t)
-			return nil
-		}
-		if !told && (!p.once(g.limit) || p.nap > shortNap) {
-			return nil
-		}
-	}
-	return nil
 }
 
 // callStop handles a stop at the entry or the exit of a system call.
 func (g *Group) callStop(t *Thread) {
 	parking := t.parking && !t.asked
 	t.parking, t.parked = false, false
-	if parking && entersSleep(t.TID) && t.Regs.get(t.TID) == nil && !t.Regs.foreign() && request(unix.PTRACE_SYSCALL, t.TID, 0, 0) == nil {
+	if parking && entersSleep(g.pid, t.TID) && t.Regs.get(t.TID) == nil && !t.Regs.foreign() && request(unix.PTRACE_SYSCALL, t.TID, 0, 0) == nil {
 		t.parked = true
 		return
 	}
+	g.mendCall(t, 0)
 	g.onward(t, 0)
 }
 
@@ -107,23 +115,23 @@ func (g *Group) callStop(t *Thread) {
 type syscallInfo struct {
 	op     uint8
 	_      [3]byte
-	_      uint32
+	arch   uint32
 	ip, sp uint64
 	nr     uint64
 	args   [6]uint64
 }
 
 // entersSleep reports whether a thread is stopped at the entry of a call in which
-// threads sleep.
-func entersSleep(tid int) bool {
+// it can be parked. A call of another ABI has other numbers.
+func entersSleep(pid, tid int) bool {
 	const getSyscallInfo, entry = 0x420e, 1
 	var info syscallInfo
 	n, err := requestInto(getSyscallInfo, tid, unsafe.Sizeof(info), unsafe.Pointer(&info))
-	return err == nil && n >= int(unsafe.Offsetof(info.args)) && info.op == entry && sleepCalls[info.nr]
+	return err == nil && n >= int(unsafe.Sizeof(info)) && info.op == entry && info.arch == auditArch && parkable(pid, tid, info.nr, info.args)
 }
 
-// sleeps reports whether a thread is asleep in a call of [sleepCalls]. Source:
-// proc_pid_syscall(5): "running", or the call's number, its arguments, stack
+// sleeps reports whether a thread is asleep in a call in which it can be parked.
+// Source: proc_pid_syscall(5): "running", or the call's number, its arguments, stack
 // pointer and program counter.
 func sleeps(pid, tid int) bool {
 	if len(sleepCalls) == 0 {
@@ -134,7 +142,7 @@ func sleeps(pid, tid int) bool {
 		return false
 	}
 	nr, err := strconv.ParseUint(string(fields[0]), 10, 64)
-	if err != nil || !sleepCalls[nr] {
+	if err != nil {
 		return false
 	}
 	var args [6]uint64
@@ -143,35 +151,23 @@ func sleeps(pid, tid int) bool {
 			return false
 		}
 	}
-	return !maskedCall(nr, args) && State(pid, tid) == "S"
+	return parkable(pid, tid, nr, args) && State(pid, tid) == "S"
+}
+
+// parkable reports whether a thread can be parked in a system call: nothing that it
+// is interrupted for shows.
+func parkable(pid, tid int, nr uint64, args [6]uint64) bool {
+	return sleepCalls[nr] && !maskedCall(nr, args) && !partial(nr, args) && !(readCalls[nr] && device(pid, tid, args[0]))
+}
+
+// device reports whether a descriptor is that of a device. A terminal may wait for
+// more than one byte (termios(3), VMIN), and a read that is interrupted returns what
+// there is.
+func device(pid, tid int, fd uint64) bool {
+	to, err := os.Readlink(fmt.Sprintf("/proc/%d/task/%d/fd/%d", pid, tid, uint32(fd)))
+	return err != nil || strings.HasPrefix(to, "/dev/")
 }
 
 // Parked reports whether the thread is in a system call that it cannot come
 // back from unless the group lets it.
 func (t *Thread) Parked() bool { return t.parked && !t.gone }
-
-// Release lets all go that a stop has held, for good: those that were stopped, and
-// parked ones that would have gone on meanwhile. The others are still to be detached.
-func (g *Group) Release() {
-	for _, t := range g.threads {
-		if t.Stopped() {
-			g.detachStopped(t)
-		}
-	}
-	g.releaseWoken()
-}
-
-// releaseWoken lets parked threads go that are held at the exit of their call.
-func (g *Group) releaseWoken() {
-	for _, t := range g.threads {
-		if !t.Parked() || t.asked {
-			continue
-		}
-		ws, got, err := poll(t.TID)
-		if err == nil && got && ws.Stopped() && ws.StopSignal() == unix.SIGTRAP|0x80 {
-			t.gone = request(unix.PTRACE_DETACH, t.TID, 0, 0) == nil
-		} else {
-			_, _ = g.report(t, ws, got, err) // Detach finds out
-		}
-	}
-}

@@ -2,10 +2,16 @@ package ptrace
 
 import (
 	"fmt"
+	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
+
+func always() bool { return true }
 
 // TestPark: whoever sleeps is held at the end of its call, where it is as it was at
 // the call's entry, until it is served; and nobody notices.
@@ -35,7 +41,7 @@ func TestPark(t *testing.T) {
 			return err
 		}
 		defer g.Detach()
-		if err := g.Park(); err != nil {
+		if err := g.Park(always); err != nil {
 			return err
 		}
 		stacks := map[*Thread]string{}
@@ -105,7 +111,7 @@ func TestParkedStops(t *testing.T) {
 						return err
 					}
 					defer g.Detach()
-					if err := g.Park(); err != nil {
+					if err := g.Park(always); err != nil {
 						return err
 					}
 					for range 2 {
@@ -142,5 +148,73 @@ func TestParkedStops(t *testing.T) {
 				t.Errorf("still traced by %d", tracer)
 			}
 		})
+	}
+}
+
+// TestParkable: calls that would show that they were interrupted are left alone.
+func TestParkable(t *testing.T) {
+	device, err := os.Open("/dev/null")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer device.Close()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer w.Close()
+	pid := os.Getpid()
+	for _, c := range []struct {
+		nr   uint64
+		args [6]uint64
+		want bool
+	}{
+		{unix.SYS_FUTEX, [6]uint64{}, true},
+		{unix.SYS_READ, [6]uint64{uint64(r.Fd())}, true},
+		{unix.SYS_READ, [6]uint64{uint64(device.Fd())}, false},
+		{unix.SYS_READV, [6]uint64{1 << 30}, false},
+		{unix.SYS_RECVFROM, [6]uint64{3, 0, 8, 0}, true},
+		{unix.SYS_RECVFROM, [6]uint64{3, 0, 8, unix.MSG_WAITALL}, false},
+		{unix.SYS_RECVMSG, [6]uint64{3, 0, unix.MSG_WAITALL}, false},
+		{unix.SYS_RECVMMSG, [6]uint64{3}, false},
+		{unix.SYS_IO_GETEVENTS, [6]uint64{0, 1, 8}, true},
+		{unix.SYS_IO_GETEVENTS, [6]uint64{0, 2, 8}, false},
+		{unix.SYS_EPOLL_PWAIT, [6]uint64{3, 0, 0, 0, 1}, false},
+		{unix.SYS_BRK, [6]uint64{}, false},
+	} {
+		if got := parkable(pid, pid, c.nr, c.args); got != c.want {
+			t.Errorf("call %d, %v: %v", c.nr, c.args, got)
+		}
+	}
+}
+
+// TestIgnoredSignals: signals that the program ignores end no call of a thread that
+// is traced: "epoll" ends the program if one does.
+func TestIgnoredSignals(t *testing.T) {
+	cmd := start(t, append(slices.Repeat([]string{"epoll"}, 20), "ignored")...)
+	for range 30 {
+		err := Do(func() error {
+			g, err := Seize(cmd.Process.Pid, Options{})
+			if err != nil {
+				return err
+			}
+			defer g.Detach()
+			if err := g.Park(always); err != nil {
+				return err
+			}
+			if err := g.Stop(); err != nil {
+				return err
+			}
+			time.Sleep(time.Millisecond)
+			g.Release()
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if tids, err := Threads(cmd.Process.Pid); err != nil || len(tids) != 21 {
+		t.Errorf("%d threads, %v", len(tids), err)
 	}
 }

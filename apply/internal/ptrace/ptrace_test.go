@@ -40,7 +40,8 @@ const target = `
 static void die(const char *what, long n) { printf("BAD %s %ld\n", what, n); fflush(stdout); _exit(3); }
 static double now(void) { struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return t.tv_sec + t.tv_nsec / 1e9; }
 static volatile unsigned long spins, poked, answers;
-static pthread_t first;
+static pthread_t first, all_threads[100];
+static volatile int made;
 static int poll_fd;
 static void on_poke(int s) { poked = 1; }
 
@@ -104,6 +105,13 @@ static void *run(void *arg)
 		while (answers == a) usleep(20);
 		usleep(rand() % 200);
 	}
+	if (!strcmp(kind, "ignored")) { /* by default, and by its own word */
+		sigset_t all;
+		sigfillset(&all);
+		pthread_sigmask(SIG_BLOCK, &all, 0);
+		signal(SIGHUP, SIG_IGN);
+		for (;;) { pthread_kill(all_threads[rand() % made], rand() % 2 ? SIGURG : SIGHUP); usleep(100); }
+	}
 	if (!strcmp(kind, "signals")) for (;;) { pthread_kill(pthread_self(), SIGUSR1); }
 	return 0;
 }
@@ -121,7 +129,8 @@ int main(int argc, char **argv)
 	pthread_sigmask(SIG_BLOCK, &usr2, 0);
 	first = pthread_self();
 	poll_fd = epoll_create1(0);
-	for (int i = 2; i < argc; i++) { pthread_t t; if (pthread_create(&t, 0, run, argv[i])) die("create", errno); }
+	all_threads[made++] = first;
+	for (int i = 2; i < argc; i++) { pthread_t t; if (pthread_create(&t, 0, run, argv[i])) die("create", errno); if (made < 100) all_threads[made++] = t; }
 	printf("ready\n"); fflush(stdout);
 	if (argc > 1) run(argv[1]);
 	return 0;

@@ -146,9 +146,26 @@ func ReadFile(name string) ([]byte, error) {
 	}
 }
 
+// ReadStart reads a file of /proc with one read, which gives files that fit into
+// b and one page whole, and returns the number of bytes.
+func ReadStart(name string, b []byte) (int, error) {
+	f, err := OpenFile(name)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	return f.Read(b)
+}
+
 // Comm returns the name of a thread, or "" if it is gone.
 func Comm(pid, tid int) string {
-	return string(bytes.TrimSuffix(taskFile(pid, tid, "comm"), []byte("\n")))
+	name := "/proc/" + strconv.Itoa(pid)
+	if tid != pid { // the way by task/ is the longer one for the kernel too
+		name += "/task/" + strconv.Itoa(tid)
+	}
+	var b [256]byte
+	n, _ := ReadStart(name+"/comm", b[:])
+	return string(bytes.TrimSuffix(b[:n], []byte("\n")))
 }
 
 // State returns the state letter of a thread as proc_pid_stat(5) has it, "X"

@@ -118,6 +118,26 @@ func maskedCall(nr uint64, args [6]uint64) bool {
 	return false
 }
 
+// auditArch is that of the calls below.
+const auditArch = unix.AUDIT_ARCH_X86_64
+
+// readCalls are those of sleepCalls that read from any descriptor.
+var readCalls = map[uint64]bool{unix.SYS_READ: true, unix.SYS_READV: true}
+
+// partial reports whether a call waits for more than one thing, and would return
+// what there is so far when it is interrupted.
+func partial(nr uint64, args [6]uint64) bool {
+	switch nr {
+	case unix.SYS_RECVFROM:
+		return args[3]&unix.MSG_WAITALL != 0
+	case unix.SYS_RECVMSG:
+		return args[2]&unix.MSG_WAITALL != 0
+	case unix.SYS_IO_GETEVENTS, unix.SYS_IO_PGETEVENTS:
+		return int64(args[1]) > 1
+	}
+	return false
+}
+
 // sleepCalls are those in which threads wait, and which neither create or end
 // threads nor change mappings.
 var sleepCalls = map[uint64]bool{
@@ -126,7 +146,7 @@ var sleepCalls = map[uint64]bool{
 	unix.SYS_EPOLL_WAIT: true, unix.SYS_EPOLL_PWAIT: true, unix.SYS_EPOLL_PWAIT2: true,
 	unix.SYS_NANOSLEEP: true, unix.SYS_CLOCK_NANOSLEEP: true, unix.SYS_RESTART_SYSCALL: true, unix.SYS_PAUSE: true,
 	unix.SYS_RT_SIGSUSPEND: true, unix.SYS_RT_SIGTIMEDWAIT: true, unix.SYS_WAIT4: true, unix.SYS_WAITID: true,
-	unix.SYS_READ: true, unix.SYS_READV: true, unix.SYS_RECVFROM: true, unix.SYS_RECVMSG: true, unix.SYS_RECVMMSG: true,
+	unix.SYS_READ: true, unix.SYS_READV: true, unix.SYS_RECVFROM: true, unix.SYS_RECVMSG: true,
 	unix.SYS_ACCEPT: true, unix.SYS_ACCEPT4: true, unix.SYS_SEMOP: true, unix.SYS_SEMTIMEDOP: true, unix.SYS_MSGRCV: true,
 	unix.SYS_IO_GETEVENTS: true, unix.SYS_IO_PGETEVENTS: true,
 }

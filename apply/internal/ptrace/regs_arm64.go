@@ -111,6 +111,10 @@ func errno(result uint64) error {
 
 // sleepCalls is empty: parking a thread takes a stop before the stop, and each may
 // show EINTR here (see eintr).
-var sleepCalls map[uint64]bool
+var sleepCalls, readCalls map[uint64]bool
+
+const auditArch = unix.AUDIT_ARCH_AARCH64
 
 func maskedCall(uint64, [6]uint64) bool { return false }
+
+func partial(uint64, [6]uint64) bool { return false }

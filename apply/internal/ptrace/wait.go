@@ -73,7 +73,10 @@ func (p *pause) deep(pid, tid int, limit time.Duration) bool {
 func (p *pause) sleeping() bool { return p.turn > pollTurns+4 }
 
 // await waits until t is stopped or gone, or until the limit has passed.
-func (g *Group) await(t *Thread) error {
+func (g *Group) await(t *Thread) error { return g.awaitMeanwhile(t, func() error { return nil }) }
+
+// awaitMeanwhile is await, and calls meanwhile now and then if it takes longer.
+func (g *Group) awaitMeanwhile(t *Thread, meanwhile func() error) error {
 	var p pause
 	for !t.stopped && !t.gone {
 		told, err := g.serve(t)
@@ -86,6 +89,11 @@ func (g *Group) await(t *Thread) error {
 		if p.sleeping() && g.zombieLeader(t) {
 			t.gone = true // its exit is told only after all others'
 			return nil
+		}
+		if p.nap >= shortNap {
+			if err := meanwhile(); err != nil {
+				return err
+			}
 		}
 		if !p.once(g.limit) && !p.starved(g.pid, t.TID, g.limit) || p.deep(g.pid, t.TID, g.limit) {
 			return g.stuck(t)
@@ -102,10 +110,32 @@ func (g *Group) stuck(t *Thread) error {
 // others: wait does not tell.
 func (g *Group) zombieLeader(t *Thread) bool { return t.TID == g.pid && State(g.pid, t.TID) == "Z" }
 
+// serveTurns is how much longer than a look at all threads the next one is put off,
+// by those who have many other things to do: it takes a fifth of their time.
+const serveTurns = 4
+
+// tend is Serve, unless the last one was just now.
+func (g *Group) tend() error {
+	if !g.due() {
+		return nil
+	}
+	return g.Serve()
+}
+
+// due reports whether it is time for another look at all threads.
+func (g *Group) due() bool { return time.Since(g.served) >= serveTurns*g.serving }
+
+// looked takes down that a look at all threads, which began at start, is over.
+func (g *Group) looked(start time.Time) {
+	g.served = time.Now()
+	g.serving = g.served.Sub(start)
+}
+
 // Serve handles what running tracees have to tell: signals that are to be
 // passed on, new threads, ends. It does not wait. Seized threads need it
 // called at least every few milliseconds.
 func (g *Group) Serve() error {
+	defer g.looked(time.Now())
 	for i := 0; i < len(g.threads); i++ {
 		t := g.threads[i]
 		n := len(g.threads)
@@ -176,6 +206,7 @@ func (g *Group) stopEvent(t *Thread, ws unix.WaitStatus) error {
 	case event != 0:
 		g.onward(t, 0)
 	default:
+		g.mendCall(t, sig)
 		g.onward(t, sig)
 	}
 	return nil
