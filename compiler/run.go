@@ -24,7 +24,7 @@ import (
 type Options struct {
 	Dir      string      // the source tree; commands run there
 	Commands []string    // for sh -c, in order
-	Env      []string    // KEY=VALUE, added to this process's environment
+	Env      []string    // KEY=VALUE, added to [Environ]
 	Store    string      // folder of the capture store; made if missing
 	Stage    specs.Stage // StageConfigure captures nothing
 	Shim     string      // path of the program fother-cc
@@ -67,7 +67,7 @@ func Run(ctx context.Context, o Options) error {
 			return err
 		}
 	}
-	env := append(os.Environ(), o.Env...)
+	env := append(Environ(), o.Env...)
 	if o.Stage == specs.StageConfigure {
 		return o.configure(ctx, append(env, shim.EnvStage+"="+string(o.Stage)))
 	}

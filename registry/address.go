@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"net/url"
@@ -49,15 +50,15 @@ func parseAddress(address string) (*place, error) {
 	queries, known := schemes[u.Scheme]
 	switch {
 	case !known:
-		return nil, fail(ErrUnreachable, u.Redacted(), "scheme %s: want a folder, file, http, https, s3 or oci", u.Scheme)
+		return nil, fail(ErrUnreachable, redact(u), "scheme %s: want a folder, file, http, https, s3 or oci", u.Scheme)
 	case u.Scheme == "file" && u.Host != "" && u.Host != "localhost", u.Scheme != "file" && u.Host == "":
-		return nil, fail(ErrUnreachable, u.Redacted(), "wrong host %q", u.Host)
+		return nil, fail(ErrUnreachable, redact(u), "wrong host %q", u.Host)
 	case u.Fragment != "" || u.Opaque != "":
-		return nil, fail(ErrUnreachable, u.Redacted(), "want an address without fragment")
+		return nil, fail(ErrUnreachable, redact(u), "want an address without fragment")
 	}
 	for key, values := range u.Query() {
 		if !slices.Contains(queries, key) || len(values) != 1 {
-			return nil, fail(ErrUnreachable, u.Redacted(), "a %s address has no %q", u.Scheme, key)
+			return nil, fail(ErrUnreachable, redact(u), "a %s address has no %q", u.Scheme, key)
 		}
 	}
 	// A double slash would mean a part of an archive to go-getter.
@@ -162,5 +163,30 @@ func Redacted(address string) string {
 	if err != nil {
 		return "an address that cannot be read"
 	}
-	return u.Redacted()
+	return redact(u)
+}
+
+// redact returns an address as it may be shown. A user without a password may be
+// a token; what stands behind the question mark may be one in an address that a
+// server redirects to.
+func redact(u *url.URL) string {
+	shown := *u
+	if _, has := u.User.Password(); u.User != nil && !has {
+		shown.User = url.User("xxxxx")
+	}
+	if u.Scheme == "http" || u.Scheme == "https" {
+		shown.RawQuery = ""
+	}
+	return shown.Redacted()
+}
+
+// hideQuery takes from an error of net/http what may be a token in its address.
+func hideQuery(err error) {
+	var of *url.Error
+	if !errors.As(err, &of) {
+		return
+	}
+	if u, err := url.Parse(of.URL); err == nil {
+		of.URL = redact(u)
+	}
 }

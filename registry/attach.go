@@ -136,6 +136,8 @@ type Published struct {
 	CVEs     []string
 	BuildIDs []specs.BuildID
 	File     string
+	// Channel is the highest one that it is in.
+	Channel Channel
 	// Path is where the bundle is in the registry.
 	Path   string
 	Length int64        // of the bundle, in bytes
@@ -173,7 +175,7 @@ func (p *Publisher) Find(ctx context.Context, pack string, series specs.Series, 
 	r := slices.MinFunc(found, compareReleases)
 	b := e.trust.binding(pack)
 	published := &Published{
-		Package: r.Package, Series: r.Series, Level: r.Level, CVEs: r.CVEs, BuildIDs: r.BuildIDs, File: r.File,
+		Package: r.Package, Series: r.Series, Level: r.Level, CVEs: r.CVEs, BuildIDs: r.BuildIDs, File: r.File, Channel: r.Channel.orStable(),
 		Path: bundleFile(r.Digest, r.File), Length: r.Length, Digest: r.Digest, Need: b.need(), release: r, binding: b,
 	}
 	for _, a := range r.Attachments {

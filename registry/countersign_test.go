@@ -14,6 +14,12 @@ import (
 func newSecond(t *testing.T) (s *site, second *Publisher) {
 	t.Helper()
 	s = newSite(t)
+	return s, newSecondAt(t, s)
+}
+
+// newSecondAt does so in a registry that is there.
+func newSecondAt(t *testing.T, s *site) (second *Publisher) {
+	t.Helper()
 	dir := t.TempDir()
 	if err := errors.Join(makeKey(filepath.Join(dir, "package.alpha"+keySuffix), nil), os.Chmod(dir, 0o700)); err != nil {
 		t.Fatal(err)
@@ -42,11 +48,11 @@ func newSecond(t *testing.T) (s *site, second *Publisher) {
 	if err := e.commit(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if second, err = Open(s.dir, dir); err != nil {
+	if second, err = Open(s.url, dir); err != nil {
 		t.Fatal(err)
 	}
 	second.now = s.clock
-	return s, second
+	return second
 }
 
 // TestCountersign: a bundle that needs two signatures is refused with one, and

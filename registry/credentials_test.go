@@ -233,9 +233,15 @@ func TestRegistryAddresses(t *testing.T) {
 		if !errors.Is(err, ErrUnreachable) || strings.Contains(fmt.Sprint(err), "p4ss") {
 			t.Errorf("%s: %v", address, err)
 		}
-		if strings.Contains(Redacted(address), "p4ss@host/") {
-			t.Errorf("%s: shown as %s", address, Redacted(address))
+	}
+	for _, address := range []string{"http://fother:p4ss@host/", "https://p4ss@host/x", "http://host/blob?token=p4ss", "oci://p4ss@host/x", "http://fother:p4ss@ho st/"} {
+		if shown := Redacted(address); strings.Contains(shown, "p4ss") {
+			t.Errorf("%s: shown as %s", address, shown)
 		}
+	}
+	_, err := http.Get("http://127.0.0.1:1/blob?token=p4ss")
+	if err = fetchError(t.Context(), "blob", err); !errors.Is(err, ErrUnreachable) || strings.Contains(err.Error(), "p4ss") {
+		t.Errorf("a token in an address: %v", err)
 	}
 }
 
@@ -254,5 +260,36 @@ func TestGetterIsCareful(t *testing.T) {
 	}
 	if _, err := client.Get(t.Context(), &getter.Request{Src: "http://patches/x", Dst: dst + "2", GetMode: getter.ModeFile}); err == nil {
 		t.Error("an address of another kind was fetched")
+	}
+}
+
+// TestTokensByHTTPS: a registry that is asked by https names a server for tokens
+// that is not. The password does not go there.
+func TestTokensByHTTPS(t *testing.T) {
+	t.Parallel()
+	var got atomic.Int64
+	tokens := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { got.Add(1) }))
+	defer tokens.Close()
+	v := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Www-Authenticate", `Bearer realm="`+tokens.URL+`",service="x"`)
+		w.WriteHeader(http.StatusUnauthorized)
+	}))
+	defer v.Close()
+	at, err := parseAddress(withUser("oci://"+v.Listener.Addr().String()+"/live", "fother", password))
+	if err != nil {
+		t.Fatal(err)
+	}
+	at.plain = false
+	a, err := newArtifacts(at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.careful.RoundTripper = v.Client().Transport
+	_, err = a.get(t.Context(), timestampFile, maxTimestamp)
+	if err == nil || !strings.Contains(err.Error(), tokens.URL) || strings.Contains(err.Error(), password) {
+		t.Errorf("an error that names the other server: %v", err)
+	}
+	if n := got.Load(); n != 0 {
+		t.Errorf("the server for tokens was asked %d times", n)
 	}
 }

@@ -93,54 +93,62 @@ func (zeros) Read(p []byte) (int, error) {
 }
 
 func TestDamagedOnTheWay(t *testing.T) {
-	s := newSite(t)
-	v := s.serve(t)
-	s.publish(t, releases(len(kinds)*len(damages))...)
-	n := -1
+	t.Parallel()
 	for kind := range kinds {
-		for damage, d := range damages {
-			n++
-			t.Run(kind+"/"+damage, func(t *testing.T) {
-				ids := []specs.BuildID{buildID(n)}
-				before := newRelease(fmt.Sprintf("p%d", n), 1, ids...)
-				after := newRelease(before.Package, 2, ids...)
-				state := filepath.Join(t.TempDir(), "state")
-				c := s.clientAt(t, v.URL, state)
-				if damage == "stalled" { // else a slow machine would fail
-					c.hurry()
-				}
-				expect(t, c, ids, before)
-				s.publish(t, after)
-
-				v.set(func(w http.ResponseWriter, r *http.Request) bool {
-					if !isKind(kind, r.URL.Path) {
-						return false
-					}
-					data, err := os.ReadFile(filepath.Join(s.dir, r.URL.Path))
-					if err != nil {
-						t.Error(err)
-					}
-					d.answer(w, r, data)
-					return true
-				})
-				err := c.Update(t.Context())
-				if kind == "bundle" || kind == "signature" {
-					if err != nil {
-						t.Fatal(err)
-					}
-					err = fetchLevel(t, c, ids, 2)
-				} else {
-					// What was valid before stays in use, also by the next run.
-					expectNow(t, c, ids, before)
-					expectNow(t, s.clientAt(t, v.URL, state), ids, before)
-				}
-				checkFailure(t, err, d.want)
-				v.set(nil)
-				s.checkState(t, state)
-				expect(t, c, ids, before, after)
-			})
-		}
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t)
+			v := s.serve(t)
+			s.publish(t, releases(len(damages))...)
+			n := -1
+			for damage, d := range damages {
+				n++
+				t.Run(damage, func(t *testing.T) { s.checkDamage(t, v, n, kind, damage, d.answer, d.want) })
+			}
+		})
 	}
+}
+
+// checkDamage damages one kind of file while a client updates from the first
+// level of the n-th package to the second.
+func (s *site) checkDamage(t *testing.T, v *server, n int, kind, damage string, answer func(http.ResponseWriter, *http.Request, []byte), want []error) {
+	ids := []specs.BuildID{buildID(n)}
+	before := newRelease(fmt.Sprintf("p%d", n), 1, ids...)
+	after := newRelease(before.Package, 2, ids...)
+	state := filepath.Join(t.TempDir(), "state")
+	c := s.clientAt(t, v.URL, state)
+	if damage == "stalled" { // else a slow machine would fail
+		c.hurry()
+	}
+	expect(t, c, ids, before)
+	s.publish(t, after)
+
+	v.set(func(w http.ResponseWriter, r *http.Request) bool {
+		if !isKind(kind, r.URL.Path) {
+			return false
+		}
+		data, err := os.ReadFile(filepath.Join(s.dir, r.URL.Path))
+		if err != nil {
+			t.Error(err)
+		}
+		answer(w, r, data)
+		return true
+	})
+	err := c.Update(t.Context())
+	if kind == "bundle" || kind == "signature" {
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = fetchLevel(t, c, ids, 2)
+	} else {
+		// What was valid before stays in use, also by the next run.
+		expectNow(t, c, ids, before)
+		expectNow(t, s.clientAt(t, v.URL, state), ids, before)
+	}
+	checkFailure(t, err, want)
+	v.set(nil)
+	s.checkState(t, state)
+	expect(t, c, ids, before, after)
 }
 
 // hurry makes a client give up soon.

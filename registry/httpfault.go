@@ -31,6 +31,7 @@ var full = []int{http.StatusInsufficientStorage, http.StatusRequestEntityTooLarg
 
 // fetchError gives what went wrong a class.
 func fetchError(ctx context.Context, name string, err error) error {
+	hideQuery(err)
 	var status *statusError
 	var ours *Error
 	switch {
@@ -98,9 +99,9 @@ func checkRedirect(req *http.Request, via []*http.Request) error {
 	first := via[0].URL
 	switch {
 	case req.URL.Scheme != first.Scheme || req.URL.Host != first.Host:
-		return fail(ErrUntrusted, first.Redacted(), "redirected to %s: another server or scheme is not followed", req.URL.Redacted())
+		return fail(ErrUntrusted, redact(first), "redirected to %s: another server or scheme is not followed", redact(req.URL))
 	case len(via) > maxRedirects:
-		return fail(ErrUnreachable, first.Redacted(), "more than %d redirects", maxRedirects)
+		return fail(ErrUnreachable, redact(first), "more than %d redirects", maxRedirects)
 	}
 	return nil
 }

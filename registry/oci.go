@@ -167,6 +167,8 @@ func (a *artifacts) layer(ctx context.Context, name string) (ocispec.Descriptor,
 }
 
 func (a *artifacts) get(ctx context.Context, name string, max int64) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, maxFetch)
+	defer cancel()
 	body, err := a.open(ctx, name, max)
 	if err != nil {
 		return nil, fetchError(ctx, name, err)
@@ -227,6 +229,7 @@ func (a *artifacts) pushEmpty(ctx context.Context) error {
 
 // ociError makes a [*statusError] of an answer of the registry.
 func ociError(err error) error {
+	hideQuery(err)
 	var answer *errcode.ErrorResponse
 	switch {
 	case errors.As(err, &answer):

@@ -65,6 +65,7 @@ func (p *Publisher) hurry() {
 	switch s := p.store.(type) {
 	case *turns:
 		hurry(s.source)
+		s.tries = 2
 	case *conditional:
 		hurry(s.source)
 	}

@@ -140,42 +140,25 @@ func (e *edit) add(ctx context.Context, r *Release) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	sig, err := signRelease(ctx, rel, by)
-	if err != nil {
+	// Also if it is there: files that were lost are put back.
+	if err := e.putSignature(ctx, rel, by, there); err != nil {
 		return false, err
 	}
-	name := bundleFile(rel.Digest, rel.File)
+	if err := e.store.write(ctx, bundleFile(rel.Digest, rel.File), r.Bundle); err != nil {
+		return false, err
+	}
 	if there {
-		known := all.find(rel)
-		added, err := e.attach(ctx, known, r.Attachments, by)
+		added, err := e.attach(ctx, all.find(rel), r.Attachments, by)
 		if added {
 			e.dirty[packageTarget(rel.Package)] = true
 		}
-		return bound || added, errors.Join(err, e.mend(ctx, name, r.Bundle, sig))
-	}
-	if err := e.store.write(ctx, name, r.Bundle); err != nil {
-		return false, err
+		return bound || added, err
 	}
 	if _, err := e.attach(ctx, rel, r.Attachments, by); err != nil {
 		return false, err
 	}
-	if err := e.store.write(ctx, name+".sig", sig); err != nil {
-		return false, err
-	}
 	e.append(packageTarget(rel.Package), all, rel)
 	return true, e.index(ctx, rel)
-}
-
-// mend puts back the files of a release, should they have been lost.
-func (e *edit) mend(ctx context.Context, name string, bundle, sig []byte) error {
-	if err := e.store.write(ctx, name, bundle); err != nil {
-		return err
-	}
-	// A signature that is there may have been countersigned.
-	if _, err := e.store.read(ctx, name+".sig", maxSignature); !errors.Is(err, ErrNotFound) {
-		return err
-	}
-	return e.store.write(ctx, name+".sig", sig)
 }
 
 // index notes a release in the index targets of its build-ids.

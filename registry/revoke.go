@@ -218,7 +218,8 @@ func (c *Client) revocations(ctx context.Context, entries []Entry) ([]Entry, err
 }
 
 func (c *Client) revocationOf(ctx context.Context, e *Entry) (*Revocation, error) {
-	keep := bundlesDir + "/" + e.Digest.String() + revokedSuffix
+	// Another package with the same bundle has a place of its own.
+	keep := bundlesDir + "/" + e.Digest.String() + "." + e.Package + revokedSuffix
 	if data := c.cache.get(keep, maxRevocation); data != nil {
 		if r, err := verifyRevocation(data, e); err == nil {
 			return r, nil

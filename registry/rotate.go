@@ -32,7 +32,9 @@ type Rotation struct {
 	Leaves string
 	// Add lets a key join and none leave, Drop lets one leave and none join.
 	Add, Drop bool
-	// Threshold is how many keys have to sign from then on; 0 leaves it.
+	// Threshold is how many keys have to sign from then on; 0 leaves it. Where
+	// there are several keys, and Leaves, Add and Drop say nothing, it is all that
+	// changes.
 	Threshold int
 	// Passphrase, if there is one, encrypts a key that is made.
 	Passphrase []byte
@@ -210,6 +212,9 @@ func (c *keyChange) find(ctx context.Context, e *edit) error {
 		bound, _ = e.trust.bound[c.pack].ids()
 	} else {
 		bound, _ = e.roleKeys(c.role)
+	}
+	if c.Threshold > 0 && !c.Add && !c.Drop && c.Leaves == "" && len(bound) > 1 {
+		return nil // no key joins and none leaves
 	}
 	if err := c.findLeaving(bound); err != nil || c.Drop {
 		return err

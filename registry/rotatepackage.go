@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -27,7 +28,8 @@ func (b *binding) ids() ([]string, int) {
 
 // rotatePackage binds a package to other keys. What the package has published
 // is signed by the key that joins first, so that hosts find it signed before and
-// after; that needs the signatures of the keys before, which are checked.
+// after; that needs the signatures of the keys before, which are checked. Where
+// hosts would not take a release any more, nothing changes.
 func (e *edit) rotatePackage(ctx context.Context, c *keyChange) error {
 	if !e.canSign(metadata.TARGETS) {
 		return fail(ErrKey, c.Name, "the key of %s, which binds packages to keys, is not at hand", metadata.TARGETS)
@@ -54,18 +56,30 @@ func (e *edit) rotatePackage(ctx context.Context, c *keyChange) error {
 	if err != nil {
 		return err
 	}
-	if c.joins != nil && c.joins.sign != nil {
-		for _, r := range releases {
-			if err := e.signAgain(ctx, r, old, next, *c.joins); err != nil {
-				return err
-			}
-			if err := e.attachAgain(ctx, r, old, next, *c.joins); err != nil {
-				return err
-			}
+	by, err := e.signAgainBy(c, next)
+	if err != nil {
+		return err
+	}
+	for _, r := range releases {
+		if err := e.signAgain(ctx, r, old, next, by); err != nil {
+			return err
+		}
+		if err := e.attachAgain(ctx, r, old, next, by); err != nil {
+			return err
 		}
 	}
 	e.setBinding(c.pack, next)
 	return e.commit(ctx)
+}
+
+// signAgainBy returns the keys that sign what a package has published: the one
+// that joins, or if none does that can sign those that stay, of those at hand.
+func (e *edit) signAgainBy(c *keyChange, next *binding) ([]signer, error) {
+	if c.joins != nil && c.joins.sign != nil {
+		return []signer{*c.joins}, nil
+	}
+	have, err := e.keys.ofPackage(c.pack)
+	return slices.DeleteFunc(able(have), func(s signer) bool { return !next.has(s.id) }), err
 }
 
 // releasesOf returns the releases of a package; of "default" those of all
@@ -93,9 +107,10 @@ func (e *edit) releasesOf(ctx context.Context, pack string) ([]*release, error) 
 	return all, nil
 }
 
-// signAgain adds a key's signature to what keys of a package signed about a
-// release, and takes away those of keys that are not its any more.
-func (e *edit) signAgain(ctx context.Context, r *release, old, next *binding, key signer) error {
+// signAgain adds keys' signatures to what keys of a package signed about a
+// release, and takes away those of keys that are not its any more. It fails if
+// hosts would not take the release by its next keys.
+func (e *edit) signAgain(ctx context.Context, r *release, old, next *binding, by []signer) error {
 	was, will := r.entry(r.BuildIDs[0], old), r.entry(r.BuildIDs[0], next)
 	checks := map[string]func([]byte, *Entry) error{".sig": verifyRelease}
 	if r.Revoked {
@@ -115,9 +130,15 @@ func (e *edit) signAgain(ctx context.Context, r *release, old, next *binding, ke
 		if err != nil {
 			return &Error{ErrUntrusted, name, err}
 		}
-		signed, err := env.again(ctx, old, next, key)
+		signed, err := env.again(ctx, old, next, by)
 		if err != nil {
 			return err
+		}
+		if err := check(signed, &will); err != nil {
+			return fail(ErrUnsigned, name, "hosts would refuse %s of package %s then: %w", r.File, r.Package, err)
+		}
+		if bytes.Equal(data, signed) {
+			continue
 		}
 		if err := e.store.commit(ctx, name, data, signed); err != nil {
 			return fmt.Errorf("sign %s of package %s again: %w", r.File, r.Package, err)
@@ -127,8 +148,8 @@ func (e *edit) signAgain(ctx context.Context, r *release, old, next *binding, ke
 }
 
 // again returns an envelope with the signatures of the keys of two bindings, and
-// of one of them.
-func (e *envelope) again(ctx context.Context, old, next *binding, key signer) ([]byte, error) {
+// of some of them.
+func (e *envelope) again(ctx context.Context, old, next *binding, by []signer) ([]byte, error) {
 	both := &binding{}
 	for _, b := range []*binding{old, next} {
 		if b != nil {
@@ -136,7 +157,7 @@ func (e *envelope) again(ctx context.Context, old, next *binding, key signer) ([
 		}
 	}
 	e.keep(both)
-	if err := e.addSignatures(ctx, []signer{key}); err != nil {
+	if err := e.addSignatures(ctx, by); err != nil {
 		return nil, err
 	}
 	return json.Marshal(e)
@@ -144,7 +165,7 @@ func (e *envelope) again(ctx context.Context, old, next *binding, key signer) ([
 
 // attachAgain signs the statements among a release's attachments, which have
 // other names then.
-func (e *edit) attachAgain(ctx context.Context, r *release, old, next *binding, key signer) error {
+func (e *edit) attachAgain(ctx context.Context, r *release, old, next *binding, by []signer) error {
 	all := slices.Clone(r.Attachments)
 	for i := range all {
 		a := &all[i]
@@ -166,7 +187,7 @@ func (e *edit) attachAgain(ctx context.Context, r *release, old, next *binding, 
 		if err != nil {
 			return &Error{ErrUntrusted, name, err}
 		}
-		if data, err = env.again(ctx, old, next, key); err != nil {
+		if data, err = env.again(ctx, old, next, by); err != nil {
 			return err
 		}
 		a.Length, a.Digest = int64(len(data)), specs.DigestOf(data)

@@ -224,7 +224,7 @@ func TestMain(m *testing.M) {
 	} {
 		os.Setenv(name, value)
 	}
-	turnHold, turnSettle = 2*time.Second, 400*time.Millisecond
+	turnHold, turnSettle, turnLate = 2*time.Second, 400*time.Millisecond, 100
 	flag.Parse()
 	if err := flag.Set("test.parallel", "8"); err != nil { // most of them wait for each other's locks
 		panic(err)

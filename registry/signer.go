@@ -210,7 +210,8 @@ func (c *command) Sign(ctx context.Context, message []byte) ([]byte, error) {
 		err = fmt.Errorf("it writes more than %d bytes", maxSigned)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%.200q: %w: %.400s", c.line, err, bytes.TrimSpace(says.kept))
+		// Not the command line, which may have a password.
+		return nil, fmt.Errorf("its command: %w: %.400s", err, bytes.TrimSpace(says.kept))
 	}
 	sig := out.kept
 	v, err := loadVerifier(c.pub)

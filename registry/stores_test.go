@@ -37,9 +37,9 @@ func eachStore(t *testing.T, do func(t *testing.T, s *site, v *service)) {
 // and a poll that brings it.
 var most = map[string][3]int{
 	"folder": {0, 0, 0},
-	"http":   {2, 23, 3},
-	"s3":     {2, 15, 3},
-	"oci":    {2, 44, 3},
+	"http":   {2, 25, 3},
+	"s3":     {2, 16, 3},
+	"oci":    {2, 46, 3},
 }
 
 func TestStores(t *testing.T) {

@@ -38,6 +38,7 @@ type turns struct {
 
 	hold   time.Duration // how long a lock holds that is not renewed
 	settle time.Duration // how long until all who found no lock have written theirs
+	tries  int           // how often this process may be late, or the server fail
 
 	turn chan struct{} // has one element while this process has no turn
 
@@ -56,11 +57,12 @@ const (
 	unlockTime = 10 * time.Second
 )
 
-// How long a lock holds, and how long until one is sure of it; tests have less
-// time.
+// How long a lock holds, how long until one is sure of it, and how often one may
+// be late for it; tests have less time, and are late more often.
 var (
 	turnHold   = time.Minute
 	turnSettle = 3 * time.Second
+	turnLate   = 5
 )
 
 // lockRecord is the content of the lock object.
@@ -84,7 +86,7 @@ type lease struct {
 func newTurns(t *transport, files plain) *turns {
 	host, _ := os.Hostname()
 	s := &turns{
-		transport: t, files: files, hold: turnHold, settle: turnSettle, turn: make(chan struct{}, 1),
+		transport: t, files: files, hold: turnHold, settle: turnSettle, tries: turnLate, turn: make(chan struct{}, 1),
 		owner: fmt.Sprintf("%s process %d %s", host, os.Getpid(), strings.ToLower(rand.Text()[:8])),
 	}
 	s.turn <- struct{}{}
@@ -118,7 +120,7 @@ func (s *turns) take(ctx context.Context) (time.Time, error) {
 	var last lockRecord
 	var since time.Time // when last was seen first
 	var trouble error
-	for late := 0; late < maxLate; {
+	for late := 0; late < s.tries; {
 		began := time.Now()
 		now, there, err := s.look(ctx)
 		if err == nil && now != last {
@@ -156,9 +158,6 @@ func passing(err error) bool {
 // expect that.
 var errLate = errors.New("the store takes too long for a small file: publishers could not be kept apart")
 
-// maxLate bounds how often a publisher is late.
-const maxLate = 5
-
 // pause waits before one looks at another's lock again.
 func (s *turns) pause(ctx context.Context, other lockRecord) error {
 	select {
@@ -193,7 +192,7 @@ func (s *turns) claim(ctx context.Context, began time.Time, fresh bool) (bool, e
 }
 
 func (r lockRecord) holds() time.Duration {
-	return min(time.Duration(max(r.Seconds, 0)*float64(time.Second)), maxHold)
+	return time.Duration(min(max(r.Seconds, 0), maxHold.Seconds()) * float64(time.Second))
 }
 
 // look returns the lock object, and whether there is one. One that cannot be

@@ -29,7 +29,7 @@ func newWeb(at *place) *webStore {
 		reads: &http.Client{Transport: strict, CheckRedirect: checkRedirect},
 		// A redirect would turn a PUT into a GET.
 		writes: &http.Client{Transport: strict, CheckRedirect: func(req *http.Request, via []*http.Request) error {
-			return fail(ErrUntrusted, via[0].URL.Redacted(), "redirected to %s: give that address, if it is the right one", req.URL.Redacted())
+			return fail(ErrUntrusted, redact(via[0].URL), "redirected to %s: give that address, if it is the right one", redact(req.URL))
 		}},
 	}
 }
@@ -41,6 +41,8 @@ func (w *webStore) getter(_ string, max int64) getter.Getter {
 func (w *webStore) url(name string) *url.URL { return w.at.URL.JoinPath(name) }
 
 func (w *webStore) get(ctx context.Context, name string, max int64) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, maxFetch)
+	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, w.url(name).String(), nil)
 	if err != nil {
 		return nil, &Error{ErrUnreachable, name, err}

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/fother/fother/compiler"
 	"github.com/fother/fother/registry"
 	"github.com/fother/fother/specs"
 	"github.com/fother/fother/specs/arch"
@@ -113,7 +114,7 @@ func (r *run) ours() []string {
 }
 
 // env returns the environment of the build's commands.
-func (r *run) env() []string { return append(os.Environ(), r.spec.Env...) }
+func (r *run) env() []string { return append(compiler.Environ(), r.spec.Env...) }
 
 // lookup returns the value of a variable in an environment: the last one.
 func lookup(env []string, name string) (value string, found bool) {

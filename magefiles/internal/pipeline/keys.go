@@ -76,7 +76,7 @@ func InitRegistry(ctx context.Context, o Options, how InitOptions) error {
 		var errs [2]error
 		init.RootThreshold, errs[0] = strconv.Atoi(need)
 		init.RootKeys, errs[1] = strconv.Atoi(of)
-		if !ok || errors.Join(errs[:]...) != nil || init.RootThreshold < 1 {
+		if !ok || errors.Join(errs[:]...) != nil || init.RootThreshold < 1 || init.RootKeys < init.RootThreshold {
 			return &UsageError{fmt.Errorf("root %q: want as many of so many keys, as 2of3", how.Root)}
 		}
 	}

@@ -2,12 +2,14 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -15,8 +17,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// In the environment of a program that [InNamespace] started: FOLDER=BACKING
-// before it has mounted the one on the other, and FOLDER after that.
+// In the environment of a program that [InNamespace] started: FOLDER, in quotes
+// since a published manifest names it, =BACKING before it has mounted the one on
+// the other, and FOLDER alone after that.
 const placeVariable = "FOTHER_REBUILD_AT"
 
 // InNamespace runs this program once more, with the same arguments, where
@@ -27,6 +30,9 @@ const placeVariable = "FOTHER_REBUILD_AT"
 // The error is an [*exec.ExitError] if the program ended with another exit
 // status than 0.
 func InNamespace(ctx context.Context, folder, work string) error {
+	if os.Getenv(placeVariable) != "" {
+		return errors.New("this is one already")
+	}
 	if err := os.MkdirAll(work, 0o755); err != nil {
 		return err
 	}
@@ -43,7 +49,7 @@ func InNamespace(ctx context.Context, folder, work string) error {
 	cmd := exec.CommandContext(ctx, "/proc/self/exe", os.Args[1:]...)
 	cmd.Args[0] = os.Args[0]
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.Env = append(os.Environ(), placeVariable+"="+folder+"="+backing)
+	cmd.Env = append(os.Environ(), placeVariable+"="+strconv.Quote(folder)+"="+backing)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS}
 	if uid, gid := os.Geteuid(), os.Getegid(); uid != 0 {
 		a := cmd.SysProcAttr
@@ -61,12 +67,10 @@ func InNamespace(ctx context.Context, folder, work string) error {
 // program that [InNamespace] started makes it so, and begins the program anew,
 // without the privileges that it took.
 func insideNamespace(folder string) (bool, error) {
-	at, backing, first := strings.Cut(os.Getenv(placeVariable), "=")
-	if at != folder {
-		return false, nil
-	}
+	at, mine := os.Getenv(placeVariable), strconv.Quote(folder)
+	backing, first := strings.CutPrefix(at, mine+"=")
 	if !first {
-		return true, nil
+		return at == mine, nil
 	}
 	runtime.LockOSThread() // privileges are a thread's, and go with it
 	wd, err := os.Getwd()
@@ -82,7 +86,7 @@ func insideNamespace(folder string) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("mount namespace: %w", err)
 	}
-	if err := os.Setenv(placeVariable, folder); err != nil {
+	if err := os.Setenv(placeVariable, mine); err != nil {
 		return false, err
 	}
 	return false, syscall.Exec("/proc/self/exe", os.Args, os.Environ())

@@ -37,12 +37,27 @@ func Publish(ctx context.Context, s specs.Spec, o Options) error {
 	}
 	switch err := p.Publish(ctx, release); {
 	case errors.Is(err, registry.ErrPublished):
-		o.say("%s: publish: up to date", s.Name)
+		return r.inChannel(ctx, p, release)
 	case err != nil:
 		return err
 	default:
 		o.say("%s: publish: %s is in %s, channel %s", s.Name, release.File, Rel(o.Registry), release.Channel)
 	}
+	return nil
+}
+
+// inChannel says of a release that was published before where it is. Publishing
+// it again does not move it.
+func (r *run) inChannel(ctx context.Context, p *registry.Publisher, release registry.Release) error {
+	found, err := p.Find(ctx, release.Package, release.Series, release.Level)
+	if err != nil {
+		return err
+	}
+	if found.Channel == release.Channel {
+		r.o.say("%s: publish: up to date", release.Package)
+		return nil
+	}
+	r.o.say("%s: publish: %s is there already, in channel %s; patch:promote moves it up", release.Package, release.File, found.Channel)
 	return nil
 }
 

@@ -82,7 +82,7 @@ func askTool(ctx context.Context, program string, args ...string) []byte {
 	ctx, cancel := context.WithTimeout(ctx, maxAsked)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, program, args...)
-	cmd.Env = append(os.Environ(), "LC_ALL=C", "LANGUAGE=")
+	cmd.Env = append(compiler.Environ(), "LC_ALL=C", "LANGUAGE=")
 	out, err := cmd.Output()
 	if err != nil {
 		return nil
