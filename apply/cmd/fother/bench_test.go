@@ -21,7 +21,7 @@ import (
 func benchTool(b *testing.B) string {
 	b.Helper()
 	path := filepath.Join(b.TempDir(), "fother")
-	execute(b, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", path, ".")
+	execute(b, "go", "build", "-trimpath", "-ldflags=-w", "-o", path, ".")
 	return path
 }
 
