@@ -9,6 +9,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -17,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fother/fother/specs/specfile"
+	"github.com/fother/fother/specs/testenv"
 )
 
 // Variables that make the test program something else: makeIn names a folder
@@ -27,6 +30,7 @@ const (
 	makeIn      = "FOTHER_TEST_MAKE_IN"
 	rebuildFrom = "FOTHER_TEST_REBUILD"
 	becomeOther = "FOTHER_TEST_OTHER"
+	makeUmask   = "FOTHER_TEST_UMASK" // octal, 077 if it is not set
 )
 
 // otherUser is who the second party is, if the tests run as root.
@@ -40,7 +44,11 @@ func makeThere(dir string) int {
 			return 1
 		}
 	}
-	syscall.Umask(0o077)
+	mask, err := strconv.ParseUint(os.Getenv(makeUmask), 8, 9)
+	if err != nil {
+		mask = 0o077
+	}
+	syscall.Umask(int(mask))
 	path := filepath.Join(dir, "spec.yaml")
 	s, err := specfile.Read(path)
 	o := Options{
@@ -156,9 +164,24 @@ func (p *places) run(place string, other bool, env ...string) (string, error) {
 	return string(out), err
 }
 
+// otherClock returns variables that put the clock of the programs that a build
+// runs more than a year ahead.
+func otherClock(t *testing.T) []string {
+	t.Helper()
+	testenv.Needs(t, "faketime")
+	out, err := exec.Command("faketime", "-f", "+400d", "env").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.DeleteFunc(strings.Split(string(out), "\n"), func(kv string) bool {
+		// The others name memory of a run of faketime that has ended.
+		return !strings.HasPrefix(kv, "LD_PRELOAD=") && !strings.HasPrefix(kv, "FAKETIME=")
+	})
+}
+
 // TestSameBytes: two runs on a sample in two folders, with files of other times,
-// by two users with other environments on hosts of other names, give the same
-// bundle. The time is that of the commit.
+// by two users with other clocks, masks and environments on hosts of other names,
+// give the same bundle. The time is that of the commit.
 func TestSameBytes(t *testing.T) {
 	t.Setenv("SOURCE_DATE_EPOCH", "")
 	os.Unsetenv("SOURCE_DATE_EPOCH")
@@ -174,8 +197,9 @@ func TestSameBytes(t *testing.T) {
 		t.Fatal(err)
 	}
 	var bundles [][]byte
+	env := map[string][]string{"one": {makeUmask + "=022"}, "an/other": otherClock(t)}
 	for _, place := range []string{"one", "an/other"} {
-		if out, err := p.run(place, place != "one"); err != nil {
+		if out, err := p.run(place, place != "one", env[place]...); err != nil {
 			t.Fatalf("%v\n%s", err, out)
 		}
 		data, err := os.ReadFile(p.path(place, "elsewhere/simple-3/simple-3.kpatch.tar.zst"))

@@ -88,7 +88,7 @@ func Long(ctx context.Context, out io.Writer, fother string, o pipeline.Options)
 var needs = []string{
 	"gcc", "g++", "clang", "as", "ld", "ld.gold", "ld.lld", "ld.mold", "make", "cmake", "autoconf", "automake", "libtool", "libtoolize", "patch", "git",
 	"aarch64-linux-gnu-gcc", "qemu-system-aarch64", "dpkg-deb", "tar", "zstd", "bzip2", "systemd-analyze", "gdb", "nginx", "docker-registry",
-	"openssl",
+	"openssl", "faketime",
 }
 
 // Install installs what the tests need.

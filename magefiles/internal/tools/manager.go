@@ -49,6 +49,7 @@ var packageNames = map[string][4]string{
 	"nginx":                 {"nginx-light", "nginx", "nginx", "nginx"},
 	"docker-registry":       {"docker-registry", "docker-distribution", "docker-registry", "distribution-registry"},
 	"openssl":               {"openssl", "openssl", "openssl", "openssl"},
+	"faketime":              {"faketime", "libfaketime", "libfaketime", "libfaketime"},
 	"ar":                    {"binutils", "binutils", "binutils", "binutils"},
 	"nm":                    {"binutils", "binutils", "binutils", "binutils"},
 	"zstd":                  {"zstd", "zstd", "zstd", "zstd"},
