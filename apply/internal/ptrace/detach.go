@@ -77,7 +77,7 @@ func (g *Group) worthWaiting(p *pause, batch []*Thread) bool {
 		able := slices.IndexFunc(batch, func(t *Thread) bool { return strings.Contains("Rt", State(g.pid, t.TID)) })
 		return able >= 0 && p.starved(g.pid, batch[able].TID, g.limit)
 	}
-	return slices.ContainsFunc(batch, func(t *Thread) bool { return !p.deep(g.pid, t.TID, g.limit) })
+	return slices.ContainsFunc(batch, func(t *Thread) bool { return !p.deep(g.pid, t.TID) })
 }
 
 func (g *Group) detachStopped(t *Thread) {

@@ -18,6 +18,7 @@ type pause struct {
 	rounds   int
 	nap      time.Duration
 	deadline time.Time
+	asleep   time.Time // since when each look found an uninterruptible sleep
 }
 
 const (
@@ -53,20 +54,29 @@ func (p *pause) once(limit time.Duration) bool {
 }
 
 // starved prolongs the wait for a thread that could run (R) if there were a
-// processor for it, or has stopped (t) just now.
+// processor for it, sleeps for a moment on its way (D, see deep), or has stopped
+// (t) just now.
 func (p *pause) starved(pid, tid int, limit time.Duration) bool {
 	const patience = 20 // times the limit
-	if p.rounds++; p.rounds > patience || !strings.Contains("Rt", State(pid, tid)) {
+	if p.rounds++; p.rounds > patience || !strings.Contains("RDt", State(pid, tid)) {
 		return false
 	}
 	p.deadline = time.Now().Add(limit)
 	return true
 }
 
-// deep reports whether the thread is in an uninterruptible sleep and has been
-// waited for longer than those are allowed to last.
-func (p *pause) deep(pid, tid int, limit time.Duration) bool {
-	return p.nap == longNap && time.Until(p.deadline) < limit-sleepLimit && State(pid, tid) == "D"
+// deep reports whether the thread is in an uninterruptible sleep and was at each
+// look for longer than those are allowed to last. One that waits for a processor
+// may be in a short one whenever it is looked at.
+func (p *pause) deep(pid, tid int) bool {
+	if p.nap != longNap || State(pid, tid) != "D" {
+		p.asleep = time.Time{}
+		return false
+	}
+	if p.asleep.IsZero() {
+		p.asleep = time.Now()
+	}
+	return time.Since(p.asleep) > sleepLimit
 }
 
 // sleeping reports whether the wait has got past the polls.
@@ -95,7 +105,7 @@ func (g *Group) awaitMeanwhile(t *Thread, meanwhile func() error) error {
 				return err
 			}
 		}
-		if !p.once(g.limit) && !p.starved(g.pid, t.TID, g.limit) || p.deep(g.pid, t.TID, g.limit) {
+		if !p.once(g.limit) && !p.starved(g.pid, t.TID, g.limit) || p.deep(g.pid, t.TID) {
 			return g.stuck(t)
 		}
 	}
