@@ -154,15 +154,8 @@ func TestThreshold(t *testing.T) {
 	}
 	r := newRelease("alpha", 1, buildID(1))
 	s.publish(t, r)
-	c := s.client(t, s.dir)
-	if err := c.Update(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	entries, err := c.Lookup(t.Context(), r.BuildIDs)
-	if err != nil || len(entries) != 1 {
-		t.Fatal(entries, err)
-	}
-	if _, err := c.Fetch(t.Context(), entries[0]); !errors.Is(err, ErrUntrusted) {
+	c, entry := s.lookUp(t, r)
+	if _, err := c.Fetch(t.Context(), entry); !errors.Is(err, ErrUntrusted) {
 		t.Errorf("signed by one of two: %v", err)
 	}
 	rel, err := r.describe()
@@ -232,4 +225,19 @@ func TestBindings(t *testing.T) {
 	}
 	s.publish(t, r)
 	expect(t, c, r.BuildIDs, r)
+}
+
+// lookUp returns a client and what it finds of a release, which is all that there is for
+// its builds.
+func (s *site) lookUp(t *testing.T, r Release) (*Client, Entry) {
+	t.Helper()
+	c := s.client(t, s.dir)
+	if err := c.Update(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	entries, err := c.Lookup(t.Context(), r.BuildIDs)
+	if err != nil || len(entries) != 1 {
+		t.Fatal(entries, err)
+	}
+	return c, entries[0]
 }

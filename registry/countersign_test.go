@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -61,16 +62,9 @@ func TestCountersign(t *testing.T) {
 	s, second := newSecond(t)
 	r := newRelease("alpha", 1, buildID(1))
 	s.publish(t, r)
-	c := s.client(t, s.dir)
-	if err := c.Update(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	entries, err := c.Lookup(t.Context(), r.BuildIDs)
-	if err != nil || len(entries) != 1 {
-		t.Fatal(entries, err)
-	}
+	c, entry := s.lookUp(t, r)
 	var told *Error
-	if _, err := c.Fetch(t.Context(), entries[0]); !errors.Is(err, ErrUnsigned) || !errors.Is(err, ErrUntrusted) ||
+	if _, err := c.Fetch(t.Context(), entry); !errors.Is(err, ErrUnsigned) || !errors.Is(err, ErrUntrusted) ||
 		!strings.Contains(err.Error(), "signed by 1 of 2") || !errors.As(err, &told) || !strings.Contains(told.Hint(), "-rebuild") {
 		t.Errorf("signed by one of two: %v", err)
 	}
@@ -184,4 +178,13 @@ func (s *site) bindingOf(t *testing.T, pack string) *binding {
 		t.Fatal(err)
 	}
 	return e.trust.binding(pack)
+}
+
+// signRelease returns the signature file of a release.
+func signRelease(ctx context.Context, r *release, signers []signer) ([]byte, error) {
+	payload, err := r.payload()
+	if err != nil {
+		return nil, err
+	}
+	return signStatement(ctx, payload, signers)
 }

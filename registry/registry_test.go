@@ -319,9 +319,14 @@ func releases(n int) []Release {
 	return all
 }
 
+// TestTwoPublishers: neither loses the other's work.
 func TestTwoPublishers(t *testing.T) {
-	s := newSite(t)
-	const each = 8
+	twoPublishers(t, newSite(t), 8)
+}
+
+// twoPublishers has two publish at once, each so many packages.
+func twoPublishers(t *testing.T, s *site, each int) {
+	t.Helper()
 	var wg sync.WaitGroup
 	for who := range 2 {
 		p := s.open(t)
@@ -338,7 +343,7 @@ func TestTwoPublishers(t *testing.T) {
 	for n := range 2 * each {
 		ids = append(ids, buildID(n))
 	}
-	expect(t, s.client(t, s.dir), ids, releases(2*each)...)
+	expect(t, s.client(t, s.url), ids, releases(2*each)...)
 }
 
 func TestBigBundle(t *testing.T) {

@@ -125,15 +125,6 @@ func (r *release) payload() ([]byte, error) {
 	})
 }
 
-// signRelease returns the signature file of a release.
-func signRelease(ctx context.Context, r *release, signers []signer) ([]byte, error) {
-	payload, err := r.payload()
-	if err != nil {
-		return nil, err
-	}
-	return signStatement(ctx, payload, signers)
-}
-
 // signStatement returns an envelope around an in-toto statement.
 func signStatement(ctx context.Context, payload []byte, signers []signer) ([]byte, error) {
 	e := envelope{PayloadType: payloadType, Payload: payload}

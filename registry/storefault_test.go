@@ -64,10 +64,9 @@ var storeFaults = map[string]struct {
 // isWrite reports whether a request changes a store.
 func isWrite(r *http.Request) bool { return r.Method == http.MethodPut || r.Method == http.MethodPost }
 
-// TestStoreFaults lets a store fail for those who publish, at reads and at
-// writes, and for those who read. Nothing of it is visible, and it can be
-// repeated.
-func TestStoreFaults(t *testing.T) {
+// eachThrough runs a test on each kind of store, once as it is and once through
+// a proxy that can spoil what passes.
+func eachThrough(t *testing.T, test func(t *testing.T, kind string, s, through *site, p *proxy)) {
 	t.Parallel()
 	for kind, start := range services {
 		t.Run(kind, func(t *testing.T) {
@@ -76,113 +75,113 @@ func TestStoreFaults(t *testing.T) {
 			s, p := newSiteAt(t, v.url), newProxy(t, v)
 			through := *s
 			through.url = p.site
-			r := newRelease("alpha", 1, buildID(1))
-			n := 0
-			for name, f := range storeFaults {
-				fails := func(what string, only func(*http.Request) bool, do func() error) {
-					t.Helper()
-					defer func(began time.Time) { t.Logf("%s, %s: %v", name, what, time.Since(began)) }(time.Now())
-					p.set(func(_ int, w http.ResponseWriter, r *http.Request) bool {
-						if !only(r) {
-							return false
-						}
-						f.answer(kind, w, r)
-						return true
-					})
-					defer p.set(nil)
-					err := do()
-					if !slices.ContainsFunc(f.want, func(e error) bool { return errors.Is(err, e) }) {
-						t.Errorf("%s, %s: %v, want %v", name, what, err, f.want)
-					}
-				}
-				publish := func() error {
-					pub := through.open(t)
-					pub.hurry()
-					err := pub.Publish(t.Context(), r)
-					if err != nil && !strings.Contains(err.Error(), p.site) {
-						t.Errorf("%s: the error does not name %s: %v", name, p.site, err)
-					}
-					return err
-				}
-				update := func() error {
-					c := through.client(t, p.site)
-					hurry(c.remote.source)
-					return c.Update(t.Context())
-				}
-				all := func(*http.Request) bool { return true }
-				if name == "without end" || name == "full" {
-					// The body of an answer to a write does not matter, and who
-					// reads needs no room.
-				} else {
-					fails("publish", all, publish)
-				}
-				if name != "without end" {
-					fails("publish, at the writes", isWrite, publish)
-				}
-				if name != "full" {
-					fails("update", all, update)
-				}
-				if n++; n%3 == 0 {
-					expect(t, s.client(t, s.url), r.BuildIDs)
-				}
-			}
-			if err := through.open(t).Publish(t.Context(), r); err != nil {
-				t.Fatal(err)
-			}
-			expect(t, through.client(t, p.site), r.BuildIDs, r)
+			test(t, kind, s, &through, p)
 		})
 	}
+}
+
+// TestStoreFaults lets a store fail for those who publish, at reads and at
+// writes, and for those who read. Nothing of it is visible, and it can be
+// repeated.
+func TestStoreFaults(t *testing.T) {
+	eachThrough(t, func(t *testing.T, kind string, s, through *site, p *proxy) {
+		r := newRelease("alpha", 1, buildID(1))
+		n := 0
+		for name, f := range storeFaults {
+			fails := func(what string, only func(*http.Request) bool, do func() error) {
+				t.Helper()
+				defer func(began time.Time) { t.Logf("%s, %s: %v", name, what, time.Since(began)) }(time.Now())
+				p.set(func(_ int, w http.ResponseWriter, r *http.Request) bool {
+					if !only(r) {
+						return false
+					}
+					f.answer(kind, w, r)
+					return true
+				})
+				defer p.set(nil)
+				err := do()
+				if !slices.ContainsFunc(f.want, func(e error) bool { return errors.Is(err, e) }) {
+					t.Errorf("%s, %s: %v, want %v", name, what, err, f.want)
+				}
+			}
+			publish := func() error {
+				pub := through.open(t)
+				pub.hurry()
+				err := pub.Publish(t.Context(), r)
+				if err != nil && !strings.Contains(err.Error(), p.site) {
+					t.Errorf("%s: the error does not name %s: %v", name, p.site, err)
+				}
+				return err
+			}
+			update := func() error {
+				c := through.client(t, p.site)
+				hurry(c.remote.source)
+				return c.Update(t.Context())
+			}
+			all := func(*http.Request) bool { return true }
+			// The body of an answer to a write does not matter, and who reads
+			// needs no room.
+			if name != "without end" && name != "full" {
+				fails("publish", all, publish)
+			}
+			if name != "without end" {
+				fails("publish, at the writes", isWrite, publish)
+			}
+			if name != "full" {
+				fails("update", all, update)
+			}
+			if n++; n%3 == 0 {
+				expect(t, s.client(t, s.url), r.BuildIDs)
+			}
+		}
+		if err := through.open(t).Publish(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+		expect(t, through.client(t, p.site), r.BuildIDs, r)
+	})
 }
 
 // TestStoreGoesAwayInPublish: after the n-th request of a publish the store is
 // gone. Readers see the old state or the new, and the next publish goes on.
 func TestStoreGoesAwayInPublish(t *testing.T) {
-	t.Parallel()
-	for kind, start := range services {
-		t.Run(kind, func(t *testing.T) {
-			t.Parallel()
-			v := start(t)
-			s, p := newSiteAt(t, v.url), newProxy(t, v)
-			through := *s
-			through.url = p.site
-			ids := []specs.BuildID{buildID(1)}
-			var want []Release
-			step := 13
-			if testenv.Long() {
-				step = 1
+	eachThrough(t, func(t *testing.T, _ string, s, through *site, p *proxy) {
+		ids := []specs.BuildID{buildID(1)}
+		var want []Release
+		step := 13
+		if testenv.Long() {
+			step = 1
+		}
+		for working := 2; ; working += step {
+			r := newRelease("alpha", specs.Level(len(want)+1), ids...)
+			p.set(func(n int, _ http.ResponseWriter, _ *http.Request) bool {
+				if n >= working {
+					panic(http.ErrAbortHandler)
+				}
+				return false
+			})
+			err := through.open(t).Publish(t.Context(), r)
+			p.set(nil)
+			if err != nil && !errors.Is(err, ErrUnreachable) {
+				t.Errorf("gone after %d requests: %v", working, err)
 			}
-			for working := 2; ; working += step {
-				r := newRelease("alpha", specs.Level(len(want)+1), ids...)
-				p.set(func(n int, _ http.ResponseWriter, _ *http.Request) bool {
-					if n >= working {
-						panic(http.ErrAbortHandler)
-					}
-					return false
-				})
-				err := through.open(t).Publish(t.Context(), r)
-				p.set(nil)
-				if err != nil && !errors.Is(err, ErrUnreachable) {
-					t.Errorf("gone after %d requests: %v", working, err)
-				}
-				c := s.client(t, s.url)
-				if err := c.Update(t.Context()); err != nil {
-					t.Fatalf("gone after %d requests: a reader: %v", working, err)
-				}
-				entries, lookErr := c.Lookup(t.Context(), ids)
-				if visible := len(entries) - len(want); lookErr != nil || visible < 0 || visible > 1 || err == nil && visible == 0 {
-					t.Fatalf("gone after %d requests (%v): %d of %d releases, %v", working, err, len(entries), len(want)+1, lookErr)
-				}
-				if pubErr := s.open(t).Publish(t.Context(), r); pubErr != nil && !errors.Is(pubErr, ErrPublished) {
-					t.Fatalf("gone after %d requests: again: %v", working, pubErr)
-				}
-				want = append(want, r)
-				expect(t, s.client(t, s.url), ids, want...)
-				if err == nil {
-					break
-				}
+			c := s.client(t, s.url)
+			if err := c.Update(t.Context()); err != nil {
+				t.Fatalf("gone after %d requests: a reader: %v", working, err)
 			}
-		})
-	}
+			entries, lookErr := c.Lookup(t.Context(), ids)
+			if visible := len(entries) - len(want); lookErr != nil || visible < 0 || visible > 1 || err == nil && visible == 0 {
+				t.Fatalf("gone after %d requests (%v): %d of %d releases, %v", working, err, len(entries), len(want)+1, lookErr)
+			}
+			if pubErr := s.open(t).Publish(t.Context(), r); pubErr != nil && !errors.Is(pubErr, ErrPublished) {
+				t.Fatalf("gone after %d requests: again: %v", working, pubErr)
+			}
+			want = append(want, r)
+			expect(t, s.client(t, s.url), ids, want...)
+			if err == nil {
+				break
+			}
+		}
+	})
 }
 
 // TestForbidding: a store that says 403 for what is not there, as S3 does to

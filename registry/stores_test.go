@@ -2,7 +2,6 @@ package registry
 
 import (
 	"errors"
-	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -92,27 +91,7 @@ func within(t *testing.T, what string, requests []string, most int) {
 
 // TestStoresTwoPublishers: neither loses the other's work.
 func TestStoresTwoPublishers(t *testing.T) {
-	const each = 3
-	eachStore(t, func(t *testing.T, s *site, _ *service) {
-		var all sync.WaitGroup
-		for who := range 2 {
-			p := s.open(t)
-			all.Go(func() {
-				for n := range each {
-					n += who * each
-					if err := p.Publish(t.Context(), newRelease(fmt.Sprintf("p%d", n), 1, buildID(n))); err != nil {
-						t.Error(err)
-					}
-				}
-			})
-		}
-		all.Wait()
-		var ids []specs.BuildID
-		for n := range 2 * each {
-			ids = append(ids, buildID(n))
-		}
-		expect(t, s.client(t, s.url), ids, releases(2*each)...)
-	})
+	eachStore(t, func(t *testing.T, s *site, _ *service) { twoPublishers(t, s, 3) })
 }
 
 // TestStoresInterrupted ends a publish before some of its writes: readers see

@@ -25,7 +25,7 @@ func manifest() bundle.Manifest {
 		Created: time.Date(2026, 11, 22, 4, 5, 6, 0, time.UTC), Spec: specs.DigestOf([]byte("spec")),
 		Sources:   []bundle.Source{{Name: "source tree", Digest: specs.DigestOf([]byte("source"))}, {Name: "fix.patch", Digest: specs.DigestOf([]byte("fix"))}},
 		Toolchain: []string{"GCC: (Debian 12.2.0-14) 12.2.0"},
-		Build:     bundle.Build{Path: "/work/tree", Environment: map[string]string{"CFLAGS": "-O2"}},
+		Build:     bundle.Build{Path: "/build/fix/tree", Environment: map[string]string{"CFLAGS": "-O2"}},
 		Targets: []bundle.Target{
 			{Name: "lib c++.so.1", BuildID: "aa01", Arch: "x86_64", Digest: specs.DigestOf([]byte("a"))},
 			{Name: "memcached", BuildID: "bb02", Arch: "aarch64", Digest: specs.DigestOf([]byte("b"))},
@@ -79,7 +79,7 @@ func TestProvenance(t *testing.T) {
 		t.Errorf("missing: %v", want)
 	}
 	internal := d.GetInternalParameters().AsMap()
-	if internal["path"] != "/work/tree" || internal["SOURCE_DATE_EPOCH"] != 1795320306.0 || d.GetExternalParameters().AsMap()["level"] != 3.0 {
+	if internal["path"] != "/build/fix/tree" || internal["SOURCE_DATE_EPOCH"] != 1795320306.0 || d.GetExternalParameters().AsMap()["level"] != 3.0 {
 		t.Errorf("parameters %v, %v", internal, d.GetExternalParameters())
 	}
 	if again, err := Provenance(made()); err != nil || !bytes.Equal(again, data) {

@@ -59,7 +59,7 @@ func newRebuilt(t *testing.T) *rebuilt {
 		t.Fatal(err)
 	}
 	r.o = Options{
-		Work: r.path("one/work"), Shim: r.path("one/fother-cc"), Spec: r.path("one/spec.yaml"),
+		Work: r.path("one/made"), Shim: r.path("one/fother-cc"), Spec: r.path("one/spec.yaml"),
 		Registry: r.path("registry"), Keys: r.path("one/keys"),
 	}
 	if _, err := Make(t.Context(), r.spec, r.o); err != nil {
@@ -103,7 +103,7 @@ func TestRebuild(t *testing.T) {
 	needsNamespaces(t)
 	r := newRebuilt(t)
 	path, b := r.bundle()
-	if b.Manifest.Build.Path != r.path("one/work/build/levels/tree") || b.Manifest.Created.Unix() != 1_700_000_000 {
+	if b.Manifest.Build.Path != r.path("one/made/build/levels/tree") || b.Manifest.Created.Unix() != 1_700_000_000 {
 		t.Errorf("built in %s at %s", b.Manifest.Build.Path, b.Manifest.Created)
 	}
 	copyFile(t, path, r.path("published"), 0o644)
