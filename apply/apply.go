@@ -87,7 +87,14 @@ func Prepare(ctx context.Context, pid int, patches []*kpack.Patch) (_ *Plan, err
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	return makePlan(p, patches, Options{})
+	plan, err := makePlan(p, patches, Options{})
+	if err == nil {
+		err = p.mayHook(plan)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return plan, nil
 }
 
 // Apply puts the patches that fit into process pid, in one stop, all or none.
@@ -148,6 +155,9 @@ func begin(ctx context.Context, pid int, o Options) (*Process, *Result, error) {
 
 // carryOut stages and commits a plan.
 func (p *Process) carryOut(ctx context.Context, plan *Plan, res *Result, o Options) error {
+	if err := p.mayHook(plan); err != nil {
+		return err
+	}
 	held, err := p.stageAll(plan.steps)
 	res.Held += held
 	if err != nil {

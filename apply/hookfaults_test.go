@@ -160,18 +160,80 @@ func TestHooksElsewhere(t *testing.T) {
 	}
 }
 
-// TestHooksFiltered: where a filter may end the process for what the thread of
-// the hooks does, there are none.
-func TestHooksFiltered(t *testing.T) {
-	patch := hookedPatch(t, 1, 42, "2")
-	r := start(t, hookedProgram(t))
-	r.expect("filter", "0")
-	before := r.snapshot()
-	var filtered *FilteredError
-	if _, err := Apply(context.Background(), r.pid, []*kpack.Patch{patch}, Options{}); !errors.As(err, &filtered) || filtered.Hint() == "" {
-		t.Error(err)
+// TestHooksUnderFilter: hooks run where the filters of a thread let theirs be, by
+// whichever thread that is.
+func TestHooksUnderFilter(t *testing.T) {
+	mayReadFilters(t)
+	patch := hookedPatch(t, 1, 42, "1", "2", "3", "4")
+	for _, c := range []struct {
+		name, filters string
+		others        []string // threads without them
+	}{
+		{"of which one lets all", "0", nil},
+		{"of which one lets what is needed, and ends the process for the rest", "0 3", nil},
+		{"of the first thread alone", "1 2", []string{"work", "poll"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := start(t, hookedProgram(t), c.others...)
+			for f := range strings.FieldsSeq(c.filters) {
+				r.expect("filter "+f, "0")
+			}
+			before, threads := r.snapshot(), tasks(t, r.pid)
+			if _, err := Prepare(t.Context(), r.pid, []*kpack.Patch{patch}); err != nil {
+				t.Error(err)
+			}
+			for range 3 {
+				applyTo(t, r.pid, patch)
+				r.expect("seen", "12")
+				r.expect("ask", "43")
+				revertAll(t, r.pid)
+				r.expect("seen", "34")
+				r.expect("ask", "2")
+			}
+			if n := tasks(t, r.pid); n != threads {
+				t.Errorf("%d threads, and %d before", n, threads)
+			}
+			freeKept(t, r, "wipe")
+			before.same(t, r.snapshot())
+		})
 	}
-	before.same(t, r.snapshot())
+}
+
+// mayReadFilters skips a test where the tool is not let read seccomp filters.
+func mayReadFilters(t *testing.T) {
+	t.Helper()
+	r := start(t, hookedProgram(t))
+	r.expect("filter 0", "0")
+	if denied := (*ptrace.DeniedError)(nil); errors.As(ptrace.Permitted(r.pid, r.pid, hookCalls), &denied) && denied.Call == "" {
+		testenv.Skip(t, "the tests may not read seccomp filters")
+	}
+}
+
+// TestHooksFiltered: where the filters of all threads stand in the way of the thread
+// of the hooks, a patch that has some is refused, by the name of the call.
+func TestHooksFiltered(t *testing.T) {
+	mayReadFilters(t)
+	patch := hookedPatch(t, 1, 42, "2")
+	for filter, call := range map[string]string{"1": "nanosleep", "2": "clone"} {
+		r := start(t, hookedProgram(t))
+		r.expect("filter "+filter, "0")
+		r.expect("filter 0", "0")
+		before := r.snapshot()
+		for _, do := range []func() error{
+			func() error {
+				_, err := Apply(context.Background(), r.pid, []*kpack.Patch{patch}, Options{})
+				return err
+			},
+			func() error { _, err := Prepare(context.Background(), r.pid, []*kpack.Patch{patch}); return err },
+		} {
+			var filtered *FilteredError
+			if err := do(); !errors.As(err, &filtered) || filtered.Hint() == "" || filtered.Denied.Call != call || !strings.Contains(err.Error(), call) {
+				t.Error(err)
+			}
+		}
+		before.same(t, r.snapshot())
+		r.expect("ask", "2")
+	}
 }
 
 // TestHooksFilteredLater: a filter that came after the patch keeps neither a
@@ -191,7 +253,7 @@ func TestHooksFilteredLater(t *testing.T) {
 			before := r.snapshot()
 			applyTo(t, r.pid, one)
 			r.expect("seen", "12")
-			r.expect("filter", "0")
+			r.expect("filter 1", "0")
 			res := c.change(r)
 			r.expect("ask", c.answer)
 			r.expect("seen", "0")

@@ -118,7 +118,7 @@ const (
 	HookEnded       HookCause = "ended"       // its thread was gone before it returned
 	HookInterrupted HookCause = "interrupted" // the run was broken off
 	HookNoThread    HookCause = "no_thread"   // the process could not create one
-	HookFiltered    HookCause = "filtered"    // the process has a seccomp filter
+	HookFiltered    HookCause = "filtered"    // seccomp filters do not let their thread be
 )
 
 // HookError means that a hook vetoed the change, or could not be asked. All
@@ -150,17 +150,24 @@ func (e *HookError) Hint() string {
 	return "the patch's author wrote the hook to keep the patch away from processes in such a state; try again later"
 }
 
-// FilteredError means that a seccomp filter may end the process for what the
-// thread of a patch's hooks does.
-type FilteredError struct{ Object string }
+// FilteredError means that seccomp filters do not let any thread of the process
+// create and be the thread of a patch's hooks, or that they could not be read.
+type FilteredError struct {
+	Object string
+	Denied *ptrace.DeniedError
+}
 
 func (e *FilteredError) Error() string {
-	return fmt.Sprintf("%s: the patch has hooks, and the process a seccomp filter, which may not let their thread sleep and end", e.Object)
+	return fmt.Sprintf("%s: the patch has hooks, which need a thread of their own: %v", e.Object, e.Denied)
 }
 
 // Hint says what the user can do.
 func (e *FilteredError) Hint() string {
-	return "restart the program with the fixed build, or ask for a patch without hooks"
+	const instead = "restart the program with the fixed build, or ask for a patch without hooks"
+	if e.Denied.Call == "" {
+		return "run as root with CAP_SYS_ADMIN, and without a seccomp filter of the tool's own; else " + instead
+	}
+	return instead
 }
 
 // hookState reads the control block of r.
@@ -280,12 +287,12 @@ func (p *Process) runHooks(ctx context.Context, r *record, point kpack.HookPoint
 	if len(hooks) == 0 {
 		return run, p.passHooks(r, point)
 	}
-	if ptrace.Filtered(p.PID) {
-		return run, p.filteredHooks(r, point, &run, res)
-	}
 	held, errno, err := p.createHookThread(r, point, handed)
 	res.Held += held
+	denied := (*ptrace.DeniedError)(nil)
 	switch {
+	case errors.As(err, &denied):
+		return run, p.filteredHooks(r, point, denied, &run, res)
 	case err == nil && errno == 0:
 		err = p.attend(ctx, r, hooks, &run, true)
 	case err == nil:
@@ -299,14 +306,14 @@ func (p *Process) runHooks(ctx context.Context, r *record, point kpack.HookPoint
 	return run, err
 }
 
-// filteredHooks is runHooks for a process with a seccomp filter, in which nothing
-// runs. Only a patch that is not in yet is refused for it: one that is there has
+// filteredHooks is runHooks for a process whose seccomp filters do not let them run.
+// Only a patch that is not in yet is refused for it: one that is there has
 // to be able to go, also to make room for a newer level.
-func (p *Process) filteredHooks(r *record, point kpack.HookPoint, run *HookRun, res *Result) error {
+func (p *Process) filteredHooks(r *record, point kpack.HookPoint, denied *ptrace.DeniedError, run *HookRun, res *Result) error {
 	if point == kpack.PreApply {
-		return &FilteredError{r.Object}
+		return &FilteredError{r.Object, denied}
 	}
-	run.Cause, run.Why = HookFiltered, "did not run: the process has a seccomp filter, which may not let their thread sleep and end"
+	run.Cause, run.Why = HookFiltered, "did not run: "+denied.Error()
 	res.Hooks = append(res.Hooks, *run)
 	return p.passHooks(r, point)
 }

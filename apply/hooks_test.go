@@ -25,7 +25,9 @@ const hookedC = `
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sched.h>
 #include <signal.h>
+#include <stddef.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <sys/prctl.h>
@@ -54,6 +56,25 @@ static void *run(void *kind) {
 	if (!strcmp(kind, "work")) for (;;) { int v = answer(1); if (v != 2 && v != 43 && v != 44 || errno) { printf("BAD %d\n", v); fflush(stdout); _exit(3); } }
 	for (;;) if (poll(0, 0, 30) || errno) { printf("BAD poll\n"); fflush(stdout); _exit(3); }
 }
+/* what a thread is not let do any more: 0 nothing; 1 to sleep; 2 to make threads; 3 all but what it does itself and
+   the thread of hooks needs */
+static int filter(int which) {
+	struct sock_filter none[] = { BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW) };
+#define CALLED(which) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)), BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, which, 0, 1)
+	struct sock_filter sleeps[] = { CALLED(SYS_nanosleep), BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS), none[0] };
+	struct sock_filter makes[] = { CALLED(SYS_clone), BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM), none[0] };
+#define LET(which) CALLED(which), none[0]
+	struct sock_filter others[] = { LET(SYS_read), LET(SYS_write), LET(SYS_ppoll), LET(SYS_exit_group), LET(SYS_restart_syscall),
+#ifdef SYS_poll
+		LET(SYS_poll),
+#endif
+		LET(SYS_rt_sigprocmask), LET(SYS_nanosleep), LET(SYS_exit),
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)), BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_clone, 0, 3),
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[0])), BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, CLONE_NEWUSER | CLONE_NEWNS, 1, 0), none[0],
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS) };
+	struct sock_fprog all[] = { {1, none}, {sizeof sleeps / 8, sleeps}, {sizeof makes / 8, makes}, {sizeof others / 8, others} };
+	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) | prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &all[which]);
+}
 static void wipe(void) { char b[4000]; memset(b, 0, sizeof b); __asm__ volatile("" : : "r"(b) : "memory"); }
 int main(int argc, char **argv) {
 	char line[100];
@@ -72,11 +93,7 @@ int main(int argc, char **argv) {
 		if (sscanf(line, "result %d %ld", &n, &v) == 2) { result[n] = v; printf("%ld\n", v); }
 		if (sscanf(line, "stay %d %ld", &n, &v) == 2) { stay[n] = v; printf("%ld\n", v); }
 		if (sscanf(line, "limit %d", &n) == 1) { struct rlimit l = {n, 1000}; setrlimit(RLIMIT_NPROC, &l); setuid(65432); printf("limited\n"); }
-		if (!strcmp(line, "filter\n")) {
-			struct sock_filter f[] = { BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW) };
-			struct sock_fprog p = {1, f};
-			printf("%d\n", prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) | prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &p));
-		}
+		if (sscanf(line, "filter %d", &n) == 1) printf("%d\n", filter(n));
 		if (!strcmp(line, "forget\n")) { where = 0; printf("forgotten\n"); }
 		if (!strcmp(line, "end\n")) { ending = 1; printf("ended\n"); }
 		if (!strcmp(line, "wipe\n")) { wipe(); printf("wiped\n"); }

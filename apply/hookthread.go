@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -13,6 +14,37 @@ import (
 	"github.com/fother/fother/specs"
 )
 
+// hookCalls are what the thread that creates that of the hooks calls, and that one
+// itself. Source: package kpack, the code of hooks; clone(2) for the flags.
+var hookCalls = []ptrace.Call{
+	{Name: "rt_sigprocmask", Number: unix.SYS_RT_SIGPROCMASK, Args: []uint64{setMask}},
+	{Name: "clone", Number: unix.SYS_CLONE, Args: []uint64{unix.CLONE_VM | unix.CLONE_FS | unix.CLONE_FILES | unix.CLONE_SIGHAND | unix.CLONE_THREAD |
+		unix.CLONE_SYSVSEM | unix.CLONE_SETTLS | unix.CLONE_PARENT_SETTID | unix.CLONE_CHILD_CLEARTID}},
+	{Name: "nanosleep", Number: unix.SYS_NANOSLEEP},
+	{Name: "exit", Number: unix.SYS_EXIT, Args: []uint64{0}},
+}
+
+// setMask is SIG_SETMASK.
+const setMask = 2
+
+// mayHook returns a [*FilteredError] if a plan has patches with hooks, and seccomp
+// filters do not let any thread be that of the hooks. For that one thread is held
+// shortly where there is a filter. Nothing is written.
+func (p *Process) mayHook(plan *Plan) error {
+	i := slices.IndexFunc(plan.steps, func(s *step) bool { return len(s.patch.Hooks) > 0 })
+	if i < 0 || !ptrace.Filtered(p.PID) {
+		return nil
+	}
+	err := p.untilOneServes(func(tid int) (bool, error) {
+		err := ptrace.Permitted(p.PID, tid, hookCalls)
+		return err == nil, err
+	})
+	if denied := (*ptrace.DeniedError)(nil); errors.As(err, &denied) {
+		return &FilteredError{plan.steps[i].object.Path, denied}
+	}
+	return err
+}
+
 // createHookThread has a borrowed thread create that of the hooks, which waits
 // to be let go; handed is that of hooksAt. The error of the call is returned apart.
 //
@@ -20,7 +52,7 @@ import (
 // borrowed one is in the code that makes it.
 func (p *Process) createHookThread(r *record, point kpack.HookPoint, handed bool) (held time.Duration, errno unix.Errno, err error) {
 	h := &r.Hooks
-	held, err = p.withAgent(specs.Range[specs.Addr]{}, func(a *ptrace.Agent) error {
+	held, err = p.withPermitted(hookCalls, specs.Range[specs.Addr]{}, func(a *ptrace.Agent) error {
 		if a.Halted() {
 			return ErrStopped
 		}

@@ -137,9 +137,6 @@ func (plan *Plan) add(p *Process, patch *kpack.Patch, o *object) error {
 	if err := s.checkTrial(p, plan.options); err != nil {
 		return err
 	}
-	if len(patch.Hooks) > 0 && ptrace.Filtered(p.PID) {
-		return &FilteredError{o.Path}
-	}
 	if err := s.checkBodies(p); err != nil {
 		return err
 	}

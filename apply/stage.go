@@ -20,39 +20,70 @@ const maxAgents = 16
 // calls while f runs. intent is what f maps. It returns how long the thread was
 // held.
 func (p *Process) withAgent(intent specs.Range[specs.Addr], f func(*ptrace.Agent) error) (time.Duration, error) {
+	return p.withPermitted(nil, intent, f)
+}
+
+// withPermitted is withAgent for a thread whose seccomp filters let it make some
+// calls without the tool.
+//
+// Errors: [*ptrace.DeniedError] if no thread may.
+func (p *Process) withPermitted(calls []ptrace.Call, intent specs.Range[specs.Addr], f func(*ptrace.Agent) error) (time.Duration, error) {
+	var held time.Duration
+	err := p.untilOneServes(func(tid int) (done bool, err error) {
+		err = ptrace.Do(func() error {
+			var e error
+			held, done, e = p.tryAgent(tid, calls, intent, f)
+			return e
+		})
+		return done, err
+	})
+	return held, err
+}
+
+// untilOneServes calls try for threads of the process, until it is done or its error
+// is not one of the thread alone.
+func (p *Process) untilOneServes(try func(tid int) (done bool, err error)) error {
 	tids, err := ptrace.Threads(p.PID)
 	if err != nil {
-		return 0, procError(err)
+		return procError(err)
 	}
 	p.preferAgents(tids)
 	err = ErrGone
+	var forbidden error // which tells more than what is wrong with others
 	for _, tid := range tids[:min(len(tids), maxAgents)] {
-		var held time.Duration
-		done := false
-		err = ptrace.Do(func() error {
-			var e error
-			held, done, e = p.tryAgent(tid, intent, f)
-			return e
-		})
-		stuck := (*StuckError)(nil)
+		var done bool
+		done, err = try(tid)
+		switch {
+		case done:
+			return err
+		case errors.Is(err, ErrSeccomp), errors.As(err, new(*ptrace.DeniedError)):
+			forbidden = cmp.Or(forbidden, err)
 		// A thread that has ended meanwhile says ErrGone, as a process does.
-		if done || !errors.Is(err, ptrace.ErrUnsuitable) && !errors.Is(err, ErrGone) && !errors.As(err, &stuck) {
-			return held, err
+		case !errors.Is(err, ptrace.ErrUnsuitable) && !errors.Is(err, ErrGone) && !errors.As(err, new(*StuckError)):
+			return err
 		}
 	}
-	return 0, err
+	return cmp.Or(forbidden, err)
 }
 
-// preferAgents sorts threads that can be stopped at once to the front.
+// preferAgents sorts threads to the front that can be stopped at once, before those
+// whose calls a filter may forbid. Of equal ones the first thread is the last: while it
+// is traced the kernel queues signals to the process that are ignored, and others have
+// calls ended by them.
 func (p *Process) preferAgents(tids []int) {
 	rank := make(map[int]int, len(tids))
 	for _, tid := range tids {
-		switch ptrace.State(p.PID, tid) {
-		case "S", "R":
-		case "D":
-			rank[tid] = 1
-		default:
+		state, filtered := ptrace.StateAndFilter(p.PID, tid)
+		switch {
+		case state != "S" && state != "R" && state != "D":
+			rank[tid] = 6
+		case state == "D":
+			rank[tid] = 4
+		case filtered:
 			rank[tid] = 2
+		}
+		if tid == p.PID {
+			rank[tid]++
 		}
 		if len(rank) > 64 { // enough to choose from
 			break
@@ -62,7 +93,7 @@ func (p *Process) preferAgents(tids []int) {
 }
 
 // tryAgent runs f with thread tid as the agent. It reports whether f was run.
-func (p *Process) tryAgent(tid int, intent specs.Range[specs.Addr], f func(*ptrace.Agent) error) (held time.Duration, done bool, err error) {
+func (p *Process) tryAgent(tid int, calls []ptrace.Call, intent specs.Range[specs.Addr], f func(*ptrace.Agent) error) (held time.Duration, done bool, err error) {
 	g, err := ptrace.Seize(p.PID, ptrace.Options{Only: []int{tid}, Calls: true})
 	if err != nil {
 		return 0, false, err
@@ -76,6 +107,9 @@ func (p *Process) tryAgent(tid int, intent specs.Range[specs.Addr], f func(*ptra
 	threads := g.Threads()
 	if len(threads) == 0 {
 		return 0, false, fmt.Errorf("%w: thread %d has ended", ptrace.ErrUnsuitable, tid)
+	}
+	if err := threads[0].Permitted(p.PID, calls); err != nil {
+		return 0, false, err
 	}
 	agent, err := g.NewAgent(threads[0], p.mem, codeRanges(p.maps), intent)
 	if err != nil {

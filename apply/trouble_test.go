@@ -291,6 +291,62 @@ func TestUnderSeccomp(t *testing.T) {
 	r.expect("ask", oldAnswer)
 }
 
+// workerC is a program whose first thread can hardly ever be stopped, and whose other
+// one has a seccomp filter that ends the process for any new mapping.
+const workerC = `
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <pthread.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+__attribute__((noinline, noipa)) int answer(int x) { return x + 1; }
+static void *work(void *a)
+{
+	struct sock_filter f[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mmap, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog p = {4, f};
+	char line[100];
+	setvbuf(stdin, malloc(4096), _IOFBF, 4096);
+	puts("ready"); fflush(stdout);
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &p)) exit(9);
+	while (fgets(line, sizeof line, stdin)) { printf("%d\n", answer(1)); fflush(stdout); }
+	exit(0);
+}
+int main(void) { pthread_t t; pthread_create(&t, 0, work, 0); for (;;) { if (vfork() == 0) { usleep(400000); _exit(0); } usleep(1000); } }
+`
+
+// TestFilterOfAnother: the filter that counts is that of the thread that maps memory,
+// not the first thread's.
+func TestFilterOfAnother(t *testing.T) {
+	bin := compileC(t, "worker", workerC, "-fPIE", "-pie")
+	r := start(t, bin)
+	r.expect("ask", "2")
+	before := r.snapshot()
+	o := Options{Wait: 20 * time.Second}
+	_, err := Apply(context.Background(), r.pid, []*kpack.Patch{patchFor(t, bin, "default", 1, "answer")}, o)
+	if errors.Is(err, ErrSeccomp) {
+		before.same(t, r.snapshot())
+		testenv.Skip(t, "the tests may not suspend a seccomp filter")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.expect("ask", "43")
+	if _, err := Revert(context.Background(), r.pid, nil, o); err != nil {
+		t.Fatal(err)
+	}
+	r.expect("ask", "2")
+	before.same(t, r.snapshot())
+}
+
 func TestCancelled(t *testing.T) {
 	r := start(t, pie(t), "forever")
 	before := r.snapshot()

@@ -16,8 +16,8 @@ type Options struct {
 	// Only, if not empty, are the only threads to seize. Otherwise all are,
 	// and those that they create.
 	Only []int
-	// Calls says that the threads are to make system calls for the tool: a
-	// seccomp filter of theirs is suspended while they are held.
+	// Calls says that the threads, which Only names, are to make system calls for the
+	// tool: a seccomp filter of one of them is suspended while they are held.
 	Calls bool
 	// Kill has the kernel kill the process if the tool ends before it detaches.
 	// It is for a process that has nothing to lose.
@@ -79,7 +79,7 @@ func Seize(pid int, o Options) (*Group, error) {
 	if g.limit == 0 {
 		g.limit = 200 * time.Millisecond
 	}
-	if mode, _ := statusField(pid, pid, "Seccomp"); o.Calls && mode != 0 {
+	if o.Calls && slices.ContainsFunc(o.Only, func(tid int) bool { return filtered(readStatus(pid, tid)) }) {
 		g.options |= unix.PTRACE_O_SUSPEND_SECCOMP
 	}
 	if o.Kill {

@@ -82,6 +82,16 @@ func Filtered(pid int) bool {
 	return err != nil || slices.ContainsFunc(tids, func(tid int) bool { return filtered(readStatus(pid, tid)) })
 }
 
+// StateAndFilter returns the state letter of a thread, "X" if it is gone, and whether
+// it has a seccomp filter.
+func StateAndFilter(pid, tid int) (state string, hasFilter bool) {
+	status, err := readStatus(pid, tid)
+	if state, _ = field(status, "State"); state == "" {
+		return "X", filtered(status, err)
+	}
+	return state[:1], filtered(status, err)
+}
+
 // filtered is Filtered for what was read of one thread's status file. Source:
 // proc_pid_status(5); a kernel without seccomp has no such field.
 func filtered(status []byte, err error) bool {
