@@ -223,3 +223,65 @@ func TestStacksShift(t *testing.T) {
 		}
 	}
 }
+
+// ignoredC is a program whose threads sleep in a call that a stop ends, while others
+// send it signals that it ignores.
+const ignoredC = `
+#define _GNU_SOURCE
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/prctl.h>
+#include <time.h>
+#include <unistd.h>
+__attribute__((noinline, noclone, noipa)) int answer(int x) { return x + 1; }
+static volatile long interrupted;
+static void *waits(void *a)
+{
+	struct epoll_event e;
+	int fd = epoll_create1(0);
+	for (;;) if (epoll_wait(fd, &e, 1, 1000000) < 0) { if (errno != EINTR) _exit(3); __atomic_add_fetch(&interrupted, 1, 5); }
+	return a;
+}
+int main(int argc, char **argv)
+{
+	char line[100];
+	pthread_t t;
+	signal(SIGUSR1, SIG_IGN);
+	for (int i = 0; i < atoi(argv[1]); i++) if (pthread_create(&t, 0, waits, 0)) return 1;
+	pid_t me = getpid();
+	if (fork() == 0) {
+		struct timespec n = {0, 500000};
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		close(0); close(1);
+		for (;;) { if (kill(me, SIGUSR1)) _exit(0); nanosleep(&n, 0); }
+	}
+	usleep(20000);
+	printf("ready\n"); fflush(stdout);
+	while (fgets(line, sizeof line, stdin)) { printf("%d %ld\n", answer(1), interrupted); fflush(stdout); }
+	return 0;
+}
+`
+
+// TestIgnoredSignals: calls that are not restarted hardly ever end for a signal that
+// the program ignores, whichever thread is traced. Without the tool they never do.
+func TestIgnoredSignals(t *testing.T) {
+	bin := compileC(t, "ignored", ignoredC, "-fPIE", "-pie")
+	patch := patchFor(t, bin, "default", 1, "answer")
+	for _, threads := range []string{"20", "100"} { // stopped, and parked
+		r := start(t, bin, threads)
+		r.expect("ask", "2 0")
+		for range 10 {
+			applyTo(t, r.pid, patch)
+			revertAll(t, r.pid)
+		}
+		var answer, ended int
+		if _, err := fmt.Sscan(r.ask("ask"), &answer, &ended); err != nil || answer != 2 || ended > 10 {
+			t.Errorf("%s threads: %d calls of 20 commits ended, %v", threads, ended, err)
+		}
+		t.Logf("%s threads: %d calls ended", threads, ended)
+	}
+}

@@ -8,8 +8,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Detach lets all threads go. Job control's stops stay.
+// Detach lets all threads go. Job control's stops stay. The first thread goes first:
+// as long as it is traced, signals to the process that are ignored are queued, and end
+// calls of threads that are not traced any more.
 func (g *Group) Detach() {
+	if t := g.find(g.pid); t != nil && t.Stopped() {
+		g.detachStopped(t)
+	} else if t != nil && !t.gone && !t.stuck {
+		g.detachBatch(g.interrupted(t))
+	}
 	for _, t := range g.threads {
 		if t.Stopped() {
 			g.detachStopped(t)
@@ -29,11 +36,16 @@ func (g *Group) Detach() {
 		if len(batch) == 0 {
 			return
 		}
-		for _, t := range batch {
-			g.interrupt(t)
-		}
-		g.detachBatch(batch)
+		g.detachBatch(g.interrupted(batch...))
 	}
+}
+
+// interrupted interrupts threads and returns them.
+func (g *Group) interrupted(threads ...*Thread) []*Thread {
+	for _, t := range threads {
+		g.interrupt(t)
+	}
+	return threads
 }
 
 // detachBatch lets threads go that were interrupted, each as soon as it stops.

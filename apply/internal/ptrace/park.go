@@ -28,9 +28,35 @@ const parkTogether = 32
 // was interrupted, are left alone. No more are parked once goOn says no. Those that
 // wake meanwhile are served.
 //
-// Errors: [ErrGone].
+// The first thread is let go and seized anew when the others are parked. As long as
+// it is traced, signals to the process that are ignored are queued, and end calls of
+// threads that are on their way.
+//
+// Errors: those of [Seize].
 func (g *Group) Park(goOn func() bool) error {
-	for batch := range slices.Chunk(g.Threads(), parkTogether) {
+	first := g.find(g.pid)
+	if first != nil && !first.gone {
+		g.detachBatch(g.interrupted(first))
+		if !first.gone { // Serve lets it run when it stops at last
+			first.hold, first.stuck = false, false
+		}
+	}
+	if err := g.parkThese(g.Threads(), goOn); err != nil || first == nil || !first.gone {
+		return err
+	}
+	g.threads = slices.DeleteFunc(g.threads, func(t *Thread) bool { return t == first })
+	if err := g.seizeAll(); err != nil {
+		return err
+	}
+	if first = g.find(g.pid); first == nil {
+		return g.ended()
+	}
+	return g.parkThese([]*Thread{first}, goOn)
+}
+
+// parkThese parks some of the threads, as long as goOn lets it.
+func (g *Group) parkThese(threads []*Thread, goOn func() bool) error {
+	for batch := range slices.Chunk(threads, parkTogether) {
 		if !goOn() {
 			return nil
 		}
