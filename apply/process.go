@@ -3,6 +3,8 @@ package apply
 import (
 	"bytes"
 	"debug/elf"
+	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -85,10 +87,35 @@ func (p *Process) Close() {
 	}
 }
 
-// BuildIDs returns the build-ids of the objects of a process, each once. It reads
-// less than [Reader.Open]: no more than the mappings, if it knows the files.
-// Errors are those of [Open].
+// BuildIDs returns the build-ids of the objects of a process, each once, and maybe of
+// other files that are mapped as code. The vDSO's need not be there, nor what keeps
+// memory from being read. It is to know with little work whether a process is of
+// interest: where the kernel tells the build-ids of mapped files they are asked for,
+// else it reads no more than the mappings, if it knows the files. Errors are those
+// of [Open].
 func (r *Reader) BuildIDs(pid int) ([]specs.BuildID, error) {
+	ids, err := codeBuildIDs(pid)
+	if errors.Is(err, ptrace.ErrUntold) {
+		return r.readBuildIDs(pid)
+	}
+	return ids, err
+}
+
+// codeBuildIDs are the build-ids of a process's code, as the kernel tells them.
+func codeBuildIDs(pid int) ([]specs.BuildID, error) {
+	var ids []specs.BuildID
+	var buf [128]byte
+	err := ptrace.CodeBuildIDs(pid, func(id []byte) {
+		digits := hex.AppendEncode(buf[:0], id)
+		if !slices.ContainsFunc(ids, func(have specs.BuildID) bool { return string(have) == string(digits) }) {
+			ids = append(ids, specs.BuildID(digits))
+		}
+	})
+	return ids, err
+}
+
+// readBuildIDs is BuildIDs by what is in the process's memory.
+func (r *Reader) readBuildIDs(pid int) ([]specs.BuildID, error) {
 	p := Process{PID: pid, files: r}
 	var err error
 	if p.mem, err = ptrace.OpenMem(pid, false); err != nil {
