@@ -3,11 +3,14 @@ package apply
 import (
 	"context"
 	"errors"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/fother/fother/apply/internal/ptrace"
 	"github.com/fother/fother/kpack"
+	"github.com/fother/fother/specs/testenv"
 )
 
 // TestCoroutineInside: a coroutine that comes back to bytes that the jump takes is
@@ -82,4 +85,85 @@ func TestSignalFrames(t *testing.T) {
 		r.expect("handled", "handled")
 		r.expect("rest", "11 136 2 20 2")
 	}
+}
+
+// clockC has a thread that asks the vDSO for the time, inside of what changes, and
+// is in the vDSO itself most of the time.
+const clockC = `
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <stdio.h>
+#include <time.h>
+#include <unistd.h>
+static volatile int leave;
+__attribute__((noinline, noclone, noipa)) int answer(int x) { struct timespec t; while (x && !leave) clock_gettime(CLOCK_MONOTONIC, &t); return x + 1; }
+static void *clocks(void *a) { answer(1); for (;;) pause(); return a; }
+int main(void)
+{
+	char line[100];
+	pthread_t t;
+	if (pthread_create(&t, 0, clocks, 0)) return 1;
+	usleep(10000);
+	printf("ready\n"); fflush(stdout);
+	while (fgets(line, sizeof line, stdin)) { leave |= line[0] == 'l'; printf("%d\n", answer(0)); fflush(stdout); }
+	return 0;
+}
+`
+
+// TestVDSOFrame: a thread in the vDSO is inside of who called that.
+func TestVDSOFrame(t *testing.T) {
+	bin := compileC(t, "clock", clockC, "-fPIE", "-pie")
+	patch := patchFor(t, bin, "default", 1, "answer")
+	r := startCommand(t, exec.Command(bin))
+	if there := timesInVDSO(t, r.pid, 50); there < 10 {
+		testenv.Skip(t, "clock_gettime is not in the vDSO")
+	}
+	before := r.snapshot()
+	for range 50 {
+		_, err := Apply(context.Background(), r.pid, []*kpack.Patch{patch}, Options{Wait: -1})
+		if busy := (*BusyError)(nil); !errors.As(err, &busy) || busy.Threads[0].Function != "answer" || busy.Threads[0].TID == r.pid {
+			t.Fatalf("%v", err)
+		}
+	}
+	before.same(t, r.snapshot())
+	r.expect("leave", "1")
+	applyTo(t, r.pid, patch)
+	r.expect("ask", "43")
+	revertAll(t, r.pid)
+	r.expect("ask", "1")
+}
+
+// timesInVDSO stops the last thread of a process n times, and counts how often it was
+// in the vDSO.
+func timesInVDSO(t *testing.T, pid, n int) (there int) {
+	t.Helper()
+	maps, err := readMaps(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tids, err := ptrace.Threads(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range n {
+		err := ptrace.Do(func() error {
+			g, err := ptrace.Seize(pid, ptrace.Options{Only: tids[len(tids)-1:]})
+			if err != nil {
+				return err
+			}
+			defer g.Detach()
+			if err := g.Stop(); err != nil {
+				return err
+			}
+			if m := mappingAt(maps, g.Threads()[0].Regs.PC()); m != nil && m.Path == vdso {
+				there++
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("%d of %d times in the vDSO", there, n)
+	return there
 }
