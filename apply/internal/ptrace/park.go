@@ -35,6 +35,9 @@ const parkTogether = 32
 // Errors: those of [Seize].
 func (g *Group) Park(goOn func() bool) error {
 	first := g.find(g.pid)
+	if len(g.Threads()) == 1 {
+		first = nil
+	}
 	if first != nil && !first.gone {
 		g.detachBatch(g.interrupted(first))
 		if !first.gone { // Serve lets it run when it stops at last
