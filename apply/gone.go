@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fother/fother/apply/internal/ptrace"
 )
 
 // whileObjectsChange calls f again if what it had found in the process was not
@@ -41,9 +43,13 @@ func orGone(pid int, err error) error {
 // too: while that begins, its threads end one after the other, and those that do
 // can neither be stopped nor traced.
 func (p *Process) orGone(err error) error {
-	const patience, nap = 50 * time.Millisecond, time.Millisecond
+	const nap = time.Millisecond
+	patience := 50 * time.Millisecond
 	stuck := (*StuckError)(nil)
 	ending := errors.As(err, &stuck) && stuck.State != "D" || errors.Is(err, ErrPermission)
+	if errors.Is(err, ptrace.ErrUnsuitable) { // it ended while it made calls: the others are about to
+		ending, patience = true, time.Second
+	}
 	for end := time.Now().Add(patience); ; time.Sleep(nap) {
 		if err == nil || errors.Is(err, ErrGone) {
 			return err

@@ -173,6 +173,11 @@ func (g *Group) seizeOne(tid int) (bool, error) {
 		if tgid, ok := statusField(tracer, tracer, "Tgid"); ok {
 			tracer = tgid
 		}
+		if tracer == unix.Getpid() {
+			// A thread of the tool that is about to end held another one, which has
+			// executed a program since, and has the first one's id now.
+			return false, ErrGone
+		}
 		return false, &TracedError{TID: tid, Tracer: tracer, Name: Comm(tracer, tracer)}
 	}
 	if g.options&unix.PTRACE_O_SUSPEND_SECCOMP != 0 {
