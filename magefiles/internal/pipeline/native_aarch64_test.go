@@ -81,7 +81,7 @@ const (
 
 // nativeJob runs the test binaries in the folders of packages. It is busybox's sh.
 const nativeJob = `
-export CI=true FOTHER_LONG=%s FOTHER_MATRIX_STEP=%s
+export CI=true FOTHER_LONG=%s FOTHER_MATRIX_STEP=%s FOTHER_STOP_PAIRS=%s
 status=0
 for dir in %s; do
 	echo "PACKAGE $dir"
@@ -94,7 +94,7 @@ exit $status
 // one: the same files as here, compiled into one binary for each package. Their C
 // programs come from the host's cross compiler. FOTHER_NATIVE chooses by hand: a
 // package, a regular expression of tests and maybe one of benchmarks; these tests find
-// FOTHER_LONG and FOTHER_MATRIX_STEP as they are here.
+// FOTHER_LONG, FOTHER_MATRIX_STEP and FOTHER_STOP_PAIRS as they are here.
 func TestNativeOnAArch64(t *testing.T) {
 	if testing.Short() {
 		t.Skip("-short: boots an emulated machine")
@@ -145,7 +145,7 @@ func (r *nativeRun) run(t *testing.T) {
 			r.add(t, job, n)
 		}
 	}
-	if err := os.WriteFile(filepath.Join(job, "run.sh"), fmt.Appendf(nil, nativeJob, long, os.Getenv("FOTHER_MATRIX_STEP"), strings.Join(packages, " ")), 0o755); err != nil {
+	if err := os.WriteFile(filepath.Join(job, "run.sh"), fmt.Appendf(nil, nativeJob, long, os.Getenv("FOTHER_MATRIX_STEP"), os.Getenv("FOTHER_STOP_PAIRS"), strings.Join(packages, " ")), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	var console bytes.Buffer
