@@ -118,7 +118,7 @@ func (c stopBench) start(b *testing.B) (r *running, patch *kpack.Patch, gaps []b
 	bodies := ""
 	for i, f := range benchFunctions() {
 		bodies += "F(" + f + ")\n"
-		fixes[f] = replacement(f, fmt.Sprintf("\tmovl $%d, %%eax\n\tret\n", i))
+		fixes[f] = replacement(f, fmt.Sprintf(body("\tmovl $%d, %%eax\n\tret\n", "\tmov w0, %d\n\tret\n"), i))
 	}
 	fixes["fa1"] = fixes["fa"] + "\n\t.section .kpatch.rodata,\"a\",@progbits\n\t.zero 4194304\n"
 	bin := compileC(b, name, strings.Replace(benchC, "FUNCTIONS", bodies, 1), flags...)
