@@ -10,6 +10,7 @@ import (
 
 // Detach lets all threads go. Job control's stops stay.
 func (g *Group) Detach() {
+	defer g.closeCalls()
 	for _, t := range g.threads {
 		if t.Stopped() {
 			g.detachStopped(t)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -57,6 +58,8 @@ type Thread struct {
 	parking bool // on its way to the entry of a call
 	parked  bool // in a call; Regs are those of its entry
 	stuck   bool // did not stop to be detached
+	// call tells which call it is in, nil if nobody asks, or it is opened when somebody does.
+	call *File
 }
 
 // Stopped reports whether the thread is held.
@@ -99,7 +102,43 @@ func Seize(pid int, o Options) (*Group, error) {
 		g.Detach()
 		return nil, err
 	}
+	if notesCalls && len(o.Only) == 0 {
+		g.openCalls()
+	}
 	return g, nil
+}
+
+// openCalls opens ahead what [Regs.note] reads of threads while others stand still
+// already. It leaves most of the descriptors that the tool may have to others.
+func (g *Group) openCalls() {
+	const share = 4
+	var most unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &most) != nil {
+		return
+	}
+	for i, t := range g.threads {
+		if uint64(i) >= most.Cur/share {
+			return
+		}
+		if f, err := OpenFile(callName(g.pid, t.TID)); err == nil {
+			t.call = &f
+		}
+	}
+}
+
+// closeCalls closes what openCalls has opened.
+func (g *Group) closeCalls() {
+	for _, t := range g.threads {
+		if t.call != nil {
+			_ = t.call.Close()
+			t.call = nil
+		}
+	}
+}
+
+// callName is the file that tells which call a thread is in: proc_pid_syscall(5).
+func callName(pid, tid int) string {
+	return "/proc/" + strconv.Itoa(pid) + "/task/" + strconv.Itoa(tid) + "/syscall"
 }
 
 // seizeAll looks for threads until the kernel counts no more than are held, or
@@ -293,7 +332,7 @@ func (g *Group) interrupt(t *Thread) {
 		return
 	}
 	t.asked = true
-	t.Regs.note(g.pid, t.TID)
+	t.Regs.note(g.pid, t.TID, t.call)
 	// ESRCH is told by wait, too.
 	_ = request(unix.PTRACE_INTERRUPT, t.TID, 0, 0)
 }

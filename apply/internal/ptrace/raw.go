@@ -125,6 +125,17 @@ func (f File) Read(b []byte) (int, error) {
 	}
 }
 
+// ReadAnew reads the beginning of the file as it is now, with one read, and returns
+// the number of bytes.
+func (f File) ReadAnew(b []byte) (int, error) {
+	for {
+		n, err := unix.Pread(f.fd, b, 0)
+		if !errors.Is(err, unix.EINTR) {
+			return n, err
+		}
+	}
+}
+
 // ReadFile is [os.ReadFile] for small files of /proc.
 func ReadFile(name string) ([]byte, error) {
 	f, err := OpenFile(name)
