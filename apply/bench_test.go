@@ -20,7 +20,7 @@ import (
 )
 
 // BenchmarkStop measures the stop of apply and of revert beside an empty stop
-// of the same process, in turns, 300 times. One thread of the process spins on the clock,
+// of the same process, in turns, 300 times, or FOTHER_STOP_PAIRS times. One thread of the process spins on the clock,
 // the others sleep, and some of them wake a thousand times a second. Medians and 99th
 // percentiles, in microseconds; what the spinning thread saw is told as a share of the
 // stop, and the stops as multiples of the empty one.
@@ -40,7 +40,7 @@ func BenchmarkStop(b *testing.B) {
 }
 
 func benchmarkStop(b *testing.B, c stopBench) {
-	const pairs = 300
+	pairs := stopPairs(b)
 	r, patch, gaps := c.start(b)
 	// As the command does.
 	signal.Ignore(syscall.SIGCHLD)

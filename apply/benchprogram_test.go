@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -117,7 +118,7 @@ func (c stopBench) start(b *testing.B) (r *running, patch *kpack.Patch, gaps []b
 	bodies := ""
 	for i, f := range benchFunctions() {
 		bodies += "F(" + f + ")\n"
-		fixes[f] = replacement(f, fmt.Sprintf("\tmovl $%d, %%eax\n\tret\n", i))
+		fixes[f] = replacement(f, fmt.Sprintf(body("\tmovl $%d, %%eax\n\tret\n", "\tmov w0, %d\n\tret\n"), i))
 	}
 	fixes["fa1"] = fixes["fa"] + "\n\t.section .kpatch.rodata,\"a\",@progbits\n\t.zero 4194304\n"
 	bin := compileC(b, name, strings.Replace(benchC, "FUNCTIONS", bodies, 1), flags...)
@@ -161,4 +162,19 @@ func longestGap(b *testing.B, gaps []byte, s *Stop) (longest time.Duration) {
 		}
 	}
 	return longest
+}
+
+// stopPairs is how often BenchmarkStop applies and reverts: FOTHER_STOP_PAIRS
+// times, for machines on which 300 take too long.
+func stopPairs(b *testing.B) int {
+	b.Helper()
+	s := os.Getenv("FOTHER_STOP_PAIRS")
+	if s == "" {
+		return 300
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 1 {
+		b.Fatalf("FOTHER_STOP_PAIRS=%s: it is to be a number above 0", s)
+	}
+	return n
 }

@@ -64,7 +64,7 @@ static void vectors(long turns)
 static void slept(const char *what, double since, double wanted)
 {
 	double d = now() - since;
-	if (d < wanted || d > wanted + 20) die(what, d * 1e3);
+	if (d < wanted || d > wanted + 60) die(what, d * 1e3);
 }
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;

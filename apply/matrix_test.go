@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -18,7 +20,7 @@ import (
 // touches its target. Whichever it is, the target lives, and is wholly as it was
 // or wholly as it was to be; the next run brings it to the end; and a revert
 // leaves nothing. The hooks of the patches, one of each kind, see that each of them
-// runs that has to. With FOTHER_LONG=1 all calls have their turn.
+// runs that has to. With FOTHER_LONG=1 all calls have their turn (see full).
 func TestKillMatrix(t *testing.T) {
 	threads := map[string][]string{
 		"1 that waits":    nil,
@@ -110,11 +112,20 @@ func (m *matrix) begin() {
 }
 
 // full kills at the first call of each phase, at the second, and so on until a
-// run ends by itself.
+// run ends by itself. With FOTHER_MATRIX_STEP=n it is every nth of them only, and
+// the test says so: for machines on which all would take too long.
 func (m *matrix) full() {
+	step := 1
+	if s := os.Getenv("FOTHER_MATRIX_STEP"); s != "" {
+		var err error
+		if step, err = strconv.Atoi(s); err != nil || step < 1 {
+			m.t.Fatalf("FOTHER_MATRIX_STEP=%s: it is to be a number above 0", s)
+		}
+		m.t.Logf("only every call in %d is a moment to be killed at", step)
+	}
 	var last *toolTrace
 	for _, phase := range phases {
-		for n := 1; n == 1 || last.killed; n++ {
+		for n := 1; n == 1 || last.killed; n += step {
 			last = m.kill(moment{phase, n})
 		}
 	}

@@ -239,6 +239,11 @@ func TestAlreadyTraced(t *testing.T) {
 		t.Errorf("error: %v", err)
 	}
 	before.same(t, r.snapshot())
+	if err := cmd.Process.Kill(); err != nil { // one that is ending is waited for
+		t.Fatal(err)
+	}
+	applyTo(t, r.pid, patchFor(t, pie(t), "default", 1, "answer", "other"))
+	r.expect("ask", newAnswer)
 }
 
 func TestGroupStopStays(t *testing.T) {

@@ -12,8 +12,6 @@ import (
 	"testing"
 	"unicode"
 	"unicode/utf8"
-
-	"github.com/fother/fother/specs/testenv"
 )
 
 func TestEscape(t *testing.T) {
@@ -77,16 +75,16 @@ func FuzzJSON(f *testing.F) {
 }
 
 func TestHostileNames(t *testing.T) {
-	testenv.Needs(t, "sleep")
-	sleep, err := exec.LookPath("sleep")
-	if err != nil {
-		testenv.Skip(t, "sleep is not installed")
-	}
 	path := filepath.Join(t.TempDir(), "\x1b[2Jx\n1 (init)")
-	if out, err := exec.Command("cp", sleep, path).CombinedOutput(); err != nil {
+	if out, err := exec.Command("cp", fixture(t).bin, path).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	cmd := exec.Command(path, "60")
+	cmd := exec.Command(path)
+	in, err := cmd.StdinPipe() // it waits for a line
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -186,11 +186,18 @@ func TestSystemdVerifiesUnits(t *testing.T) {
 	}
 }
 
+// builtTool names a file with the tool, for machines without Go's compiler: as
+// release builds it.
+const builtTool = "FOTHER_TEST_TOOL"
+
 // release builds the tool as it is deployed: static and without debug data.
 func release(t *testing.T) string {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("-short: builds the tool as it is deployed")
+	}
+	if tool := os.Getenv(builtTool); tool != "" {
+		return tool
 	}
 	path := filepath.Join(t.TempDir(), "fother")
 	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-w", "-o", path, ".")
@@ -241,6 +248,10 @@ func TestDeployed(t *testing.T) {
 			testenv.Skip(t, "root and "+program+" are needed")
 		}
 	}
+	setpriv, err := exec.LookPath("setpriv") // a shell may have one of its own
+	if err != nil {
+		t.Fatal(err)
+	}
 	prog, s := fixture(t), newShelf(t)
 	s.publish(prog.patch(t, "default", 1))
 	dir, err := os.MkdirTemp("", "fother-nobody-")
@@ -266,7 +277,7 @@ func TestDeployed(t *testing.T) {
 		// As with ProtectSystem=strict: all is read-only but the state.
 		cmd := exec.Command("unshare", "--mount", "sh", "-ec",
 			`mkdir -p "$1"; mount -o remount,bind,ro /; mount --bind "$1" "$1"; mount -o remount,bind,rw "$1"; shift; exec "$@"`, "sh",
-			s.state, "setpriv", caps, "--no-new-privs", tool, "pull", "--registry", s.dir, "--root", s.root, "--state", s.state, "-p", c.pid())
+			s.state, setpriv, caps, "--no-new-privs", tool, "pull", "--registry", s.dir, "--root", s.root, "--state", s.state, "-p", c.pid())
 		out, err := cmd.CombinedOutput()
 		if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
 			t.Fatal(err)

@@ -258,7 +258,7 @@ func (a *Agent) pass(sig unix.Signal) error {
 // report waits for the thread's next stop.
 func (a *Agent) report(deadline time.Time) (unix.WaitStatus, error) {
 	var p pause
-	for {
+	for stuck := error(nil); ; {
 		ws, got, err := poll(a.t.TID)
 		if err != nil || got && !ws.Stopped() {
 			a.t.gone = true
@@ -271,9 +271,12 @@ func (a *Agent) report(deadline time.Time) (unix.WaitStatus, error) {
 			a.t.stopped = true
 			return ws, nil
 		}
-		if !p.once(time.Until(deadline)) && !p.starved(a.g.pid, a.t.TID, a.g.limit, agentPatience) {
+		if stuck != nil {
 			a.t.asked = false // it runs, and Detach has to stop it
-			return 0, a.g.stuck(a.t)
+			return 0, stuck
+		}
+		if !p.once(time.Until(deadline)) && !p.starved(a.g.pid, a.t.TID, a.g.limit, agentPatience) {
+			stuck = a.g.stuck(a.t)
 		}
 	}
 }

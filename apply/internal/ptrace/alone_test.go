@@ -84,7 +84,7 @@ func clearAway(pid int, where []specs.Range[specs.Addr]) (bool, error) {
 	}
 	defer mem.Close()
 	g, err := Seize(pid, Options{Only: []int{pid}})
-	if traced := (*TracedError)(nil); errors.As(err, &traced) || errors.Is(err, ErrPermission) {
+	if errors.As(err, new(*TracedError)) {
 		return false, nil // the thread that traced is about to end
 	} else if err != nil {
 		return false, err

@@ -12,6 +12,7 @@ import (
 // as long as it is traced, signals to the process that are ignored are queued, and end
 // calls of threads that are not traced any more.
 func (g *Group) Detach() {
+	defer g.closeCalls()
 	if t := g.find(g.pid); t != nil && t.Stopped() {
 		g.detachStopped(t)
 	} else if t != nil && !t.gone && !t.stuck {

@@ -8,6 +8,39 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// openCalls opens ahead what [Regs.note] reads of threads while others stand still
+// already. It leaves most of the descriptors that the tool may have to others.
+func (g *Group) openCalls() {
+	const share = 4
+	var most unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &most) != nil {
+		return
+	}
+	for i, t := range g.threads {
+		if uint64(i) >= most.Cur/share {
+			return
+		}
+		if f, err := OpenFile(callName(g.pid, t.TID)); err == nil {
+			t.call = &f
+		}
+	}
+}
+
+// closeCalls closes what openCalls has opened.
+func (g *Group) closeCalls() {
+	for _, t := range g.threads {
+		if t.call != nil {
+			_ = t.call.Close()
+			t.call = nil
+		}
+	}
+}
+
+// callName is the file that tells which call a thread is in: proc_pid_syscall(5).
+func callName(pid, tid int) string {
+	return "/proc/" + strconv.Itoa(pid) + "/task/" + strconv.Itoa(tid) + "/syscall"
+}
+
 // mend lets a thread that is about to go on enter its system call again if the
 // stop itself has ended it. A signal that arrives during the stop ends the call
 // as it would have without the stop, which is why it is looked for last.

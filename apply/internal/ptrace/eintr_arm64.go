@@ -9,6 +9,8 @@ import (
 	"github.com/fother/fother/specs"
 )
 
+const notesCalls = true
+
 // callNote is a system call that a thread slept in before it was told to stop.
 // At a stop that has ended the call, its first argument is in no register any
 // more: the result is there.
@@ -21,16 +23,24 @@ type callNote struct {
 }
 
 // note writes down the call that a thread sleeps in, if it is one that a stop
-// ends.
-func (r *Regs) note(pid, tid int) {
+// ends. f is the thread's file of that name, or nil.
+func (r *Regs) note(pid, tid int, f *File) {
 	r.call = nil
-	f := bytes.Fields(taskFile(pid, tid, "syscall"))
-	if len(f) != 9 {
+	// The threads that were told before stand still meanwhile: one read, and no more.
+	var b [256]byte // nine numbers
+	var size int
+	if f != nil {
+		size, _ = f.ReadAnew(b[:])
+	} else {
+		size, _ = ReadStart(callName(pid, tid), b[:])
+	}
+	fields := bytes.Fields(b[:max(size, 0)])
+	if len(fields) != 9 {
 		return // it runs
 	}
 	var words [9]uint64
 	for i := range words {
-		v, err := strconv.ParseUint(string(f[i]), 0, 64)
+		v, err := strconv.ParseUint(string(fields[i]), 0, 64)
 		if err != nil {
 			return
 		}

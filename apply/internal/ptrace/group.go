@@ -57,6 +57,8 @@ type Thread struct {
 	parking bool // on its way to the entry of a call
 	parked  bool // in a call; Regs are those of its entry
 	stuck   bool // did not stop to be detached
+	// call tells which call it is in, nil if nobody asks, or it is opened when somebody does.
+	call *File
 }
 
 // Stopped reports whether the thread is held.
@@ -98,6 +100,9 @@ func Seize(pid int, o Options) (*Group, error) {
 	if err != nil {
 		g.Detach()
 		return nil, err
+	}
+	if notesCalls && len(o.Only) == 0 {
+		g.openCalls()
 	}
 	return g, nil
 }
@@ -152,43 +157,68 @@ func (g *Group) seizeThese(tids []int) error {
 	return nil
 }
 
-// seizeOne reports false for a thread that has ended.
+// seizeOne reports false for a thread that has ended. A tracer that is ending is
+// waited for; the threads that are seized already are served meanwhile.
 func (g *Group) seizeOne(tid int) (bool, error) {
-	err := request(unix.PTRACE_SEIZE, tid, 0, uintptr(g.options))
-	switch {
-	case err == nil:
-		return true, nil
-	case dead(g.pid, tid):
-		return false, nil
-	case errors.Is(err, unix.ESRCH):
-		return false, nil
-	case !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EINVAL):
-		return false, fmt.Errorf("seize thread %d: %w", tid, err)
+	const patience, nap = 200 * time.Millisecond, time.Millisecond
+	for end := time.Now().Add(patience); ; {
+		ok, tracer, err := g.trySeize(tid)
+		if ok || err == nil || tracer == 0 || !ending(tracer) || time.Now().After(end) {
+			return ok, err
+		}
+		if err := g.tend(); err != nil {
+			return false, err
+		}
+		time.Sleep(nap)
 	}
-	if tracer, _ := statusField(g.pid, tid, "TracerPid"); tracer != 0 {
-		if tracer == unix.Getpid() || tracer == unix.Gettid() {
-			return false, nil // TRACECLONE was faster
+}
+
+// trySeize is seizeOne without patience. With a [*TracedError] comes the thread
+// that traces.
+func (g *Group) trySeize(tid int) (ok bool, tracer int, err error) {
+	const tries = 3
+	for range tries {
+		err = request(unix.PTRACE_SEIZE, tid, 0, uintptr(g.options))
+		switch {
+		case err == nil:
+			return true, 0, nil
+		case dead(g.pid, tid):
+			return false, 0, nil
+		case errors.Is(err, unix.ESRCH):
+			return false, 0, nil
+		case !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EINVAL):
+			return false, 0, fmt.Errorf("seize thread %d: %w", tid, err)
 		}
-		// It is the id of the thread that traces.
-		if tgid, ok := statusField(tracer, tracer, "Tgid"); ok {
-			tracer = tgid
+		if tracer, _ := statusField(g.pid, tid, "TracerPid"); tracer != 0 {
+			if tracer == unix.Getpid() || tracer == unix.Gettid() {
+				return false, 0, nil // TRACECLONE was faster
+			}
+			return false, tracer, traced(tid, tracer)
 		}
-		if tracer == unix.Getpid() {
-			// A thread of the tool that is about to end held another one, which has
-			// executed a program since, and has the first one's id now.
-			return false, ErrGone
-		}
-		return false, &TracedError{TID: tid, Tracer: tracer, Name: Comm(tracer, tracer)}
+		// Nobody traces it now, but a tracer that has just ended may have then.
 	}
 	if g.options&unix.PTRACE_O_SUSPEND_SECCOMP != 0 {
 		err = request(unix.PTRACE_SEIZE, tid, 0, uintptr(g.options&^unix.PTRACE_O_SUSPEND_SECCOMP))
 		if err == nil {
-			err = ErrSeccomp
 			g.add(&Thread{TID: tid}) // to be detached
-			return false, err
+			return false, 0, ErrSeccomp
 		}
 	}
-	return false, ErrPermission
+	return false, 0, ErrPermission
+}
+
+// traced is the error for a thread that another thread traces, whose process it
+// names.
+func traced(tid, tracer int) error {
+	if tgid, ok := statusField(tracer, tracer, "Tgid"); ok {
+		tracer = tgid
+	}
+	if tracer == unix.Getpid() {
+		// A thread of the tool that is about to end held another one, which has
+		// executed a program since, and has the first one's id now.
+		return ErrGone
+	}
+	return &TracedError{TID: tid, Tracer: tracer, Name: Comm(tracer, tracer)}
 }
 
 func (g *Group) find(tid int) *Thread {
@@ -273,7 +303,7 @@ func (g *Group) interrupt(t *Thread) {
 		return
 	}
 	t.asked = true
-	t.Regs.note(g.pid, t.TID)
+	t.Regs.note(g.pid, t.TID, t.call)
 	// ESRCH is told by wait, too.
 	_ = request(unix.PTRACE_INTERRUPT, t.TID, 0, 0)
 }

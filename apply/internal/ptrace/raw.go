@@ -125,6 +125,17 @@ func (f File) Read(b []byte) (int, error) {
 	}
 }
 
+// ReadAnew reads the beginning of the file as it is now, with one read, and returns
+// the number of bytes.
+func (f File) ReadAnew(b []byte) (int, error) {
+	for {
+		n, err := unix.Pread(f.fd, b, 0)
+		if !errors.Is(err, unix.EINTR) {
+			return n, err
+		}
+	}
+}
+
 // ReadFile is [os.ReadFile] for small files of /proc.
 func ReadFile(name string) ([]byte, error) {
 	f, err := OpenFile(name)
@@ -208,6 +219,24 @@ func dead(pid, tid int) bool {
 		return true
 	}
 	return false
+}
+
+// ending reports whether a thread of any process has ended, is ending, or was
+// killed and will. Source: proc_pid_stat(5), flags; linux/sched.h, PF_EXITING;
+// proc_pid_status(5), SigPnd: a fatal signal pends as SIGKILL for each thread.
+func ending(tid int) bool {
+	const flags, exiting = 6, 0x4 // flags is a field after the name
+	stat := taskFile(tid, tid, "stat")
+	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
+	if len(fields) <= flags {
+		return true // it is gone
+	}
+	if f, err := strconv.ParseUint(string(fields[flags]), 10, 32); err == nil && f&exiting != 0 {
+		return true
+	}
+	text, _ := field(taskFile(tid, tid, "status"), "SigPnd")
+	pending, _ := strconv.ParseUint(text, 16, 64)
+	return pending&(1<<(unix.SIGKILL-1)) != 0
 }
 
 // Threads returns the thread ids of a process by rising id.

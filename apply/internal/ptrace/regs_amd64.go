@@ -78,7 +78,9 @@ func errno(result uint64) error {
 }
 
 // note is for what a stop takes from a thread that sleeps: nothing here.
-func (r *Regs) note(pid, tid int) {}
+func (r *Regs) note(pid, tid int, f *File) {}
+
+const notesCalls = false
 
 // inCall reports whether the thread was stopped in a system call.
 func (r *Regs) inCall() bool { return int64(r.Orig_rax) >= 0 }

@@ -2,6 +2,7 @@ package ptrace
 
 import (
 	"errors"
+	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -76,13 +77,27 @@ func (r *Regs) get(tid int) error {
 	if regset(unix.PTRACE_GETREGSET, tid, unix.NT_ARM_TLS, unsafe.Pointer(&r.tls), unsafe.Sizeof(r.tls)) != nil {
 		r.tls = 0
 	}
-	var mask struct{ data, insn uint64 } // struct user_pac_mask
-	err = regset(unix.PTRACE_GETREGSET, tid, unix.NT_ARM_PAC_MASK, unsafe.Pointer(&mask), unsafe.Sizeof(mask))
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EIO) {
-		return nil // no pointer authentication here
-	}
-	r.pac = mask.insn
+	r.pac, err = pacMask(tid)
 	return err
+}
+
+// pacBits is the mask of instruction addresses, once it is known: it is the same
+// for all processes, and never 0. Source: linux, arch/arm64/kernel/ptrace.c, pac_mask_get.
+var pacBits atomic.Uint64
+
+// pacMask returns the bits of an instruction address that hold a signature, 0 on
+// processors without pointer authentication. The thread is stopped.
+func pacMask(tid int) (uint64, error) {
+	if known := pacBits.Load(); known != 0 {
+		return known, nil
+	}
+	var mask struct{ data, insn uint64 } // struct user_pac_mask
+	err := regset(unix.PTRACE_GETREGSET, tid, unix.NT_ARM_PAC_MASK, unsafe.Pointer(&mask), unsafe.Sizeof(mask))
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EIO) {
+		return 0, nil
+	}
+	pacBits.Store(mask.insn)
+	return mask.insn, err
 }
 
 func (r *Regs) set(tid int) error {

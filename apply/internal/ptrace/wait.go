@@ -99,13 +99,18 @@ func (g *Group) await(t *Thread) error { return g.awaitMeanwhile(t, func() error
 // awaitMeanwhile is await, and calls meanwhile now and then if it takes longer.
 func (g *Group) awaitMeanwhile(t *Thread, meanwhile func() error) error {
 	var p pause
+	var stuck error
 	for !t.stopped && !t.gone {
 		told, err := g.serve(t)
 		if err != nil {
 			return err
 		}
 		if told {
+			stuck = nil
 			continue
+		}
+		if stuck != nil {
+			return stuck
 		}
 		if p.sleeping() && g.zombieLeader(t) {
 			t.gone = true // its exit is told only after all others'
@@ -117,12 +122,14 @@ func (g *Group) awaitMeanwhile(t *Thread, meanwhile func() error) error {
 			}
 		}
 		if !p.once(g.limit) && !p.starved(g.pid, t.TID, g.limit, patience) || p.deep(g.pid, t.TID) {
-			return g.stuck(t)
+			stuck = g.stuck(t)
 		}
 	}
 	return nil
 }
 
+// stuck is the error for a thread that is waited for no longer. The thread may
+// stop just then, so there is one more look at it before the error is returned.
 func (g *Group) stuck(t *Thread) error {
 	return &StuckError{TID: t.TID, Name: Comm(g.pid, t.TID), State: State(g.pid, t.TID)}
 }

@@ -20,20 +20,34 @@ import (
 
 // nativeTests are the packages whose tests run on an emulated aarch64 machine as
 // they do here.
-var nativeTests = []struct {
+var nativeTests = []nativeTest{
+	{pkg: "apply/internal/ptrace", sample: "^TestAgent(Alone)?$/^(sleep|compute)$"},
+	{pkg: "apply/internal/unwind"},
+	{pkg: "apply/cmd/fother", sample: "^TestRun$/^pie$", command: "apply/cmd/fother", reads: "apply/deploy", packages: []string{"util-linux", "libcap-ng0"}},
+	{pkg: "apply", sample: "^TestApplyAndRevert$/^pie$/^call$|^TestCount$|^TestHooksLevels$", bench: "^BenchmarkStop$"},
+}
+
+// nativeTest is a package with such tests.
+type nativeTest struct {
 	pkg string
 	// sample are the tests that run there by default, if any; all do with FOTHER_LONG=1,
 	// and then the benchmarks bench.
 	sample, bench string
-}{
-	{"apply/internal/ptrace", "^TestAgent(Alone)?$/^(sleep|compute)$", ""},
-	{"apply/internal/unwind", "", ""},
-	{"apply/cmd/fother", "^TestRun$/^pie$", ""},
-	{"apply", "^TestApplyAndRevert$/^pie$/^call$|^TestCount$|^TestHooksLevels$", "^BenchmarkStop$"},
+	// command is a program that the tests start: they find it by FOTHER_TEST_TOOL.
+	command string
+	// reads is a folder besides testdata that the tests read.
+	reads string
+	// packages are Debian's that have programs that the tests, but none of sample, start.
+	packages []string
 }
 
-// nativeRun is what is run of a package, by regular expressions.
-type nativeRun struct{ tests, benchmarks string }
+// nativeRun is what is run of packages, by regular expressions.
+type nativeRun struct {
+	tests, benchmarks map[string]string
+	packages          []string
+	long              bool
+	limit             time.Duration
+}
 
 // notNative are the tests that do not run there, by package, with the reason. After a
 // slash comes a subtest.
@@ -52,14 +66,9 @@ var notNative = map[string]map[string]string{
 		"TestSymbolFile":                "the machine has no gdb",
 	},
 	"apply/cmd/fother": {
-		"TestWhatTheToolLinks":        noGo,
-		"TestRunSignals":              noGo,
-		"TestDeployed":                noGo,
-		"TestDeployedCommandLines":    noDeploy,
-		"TestCronLine":                noDeploy,
-		"TestUnitDoesNotBreakTracing": noDeploy,
-		"TestSystemdVerifiesUnits":    noDeploy,
-		"TestHostileNames":            "it starts a copy of sleep under another name, and the machine's is busybox",
+		"TestWhatTheToolLinks":     "the machine has no go, and what the tool links is the same for all architectures",
+		"TestCronLine":             "the machine's sh is busybox, which has a sleep of its own, and the line is the same for all architectures",
+		"TestSystemdVerifiesUnits": "the machine has no systemd, and the files are the same for all architectures",
 	},
 	"apply/internal/ptrace": {"TestPageMap": "the machine's kernel, 6.1, has no PAGEMAP_SCAN"},
 	"apply/internal/unwind": {"TestRowsLikeReadelf": "it reads files of the host, and does so for both architectures there"},
@@ -67,20 +76,16 @@ var notNative = map[string]map[string]string{
 
 const (
 	noMDWE      = "the machine's kernel, 6.1, has no PR_SET_MDWE"
-	noGo        = "the machine has no go"
-	noDeploy    = "it looks at files that are the same for all architectures"
 	noUnwinding = "on aarch64 the unwinder is not told of new code: a patch that needs that is refused"
 )
 
-// nativeJob runs the test binaries in the folders below its own. It is busybox's sh.
+// nativeJob runs the test binaries in the folders of packages. It is busybox's sh.
 const nativeJob = `
-export CI=true FOTHER_LONG=%s
+export CI=true FOTHER_LONG=%s FOTHER_MATRIX_STEP=%s FOTHER_STOP_PAIRS=%s
 status=0
-for dir in */; do
-	cd $dir
+for dir in %s; do
 	echo "PACKAGE $dir"
-	sh ./test.sh || { status=1; echo "FAILED $dir"; }
-	cd ..
+	(cd $dir && sh ./test.sh) || { status=1; echo "FAILED $dir"; }
 done
 exit $status
 `
@@ -88,25 +93,28 @@ exit $status
 // TestNativeOnAArch64 runs the tests of what is native to a machine on an emulated
 // one: the same files as here, compiled into one binary for each package. Their C
 // programs come from the host's cross compiler. FOTHER_NATIVE chooses by hand: a
-// package, a regular expression of tests and maybe one of benchmarks.
+// package, a regular expression of tests and maybe one of benchmarks; these tests find
+// FOTHER_LONG, FOTHER_MATRIX_STEP and FOTHER_STOP_PAIRS as they are here.
 func TestNativeOnAArch64(t *testing.T) {
 	if testing.Short() {
 		t.Skip("-short: boots an emulated machine")
 	}
 	byHand := append(strings.Fields(os.Getenv("FOTHER_NATIVE")), "", "", "")
-	run, limit := map[string]nativeRun{}, 12*time.Minute
+	run := nativeRun{tests: map[string]string{}, benchmarks: map[string]string{}, limit: 12 * time.Minute}
 	for _, n := range nativeTests {
 		switch {
 		case byHand[0] == n.pkg:
-			run[n.pkg], limit = nativeRun{byHand[1], byHand[2]}, 2*time.Hour
+			run.tests[n.pkg], run.benchmarks[n.pkg] = byHand[1], byHand[2]
+			run.packages, run.limit, run.long = n.packages, 2*time.Hour, testenv.Long()
 		case byHand[0] != "":
 		case testenv.Long():
-			run[n.pkg], limit = nativeRun{".", n.bench}, 4*time.Hour
+			run.tests[n.pkg], run.benchmarks[n.pkg] = ".", n.bench
+			run.packages, run.limit = append(run.packages, n.packages...), 4*time.Hour
 		case n.sample != "":
-			run[n.pkg] = nativeRun{n.sample, ""}
+			run.tests[n.pkg] = n.sample
 		}
 	}
-	runNative(t, run, "0", limit)
+	run.run(t)
 }
 
 // TestKillMatrixOnAArch64 is the whole of TestKillMatrix of package apply on an emulated
@@ -115,56 +123,84 @@ func TestKillMatrixOnAArch64(t *testing.T) {
 	if !testenv.Long() {
 		t.Skip("FOTHER_LONG=1 asks for it: it takes hours")
 	}
-	runNative(t, map[string]nativeRun{"apply": {"^TestKillMatrix$", ""}}, "1", 24*time.Hour)
+	(&nativeRun{tests: map[string]string{"apply": "^TestKillMatrix$"}, long: true, limit: 24 * time.Hour}).run(t)
 }
 
-// runNative runs tests on an emulated machine, by package, with FOTHER_LONG=long.
-func runNative(t *testing.T, tests map[string]nativeRun, long string, limit time.Duration) {
+// run runs the tests on an emulated machine.
+func (r *nativeRun) run(t *testing.T) {
 	t.Helper()
 	for _, err := range []error{machine.Check(), tools.Check("aarch64-linux-gnu-gcc")} {
 		if err != nil {
 			testenv.Skip(t, err.Error())
 		}
 	}
-	job := t.TempDir()
-	for pkg, run := range tests {
-		nativeTest(t, filepath.Join(job, strings.ReplaceAll(pkg, "/", "-")), pkg, run)
+	job, long := t.TempDir(), "0"
+	if r.long {
+		long = "1"
 	}
-	if err := os.WriteFile(filepath.Join(job, "run.sh"), fmt.Appendf(nil, nativeJob, long), 0o755); err != nil {
+	var packages []string
+	for i := range nativeTests {
+		if n := &nativeTests[i]; r.tests[n.pkg] != "" {
+			packages = append(packages, n.pkg)
+			r.add(t, job, n)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(job, "run.sh"), fmt.Appendf(nil, nativeJob, long, os.Getenv("FOTHER_MATRIX_STEP"), os.Getenv("FOTHER_STOP_PAIRS"), strings.Join(packages, " ")), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	var console bytes.Buffer
-	status, err := machine.Run(t.Context(), machine.Options{Dir: job, Compilers: true, Timeout: limit, Console: io.MultiWriter(&console, t.Output())})
+	status, err := machine.Run(t.Context(), machine.Options{Dir: job, Compilers: true, Packages: r.packages, Timeout: r.limit, Console: io.MultiWriter(&console, t.Output())})
 	if err != nil || status != 0 {
 		t.Fatalf("exit status %d: %v", status, err)
 	}
-	if n := strings.Count(console.String(), "\nPASS\n"); n != len(tests) {
-		t.Errorf("%d packages passed of %d", n, len(tests))
+	if n := strings.Count(console.String(), "\nPASS\n"); n != len(packages) {
+		t.Errorf("%d packages passed of %d", n, len(packages))
 	}
 }
 
-// nativeTest puts a package's tests into dir, with what they read and the command
-// that runs those that are to run there.
-func nativeTest(t *testing.T, dir, pkg string, run nativeRun) {
+// add puts a package's tests into a job, with what they read and start, and the
+// command that runs them.
+func (r *nativeRun) add(t *testing.T, job string, n *nativeTest) {
 	t.Helper()
-	root := moduleRoot(t)
+	root, dir := moduleRoot(t), filepath.Join(job, n.pkg)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), "go", "test", "-c", "-trimpath", "-ldflags=-s -w", "-o", filepath.Join(dir, "tests"), "./"+pkg)
+	cmd := exec.CommandContext(t.Context(), "go", "test", "-c", "-trimpath", "-ldflags=-s -w", "-o", filepath.Join(dir, "tests"), "./"+n.pkg)
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOARCH=arm64")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("go test -c %s: %v\n%s", pkg, err, out)
+		t.Fatalf("go test -c %s: %v\n%s", n.pkg, err, out)
 	}
-	if data := filepath.Join(root, pkg, "testdata"); dirExists(data) {
-		if err := os.CopyFS(filepath.Join(dir, "testdata"), os.DirFS(data)); err != nil {
-			t.Fatal(err)
+	folders := []string{n.pkg + "/testdata"}
+	if n.reads != "" {
+		folders = append(folders, n.reads)
+	}
+	for _, f := range folders {
+		if from := filepath.Join(root, f); dirExists(from) {
+			if err := os.CopyFS(filepath.Join(job, f), os.DirFS(from)); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
-	command := "./tests -test.v -test.timeout 24h -test.run '" + run.tests + "'"
-	if run.benchmarks != "" {
-		command += " -test.benchtime 20x -test.bench '" + run.benchmarks + "'"
+	settings := ""
+	if n.command != "" {
+		tool, err := Command(t.Context(), t.TempDir(), n.command, "GOARCH=arm64")
+		if err != nil {
+			t.Fatal(err)
+		}
+		copyFile(t, tool, filepath.Join(dir, "tool"), 0o755)
+		settings = "FOTHER_TEST_TOOL=$PWD/tool "
+	}
+	r.script(t, filepath.Join(dir, "test.sh"), settings, n.pkg)
+}
+
+// script writes the command that runs those tests of a package that are to run there.
+func (r *nativeRun) script(t *testing.T, file, settings, pkg string) {
+	t.Helper()
+	command := settings + "./tests -test.v -test.timeout 24h -test.run '" + r.tests[pkg] + "'"
+	if b := r.benchmarks[pkg]; b != "" {
+		command += " -test.benchtime 1x -test.bench '" + b + "'"
 	}
 	if skip := notNative[pkg]; len(skip) > 0 {
 		var patterns []string
@@ -180,7 +216,7 @@ func nativeTest(t *testing.T, dir, pkg string, run nativeRun) {
 		slices.Sort(patterns)
 		command += " -test.skip '" + strings.Join(patterns, "|") + "'"
 	}
-	if err := os.WriteFile(filepath.Join(dir, "test.sh"), []byte(command+"\n"), 0o644); err != nil {
+	if err := os.WriteFile(file, []byte(command+"\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 }
