@@ -21,7 +21,7 @@ import (
 
 // recipe counts the ways in which the base was ever made: raise it when what
 // this file or init.sh puts into the base changes.
-const recipe = 2
+const recipe = 3
 
 //go:embed init.sh
 var initScript []byte
@@ -82,7 +82,7 @@ func makeBase(ctx context.Context, tmp string, more []string) error {
 	if kernel == "" {
 		return errors.New("apt knows no kernel for arm64")
 	}
-	packages := append([]string{kernel, "busybox-static", "libc6", "libgcc-s1"}, more...)
+	packages := append([]string{kernel, "busybox-static", "libc6", "libgcc-s1", "libstdc++6"}, more...)
 	if err := apt.Download(ctx, debs, packages...); err != nil {
 		return err
 	}

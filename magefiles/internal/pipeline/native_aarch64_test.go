@@ -40,15 +40,6 @@ type nativeRun struct{ tests, benchmarks string }
 var notNative = map[string]map[string]string{
 	"apply": {
 		"TestApplyAndRevert//mdwe+call": noMDWE,
-		"TestFinders":                   noUnwinding,
-		"TestUnwinderIsMissing":         noUnwinding,
-		"TestNoUnwinder":                noUnwinding,
-		"TestUnhookKeeps":               noUnwinding,
-		"TestNoFinder":                  noUnwinding,
-		"TestUnreadable":                noUnwinding,
-		"TestUnwinderLater":             noUnwinding,
-		"TestExceptionLater":            noUnwinding,
-		"TestToolIsKilledWithUnwinder":  noUnwinding,
 		"TestSymbolFile":                "the machine has no gdb",
 	},
 	"apply/cmd/fother": {
@@ -66,10 +57,9 @@ var notNative = map[string]map[string]string{
 }
 
 const (
-	noMDWE      = "the machine's kernel, 6.1, has no PR_SET_MDWE"
-	noGo        = "the machine has no go"
-	noDeploy    = "it looks at files that are the same for all architectures"
-	noUnwinding = "on aarch64 the unwinder is not told of new code: a patch that needs that is refused"
+	noMDWE   = "the machine's kernel, 6.1, has no PR_SET_MDWE"
+	noGo     = "the machine has no go"
+	noDeploy = "it looks at files that are the same for all architectures"
 )
 
 // nativeJob runs the test binaries in the folders below its own. It is busybox's sh.
@@ -121,7 +111,7 @@ func TestKillMatrixOnAArch64(t *testing.T) {
 // runNative runs tests on an emulated machine, by package, with FOTHER_LONG=long.
 func runNative(t *testing.T, tests map[string]nativeRun, long string, limit time.Duration) {
 	t.Helper()
-	for _, err := range []error{machine.Check(), tools.Check("aarch64-linux-gnu-gcc")} {
+	for _, err := range []error{machine.Check(), tools.Check("aarch64-linux-gnu-gcc", "aarch64-linux-gnu-g++")} {
 		if err != nil {
 			testenv.Skip(t, err.Error())
 		}

@@ -87,7 +87,7 @@ func Long(ctx context.Context, out io.Writer, fother string, o pipeline.Options)
 // needs are the programs that the tests use.
 var needs = []string{
 	"gcc", "g++", "clang", "as", "ld", "ld.gold", "ld.lld", "ld.mold", "make", "cmake", "autoconf", "automake", "libtool", "libtoolize", "patch", "git",
-	"aarch64-linux-gnu-gcc", "qemu-system-aarch64", "dpkg-deb", "tar", "zstd", "bzip2", "systemd-analyze", "gdb", "nginx", "docker-registry",
+	"aarch64-linux-gnu-gcc", "aarch64-linux-gnu-g++", "qemu-system-aarch64", "dpkg-deb", "tar", "zstd", "bzip2", "systemd-analyze", "gdb", "nginx", "docker-registry",
 	"openssl", "faketime",
 }
 

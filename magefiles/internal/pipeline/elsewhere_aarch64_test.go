@@ -1,0 +1,141 @@
+package pipeline
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/fother/fother/magefiles/internal/machine"
+	"github.com/fother/fother/specs/arch"
+	"github.com/fother/fother/specs/testenv"
+)
+
+// crossCompiler stands for a compiler of this host. Protection of control flow has another
+// option there.
+const crossCompiler = `#!/bin/sh
+for a do
+	shift
+	case $a in -fcf-protection*) a=-mbranch-protection=standard;; esac
+	set -- "$@" "$a"
+done
+exec %s "$@"
+`
+
+// crossCompilers writes compilers for aarch64 under the names of this host's to a folder.
+func crossCompilers(t *testing.T, dir string) {
+	t.Helper()
+	tuple := arch.AArch64.Tuple
+	testenv.Needs(t, tuple+"-gcc", tuple+"-g++", "clang", "clang++")
+	commands := map[string]string{
+		"gcc": tuple + "-gcc", "cc": tuple + "-gcc", "g++": tuple + "-g++", "c++": tuple + "-g++", "ar": tuple + "-ar",
+		"objcopy": tuple + "-objcopy", "strip": tuple + "-strip",
+	}
+	for _, name := range []string{"clang", "clang++"} {
+		path, err := exec.LookPath(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		commands[name] = path + " --target=" + tuple
+	}
+	for name, command := range commands {
+		if err := os.WriteFile(filepath.Join(dir, name), fmt.Appendf(nil, crossCompiler, command), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// elsewhereJob runs the tests of this package in a tree like this one. It is busybox's sh.
+const elsewhereJob = `
+export CI=true FOTHER_LONG=%s %s=/job/made
+cd module/magefiles/internal/pipeline && ./tests -test.v -test.timeout 24h -test.parallel 2 -test.run '%s'
+`
+
+// testElsewhere runs tests of this package twice: here, with a cross compiler, and what
+// they made on an emulated machine, with a processor of the given kind.
+func testElsewhere(t *testing.T, tests string, o machine.Options) {
+	t.Helper()
+	if err := machine.Check(); err != nil {
+		testenv.Skip(t, err.Error())
+	}
+	job, cross := t.TempDir(), t.TempDir()
+	made := filepath.Join(job, "made")
+	crossCompilers(t, cross)
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.v", "-test.run", tests)
+	cmd.Env = append(os.Environ(), makeFor+"="+made, "PATH="+cross+":"+os.Getenv("PATH"))
+	out, err := cmd.CombinedOutput()
+	t.Logf("made here:\n%s", out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := 0
+	for _, pattern := range []string{"*", "*/*", "*/*/*"} {
+		folders, err := filepath.Glob(filepath.Join(made, pattern, "patches"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		want += len(folders)
+	}
+	elsewhere(t, job)
+	long := "0"
+	if testenv.Long() {
+		long = "1"
+	}
+	if err := os.WriteFile(filepath.Join(job, "run.sh"), fmt.Appendf(nil, elsewhereJob, long, madeIn, tests), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	var console bytes.Buffer
+	o.Dir, o.Compilers, o.Console = job, true, io.MultiWriter(&console, t.Output())
+	status, err := machine.Run(t.Context(), o)
+	if err != nil || status != 0 {
+		t.Fatalf("exit status %d: %v", status, err)
+	}
+	if n := strings.Count(console.String(), found); n != want || n == 0 {
+		t.Errorf("%d of %d folders were found there", n, want)
+	}
+}
+
+// elsewhere puts the tests of this package, what they read, and the tool into a job.
+func elsewhere(t *testing.T, job string) {
+	t.Helper()
+	root, here := moduleRoot(t), filepath.Join(job, "module/magefiles/internal/pipeline")
+	if err := os.MkdirAll(here, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), "go", "test", "-c", "-trimpath", "-ldflags=-s -w", "-o", filepath.Join(here, "tests"), ".")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOARCH=arm64")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("go test -c: %v\n%s", err, out)
+	}
+	for from, to := range map[string]string{"testdata/cases": filepath.Join(here, "testdata/cases"), filepath.Join(root, "samples"): filepath.Join(job, "module/samples")} {
+		if err := os.CopyFS(to, os.DirFS(from)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	path, err := Command(t.Context(), t.TempDir(), "apply/cmd/fother", "GOARCH=arm64")
+	if err != nil {
+		t.Fatal(err)
+	}
+	copyFile(t, path, filepath.Join(job, "made/fother"), 0o755)
+}
+
+// TestEndToEndOnAArch64 takes samples and small programs the whole way: patches are made
+// with cross compilers, and applied and reverted on an emulated machine.
+func TestEndToEndOnAArch64(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short: boots an emulated machine")
+	}
+	tests, limit := "^Test(Samples|Exceptions)$/^(simple)?", 12*time.Minute
+	if testenv.Long() {
+		tests, limit = "^Test(Samples|Cases|Exceptions|ExceptionsLinked|FinderAnswers|ComdatOfAnotherUnit)$", 4*time.Hour
+	}
+	if byHand := os.Getenv("FOTHER_ELSEWHERE"); byHand != "" {
+		tests, limit = byHand, 4*time.Hour
+	}
+	testElsewhere(t, tests, machine.Options{Timeout: limit})
+}
