@@ -160,7 +160,7 @@ func (p *plan) reference(y int32, st asm.Stmt, r asm.Ref, t target) {
 	default:
 		if t.anchor() {
 			if t.add != 0 {
-				bad("section anchor "+t.name+" is not at the begin of its data", "compile with -fno-section-anchors")
+				bad("section anchor "+t.name+" is not at the begin of its data", hintAnchors)
 			}
 			for _, i := range p.b.block(t.item) {
 				p.take(i, p.b.names[p.b.parent[y]])
@@ -262,12 +262,12 @@ func (p *plan) toObject(y int32, r asm.Ref, t target, bad func(reason, hint stri
 	x := p.b.pair[t.item]
 	if t.anchor() && (x == none || !p.blocks(x, t.item)) {
 		bad("it reaches data by its distance from "+p.b.names[t.item]+", and data there were added, removed or moved",
-			"compile with -fno-section-anchors")
+			hintMoved)
 		return
 	}
 	if t.anchor() && p.interchangeable(y, t.item) {
 		bad("several changed functions reach static variables that have the same name, "+p.b.names[t.item]+" or others, by their distance from one place",
-			"compile with -fno-section-anchors")
+			hintAnchors)
 		return
 	}
 	if x == none || p.stale[t.item] {

@@ -63,7 +63,7 @@ func newThrowing(t *testing.T) (made [2]Folder, runs bool) {
 		s := p.spec
 		s.Name, s.Series, s.Level = function, specs.Series(function), 1
 		s.Patches = []string{filepath.Join(p.dir, function+".patch")}
-		s.Build = []string{"c++ -O2 -fno-ipa-ra -Wl,--build-id -o throwing a.cc main.cc -pthread"}
+		s.Build = []string{"c++ -O2 -fno-ipa-ra -fcf-protection -Wl,--build-id -o throwing a.cc main.cc -pthread"}
 		made[i], runs = p.made(s)
 	}
 	return made, runs

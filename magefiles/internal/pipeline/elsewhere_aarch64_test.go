@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,14 +18,15 @@ import (
 )
 
 // crossCompiler stands for a compiler of this host. Protection of control flow has another
-// option there.
+// option there. ANCHORS is set for what is compiled with section anchors, which gcc has by
+// default.
 const crossCompiler = `#!/bin/sh
 for a do
 	shift
 	case $a in -fcf-protection*) a=-mbranch-protection=standard;; esac
 	set -- "$@" "$a"
 done
-exec %s "$@"
+exec %s${ANCHORS-%s} "$@"
 `
 
 // crossCompilers writes compilers for aarch64 under the names of this host's to a folder.
@@ -44,7 +46,11 @@ func crossCompilers(t *testing.T, dir string) {
 		commands[name] = path + " --target=" + tuple
 	}
 	for name, command := range commands {
-		if err := os.WriteFile(filepath.Join(dir, name), fmt.Appendf(nil, crossCompiler, command), 0o755); err != nil {
+		without := ""
+		if strings.HasSuffix(command, "gcc") || strings.HasSuffix(command, "g++") {
+			without = " -fno-section-anchors"
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), fmt.Appendf(nil, crossCompiler, command, without), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -57,8 +63,8 @@ cd module/magefiles/internal/pipeline && ./tests -test.v -test.timeout 24h -test
 `
 
 // testElsewhere runs tests of this package twice: here, with a cross compiler, and what
-// they made on an emulated machine, with a processor of the given kind.
-func testElsewhere(t *testing.T, tests string, o machine.Options) {
+// they made on an emulated machine. Those of anchored are compiled with section anchors.
+func testElsewhere(t *testing.T, anchored, tests string, o machine.Options) {
 	t.Helper()
 	if err := machine.Check(); err != nil {
 		testenv.Skip(t, err.Error())
@@ -66,27 +72,27 @@ func testElsewhere(t *testing.T, tests string, o machine.Options) {
 	job, cross := t.TempDir(), t.TempDir()
 	made := filepath.Join(job, "made")
 	crossCompilers(t, cross)
-	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.v", "-test.run", tests)
-	cmd.Env = append(os.Environ(), makeFor+"="+made, "PATH="+cross+":"+os.Getenv("PATH"))
-	out, err := cmd.CombinedOutput()
-	t.Logf("made here:\n%s", out)
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := 0
-	for _, pattern := range []string{"*", "*/*", "*/*/*"} {
-		folders, err := filepath.Glob(filepath.Join(made, pattern, "patches"))
+	all := []string{}
+	for run, env := range map[string][]string{anchored: {"ANCHORS="}, tests: nil} {
+		if run == "" {
+			continue
+		}
+		all = append(all, run)
+		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.v", "-test.run", run)
+		cmd.Env = append(append(os.Environ(), makeFor+"="+made, "PATH="+cross+":"+os.Getenv("PATH")), env...)
+		out, err := cmd.CombinedOutput()
+		t.Logf("made here:\n%s", out)
 		if err != nil {
 			t.Fatal(err)
 		}
-		want += len(folders)
 	}
+	want := madeFolders(t, made)
 	elsewhere(t, job)
 	long := "0"
 	if testenv.Long() {
 		long = "1"
 	}
-	if err := os.WriteFile(filepath.Join(job, "run.sh"), fmt.Appendf(nil, elsewhereJob, long, madeIn, tests), 0o755); err != nil {
+	if err := os.WriteFile(filepath.Join(job, "run.sh"), fmt.Appendf(nil, elsewhereJob, long, madeIn, strings.Join(all, "|")), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	var console bytes.Buffer
@@ -98,6 +104,21 @@ func testElsewhere(t *testing.T, tests string, o machine.Options) {
 	if n := strings.Count(console.String(), found); n != want || n == 0 {
 		t.Errorf("%d of %d folders were found there", n, want)
 	}
+}
+
+// madeFolders counts what tests made.
+func madeFolders(t *testing.T, made string) (n int) {
+	t.Helper()
+	err := filepath.WalkDir(made, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() && d.Name() == "patches" {
+			n++
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
 
 // elsewhere puts the tests of this package, what they read, and the tool into a job.
@@ -125,17 +146,33 @@ func elsewhere(t *testing.T, job string) {
 }
 
 // TestEndToEndOnAArch64 takes samples and small programs the whole way: patches are made
-// with cross compilers, and applied and reverted on an emulated machine.
+// with cross compilers, and applied and reverted on an emulated machine. FOTHER_ELSEWHERE
+// chooses tests by hand.
 func TestEndToEndOnAArch64(t *testing.T) {
 	if testing.Short() {
 		t.Skip("-short: boots an emulated machine")
 	}
-	tests, limit := "^Test(Samples|Exceptions)$/^(simple)?", 12*time.Minute
+	anchored, tests, limit := "^TestSamples$/^(simple_-O2|threads_-Os)", "^TestSamples$/^shadow_-O2|^TestExceptions$", 12*time.Minute
 	if testenv.Long() {
-		tests, limit = "^Test(Samples|Cases|Exceptions|ExceptionsLinked|FinderAnswers|ComdatOfAnotherUnit)$", 4*time.Hour
+		anchored, tests, limit = "", "^Test(Samples|Cases|Exceptions|ExceptionsLinked|FinderAnswers|ComdatOfAnotherUnit)$", 6*time.Hour
 	}
 	if byHand := os.Getenv("FOTHER_ELSEWHERE"); byHand != "" {
-		tests, limit = byHand, 4*time.Hour
+		anchored, tests, limit = "", byHand, 4*time.Hour
 	}
-	testElsewhere(t, tests, machine.Options{Timeout: limit})
+	testElsewhere(t, anchored, tests, machine.Options{Timeout: limit})
+}
+
+// copyFile copies a file to a path whose folder it makes.
+func copyFile(t *testing.T, from, to string, mode os.FileMode) {
+	t.Helper()
+	data, err := os.ReadFile(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(to, data, mode); err != nil {
+		t.Fatal(err)
+	}
 }
