@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -59,12 +60,14 @@ func crossCompilers(t *testing.T, dir string) {
 // elsewhereJob runs the tests of this package in a tree like this one. It is busybox's sh.
 const elsewhereJob = `
 export CI=true FOTHER_LONG=%s %s=/job/made
+grep -m 1 KernelPageSize /proc/self/smaps
 cd module/magefiles/internal/pipeline && ./tests -test.v -test.timeout 24h -test.parallel 2 -test.run '%s'
 `
 
 // testElsewhere runs tests of this package twice: here, with a cross compiler, and what
 // they made on an emulated machine. Those of anchored are compiled with section anchors.
-func testElsewhere(t *testing.T, anchored, tests string, o machine.Options) {
+// It returns what the machine said.
+func testElsewhere(t *testing.T, anchored, tests string, o machine.Options) string {
 	t.Helper()
 	if err := machine.Check(); err != nil {
 		testenv.Skip(t, err.Error())
@@ -79,6 +82,9 @@ func testElsewhere(t *testing.T, anchored, tests string, o machine.Options) {
 		}
 		all = append(all, run)
 		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.v", "-test.run", run)
+		if run == tests && anchored != "" {
+			cmd.Args = append(cmd.Args, "-test.skip", anchored)
+		}
 		cmd.Env = append(append(os.Environ(), makeFor+"="+made, "PATH="+cross+":"+os.Getenv("PATH")), env...)
 		out, err := cmd.CombinedOutput()
 		t.Logf("made here:\n%s", out)
@@ -104,6 +110,7 @@ func testElsewhere(t *testing.T, anchored, tests string, o machine.Options) {
 	if n := strings.Count(console.String(), found); n != want || n == 0 {
 		t.Errorf("%d of %d folders were found there", n, want)
 	}
+	return console.String()
 }
 
 // madeFolders counts what tests made.
@@ -152,14 +159,26 @@ func TestEndToEndOnAArch64(t *testing.T) {
 	if testing.Short() {
 		t.Skip("-short: boots an emulated machine")
 	}
-	anchored, tests, limit := "^TestSamples$/^(simple_-O2|threads_-Os)", "^TestSamples$/^shadow_-O2|^TestExceptions$", 12*time.Minute
+	anchored, tests, limit := "^TestSamples$/^(simple_-O2|threads_-Os)|^TestCases$/^anchors", "^TestSamples$/^shadow_-O2|^TestExceptions$", 12*time.Minute
 	if testenv.Long() {
-		anchored, tests, limit = "", "^Test(Samples|Cases|Exceptions|ExceptionsLinked|FinderAnswers|ComdatOfAnotherUnit)$", 6*time.Hour
+		anchored, tests, limit = "^TestSamples$/^(simple|threads)|^TestCases$/^anchors", "^Test(Samples|Cases|Exceptions|ExceptionsLinked|FinderAnswers|ComdatOfAnotherUnit)$", 6*time.Hour
 	}
 	if byHand := os.Getenv("FOTHER_ELSEWHERE"); byHand != "" {
 		anchored, tests, limit = "", byHand, 4*time.Hour
 	}
 	testElsewhere(t, anchored, tests, machine.Options{Timeout: limit})
+}
+
+// TestPagesOnAArch64 is a part of that under a kernel with pages of 16 KiB.
+func TestPagesOnAArch64(t *testing.T) {
+	if !testenv.Long() {
+		t.Skip("FOTHER_LONG=1 asks for it: it fetches a kernel")
+	}
+	said := testElsewhere(t, "^TestSamples$/^(simple|threads)|^TestCases$/^anchors", "^TestSamples$/^shadow|^TestExceptions$",
+		machine.Options{Timeout: time.Hour, Kernel: "linux-image-arm64-16k"})
+	if !regexp.MustCompile(`(?m)^KernelPageSize: +16 kB$`).MatchString(said) {
+		t.Error("the pages are not of 16 KiB")
+	}
 }
 
 // copyFile copies a file to a path whose folder it makes.
