@@ -174,7 +174,7 @@ func TestPagesOnAArch64(t *testing.T) {
 	if !testenv.Long() {
 		t.Skip("FOTHER_LONG=1 asks for it: it fetches a kernel")
 	}
-	said := testElsewhere(t, "^TestSamples$/^(simple|threads)|^TestCases$/^anchors", "^TestSamples$/^shadow|^TestExceptions$",
+	said := testElsewhere(t, "^TestSamples$/^(simple|threads)_-O2_-g$|^TestCases$/^anchors_gcc", "^TestSamples$/^shadow_-O2_-g$|^TestExceptions$",
 		machine.Options{Timeout: time.Hour, Kernel: "linux-image-arm64-16k"})
 	if !regexp.MustCompile(`(?m)^KernelPageSize: +16 kB$`).MatchString(said) {
 		t.Error("the pages are not of 16 KiB")
