@@ -77,6 +77,8 @@ func hint(err error) string {
 		return "try again, or give the threads longer with --wait; a function that never returns can be patched only if the spec names it under consistency: next-call"
 	case errors.As(err, &traced):
 		return "end the debugger or tracer first"
+	case errors.As(err, &stuck) && stuck.State == "R":
+		return "the thread has got no processor for seconds; try again when the machine is less busy"
 	case errors.As(err, &stuck):
 		return "the thread is in an uninterruptible sleep, such as a vfork or a hanging file system; try again later"
 	case errors.As(err, &unwinder):

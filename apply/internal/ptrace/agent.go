@@ -271,7 +271,7 @@ func (a *Agent) report(deadline time.Time) (unix.WaitStatus, error) {
 			a.t.stopped = true
 			return ws, nil
 		}
-		if !p.once(time.Until(deadline)) && !p.starved(a.g.pid, a.t.TID, a.g.limit) {
+		if !p.once(time.Until(deadline)) && !p.starved(a.g.pid, a.t.TID, a.g.limit, agentPatience) {
 			a.t.asked = false // it runs, and Detach has to stop it
 			return 0, a.g.stuck(a.t)
 		}

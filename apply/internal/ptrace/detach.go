@@ -75,7 +75,7 @@ func (g *Group) detachBatch(batch []*Thread) {
 func (g *Group) worthWaiting(p *pause, batch []*Thread) bool {
 	if !p.once(g.limit) {
 		able := slices.IndexFunc(batch, func(t *Thread) bool { return strings.Contains("Rt", State(g.pid, t.TID)) })
-		return able >= 0 && p.starved(g.pid, batch[able].TID, g.limit)
+		return able >= 0 && p.starved(g.pid, batch[able].TID, g.limit, patience)
 	}
 	return slices.ContainsFunc(batch, func(t *Thread) bool { return !p.deep(g.pid, t.TID) })
 }

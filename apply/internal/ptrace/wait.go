@@ -53,12 +53,23 @@ func (p *pause) once(limit time.Duration) bool {
 	return now.Before(p.deadline)
 }
 
+// How many times longer than the limit a wait for a thread lasts that has got no
+// processor. On a crowded machine one of a low weight waits for seconds.
+const (
+	patience = 20
+	// agentPatience is that of a wait in which no other thread is held.
+	agentPatience = 300
+)
+
 // starved prolongs the wait for a thread that could run (R) if there were a
 // processor for it, sleeps for a moment on its way (D, see deep), or has stopped
-// (t) just now.
-func (p *pause) starved(pid, tid int, limit time.Duration) bool {
-	const patience = 20 // times the limit
-	if p.rounds++; p.rounds > patience || !strings.Contains("RDt", State(pid, tid)) {
+// (t) just now. It does so up to most times, for a sleep up to patience times.
+func (p *pause) starved(pid, tid int, limit time.Duration, most int) bool {
+	states := "RDt"
+	if p.rounds++; p.rounds > patience {
+		states = "Rt"
+	}
+	if p.rounds > most || !strings.Contains(states, State(pid, tid)) {
 		return false
 	}
 	p.deadline = time.Now().Add(limit)
@@ -105,7 +116,7 @@ func (g *Group) awaitMeanwhile(t *Thread, meanwhile func() error) error {
 				return err
 			}
 		}
-		if !p.once(g.limit) && !p.starved(g.pid, t.TID, g.limit) || p.deep(g.pid, t.TID) {
+		if !p.once(g.limit) && !p.starved(g.pid, t.TID, g.limit, patience) || p.deep(g.pid, t.TID) {
 			return g.stuck(t)
 		}
 	}

@@ -241,8 +241,10 @@ func configure(dir string, o BoxOptions) error {
 		"etc/nginx/sites-enabled/soak": []byte("server { listen 8080; root /var/www/html; access_log off; keepalive_requests 1000; }\n"),
 	}
 	for name, change := range map[string][2]string{
-		"etc/nginx/nginx.conf":       {"worker_processes auto;", "worker_processes 2;"},
-		"etc/lighttpd/lighttpd.conf": {"= 80\n", "= 8081\n"},
+		"etc/nginx/nginx.conf": {"worker_processes auto;", "worker_processes 2;"},
+		// On a crowded machine a client may get no processor for the 5 seconds after
+		// which lighttpd closes a connection by itself.
+		"etc/lighttpd/lighttpd.conf": {"= 80\n", "= 8081\nserver.max-keep-alive-idle = 60\n"},
 	} {
 		text, err := os.ReadFile(filepath.Join(o.Base, name))
 		if err != nil {

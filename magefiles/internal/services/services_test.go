@@ -63,7 +63,7 @@ func TestConfigure(t *testing.T) {
 	}
 	for name, want := range map[string]string{
 		"etc/nginx/nginx.conf":                                "user www-data;\nworker_processes 2;\n",
-		"etc/lighttpd/lighttpd.conf":                          "server.port                 = 8081\n",
+		"etc/lighttpd/lighttpd.conf":                          "server.port                 = 8081\nserver.max-keep-alive-idle = 60\n",
 		"etc/systemd/system/nginx.service.d/hardened.conf":    hardened,
 		"etc/systemd/system/lighttpd.service.d/hardened.conf": hardened,
 		Lighttpd.File:             "program",
