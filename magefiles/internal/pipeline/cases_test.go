@@ -97,10 +97,10 @@ func TestCases(t *testing.T) {
 				}
 				t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar")+" "+cc+" "+flags, func(t *testing.T) {
 					t.Parallel()
-					testenv.Needs(t, commandOf(cc, ar))
+					needsToMake(t, commandOf(cc, ar))
 					if _, command, ok := strings.Cut(string(ar.Comment), "needs: "); ok {
 						command, _, _ = strings.Cut(command, "\n")
-						testenv.Needs(t, command)
+						needsToMake(t, command)
 					}
 					newLinkedCase(t, ar, cc, flags).run()
 				})

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/fother/fother/specs"
+	"github.com/fother/fother/specs/testenv"
 )
 
 // Tests that run on an emulated machine, which has no compiler, run twice: here,
@@ -60,4 +61,12 @@ func (p *project) made(s specs.Spec) (f Folder, runs bool) {
 		}
 		return FolderOf(s, p.o)
 	})
+}
+
+// needsToMake is testenv.Needs for what only making a patch needs.
+func needsToMake(t *testing.T, programs ...string) {
+	t.Helper()
+	if os.Getenv(madeIn) == "" {
+		testenv.Needs(t, programs...)
+	}
 }

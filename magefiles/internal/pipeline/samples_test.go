@@ -197,7 +197,7 @@ func TestSamples(t *testing.T) {
 			}
 			t.Run(sample+" clang "+flags, func(t *testing.T) {
 				t.Parallel()
-				testenv.Needs(t, "clang")
+				needsToMake(t, "clang")
 				testSample(t, sample, "CC=clang", "CFLAGS="+flags)
 			})
 		}
