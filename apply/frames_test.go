@@ -194,12 +194,12 @@ func TestNoFinder(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer p.Close()
-	s := &step{patch: &kpack.Patch{Arch: arch.AArch64}, object: p.executable()}
+	s := &step{patch: &kpack.Patch{Arch: &arch.Arch{Name: "riscv64"}}, object: p.executable()}
 	missing := (*NoUnwinderError)(nil)
 	if _, err := s.finderOf(p, kpack.Finder{}); !errors.As(err, &missing) {
 		t.Errorf("error %v", err)
 	}
-	s.patch.Arch = arch.X86_64
+	s.patch.Arch = testArch
 	if f, err := s.finderOf(p, kpack.Finder{}); err != nil || f != (finder{}) {
 		t.Errorf("finder %v of a patch without call frame information: %v", f, err)
 	}

@@ -3,6 +3,7 @@ package apply
 import (
 	"bytes"
 	"crypto/sha256"
+	"debug/elf"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -286,14 +287,28 @@ func TestRoomIsWithinReach(t *testing.T) {
 		{"too far", arch.AArch64, []Mapping{mapped(exe.Range.Lo-200*mib, exe.Range.Lo, "/x"), exe, mapped(exe.Range.Hi, exe.Range.Hi+200*mib, ""), stack}, false},
 		{"a hole", arch.AArch64, []Mapping{mapped(exe.Range.Lo-200*mib, exe.Range.Lo-300*kib, "/x"), exe, mapped(exe.Range.Hi, exe.Range.Hi+200*mib, ""), stack}, true},
 		{"low", arch.X86_64, []Mapping{mapped(0x400000, 0x500000, "/exe"), mapped(0x500000, 0x600000, "[heap]"), stack}, true},
+		{"large", arch.AArch64, []Mapping{exe, mapped(exe.Range.Hi, exe.Range.Hi+300*mib, "/exe"), stack}, true},
+		{"large", arch.X86_64, []Mapping{exe, mapped(exe.Range.Hi, exe.Range.Hi+300*mib, "/exe"), stack}, true},
+		{"larger", arch.AArch64, []Mapping{exe, mapped(exe.Range.Hi, exe.Range.Hi+3*gib, "/exe"), stack}, false},
+		{"calls far", arch.AArch64, []Mapping{exe, mapped(exe.Range.Hi, exe.Range.Hi+300*mib, "/exe"), stack}, false},
 	} {
 		target := exe.Range
 		if c.name == "low" {
 			target = c.maps[0].Range
 		}
+		image := target
+		p := &kpack.Patch{Arch: c.a, Functions: []kpack.Function{{Original: specs.Range[specs.VAddr]{Lo: specs.VAddr(target.Lo), Hi: specs.VAddr(target.Hi)}}}}
+		switch c.name {
+		case "large", "larger", "calls far": // most of it is data
+			image.Hi = c.maps[1].Range.Hi
+		}
+		if c.name == "calls far" {
+			p.Symbols = []kpack.Symbol{{Name: "far", Binding: kpack.Original, Value: uint64(image.Hi) - 64, Func: true}}
+			p.Sections = []kpack.Section{{Name: ".kpatch.text", Kind: kpack.Text, Relocs: []kpack.Reloc{{Type: uint32(elf.R_AARCH64_CALL26)}}}}
+		}
 		s := &step{
-			patch:  &kpack.Patch{Arch: c.a},
-			object: &object{image: &elfobj.Image{Range: target}},
+			patch:  p,
+			object: &object{image: &elfobj.Image{Range: image}},
 			layout: kpack.Layout{Size: 12 * kib},
 		}
 		base, err := findRoom(c.maps, s, 4096)

@@ -30,6 +30,10 @@ var spacings = []distances{{64 << 10, 64 << 20, 64 << 20}, {4 << 10, 1 << 20, 1 
 // architectures (x86-64 psABI, small code model; AAELF64, ADR_PREL_PG_HI21).
 const dataReach = 1 << 31
 
+// imageReach is how far a patch's memory may be from any part of its object, in bytes:
+// dataReach, without what addends may add.
+const imageReach = dataReach - 1<<20
+
 // gap is free memory and what follows from its neighbours.
 type gap struct {
 	specs.Range[specs.Addr]
@@ -37,14 +41,21 @@ type gap struct {
 }
 
 // findRoom returns an address at which the step's memory is free and from
-// which, and to which, jumps reach all of the object, and the variables that the
-// step goes on with are within reach. It prefers what is near,
+// which jumps reach the code that they lead to, and back, and from which all of the object
+// and the variables that the step goes on with are within reach. It prefers what is near,
 // below the object, and out of the way of what grows.
 func findRoom(maps []Mapping, s *step, page uint64) (specs.Addr, error) {
-	window := reach(s.object.image.Range, s.patch.Arch.JumpReach, userEnd(maps))
-	for _, b := range s.held {
-		near := reach(b, dataReach, userEnd(maps))
+	end := userEnd(maps)
+	window := reach(s.object.image.Range, imageReach, end)
+	limit := func(r specs.Range[specs.Addr], distance uint64) {
+		near := reach(r, distance, end)
 		window.Lo, window.Hi = max(window.Lo, near.Lo), min(window.Hi, near.Hi)
+	}
+	for _, r := range s.jumps() {
+		limit(r, s.patch.Arch.JumpReach)
+	}
+	for _, b := range s.held {
+		limit(b, dataReach)
 	}
 	if s.layout.Limit != 0 {
 		window.Hi = min(window.Hi, s.layout.Limit)
@@ -55,6 +66,21 @@ func findRoom(maps []Mapping, s *step, page uint64) (specs.Addr, error) {
 		}
 	}
 	return 0, fmt.Errorf("%w: %d bytes within %v", ErrNoMemory, s.layout.Size, window)
+}
+
+// jumps are the functions of the object from which jumps lead to the patch's memory, and
+// the places there to which its code calls and jumps.
+func (s *step) jumps() []specs.Range[specs.Addr] {
+	var all []specs.Range[specs.Addr]
+	bias := s.object.image.Bias
+	for i := range s.patch.Functions {
+		r := s.patch.Functions[i].Original
+		all = append(all, specs.Range[specs.Addr]{Lo: bias.Addr(r.Lo), Hi: bias.Addr(r.Hi)})
+	}
+	for _, v := range s.patch.Called() {
+		all = append(all, specs.Range[specs.Addr]{Lo: bias.Addr(v), Hi: bias.Addr(v) + 1})
+	}
+	return all
 }
 
 // nearest returns where in the gaps and in the window size bytes fit, as near

@@ -294,7 +294,7 @@ func init() {
 
 // throughAs is a body of through that adds something else.
 func throughAs(n string) string {
-	return replacement("through", `
+	return replacement("through", body(`
 	pushq %rbx
 	.cfi_adjust_cfa_offset 8
 	.cfi_offset rbx, -16
@@ -303,7 +303,7 @@ func throughAs(n string) string {
 	popq %rbx
 	.cfi_adjust_cfa_offset -8
 	ret
-`)
+`, aarch64Frame+"\tblr x0\n\tadd w0, w0, #"+n+aarch64Back))
 }
 
 // tortureLevel returns the patch of a level.

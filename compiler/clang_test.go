@@ -46,6 +46,8 @@ func TestClang(t *testing.T) {
 		"saved":          {"CC -save-temps -c one.c two.c && CC -Wl,--build-id -o one one.o two.o", ""},
 		"stripped":       {"CC -g -c one.c two.c && strip -g two.o && CC -Wl,--build-id -o one one.o two.o", ""},
 		"lld":            {"CC -fuse-ld=lld -Wl,--build-id -o one one.c two.c", ""},
+		"cross":          {"CC --target=aarch64-linux-gnu -O2 -c one.c two.c && CC -target aarch64-linux-gnu -Wl,--build-id -o one one.o two.o", ""},
+		"cross, as":      {"CC --target=aarch64-linux-gnu -fno-integrated-as -Wl,--build-id -o one one.c two.c", ""},
 		"GNU's own as":   {"CC -fno-integrated-as -Wl,--build-id -o one one.c two.c", ""},
 		"by path":        {"/usr/bin/clang -c one.c two.c && CC -Wl,--build-id -o one one.o two.o", "two.o differs, and was made by a tool that capture did not see"},
 		"lto":            {"CC -flto -c one.c two.c && CC -flto -fuse-ld=lld -Wl,--build-id -o one one.o two.o", "two.o differs, and its assembly text cannot be captured: it holds clang's intermediate code"},
@@ -59,6 +61,9 @@ func TestClang(t *testing.T) {
 				continue
 			}
 			t.Run(door+"/"+name, func(t *testing.T) {
+				if strings.Contains(tt.command, "aarch64") {
+					testenv.Needs(t, "aarch64-linux-gnu-gcc")
+				}
 				if strings.Contains(tt.command, "lld") {
 					testenv.Needs(t, "ld.lld")
 				}

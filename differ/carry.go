@@ -159,15 +159,25 @@ func (p *plan) reference(y int32, st asm.Stmt, r asm.Ref, t target) {
 		p.toObject(y, r, t, bad)
 	default:
 		if t.anchor() {
-			if t.add != 0 {
-				bad("section anchor "+t.name+" is not at the begin of its data", "compile with -fno-section-anchors")
-			}
-			for _, i := range p.b.block(t.item) {
-				p.take(i, p.b.names[p.b.parent[y]])
-			}
+			p.block(y, t, bad)
 		}
 		p.table(t.item, p.b.names[p.b.parent[y]])
 	}
+}
+
+// block carries all data that item y may reach from a section anchor.
+func (p *plan) block(y int32, t target, bad func(reason, hint string)) {
+	if t.add != 0 {
+		bad("section anchor "+t.name+" is not at the begin of its data", hintAnchors)
+	}
+	for _, i := range p.b.block(t.item) {
+		p.take(i, p.b.names[p.b.parent[y]])
+	}
+}
+
+// fresh reports whether all data that are reached from an anchor at item y are new.
+func (p *plan) fresh(y int32) bool {
+	return !slices.ContainsFunc(p.b.block(y), func(i int32) bool { return p.b.pair[i] != none })
 }
 
 // table carries content that item from refers to. Hand-written code may reach
@@ -260,14 +270,18 @@ func (p *plan) toFunction(y int32, r asm.Ref, t target, bad func(reason, hint st
 // toObject binds a reference from item y to a named object.
 func (p *plan) toObject(y int32, r asm.Ref, t target, bad func(reason, hint string)) {
 	x := p.b.pair[t.item]
+	if t.anchor() && p.fresh(t.item) {
+		p.block(y, t, bad)
+		return
+	}
 	if t.anchor() && (x == none || !p.blocks(x, t.item)) {
 		bad("it reaches data by its distance from "+p.b.names[t.item]+", and data there were added, removed or moved",
-			"compile with -fno-section-anchors")
+			hintMoved)
 		return
 	}
 	if t.anchor() && p.interchangeable(y, t.item) {
 		bad("several changed functions reach static variables that have the same name, "+p.b.names[t.item]+" or others, by their distance from one place",
-			"compile with -fno-section-anchors")
+			hintAnchors)
 		return
 	}
 	if x == none || p.stale[t.item] {

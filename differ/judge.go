@@ -18,6 +18,8 @@ const (
 	// Numbers in names that more than one unit of an LTO build uses.
 	hintNumbers = "numbers that LTO puts into names moved: build without -flto, or rename static symbols that have the same name"
 	hintAligned = "give the object the alignment that it had"
+	hintAnchors = "compile with -fno-section-anchors"
+	hintMoved   = "give each new variable a section of its own, as in __attribute__((section(\".data.fix\"))), or compile both builds with -fno-section-anchors"
 	hintAsm     = "compile the function in a file of its own, or write it without that inline assembly"
 )
 

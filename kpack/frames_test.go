@@ -2,8 +2,10 @@ package kpack
 
 import (
 	"encoding/binary"
+	"slices"
 	"testing"
 
+	"golang.org/x/arch/arm64/arm64asm"
 	"golang.org/x/arch/x86/x86asm"
 
 	"github.com/fother/fother/kpack/elfobj"
@@ -52,6 +54,46 @@ func TestFinderX86_64(t *testing.T) {
 	}
 }
 
+// TestFinderAArch64: each ADRP and the instruction behind it lead to what they
+// are for, the branches to the last part, and cells out of reach are refused.
+func TestFinderAArch64(t *testing.T) {
+	const at, header, next, linkMap = specs.Addr(0x7000_0abc), specs.Addr(0x6fff_0010), specs.Addr(0x6fff_0018), specs.Addr(0x6fff_0020)
+	text := specs.Range[specs.Addr]{Lo: 0x6fff_1000, Hi: 0x7000_1000}
+	code := make([]byte, 4*len(finderAArch64))
+	if err := putFinderAArch64(code, at, text, header, next, linkMap); err != nil {
+		t.Fatal(err)
+	}
+	pages := map[arm64asm.Reg]specs.Addr{}
+	var addresses, branches []specs.Addr
+	for i := 0; i < len(code); i += 4 {
+		inst, err := arm64asm.Decode(code[i:])
+		if err != nil && i > 0 { // package arm64asm does not know "bti c"
+			t.Fatalf("%#x: %v", i, err)
+		}
+		pc, word := at+specs.Addr(i), binary.LittleEndian.Uint32(code[i:])
+		rn := arm64asm.Reg(word>>5&31) + arm64asm.X0
+		switch inst.Op {
+		case arm64asm.ADRP:
+			pages[inst.Args[0].(arm64asm.Reg)] = pc&^0xfff + specs.Addr(inst.Args[1].(arm64asm.PCRel))
+		case arm64asm.ADD:
+			addresses = append(addresses, pages[rn]+specs.Addr(word>>10&0xfff))
+		case arm64asm.LDR:
+			addresses = append(addresses, pages[rn]+specs.Addr(word>>10&0xfff)<<3)
+		case arm64asm.B:
+			branches = append(branches, pc+specs.Addr(inst.Args[1].(arm64asm.PCRel)))
+		}
+	}
+	if want := []specs.Addr{text.Lo, text.Hi, linkMap, header, next}; !slices.Equal(addresses, want) {
+		t.Errorf("refers to %v, want %v", addresses, want)
+	}
+	if pass := at + 4*18; !slices.Equal(branches, []specs.Addr{pass, pass}) {
+		t.Errorf("branches to %v, want twice %v", branches, pass)
+	}
+	if putFinderAArch64(code, at, text, header, at<<16, linkMap) == nil || putFinderAArch64(code, at, text, header, next+1, linkMap) == nil {
+		t.Error("a cell out of reach, or an odd one, is accepted")
+	}
+}
+
 // TestFinderLayout: header and cell do not overlap anything, the frames end in
 // zeros, and the header leads to them.
 func TestFinderLayout(t *testing.T) {
@@ -90,17 +132,20 @@ func TestFinderLayout(t *testing.T) {
 // TestBuildUnwinder: without a finder nothing of a target that throws is
 // patched, whatever its tables say. The target may only import what throws.
 func TestBuildUnwinder(t *testing.T) {
+	without := *machineAArch64
+	without.finderSize = 0
 	for _, c := range []struct {
 		m       *machine
 		imports string
 		refused bool
 		defines string
 	}{
-		{m: machineAArch64, defines: "_Unwind_Resume"},
-		{m: machineAArch64, defines: "__cxa_throw", refused: true},
-		{m: machineAArch64, imports: "_Unwind_Resume", refused: true},
-		{m: machineAArch64, imports: "__cxa_throw", refused: true},
-		{m: machineAArch64, imports: "printf"},
+		{m: &without, defines: "_Unwind_Resume"},
+		{m: &without, defines: "__cxa_throw", refused: true},
+		{m: &without, imports: "_Unwind_Resume", refused: true},
+		{m: &without, imports: "__cxa_throw", refused: true},
+		{m: &without, imports: "printf"},
+		{m: machineAArch64, imports: "_Unwind_Resume"},
 		{m: machineX86_64, imports: "_Unwind_Resume"},
 	} {
 		x := &symbolIndex{dynamic: map[string]elfobj.Symbol{c.imports: {Name: c.imports}}, globals: map[string]elfobj.Symbol{c.defines: {Name: c.defines}}}

@@ -163,3 +163,21 @@ type Function struct {
 	// others like it whose entries are in other pages.
 	Alone string `json:"alone,omitempty"`
 }
+
+// Called returns the link-time addresses of the target's code to which the patch's code
+// calls and jumps directly, each as often as it does.
+func (p *Patch) Called() []specs.VAddr {
+	m, err := machineOf(p.Arch)
+	if err != nil {
+		return nil
+	}
+	var all []specs.VAddr
+	for _, s := range p.Sections {
+		for _, r := range s.Relocs {
+			if y := &p.Symbols[r.Symbol]; m.relocs[r.Type].call && y.Binding == Original && y.Thread == nil {
+				all = append(all, specs.VAddr(y.Value))
+			}
+		}
+	}
+	return all
+}

@@ -33,6 +33,9 @@ type tracker struct {
 	dynamicSeen bool
 	entered     []bool
 	used        map[int]bool // adrp whose page an operand was made of
+	// alike are pairs of adrp whose pages, which are the same, come together: what is
+	// made of one is made of both.
+	alike map[[2]int]bool
 }
 
 // maxRounds bounds how often the blocks of one range are gone over. Few functions
@@ -48,7 +51,7 @@ func trackAArch64(code []insn, im *image) {
 	}) {
 		return
 	}
-	t := &tracker{code: code, im: im, used: map[int]bool{}}
+	t := &tracker{code: code, im: im, used: map[int]bool{}, alike: map[[2]int]bool{}}
 	t.split()
 	for range maxRounds {
 		if !t.round() && !t.enter() {
@@ -61,6 +64,7 @@ func trackAArch64(code []insn, im *image) {
 			t.step(&r, i, true)
 		}
 	}
+	t.useAlike()
 	for i := range code {
 		in := &code[i]
 		if w := le.Uint32(in.shape[:]); w&0x9f000000 == 0x90000000 && !in.bad && !t.used[i] {
@@ -135,17 +139,35 @@ func (t *tracker) index(v uint64) (int, bool) {
 	return n, ok
 }
 
+// useAlike has all adrp used of which one is.
+func (t *tracker) useAlike() {
+	for changed := true; changed; {
+		changed = false
+		for pair := range t.alike {
+			if t.used[pair[0]] != t.used[pair[1]] {
+				t.used[pair[0]], t.used[pair[1]], changed = true, true, true
+			}
+		}
+	}
+}
+
 // merge keeps what is known on both ways, and reports whether dst changed.
-func merge(dst *registers, seen *bool, r registers) bool {
+func (t *tracker) merge(dst *registers, seen *bool, r registers) bool {
 	if !*seen {
 		*dst, *seen = r, true
 		return true
 	}
 	changed := false
 	for i := range dst {
-		if dst[i].known && dst[i] != r[i] {
-			dst[i], changed = value{}, true
+		if !dst[i].known || dst[i] == r[i] {
+			continue
 		}
+		other := r[i]
+		if other.from = dst[i].from; other == dst[i] {
+			t.alike[[2]int{dst[i].from, r[i].from}] = true
+			continue
+		}
+		dst[i], changed = value{}, true
 	}
 	return changed
 }
@@ -165,13 +187,13 @@ func (t *tracker) round() (changed bool) {
 		if last.refs > 0 && last.ref[0].use == useBranch {
 			if n, ok := t.index(last.ref[0].value); ok {
 				to := t.block[n]
-				changed = merge(&t.in[to], &t.seen[to], r) || changed
+				changed = t.merge(&t.in[to], &t.seen[to], r) || changed
 			}
 		} else if last.flow == flowStop && !leaves(last) {
-			changed = merge(&t.dynamic, &t.dynamicSeen, r) || changed
+			changed = t.merge(&t.dynamic, &t.dynamicSeen, r) || changed
 		}
 		if last.flow == flowNext && b+1 < len(t.start) {
-			changed = merge(&t.in[b+1], &t.seen[b+1], r) || changed
+			changed = t.merge(&t.in[b+1], &t.seen[b+1], r) || changed
 		}
 	}
 	return changed
@@ -190,7 +212,7 @@ func (t *tracker) enterBlocks(led bool) (changed bool) {
 			continue
 		}
 		t.entered[b] = true
-		changed = merge(&t.in[b], &t.seen[b], t.dynamic) || changed
+		changed = t.merge(&t.in[b], &t.seen[b], t.dynamic) || changed
 	}
 	return changed
 }

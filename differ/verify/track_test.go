@@ -20,6 +20,9 @@ func TestPages(t *testing.T) {
 	check("more data", nil, []string{"GROW"}, "grown")
 	check("another object behind a return", nil, []string{"GROW", "PLANT=1"}, "grown", "opens")
 	check("another object behind calls", nil, []string{"GROW", "PLANT=3"}, "grown", "keeps")
+	check("more pages of data", nil, []string{"GROW", "FAR"}, "grown")
+	check("another object behind two ways", nil, []string{"GROW", "FAR", "PLANT=5"}, "grown", "joins")
+	check("another page on one of two ways", nil, []string{"GROW", "FAR", "PLANT=6"}, "grown", "parts")
 	// Nobody knows what the register is then.
 	check("it is changed", []string{"PLANT=2"}, []string{"GROW", "PLANT=2"}, "grown", "keeps")
 	check("anything is called", []string{"PLANT=4"}, []string{"GROW", "PLANT=4"}, "grown", "keeps")

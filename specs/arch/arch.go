@@ -26,8 +26,8 @@ type Arch struct {
 	// function's entry.
 	JumpSize int
 	// JumpReach is how far that jump can go, in bytes either way from its own
-	// address. A patch's memory lies within this distance of all of its
-	// target's code and data.
+	// address. A patch's memory lies within this distance of the functions
+	// that it changes and of the code that it calls.
 	JumpReach uint64
 	// ThreadsBelow is set if the static TLS blocks of a thread lie below its
 	// thread pointer (variant II), not above.

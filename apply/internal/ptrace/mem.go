@@ -16,6 +16,16 @@ import (
 // goes to read-only and to executable mappings too, whose pages become private
 // copies (FOLL_FORCE), and keeps the instruction cache coherent.
 //
+// That is by construction: no emulator shows that it is missing. On aarch64 the kernel writes
+// by copy_to_user_page (mm/memory.c, __access_remote_vm; arch/arm64/mm/flush.c), which, for a
+// mapping that may be executed, cleans the data cache and invalidates the instruction caches of
+// all processors to the point of unification. What is left is what each processor has fetched
+// already. A context synchronization event discards that, and returning from an exception is
+// one (Arm ARM, "Concurrent modification and execution of instructions"; Linux sets EOS in
+// SCTLR_EL1): new code is reached only after a commit, for which all threads of the process were
+// stopped. On x86-64 caches are coherent, and IRET serializes (SDM, volume 3, "Handling Self-
+// and Cross-Modifying Code").
+//
 // A Mem refers to the memory that the process had when it was opened: after an
 // execve it reads nothing instead of the new program's.
 type Mem struct {

@@ -2,6 +2,7 @@ package shim
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -44,6 +45,11 @@ func IsClang(path string) bool {
 func (inv *invocation) clang(real tool, args, env []string) int {
 	// It looks for itself on PATH, and must not find the shim.
 	env = setenv(env, "PATH", without(os.Getenv("PATH"), inv.store.PathShims()))
+	options, err := json.Marshal(searchOptions(args))
+	if err != nil {
+		return inv.fail(exitError, err)
+	}
+	env = setenv(setenv(env, envClang, real.Path), envClangOptions, string(options))
 	if os.Getenv(envLink) == noCapture || isProbe(args) || !makesSomething(args) || strings.HasPrefix(args[0], "-cc1") {
 		return inv.fail(exitError, real.exec(args, env))
 	}

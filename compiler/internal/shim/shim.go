@@ -28,6 +28,10 @@ const (
 	// noCapture if it is not to be recorded.
 	envLink   = "FOTHER_LINK"
 	noCapture = "-"
+	// envClang is the path of the clang that runs a shim, envClangOptions are its
+	// searchOptions, as JSON: it does not tell that by itself, as gcc does.
+	envClang        = "FOTHER_CLANG"
+	envClangOptions = "FOTHER_CLANG_OPTIONS"
 	// envDepth counts how often fother-cc has run itself.
 	envDepth = "FOTHER_CC_DEPTH"
 )

@@ -2,11 +2,13 @@ package shim
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,21 +17,21 @@ import (
 )
 
 // real returns the tool that would have run had this shim not been there.
-// Under gcc, which tells its own name in COLLECT_GCC, it is what that compiler
-// would have found; a cross compiler has tools of its own. Else it is the next
-// program of that name on PATH.
+// Under gcc, which tells its own name in COLLECT_GCC, or clang, it is what that
+// compiler would have found; a cross compiler has tools of its own. Else it is the
+// next program of that name on PATH.
 func (inv *invocation) real() (tool, error) {
-	gcc, err := inv.collectGCC()
-	if err != nil || gcc == "" {
+	d, err := inv.driver()
+	if err != nil || d.path == "" {
 		return inv.onPath(inv.name)
 	}
-	key := inv.toolKey(gcc)
+	key := inv.toolKey(d)
 	name := ""
 	if inv.store != nil {
 		name = inv.store.Tool(key)
 	}
 	if name == "" || filepath.IsAbs(name) && !isRegular(name) {
-		if name, err = inv.ask(gcc); err != nil {
+		if name, err = inv.ask(d); err != nil {
 			return tool{}, err
 		}
 		if inv.store != nil {
@@ -55,33 +57,42 @@ func (inv *invocation) shimDir() string {
 	return ""
 }
 
-// collectGCC returns the path of the gcc driver that runs this shim, or an
-// empty string.
-func (inv *invocation) collectGCC() (string, error) {
-	name := os.Getenv("COLLECT_GCC")
-	if name == "" {
-		return "", nil
-	}
-	if strings.Contains(name, "/") {
-		return inv.abs(name), nil
-	}
-	t, err := inv.onPath(name)
-	return t.Path, err
+// driver is the compiler that runs a shim, and those of its options that say where
+// it looks for programs.
+type driver struct {
+	path    string // empty if there is none
+	options []string
 }
 
-// prefixOptions returns those options of the compiler's command line that say
-// where it looks for programs.
-func prefixOptions() []string {
+// driver returns the compiler that runs this shim.
+func (inv *invocation) driver() (driver, error) {
+	name := os.Getenv("COLLECT_GCC")
+	switch {
+	case name == "":
+		d := driver{path: os.Getenv(envClang)}
+		if d.path == "" {
+			return d, nil
+		}
+		return d, json.Unmarshal([]byte(os.Getenv(envClangOptions)), &d.options)
+	case strings.Contains(name, "/"):
+		return driver{inv.abs(name), searchOptions(link.SplitArgs(os.Getenv("COLLECT_GCC_OPTIONS")))}, nil
+	}
+	t, err := inv.onPath(name)
+	return driver{t.Path, searchOptions(link.SplitArgs(os.Getenv("COLLECT_GCC_OPTIONS")))}, err
+}
+
+// searchOptions returns those options of gcc's or clang's command line that say where it
+// looks for programs. A clang is a cross compiler for each target.
+func searchOptions(args []string) []string {
 	var out []string
-	opts := link.SplitArgs(os.Getenv("COLLECT_GCC_OPTIONS"))
-	for i := 0; i < len(opts); i++ {
-		switch {
-		case opts[i] == "-B" && i+1 < len(opts):
+	for i := 0; i < len(args); i++ {
+		switch a := args[i]; {
+		case (a == "-B" || a == "-target" || a == "--sysroot") && i+1 < len(args):
 			i++
-			out = append(out, "-B", opts[i])
-		case strings.HasPrefix(opts[i], "-B"), strings.HasPrefix(opts[i], "-m"),
-			strings.HasPrefix(opts[i], "--sysroot="), strings.HasPrefix(opts[i], "-specs="):
-			out = append(out, opts[i])
+			out = append(out, a, args[i])
+		case strings.HasPrefix(a, "-B"), strings.HasPrefix(a, "-m"), strings.HasPrefix(a, "--target="), strings.HasPrefix(a, "--gcc-toolchain="),
+			strings.HasPrefix(a, "--sysroot="), strings.HasPrefix(a, "-specs="):
+			out = append(out, a)
 		}
 	}
 	return out
@@ -89,26 +100,26 @@ func prefixOptions() []string {
 
 // toolKey is the name under which the store remembers what a compiler
 // answered. It changes with all that the answer depends on.
-func (inv *invocation) toolKey(gcc string) string {
+func (inv *invocation) toolKey(d driver) string {
 	stamp := ""
-	if info, err := os.Stat(gcc); err == nil {
+	if info, err := os.Stat(d.path); err == nil {
 		stamp = fmt.Sprint(info.Size(), info.ModTime().UnixNano())
 	}
-	return specs.DigestOf([]byte(strings.Join(append(prefixOptions(), inv.name, gcc, stamp,
+	return specs.DigestOf([]byte(strings.Join(append(slices.Clone(d.options), inv.name, d.path, stamp,
 		os.Getenv("GCC_EXEC_PREFIX"), without(os.Getenv("COMPILER_PATH"), inv.shimDir()), os.Getenv("PATH")), "\x00"))).String()
 }
 
 // ask asks the compiler for the program that it would run.
-func (inv *invocation) ask(gcc string) (string, error) {
+func (inv *invocation) ask(d driver) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, gcc, append(prefixOptions(), "-print-prog-name="+inv.name)...)
+	cmd := exec.CommandContext(ctx, d.path, append(slices.Clone(d.options), "-print-prog-name="+inv.name)...)
 	cmd.Env = setenv(os.Environ(), "COMPILER_PATH", without(os.Getenv("COMPILER_PATH"), inv.shimDir()))
 	cmd.Env = setenv(cmd.Env, EnvStage, string(specs.StageConfigure))
 	out, err := cmd.Output()
 	name := strings.TrimSpace(string(out))
 	if err != nil || name == "" {
-		return "", fmt.Errorf("%s -print-prog-name=%s: no answer: %v", gcc, inv.name, err)
+		return "", fmt.Errorf("%s -print-prog-name=%s: no answer: %v", d.path, inv.name, err)
 	}
 	return name, nil
 }

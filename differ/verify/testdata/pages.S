@@ -1,6 +1,6 @@
 // Pages that are in a register from the entry on: one is used behind a return, in code
 // that only a branch behind it leads to; one behind calls of functions that leave the
-// register alone.
+// register alone; one that two instructions put there, by two ways.
 #ifndef PLANT
 #define PLANT 0
 #endif
@@ -8,8 +8,13 @@
 #ifdef GROW
 	.globl grown
 	.type grown, %object
+#ifdef FAR
+	.size grown, 8192
+grown:	.zero 8192
+#else
 	.size grown, 48
 grown:	.zero 48
+#endif
 #endif
 	.globl count
 	.type count, %object
@@ -75,6 +80,34 @@ nested:
 	ldp	x29, x30, [sp], 16
 	ret
 	.size nested, .-nested
+	.globl joins
+	.type joins, %function
+joins:
+	adrp	x9, count
+	cbz	w0, 1f
+	adrp	x9, count
+	ldrb	w1, [x9, :lo12:count]
+	cbz	w1, 1f
+	nop
+1:
+#if PLANT == 5
+	add	x0, x9, :lo12:other
+#else
+	add	x0, x9, :lo12:count
+#endif
+	ret
+	.size joins, .-joins
+	.globl parts
+	.type parts, %function
+parts:
+	adrp	x9, count
+	cbz	w0, 1f
+#if PLANT == 6
+	adrp	x9, main
+#endif
+1:	add	x0, x9, :lo12:count
+	ret
+	.size parts, .-parts
 	.globl main
 	.type main, %function
 main:

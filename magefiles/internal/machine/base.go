@@ -21,10 +21,14 @@ import (
 
 // recipe counts the ways in which the base was ever made: raise it when what
 // this file or init.sh puts into the base changes.
-const recipe = 2
+const recipe = 3
 
 //go:embed init.sh
 var initScript []byte
+
+// defaultKernel is the package that depends on the newest kernel for virtual
+// machines.
+const defaultKernel = "linux-image-cloud-arm64"
 
 // Names in the folder of a base.
 const (
@@ -35,7 +39,7 @@ const (
 // base returns the folder with kernel and base archive, which it makes if need
 // be. A folder is complete when it has its name.
 func base(ctx context.Context, o Options) (string, error) {
-	key := crc32.ChecksumIEEE(append([]byte(strings.Join(o.Packages, " ")), initScript...))
+	key := crc32.ChecksumIEEE(append([]byte(strings.Join(append(slices.Clone(o.Packages), o.Kernel), " ")), initScript...))
 	final := filepath.Join(o.Cache, fmt.Sprintf("aarch64-%d-%08x", recipe, key))
 	if _, err := os.Stat(final); err == nil {
 		return final, nil
@@ -49,7 +53,7 @@ func base(ctx context.Context, o Options) (string, error) {
 		return "", err
 	}
 	defer os.RemoveAll(tmp)
-	if err := makeBase(ctx, tmp, o.Packages); err != nil {
+	if err := makeBase(ctx, tmp, o); err != nil {
 		return "", fmt.Errorf("make the base of the aarch64 machine: %w", err)
 	}
 	if err := os.Rename(filepath.Join(tmp, "base"), final); err != nil {
@@ -61,28 +65,24 @@ func base(ctx context.Context, o Options) (string, error) {
 }
 
 // makeBase makes the folder base in tmp.
-func makeBase(ctx context.Context, tmp string, more []string) error {
+func makeBase(ctx context.Context, tmp string, o Options) error {
 	debs, result := filepath.Join(tmp, "debs"), filepath.Join(tmp, "base")
 	for _, dir := range []string{debs, result} {
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			return err
 		}
 	}
-	apt := &tools.Apt{Dir: filepath.Join(tmp, "apt"), Arch: "arm64"}
-	depends, err := apt.Depends(ctx, "linux-image-cloud-arm64")
+	apt := &tools.Apt{Dir: filepath.Join(tmp, "apt"), Arch: "arm64", Backports: o.Kernel != defaultKernel}
+	depends, err := apt.Depends(ctx, o.Kernel)
 	if err != nil {
 		return err
 	}
-	kernel := ""
-	for _, d := range depends {
-		if strings.HasPrefix(d, "linux-image-") {
-			kernel = d
-		}
+	at := slices.IndexFunc(depends, func(d string) bool { return strings.HasPrefix(d, "linux-image-") })
+	if at < 0 {
+		return fmt.Errorf("%s: apt knows no such kernel for arm64", o.Kernel)
 	}
-	if kernel == "" {
-		return errors.New("apt knows no kernel for arm64")
-	}
-	packages := append([]string{kernel, "busybox-static", "libc6", "libgcc-s1"}, more...)
+	kernel := depends[at]
+	packages := append([]string{kernel, "busybox-static", "libc6", "libgcc-s1", "libstdc++6"}, o.Packages...)
 	if err := apt.Download(ctx, debs, packages...); err != nil {
 		return err
 	}

@@ -3,8 +3,8 @@
 //
 // [Run] packs a folder as /job into an initramfs, boots Debian's arm64 "cloud"
 // kernel under qemu-system-aarch64 (full system emulation), runs /job/run.sh
-// as root and returns its exit status. The machine has busybox, glibc's shared
-// libraries and nothing else; no network and no disk. It is up in some ten
+// as root and returns its exit status. The machine has busybox, the shared
+// libraries of glibc and GCC and nothing else; no network and no disk. It is up in some ten
 // seconds.
 //
 // Kernel and base come from Debian's archive by apt, once, and are kept in the

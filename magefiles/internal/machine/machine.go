@@ -33,6 +33,9 @@ type Options struct {
 	Timeout time.Duration
 	// Packages are more arm64 packages of Debian's to have on the machine.
 	Packages []string
+	// Kernel is the package of Debian's that depends on the kernel; the default is that
+	// for virtual machines, with pages of 4 KiB. Others may come from backports.
+	Kernel string
 	// Compilers has the machine run this host's cross compiler and its tools,
 	// under the names of the machine's own: see package hosted.
 	Compilers bool
@@ -95,6 +98,9 @@ func (o *Options) defaults() error {
 	}
 	if o.CPU == "" {
 		o.CPU = "max,pauth-impdef=on" // architected PAC is slow to emulate
+	}
+	if o.Kernel == "" {
+		o.Kernel = defaultKernel
 	}
 	if o.Timeout == 0 {
 		o.Timeout = 10 * time.Minute

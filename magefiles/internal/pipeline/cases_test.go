@@ -97,10 +97,10 @@ func TestCases(t *testing.T) {
 				}
 				t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar")+" "+cc+" "+flags, func(t *testing.T) {
 					t.Parallel()
-					testenv.Needs(t, commandOf(cc, ar))
+					needsToMake(t, commandOf(cc, ar))
 					if _, command, ok := strings.Cut(string(ar.Comment), "needs: "); ok {
 						command, _, _ = strings.Cut(command, "\n")
-						testenv.Needs(t, command)
+						needsToMake(t, command)
 					}
 					newLinkedCase(t, ar, cc, flags).run()
 				})
@@ -223,6 +223,13 @@ func (c *linkedCase) patch() string {
 }
 
 func (c *linkedCase) run() {
+	if f, runs := makeOrFind(c.T, "made", c.make); runs {
+		checkCase(c.T, f, c.expected["requests"], c.expected["state"], c.expected["kept"] != nil)
+	}
+}
+
+// make makes the patch, or sees that it is refused as it is to be, and returns "".
+func (c *linkedCase) make() Folder {
 	o := Options{Work: filepath.Join(c.dir, "work"), Shim: bin.cc}
 	limit := 5 * time.Minute
 	if testenv.Long() {
@@ -253,12 +260,12 @@ func (c *linkedCase) run() {
 			c.Errorf("a fix is refused, and its report says %+v, %v", r, e)
 		}
 		c.refused(Explain(err), want)
-		return
+		return ""
 	}
 	if err != nil {
 		c.Fatal(Explain(err))
 	}
-	checkCase(c.T, FolderOf(c.spec, o), c.expected["requests"], c.expected["state"], c.expected["kept"] != nil)
+	return FolderOf(c.spec, o)
 }
 
 func (c *linkedCase) refused(err error, want []string) {

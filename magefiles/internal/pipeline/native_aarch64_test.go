@@ -53,16 +53,7 @@ type nativeRun struct {
 // slash comes a subtest.
 var notNative = map[string]map[string]string{
 	"apply": {
-		"TestApplyAndRevert//mdwe+call": noMDWE,
-		"TestFinders":                   noUnwinding,
-		"TestUnwinderIsMissing":         noUnwinding,
-		"TestNoUnwinder":                noUnwinding,
-		"TestUnhookKeeps":               noUnwinding,
-		"TestNoFinder":                  noUnwinding,
-		"TestUnreadable":                noUnwinding,
-		"TestUnwinderLater":             noUnwinding,
-		"TestExceptionLater":            noUnwinding,
-		"TestToolIsKilledWithUnwinder":  noUnwinding,
+		"TestApplyAndRevert//mdwe+call": "the machine's kernel, 6.1, has no PR_SET_MDWE",
 		"TestSymbolFile":                "the machine has no gdb",
 	},
 	"apply/cmd/fother": {
@@ -73,11 +64,6 @@ var notNative = map[string]map[string]string{
 	"apply/internal/ptrace": {"TestPageMap": "the machine's kernel, 6.1, has no PAGEMAP_SCAN"},
 	"apply/internal/unwind": {"TestRowsLikeReadelf": "it reads files of the host, and does so for both architectures there"},
 }
-
-const (
-	noMDWE      = "the machine's kernel, 6.1, has no PR_SET_MDWE"
-	noUnwinding = "on aarch64 the unwinder is not told of new code: a patch that needs that is refused"
-)
 
 // nativeJob runs the test binaries in the folders of packages. It is busybox's sh.
 const nativeJob = `
@@ -129,7 +115,7 @@ func TestKillMatrixOnAArch64(t *testing.T) {
 // run runs the tests on an emulated machine.
 func (r *nativeRun) run(t *testing.T) {
 	t.Helper()
-	for _, err := range []error{machine.Check(), tools.Check("aarch64-linux-gnu-gcc")} {
+	for _, err := range []error{machine.Check(), tools.Check("aarch64-linux-gnu-gcc", "aarch64-linux-gnu-g++")} {
 		if err != nil {
 			testenv.Skip(t, err.Error())
 		}

@@ -169,16 +169,22 @@ func covered(p *kpack.Patch) verify.Covered {
 }
 
 // linkedPatch links a patch right behind its target, as it would lie in
-// memory. Imports have addresses of their own, beyond it.
+// memory, or before it if jumps do not reach over its data: then addresses may
+// be below 0. Imports have addresses of their own, beyond both.
 func linkedPatch(p *kpack.Patch) (verify.Patch, error) {
 	const page, header = 4096, 4096 // bytes
 	l, err := p.Layout(page, header)
 	if err != nil {
 		return verify.Patch{}, err
 	}
-	base := (specs.Addr(p.Target.Image.Hi) + 2*page) &^ (page - 1)
-	out := verify.Patch{Imports: map[specs.VAddr]string{}}
+	target := p.Target.Image
+	base := (specs.Addr(target.Hi) + 2*page) &^ (page - 1)
 	next := base + specs.Addr(l.Size) + page
+	if uint64(next)-uint64(target.Lo) > p.Arch.JumpReach {
+		next = base
+		base = specs.Addr(target.Lo)&^(page-1) - specs.Addr(l.Size) - page
+	}
+	out := verify.Patch{Imports: map[specs.VAddr]string{}}
 	image, err := p.Link(l, base, 0, func(s kpack.Symbol) (specs.Addr, bool, error) {
 		next += verify.ImportRoom
 		out.Imports[specs.VAddr(next)] = versioned(s)

@@ -150,8 +150,8 @@ func verifyFunctions(p *kpack.Patch, t Target) (reasons []error) {
 }
 
 // verifyLink lays the patch out and relocates it as if the target were loaded
-// where it was linked, or low in memory if that is at 0, with the patch right
-// behind it and all imports between.
+// where it was linked, or low in memory if that is at 0, with the patch right before
+// it, where its code is near, or behind it if there is no room, and all imports behind it.
 func verifyLink(p *kpack.Patch, page uint64) error {
 	const header = 4096 // room for what a tool keeps there
 	l, err := p.Layout(page, header)
@@ -160,10 +160,13 @@ func verifyLink(p *kpack.Patch, page uint64) error {
 	}
 	var bias specs.Bias
 	if p.Target.Image.Lo == 0 {
-		bias = 1 << 20
+		bias = specs.Bias(1<<20 + l.Size) // a multiple of the page size
 	}
-	end := bias.Addr(p.Target.Image.Hi)
+	start, end := bias.Addr(p.Target.Image.Lo)&^specs.Addr(page-1), bias.Addr(p.Target.Image.Hi)
 	base := (end + specs.Addr(page)) &^ specs.Addr(page-1)
+	if uint64(start) > l.Size {
+		base = start - specs.Addr(l.Size)
+	}
 	resolve := func(kpack.Symbol) (specs.Addr, bool, error) { return end, false, nil }
 	threads := func(s kpack.Symbol) (kpack.ThreadPlace, error) {
 		return kpack.ThreadPlace{Module: 1, Offset: s.Value, Static: true}, nil

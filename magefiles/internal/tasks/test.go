@@ -73,7 +73,7 @@ func Long(ctx context.Context, out io.Writer, fother string, o pipeline.Options)
 		{"a program is tortured, and writes fail", command([]string{"FOTHER_LONG=1"}, "go", "test", "-count", "1", "-v", "-timeout", "24h",
 			"-run", "^Test(Torture|WritesFail|ThousandsOfThreads)$", "./apply")},
 		{"the native tests on an emulated aarch64 machine", command([]string{"FOTHER_LONG=1"}, "go", "test", "-count", "1", "-v", "-timeout", "30h",
-			"-run", "^Test(Native|KillMatrix)OnAArch64$", "./magefiles/internal/pipeline")},
+			"-run", "^Test(Native|KillMatrix|EndToEnd|Pages)OnAArch64$", "./magefiles/internal/pipeline")},
 		{"a registry of a million build-ids", command([]string{"FOTHER_LONG=1"}, "go", "test", "-count", "1", "-v", "-timeout", "60m",
 			"-run", "^Test(Scale|RotateInterrupted)$", "./registry")},
 		{"nginx under load", func(ctx context.Context) error { return Real(ctx, out, fother, o) }},
@@ -87,7 +87,7 @@ func Long(ctx context.Context, out io.Writer, fother string, o pipeline.Options)
 // needs are the programs that the tests use.
 var needs = []string{
 	"gcc", "g++", "clang", "as", "ld", "ld.gold", "ld.lld", "ld.mold", "make", "cmake", "autoconf", "automake", "libtool", "libtoolize", "patch", "git",
-	"aarch64-linux-gnu-gcc", "qemu-system-aarch64", "dpkg-deb", "tar", "zstd", "bzip2", "systemd-analyze", "gdb", "nginx", "docker-registry",
+	"aarch64-linux-gnu-gcc", "aarch64-linux-gnu-g++", "qemu-system-aarch64", "dpkg-deb", "tar", "zstd", "bzip2", "systemd-analyze", "gdb", "nginx", "docker-registry",
 	"openssl", "faketime",
 }
 

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -22,6 +23,9 @@ type Apt struct {
 	Arch string
 	// Sources reads the lists of source packages instead of binary ones.
 	Sources bool
+	// Backports reads, beside the distribution's own suite, that of packages of
+	// the next release that were built for this one.
+	Backports bool
 
 	updated   bool
 	updateErr error // a vendor's list may be missing: told when a fetch fails
@@ -108,8 +112,12 @@ func (a *Apt) prepare() ([]string, error) {
 	if a.Arch != "" {
 		set["APT::Architecture"], set["APT::Architectures"] = a.Arch, a.Arch
 	}
-	if a.Sources {
-		if err := writeSourceLists("/etc/apt", dir); err != nil {
+	if a.Sources || a.Backports {
+		change := sourceEntries
+		if a.Backports {
+			change = func(text string) string { return backportEntries(text, codename("/")) }
+		}
+		if err := writeSourceLists("/etc/apt", dir, change); err != nil {
 			return nil, err
 		}
 		set["Dir::Etc::sourcelist"] = filepath.Join(dir, "sources.list")
@@ -122,9 +130,9 @@ func (a *Apt) prepare() ([]string, error) {
 	return options, nil
 }
 
-// writeSourceLists writes the lists of the apt configuration in etc to dir, with
-// source packages in place of binary ones (sources.list(5)).
-func writeSourceLists(etc, dir string) error {
+// writeSourceLists writes the lists of the apt configuration in etc to dir, as
+// change makes them (sources.list(5)).
+func writeSourceLists(etc, dir string, change func(text string) string) error {
 	parts := filepath.Join(dir, "sources.list.d")
 	if err := os.MkdirAll(parts, 0o755); err != nil {
 		return err
@@ -147,8 +155,8 @@ func writeSourceLists(etc, dir string) error {
 		} else if err != nil {
 			return err
 		}
-		changed := sourceEntries(string(text))
-		some = some || strings.Contains(changed, "deb-src")
+		changed := change(string(text))
+		some = some || changed != string(text) || strings.Contains(changed, "deb-src")
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(changed), 0o644); err != nil {
 			return err
 		}
@@ -174,4 +182,38 @@ func sourceEntries(text string) string {
 		}
 	}
 	return b.String()
+}
+
+// backportEntries adds to the suite of that name, in the one-line and deb822 forms of
+// package sources, the suite of its backports.
+func backportEntries(text, suite string) string {
+	var b strings.Builder
+	for line := range strings.Lines(text) {
+		words := strings.Fields(line)
+		at := slices.Index(words, suite)
+		switch {
+		case suite == "" || at < 0:
+		case words[0] == "deb":
+			words[at] += "-backports"
+			line = strings.TrimSuffix(line, "\n") + "\n" + strings.Join(words, " ") + "\n"
+		case strings.EqualFold(words[0], "Suites:"):
+			line = strings.Join(append(words, suite+"-backports"), " ") + "\n"
+		}
+		b.WriteString(line)
+	}
+	return b.String()
+}
+
+// codename returns that of the distribution's release, os-release(5), or "".
+func codename(root string) string {
+	text, err := os.ReadFile(filepath.Join(root, "etc/os-release"))
+	if err != nil {
+		return ""
+	}
+	for line := range strings.Lines(string(text)) {
+		if name, ok := strings.CutPrefix(strings.TrimSpace(line), "VERSION_CODENAME="); ok {
+			return strings.Trim(name, `"'`)
+		}
+	}
+	return ""
 }

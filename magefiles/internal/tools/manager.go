@@ -61,6 +61,7 @@ var packageNames = map[string][4]string{
 	"apt-get":               {"apt", "", "", ""},
 	"qemu-system-aarch64":   {"qemu-system-arm", "qemu-system-aarch64-core", "qemu-system-aarch64", "qemu-arm"},
 	"aarch64-linux-gnu-gcc": {"gcc-aarch64-linux-gnu libc6-dev-arm64-cross", "", "aarch64-linux-gnu-gcc", ""},
+	"aarch64-linux-gnu-g++": {"g++-aarch64-linux-gnu", "", "aarch64-linux-gnu-gcc", ""},
 	"debootstrap":           {"debootstrap", "debootstrap", "debootstrap", ""},
 	"unshare":               {"util-linux", "util-linux", "util-linux", "util-linux"},
 	"nsenter":               {"util-linux", "util-linux", "util-linux", "util-linux"},

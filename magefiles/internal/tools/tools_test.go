@@ -97,9 +97,42 @@ func TestSourceEntries(t *testing.T) {
 	}
 }
 
+// TestBackports: the suite of the release gets that of its backports beside it, others
+// do not.
+func TestBackports(t *testing.T) {
+	const in = "# deb in a comment, bookworm\n" +
+		"deb [signed-by=/k.gpg] http://d.example/debian bookworm main\n" +
+		"deb http://s.example/debian-security bookworm-security main\n" +
+		"Types: deb\nURIs: http://d.example/debian\nSuites: bookworm bookworm-updates\nComponents: main\n"
+	const want = "# deb in a comment, bookworm\n" +
+		"deb [signed-by=/k.gpg] http://d.example/debian bookworm main\n" +
+		"deb [signed-by=/k.gpg] http://d.example/debian bookworm-backports main\n" +
+		"deb http://s.example/debian-security bookworm-security main\n" +
+		"Types: deb\nURIs: http://d.example/debian\nSuites: bookworm bookworm-updates bookworm-backports\nComponents: main\n"
+	if got := backportEntries(in, "bookworm"); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	if got := backportEntries(in, ""); got != in {
+		t.Errorf("no release: got\n%s", got)
+	}
+	root := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(root, "etc"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if got := codename(root); got != "" {
+		t.Errorf("no os-release: got %q", got)
+	}
+	if err := os.WriteFile(filepath.Join(root, "etc/os-release"), []byte("ID=debian\nVERSION_CODENAME=\"bookworm\"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if got := codename(root); got != "bookworm" {
+		t.Errorf("got %q", got)
+	}
+}
+
 func TestWriteSourceLists(t *testing.T) {
 	etc, dir := t.TempDir(), t.TempDir()
-	if err := writeSourceLists(etc, dir); err == nil || !strings.Contains(err.Error(), "no package sources") {
+	if err := writeSourceLists(etc, dir, sourceEntries); err == nil || !strings.Contains(err.Error(), "no package sources") {
 		t.Errorf("no sources: got error %v", err)
 	}
 	if err := os.Mkdir(filepath.Join(etc, "sources.list.d"), 0o755); err != nil {
@@ -108,7 +141,7 @@ func TestWriteSourceLists(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(etc, "sources.list.d", "a.sources"), []byte("Types: deb\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := writeSourceLists(etc, dir); err != nil {
+	if err := writeSourceLists(etc, dir, sourceEntries); err != nil {
 		t.Fatal(err)
 	}
 	got, err := os.ReadFile(filepath.Join(dir, "sources.list.d", "a.sources"))

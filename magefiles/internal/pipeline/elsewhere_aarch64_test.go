@@ -1,0 +1,220 @@
+package pipeline
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/fother/fother/magefiles/internal/machine"
+	"github.com/fother/fother/specs/arch"
+	"github.com/fother/fother/specs/testenv"
+)
+
+// crossCompiler stands for a compiler of this host. Protection of control flow has another
+// option there. ANCHORS is set for what is compiled with section anchors, which gcc has by
+// default.
+const crossCompiler = `#!/bin/sh
+for a do
+	shift
+	case $a in -fcf-protection*) a=-mbranch-protection=standard;; esac
+	set -- "$@" "$a"
+done
+exec %s${ANCHORS-%s} "$@"
+`
+
+// crossCompilers writes compilers for aarch64 under the names of this host's to a folder.
+func crossCompilers(t *testing.T, dir string) {
+	t.Helper()
+	tuple := arch.AArch64.Tuple
+	testenv.Needs(t, tuple+"-gcc", tuple+"-g++", "clang", "clang++")
+	commands := map[string]string{
+		"gcc": tuple + "-gcc", "cc": tuple + "-gcc", "g++": tuple + "-g++", "c++": tuple + "-g++", "ar": tuple + "-ar",
+		"objcopy": tuple + "-objcopy", "strip": tuple + "-strip",
+	}
+	for _, name := range []string{"clang", "clang++"} {
+		path, err := exec.LookPath(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		commands[name] = path + " --target=" + tuple
+	}
+	for name, command := range commands {
+		without := ""
+		if strings.HasSuffix(command, "gcc") || strings.HasSuffix(command, "g++") {
+			without = " -fno-section-anchors"
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), fmt.Appendf(nil, crossCompiler, command, without), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// notElsewhere are the tests and subtests that cannot be made for aarch64, as in
+// -test.skip, with the reason.
+var notElsewhere = map[string]string{
+	"TestCases/^(asm-handwritten|asm-inline|asm-reject-handwritten|asm-reject-macro|linked-reject-handwritten|attributes)": "it has x86-64's assembly",
+	"TestCases/^(ifunc|target-clones)":      "it has x86-64's kinds of processor",
+	"TestCases/^short-reject":               "no function there is shorter than a jump",
+	"TestCases/^state-reject-rodata":        "it names a directive of x86-64's assembly",
+	"TestCases/^copy-relocation-reject-new": "data of others come from the global offset table, and need no copy relocation",
+	"TestCases/^code-types":                 "long double is computed by functions that the fix is the first to call",
+	"TestCases/^code-nested":                "gcc has what nested functions are called by among the code there: it is refused",
+	"TestCases/^cpp-guards":                 "clang merges static variables from -O3 on, and of gcc the pages that it keeps in registers are not understood: it is refused",
+	"TestCases/^lto-partitions":             "too little else is in a part of the program to tell it by: it is refused",
+	"TestCases/^linkers-reject-mold":        "the linker is refused for more reasons",
+}
+
+// skipped is what -test.skip gets.
+func skipped(more string) string {
+	all := slices.Sorted(maps.Keys(notElsewhere))
+	if more != "" {
+		all = append(all, more)
+	}
+	return strings.Join(all, "|")
+}
+
+// elsewhereJob runs the tests of this package in a tree like this one. It is busybox's sh.
+const elsewhereJob = `
+export CI=true %s=/job/made
+grep -m 1 KernelPageSize /proc/self/smaps
+cd module/magefiles/internal/pipeline && ./tests -test.v -test.timeout 24h -test.parallel 2 -test.run '%s' -test.skip '%s'
+`
+
+// testElsewhere runs tests of this package twice: here, with a cross compiler, and what
+// they made on an emulated machine, a sample of the cases as by default. Those of anchored are compiled with section anchors.
+// It returns what the machine said.
+func testElsewhere(t *testing.T, anchored, tests string, o machine.Options) string {
+	t.Helper()
+	if err := machine.Check(); err != nil {
+		testenv.Skip(t, err.Error())
+	}
+	job, cross := t.TempDir(), t.TempDir()
+	made := filepath.Join(job, "made")
+	crossCompilers(t, cross)
+	all := []string{}
+	for run, env := range map[string][]string{anchored: {"ANCHORS="}, tests: nil} {
+		if run == "" {
+			continue
+		}
+		all = append(all, run)
+		skip := ""
+		if run == tests {
+			skip = anchored
+		}
+		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.v", "-test.run", run, "-test.skip", skipped(skip))
+		cmd.Env = append(append(os.Environ(), "FOTHER_LONG=0", makeFor+"="+made, "PATH="+cross+":"+os.Getenv("PATH")), env...)
+		out, err := cmd.CombinedOutput()
+		t.Logf("made here:\n%s", out)
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := madeFolders(t, made)
+	elsewhere(t, job)
+	if err := os.WriteFile(filepath.Join(job, "run.sh"), fmt.Appendf(nil, elsewhereJob, madeIn, strings.Join(all, "|"), skipped("")), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	var console bytes.Buffer
+	o.Dir, o.Compilers, o.Console = job, true, io.MultiWriter(&console, t.Output())
+	status, err := machine.Run(t.Context(), o)
+	if err != nil || status != 0 {
+		t.Fatalf("exit status %d: %v", status, err)
+	}
+	if n := strings.Count(console.String(), found); n != want || n == 0 {
+		t.Errorf("%d of %d folders were found there", n, want)
+	}
+	return console.String()
+}
+
+// madeFolders counts what tests made.
+func madeFolders(t *testing.T, made string) (n int) {
+	t.Helper()
+	err := filepath.WalkDir(made, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() && d.Name() == "patches" {
+			n++
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// elsewhere puts the tests of this package, what they read, and the tool into a job.
+func elsewhere(t *testing.T, job string) {
+	t.Helper()
+	root, here := moduleRoot(t), filepath.Join(job, "module/magefiles/internal/pipeline")
+	if err := os.MkdirAll(here, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), "go", "test", "-c", "-trimpath", "-ldflags=-s -w", "-o", filepath.Join(here, "tests"), ".")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOARCH=arm64")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("go test -c: %v\n%s", err, out)
+	}
+	for from, to := range map[string]string{"testdata/cases": filepath.Join(here, "testdata/cases"), filepath.Join(root, "samples"): filepath.Join(job, "module/samples")} {
+		if err := os.CopyFS(to, os.DirFS(from)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	path, err := Command(t.Context(), t.TempDir(), "apply/cmd/fother", "GOARCH=arm64")
+	if err != nil {
+		t.Fatal(err)
+	}
+	copyFile(t, path, filepath.Join(job, "made/fother"), 0o755)
+}
+
+// TestEndToEndOnAArch64 takes samples and small programs the whole way: patches are made
+// with cross compilers, and applied and reverted on an emulated machine. FOTHER_ELSEWHERE
+// chooses tests by hand.
+func TestEndToEndOnAArch64(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short: boots an emulated machine")
+	}
+	anchored, tests, limit := "^TestSamples$/^(simple_-O2|threads_-Os)|^TestCases$/^anchors", "^TestSamples$/^shadow_-O2|^TestExceptions$|^TestBothArchitectures$", 12*time.Minute
+	if testenv.Long() {
+		anchored, tests, limit = "^TestSamples$/^(simple_-O2|threads_-Os)|^TestCases$/^anchors", "^Test(Samples|Cases|Exceptions|ExceptionsLinked|FinderAnswers|ComdatOfAnotherUnit|BothArchitectures)$", 6*time.Hour
+	}
+	if byHand := os.Getenv("FOTHER_ELSEWHERE"); byHand != "" {
+		anchored, tests, limit = "", byHand, 4*time.Hour
+	}
+	testElsewhere(t, anchored, tests, machine.Options{Timeout: limit})
+}
+
+// TestPagesOnAArch64 is a part of that under a kernel with pages of 16 KiB.
+func TestPagesOnAArch64(t *testing.T) {
+	if !testenv.Long() {
+		t.Skip("FOTHER_LONG=1 asks for it: it fetches a kernel")
+	}
+	said := testElsewhere(t, "^TestSamples$/^(simple|threads)_-O2_-g$|^TestCases$/^anchors_gcc", "^TestSamples$/^shadow_-O2_-g$|^TestExceptions$",
+		machine.Options{Timeout: time.Hour, Kernel: "linux-image-arm64-16k"})
+	if !regexp.MustCompile(`(?m)^KernelPageSize: +16 kB$`).MatchString(said) {
+		t.Error("the pages are not of 16 KiB")
+	}
+}
+
+// copyFile copies a file to a path whose folder it makes.
+func copyFile(t *testing.T, from, to string, mode os.FileMode) {
+	t.Helper()
+	data, err := os.ReadFile(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(to, data, mode); err != nil {
+		t.Fatal(err)
+	}
+}
