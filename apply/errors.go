@@ -14,6 +14,9 @@ import (
 var (
 	// ErrGone means that the process has ended, or runs another program.
 	ErrGone = ptrace.ErrGone
+	// ErrHeadless means that the process runs on though its first thread has ended:
+	// the kernel then shows nothing of its memory under the process's id.
+	ErrHeadless = errors.New("its first thread has ended, though others run: such a process cannot be patched")
 	// ErrPermission means that the kernel does not let the tool trace it.
 	ErrPermission = ptrace.ErrPermission
 	// ErrSeccomp means that the target's seccomp filter stands in the way.

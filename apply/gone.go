@@ -39,7 +39,28 @@ func orGone(pid int, err error) error {
 	return err
 }
 
-// orGone is the same for a process that is open, and may execute another program
+// orHeadless returns ErrHeadless instead of ErrGone for a process of which only
+// the first thread has ended. One that ends has such moments, too.
+func orHeadless(pid int, err error) error {
+	const looks, nap = 3, 5 * time.Millisecond
+	for range looks {
+		if !errors.Is(err, ErrGone) || ptrace.State(pid, pid) != "Z" {
+			return err
+		}
+		tids, _ := ptrace.Threads(pid)
+		alive := slices.ContainsFunc(tids, func(tid int) bool {
+			maps, e := readMaps(tid) // there is a folder of each thread, too
+			return tid != pid && e == nil && len(maps) > 0
+		})
+		if !alive {
+			return err
+		}
+		time.Sleep(nap)
+	}
+	return ErrHeadless
+}
+
+// orGone is the same as the function for a process that is open, and may execute another program
 // too: while that begins, its threads end one after the other, and those that do
 // can neither be stopped nor traced.
 func (p *Process) orGone(err error) error {

@@ -54,7 +54,7 @@ type ObjectInfo struct {
 }
 
 // Open reads a process. The caller has to Close it. Errors: [ErrGone],
-// [ErrPermission].
+// [ErrHeadless], [ErrPermission].
 func Open(pid int) (*Process, error) { return open(pid, false) }
 
 func open(pid int, writable bool) (*Process, error) { return openWith(nil, pid, writable) }
@@ -72,7 +72,7 @@ func openWith(files *Reader, pid int, writable bool) (*Process, error) {
 	}
 	if err != nil {
 		p.Close()
-		return nil, err
+		return nil, orHeadless(pid, err)
 	}
 	return p, nil
 }
@@ -96,9 +96,9 @@ func (p *Process) Close() {
 func (r *Reader) BuildIDs(pid int) ([]specs.BuildID, error) {
 	ids, err := codeBuildIDs(pid)
 	if errors.Is(err, ptrace.ErrUntold) {
-		return r.readBuildIDs(pid)
+		ids, err = r.readBuildIDs(pid)
 	}
-	return ids, err
+	return ids, orHeadless(pid, err)
 }
 
 // codeBuildIDs are the build-ids of a process's code, as the kernel tells them.

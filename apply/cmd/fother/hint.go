@@ -87,6 +87,8 @@ func hint(err error) string {
 		return "copy the patch to a folder of your own, and chmod go-w it"
 	case errors.Is(err, fleet.ErrSilent):
 		return "it is stuck in the kernel, on a file system that hangs, or serves its own memory (userfaultfd, FUSE); restart it; what was begun in it the next run on it finishes"
+	case errors.Is(err, apply.ErrHeadless):
+		return "restart the program with the fixed build"
 	case errors.Is(err, apply.ErrGone):
 		return "there is no process of this id, or it has ended, or it is a thread of the kernel"
 	case errors.Is(err, apply.ErrPermission):
