@@ -93,6 +93,9 @@ func Build(in BuildInput) (*Patch, error) {
 		reasons = append(reasons, b.declared(um)...)
 	}
 	reasons = append(reasons, b.moved()...)
+	if err := b.spread(); err != nil {
+		reasons = append(reasons, err)
+	}
 	if err := b.unwinder(); err != nil {
 		reasons = append(reasons, &Refusal{Err: err})
 	}

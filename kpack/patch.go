@@ -165,7 +165,8 @@ type Function struct {
 }
 
 // Called returns the link-time addresses of the target's code to which the patch's code
-// calls and jumps directly, each as often as it does.
+// calls and jumps directly, each as often as it does. On aarch64 those out of reach of the
+// patch's memory go by veneers; on x86-64 all of an object is within reach.
 func (p *Patch) Called() []specs.VAddr {
 	m, err := machineOf(p.Arch)
 	if err != nil {
