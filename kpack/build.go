@@ -307,6 +307,9 @@ func (b *builder) relocs(um *unitMerge) (reasons []error) {
 				continue
 			}
 			symbol, err := b.bindAny(um, r.Symbol, h)
+			if err == nil {
+				err = checkNear(b.patch.Symbols[symbol], h)
+			}
 			if err != nil {
 				refused.add(name, um.function(i, r.Offset), err)
 				continue

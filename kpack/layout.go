@@ -248,7 +248,7 @@ func (p *Patch) needs(m *machine) []want {
 				w.thread(*sym.Thread, h)
 				continue
 			}
-			if h.got && !(sym.Binding == Imported && sym.Import.Slot != 0 && !sym.Import.Lazy) {
+			if h.got && (h.near || !(sym.Binding == Imported && sym.Import.Slot != 0 && !sym.Import.Lazy)) {
 				w.got = true
 			}
 			if sym.Binding == Imported && sym.Func {

@@ -142,6 +142,9 @@ type howto struct {
 	// branch relocations may go to a stub when the symbol is an imported
 	// function; those of calls and jumps only can refer to nothing else.
 	branch, call bool
+	// near says that the field reaches a megabyte or less: it cannot refer to the
+	// target, and S is a GOT entry of the patch even if the target has one.
+	near bool
 	// low says that the value must be a small absolute address, which limits
 	// where the patch can be mapped.
 	low bool
