@@ -158,12 +158,13 @@ func (g *Group) seizeThese(tids []int) error {
 }
 
 // seizeOne reports false for a thread that has ended. A tracer that is ending is
-// waited for; the threads that are seized already are served meanwhile.
+// waited for, and so is another thread of the tool, which ends with what it was
+// for (see Do); the threads that are seized already are served meanwhile.
 func (g *Group) seizeOne(tid int) (bool, error) {
-	const patience, nap = 200 * time.Millisecond, time.Millisecond
+	const patience, nap = time.Second, time.Millisecond
 	for end := time.Now().Add(patience); ; {
 		ok, tracer, err := g.trySeize(tid)
-		if ok || err == nil || tracer == 0 || !ending(tracer) || time.Now().After(end) {
+		if ok || err == nil || tracer == 0 || !ending(tracer) && !errors.Is(err, ErrGone) || time.Now().After(end) {
 			return ok, err
 		}
 		if err := g.tend(); err != nil {
@@ -208,7 +209,8 @@ func (g *Group) trySeize(tid int) (ok bool, tracer int, err error) {
 }
 
 // traced is the error for a thread that another thread traces, whose process it
-// names.
+// names. If that is the tool itself it is ErrGone, and true once the tracer had its
+// time to end.
 func traced(tid, tracer int) error {
 	if tgid, ok := statusField(tracer, tracer, "Tgid"); ok {
 		tracer = tgid
