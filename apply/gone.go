@@ -30,7 +30,7 @@ func whileObjectsChange(ctx context.Context, f func() (*Result, error)) (*Result
 // orGone returns ErrGone for whatever failed because the process has ended
 // meanwhile: what is read of a process that is ending may be anything.
 func orGone(pid int, err error) error {
-	if err == nil || errors.Is(err, ErrGone) {
+	if err == nil || errors.Is(err, ErrGone) || errors.Is(err, ErrHeadless) {
 		return err
 	}
 	if _, e := readMaps(pid); errors.Is(e, ErrGone) {
@@ -60,9 +60,9 @@ func orHeadless(pid int, err error) error {
 	return ErrHeadless
 }
 
-// orGone is the same as the function for a process that is open, and may execute another program
-// too: while that begins, its threads end one after the other, and those that do
-// can neither be stopped nor traced.
+// orGone is like the function of that name, for a process that is open, and may execute
+// another program too: while that begins, its threads end one after the other, and
+// those that do can neither be stopped nor traced.
 func (p *Process) orGone(err error) error {
 	const nap = time.Millisecond
 	patience := 50 * time.Millisecond

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strconv"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/fother/fother/apply/internal/ptrace"
 	"github.com/fother/fother/kpack/elfobj"
 	"github.com/fother/fother/specs"
@@ -64,7 +66,7 @@ func openWith(files *Reader, pid int, writable bool) (*Process, error) {
 	var err error
 	if writable {
 		if p.lock, err = lockProcess(pid, lockWait); err != nil {
-			return nil, err
+			return nil, orHeadless(pid, err)
 		}
 	}
 	if p.mem, err = ptrace.OpenMem(pid, writable); err == nil {
@@ -319,9 +321,15 @@ func Processes() ([]int, error) {
 
 // KernelThread reports whether a process has no program of its own, or has
 // ended: then it has no memory, of which proc_pid_statm(5) tells. The kernel gives
-// that with less work than the flags in /proc/PID/stat.
+// that with less work than the flags in /proc/PID/stat. One of which only the first
+// thread has ended has others: the links of its folder are as many, and two.
+// Source: fs/proc/base.c, proc_task_getattr.
 func KernelThread(pid int) bool {
+	name := "/proc/" + strconv.Itoa(pid)
 	var first [1]byte
-	_, err := ptrace.ReadStart("/proc/"+strconv.Itoa(pid)+"/statm", first[:])
-	return err != nil || first[0] == '0'
+	if _, err := ptrace.ReadStart(name+"/statm", first[:]); err != nil || first[0] != '0' {
+		return err != nil
+	}
+	var task unix.Stat_t
+	return unix.Stat(name+"/task", &task) != nil || task.Nlink <= 3
 }

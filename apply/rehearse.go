@@ -36,6 +36,9 @@ func (in *inspector) rehearse() {
 	}
 	m := in.maps[i]
 	sp := m.Range.Hi - specs.Addr(min(m.Range.Size(), in.first))
-	_, _ = in.batch([]*ptrace.Thread{ptrace.Imagined(in.p.PID, sp)})
+	t := ptrace.Imagined(in.p.PID, sp)
+	in.known[t] = true
+	_, _ = in.batch([]*ptrace.Thread{t})
+	delete(in.known, t)
 	in.fresh, in.unproven, in.left = false, false, nil
 }

@@ -38,7 +38,7 @@ type inspector struct {
 	maps  []Mapping
 	fresh bool // maps were read inside this stop
 	// known are threads that existed when maps were first read.
-	known map[int]bool
+	known map[*ptrace.Thread]bool
 	// prover is nil until a first hit makes it worth its price. unproven is
 	// set if a hit was taken for real for want of it.
 	prover   *prover
@@ -76,9 +76,9 @@ func newInspector(p *Process, zones []zone) *inspector {
 
 // know reads the mappings while the given threads, which are all, run.
 func (in *inspector) know(threads []*ptrace.Thread) error {
-	in.known = make(map[int]bool, len(threads))
+	in.known = make(map[*ptrace.Thread]bool, len(threads))
 	for _, t := range threads {
-		in.known[t.TID] = true
+		in.known[t] = true
 	}
 	// Taken and touched now, so that the stop does not wait for the kernel.
 	in.reserve(min(len(threads)+len(threads)/8+1, maxTogether))
@@ -276,7 +276,7 @@ func (in *inspector) stack(t *ptrace.Thread) (specs.Range[specs.Addr], error) {
 	m := mappingAt(in.maps, sp)
 	// A thread's own stack stays where it is while the thread lives. Anything
 	// else may have become another mapping, or a longer one.
-	if !in.fresh && (m == nil || !in.known[t.TID] || !in.ownStack(t, m)) {
+	if !in.fresh && (m == nil || !in.known[t] || !in.ownStack(t, m)) {
 		if err := in.reread(); err != nil {
 			return specs.Range[specs.Addr]{}, err
 		}

@@ -71,7 +71,7 @@ func (p *Process) untilOneServes(try func(tid int) (done bool, err error)) error
 // is traced the kernel queues signals to the process that are ignored, and others have
 // calls ended by them.
 func (p *Process) preferAgents(tids []int) {
-	rank := make(map[int]int, len(tids))
+	rank, best := make(map[int]int, len(tids)), 0
 	for _, tid := range tids {
 		state, filtered := ptrace.StateAndFilter(p.PID, tid)
 		switch {
@@ -85,7 +85,10 @@ func (p *Process) preferAgents(tids []int) {
 		if tid == p.PID {
 			rank[tid]++
 		}
-		if len(rank) > 64 { // enough to choose from
+		if rank[tid] == 0 {
+			best++
+		}
+		if best >= maxAgents || len(rank) > 64 { // enough to choose from
 			break
 		}
 	}

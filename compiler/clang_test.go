@@ -48,6 +48,8 @@ func TestClang(t *testing.T) {
 		"lld":            {"CC -fuse-ld=lld -Wl,--build-id -o one one.c two.c", ""},
 		"cross":          {"CC --target=aarch64-linux-gnu -O2 -c one.c two.c && CC -target aarch64-linux-gnu -Wl,--build-id -o one one.o two.o", ""},
 		"cross, as":      {"CC --target=aarch64-linux-gnu -fno-integrated-as -Wl,--build-id -o one one.c two.c", ""},
+		"passed on":      {"CC -Xclang -mrelax-all -mllvm -inline-threshold=99 -Wl,--build-id -o one one.c two.c", ""},
+		"cross, in file": {"echo '--target=aarch64-linux-gnu -O2' > args && CC @args -Wl,--build-id -o one one.c two.c", ""},
 		"GNU's own as":   {"CC -fno-integrated-as -Wl,--build-id -o one one.c two.c", ""},
 		"by path":        {"/usr/bin/clang -c one.c two.c && CC -Wl,--build-id -o one one.o two.o", "two.o differs, and was made by a tool that capture did not see"},
 		"lto":            {"CC -flto -c one.c two.c && CC -flto -fuse-ld=lld -Wl,--build-id -o one one.o two.o", "two.o differs, and its assembly text cannot be captured: it holds clang's intermediate code"},

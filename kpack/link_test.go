@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -337,6 +338,28 @@ func TestStubReach(t *testing.T) {
 		if m.stub(b, 0x1000, 0x1000+1<<33) == nil || m.thunk(b, 0x1000, 0x1000+1<<33, 0) == nil {
 			t.Errorf("%v: a slot 8 GiB away is no error", m.arch)
 		}
+	}
+}
+
+// TestCalled: what a copy leads to is told by its distance from the function's begin.
+func TestCalled(t *testing.T) {
+	p := &Patch{
+		Arch: arch.AArch64,
+		Symbols: []Symbol{
+			{Name: "f", Binding: Original, Value: 0x1000, Func: true},
+			{Name: "own", Binding: Carried, Func: true},
+			{Name: "data", Binding: Original, Value: 0x9000},
+		},
+		Sections: []Section{{Relocs: []Reloc{
+			{Type: uint32(elf.R_AARCH64_CALL26)},
+			{Offset: 4, Type: uint32(elf.R_AARCH64_JUMP26), Addend: 0x700_0000},
+			{Offset: 8, Type: uint32(elf.R_AARCH64_JUMP26), Addend: -0x800},
+			{Offset: 12, Type: uint32(elf.R_AARCH64_CALL26), Symbol: 1},
+			{Offset: 16, Type: uint32(elf.R_AARCH64_ADR_PREL_PG_HI21), Symbol: 2},
+		}}},
+	}
+	if got, want := p.Called(), []specs.VAddr{0x1000, 0x700_1000, 0x800}; !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
 	}
 }
 

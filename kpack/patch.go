@@ -165,8 +165,9 @@ type Function struct {
 }
 
 // Called returns the link-time addresses of the target's code to which the patch's code
-// calls and jumps directly, each as often as it does. On aarch64 those out of reach of the
-// patch's memory go by veneers; on x86-64 all of an object is within reach.
+// calls and jumps directly, its copies too, each as often as it does. On x86-64 they are
+// less the 4 bytes from the operand to the next instruction, and all of an object is within
+// reach; on aarch64 those out of reach of the patch's memory go by veneers.
 func (p *Patch) Called() []specs.VAddr {
 	m, err := machineOf(p.Arch)
 	if err != nil {
@@ -176,7 +177,7 @@ func (p *Patch) Called() []specs.VAddr {
 	for _, s := range p.Sections {
 		for _, r := range s.Relocs {
 			if y := &p.Symbols[r.Symbol]; m.relocs[r.Type].call && y.Binding == Original && y.Thread == nil {
-				all = append(all, specs.VAddr(y.Value))
+				all = append(all, specs.VAddr(y.Value+uint64(r.Addend)))
 			}
 		}
 	}

@@ -58,6 +58,7 @@ func trackAArch64(code []insn, im *image) {
 			break
 		}
 	}
+	t.pair()
 	for b, lo := range t.start {
 		r := t.in[b]
 		for i := lo; i < t.end(b); i++ {
@@ -137,6 +138,14 @@ func (t *tracker) index(v uint64) (int, bool) {
 		return 0
 	})
 	return n, ok
+}
+
+// pair goes once more over what is known, when nothing changes any more: pages that came
+// together before it was known that they do not on all ways are no pair.
+func (t *tracker) pair() {
+	clear(t.alike)
+	t.round()
+	t.enter()
 }
 
 // useAlike has all adrp used of which one is.

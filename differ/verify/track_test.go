@@ -24,6 +24,7 @@ func TestPages(t *testing.T) {
 	check("another object behind two ways", nil, []string{"GROW", "FAR", "PLANT=5"}, "grown", "joins")
 	check("another page on one of two ways", nil, []string{"GROW", "FAR", "PLANT=6"}, "grown", "parts")
 	// Nobody knows what the register is then.
+	check("there is a third way", []string{"PLANT=7"}, []string{"GROW", "FAR", "PLANT=7"}, "grown", "thirds")
 	check("it is changed", []string{"PLANT=2"}, []string{"GROW", "PLANT=2"}, "grown", "keeps")
 	check("anything is called", []string{"PLANT=4"}, []string{"GROW", "PLANT=4"}, "grown", "keeps")
 }

@@ -31,17 +31,8 @@ func TestAgentAlone(t *testing.T) {
 				if kind[0] == "epoll" {
 					asleep(t, pid)
 				}
-				if err := Do(func() error { return leaveAlone(pid, where) }); err != nil {
+				if err := leaveAndClear(pid, where); err != nil {
 					t.Fatal(err)
-				}
-				for cleared, end := false, time.Now().Add(time.Minute); !cleared; {
-					if time.Sleep(3 * time.Millisecond); time.Now().After(end) {
-						t.Fatal("the thread does not come home")
-					}
-					err := Do(func() (err error) { cleared, err = clearAway(pid, where); return err })
-					if err != nil {
-						t.Fatal(err)
-					}
 				}
 			}
 			time.Sleep(350 * time.Millisecond)
@@ -50,6 +41,22 @@ func TestAgentAlone(t *testing.T) {
 			}
 		})
 	}
+}
+
+// leaveAndClear leaves a thread alone on its way, waits until it is home and clears up.
+func leaveAndClear(pid int, where []specs.Range[specs.Addr]) error {
+	if err := Do(func() error { return leaveAlone(pid, where) }); err != nil {
+		return err
+	}
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); {
+		time.Sleep(3 * time.Millisecond)
+		cleared := false
+		err := Do(func() (err error) { cleared, err = clearAway(pid, where); return err })
+		if err != nil || cleared {
+			return err
+		}
+	}
+	return errors.New("the thread does not come home")
 }
 
 // leaveAlone has a thread about to make a call for the tool, and ends as a tool

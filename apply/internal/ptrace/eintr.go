@@ -29,10 +29,15 @@ func (g *Group) openCalls() {
 // closeCalls closes what openCalls has opened.
 func (g *Group) closeCalls() {
 	for _, t := range g.threads {
-		if t.call != nil {
-			_ = t.call.Close()
-			t.call = nil
-		}
+		t.close()
+	}
+}
+
+// close closes the thread's file, if it has one.
+func (t *Thread) close() {
+	if t.call != nil {
+		_ = t.call.Close()
+		t.call = nil
 	}
 }
 

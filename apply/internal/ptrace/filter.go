@@ -98,7 +98,7 @@ const (
 	maxInstructions = 4096
 )
 
-// seccompFilters returns the filters of a stopped thread, the last one first. The
+// seccompFilters returns the filters of a stopped thread. The
 // kernel gives them to who may suspend them. Source: ptrace(2),
 // PTRACE_SECCOMP_GET_FILTER.
 func seccompFilters(tid int) ([]filter, error) {

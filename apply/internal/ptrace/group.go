@@ -35,6 +35,8 @@ type Group struct {
 	options int
 	limit   time.Duration
 	threads []*Thread
+	// added counts the threads that were taken in.
+	added int
 	// exec is set once the process has executed another program.
 	exec bool
 	// served is when all threads were looked at last, serving how long it took.
@@ -122,7 +124,7 @@ func (g *Group) seizeAll() error {
 		if i := slices.Index(tids, g.pid); i >= 0 {
 			tids = append(slices.Delete(tids, i, i+1), g.pid)
 		}
-		before := len(g.threads)
+		before := g.added
 		if err := g.seizeThese(tids); err != nil {
 			return err
 		}
@@ -132,7 +134,7 @@ func (g *Group) seizeAll() error {
 		if g.complete() {
 			return nil
 		}
-		if len(g.threads) == before {
+		if g.added == before {
 			stable++
 		} else {
 			stable = 0
@@ -143,7 +145,7 @@ func (g *Group) seizeAll() error {
 
 func (g *Group) seizeThese(tids []int) error {
 	for _, tid := range tids {
-		if g.find(tid) != nil {
+		if t := g.find(tid); t != nil && !t.gone {
 			continue
 		}
 		ok, err := g.seizeOne(tid)
@@ -158,12 +160,13 @@ func (g *Group) seizeThese(tids []int) error {
 }
 
 // seizeOne reports false for a thread that has ended. A tracer that is ending is
-// waited for; the threads that are seized already are served meanwhile.
+// waited for, and so is another thread of the tool, which ends with what it was
+// for (see Do); the threads that are seized already are served meanwhile.
 func (g *Group) seizeOne(tid int) (bool, error) {
-	const patience, nap = 200 * time.Millisecond, time.Millisecond
+	const patience, nap = time.Second, time.Millisecond
 	for end := time.Now().Add(patience); ; {
 		ok, tracer, err := g.trySeize(tid)
-		if ok || err == nil || tracer == 0 || !ending(tracer) || time.Now().After(end) {
+		if ok || err == nil || tracer == 0 || !ending(tracer) && !errors.Is(err, ErrGone) || time.Now().After(end) {
 			return ok, err
 		}
 		if err := g.tend(); err != nil {
@@ -208,7 +211,8 @@ func (g *Group) trySeize(tid int) (ok bool, tracer int, err error) {
 }
 
 // traced is the error for a thread that another thread traces, whose process it
-// names.
+// names. If that is the tool itself it is ErrGone, and true once the tracer had its
+// time to end.
 func traced(tid, tracer int) error {
 	if tgid, ok := statusField(tracer, tracer, "Tgid"); ok {
 		tracer = tgid
@@ -229,8 +233,16 @@ func (g *Group) find(tid int) *Thread {
 	return g.threads[i]
 }
 
+// add takes a thread in. It may have the id of one that has ended since: where
+// many come and go the kernel soon gives ids anew.
 func (g *Group) add(t *Thread) {
-	i, _ := slices.BinarySearchFunc(g.threads, t.TID, func(t *Thread, tid int) int { return t.TID - tid })
+	i, reused := slices.BinarySearchFunc(g.threads, t.TID, func(t *Thread, tid int) int { return t.TID - tid })
+	g.added++
+	if reused {
+		g.threads[i].close()
+		g.threads[i] = t
+		return
+	}
 	g.threads = slices.Insert(g.threads, i, t)
 }
 
@@ -261,11 +273,11 @@ func (g *Group) Stop() error {
 		if t.stopped || t.gone || t.parked {
 			continue
 		}
-		n := len(g.threads)
+		n := g.added
 		if err := g.await(t); err != nil {
 			return err
 		}
-		if len(g.threads) != n {
+		if g.added != n {
 			i = -1 // a new thread may have taken a place before this one
 		}
 	}

@@ -83,3 +83,32 @@ func TestDo(t *testing.T) {
 		}
 	}
 }
+
+// TestSeizeAfterOneself: a thread of the tool that holds the process, and ends, is
+// waited for.
+func TestSeizeAfterOneself(t *testing.T) {
+	pid := start(t, "sleep").Process.Pid
+	seized, another := make(chan struct{}), make(chan struct{})
+	first := make(chan error, 1)
+	go func() {
+		first <- Do(func() error {
+			_, err := Seize(pid, Options{})
+			close(seized)
+			<-another
+			time.Sleep(20 * time.Millisecond)
+			return err
+		})
+	}()
+	<-seized
+	err := Do(func() error {
+		close(another)
+		g, err := Seize(pid, Options{})
+		if err == nil {
+			g.Detach()
+		}
+		return err
+	})
+	if e := <-first; e != nil || err != nil {
+		t.Errorf("seized once: %v; again, with the first to end soon: %v", e, err)
+	}
+}

@@ -32,8 +32,13 @@ const parkTogether = 32
 // it is traced, signals to the process that are ignored are queued, and end calls of
 // threads that are on their way.
 //
+// Where no call is one to park in, nobody is disturbed.
+//
 // Errors: those of [Seize].
 func (g *Group) Park(goOn func() bool) error {
+	if len(sleepCalls) == 0 {
+		return nil
+	}
 	first := g.find(g.pid)
 	if len(g.Threads()) == 1 {
 		first = nil
@@ -163,9 +168,6 @@ func entersSleep(pid, tid int) bool {
 // Source: proc_pid_syscall(5): "running", or the call's number, its arguments, stack
 // pointer and program counter.
 func sleeps(pid, tid int) bool {
-	if len(sleepCalls) == 0 {
-		return false
-	}
 	fields := bytes.Fields(taskFile(pid, tid, "syscall"))
 	if len(fields) != 9 {
 		return false

@@ -26,6 +26,8 @@ import (
 const target = `
 #define _GNU_SOURCE
 #include <errno.h>
+#include <linux/futex.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -116,11 +118,24 @@ static void *run(void *arg)
 	return 0;
 }
 
+/* sleeps once, by a call of that name */
+static void once(const char *call, long ms)
+{
+	struct timespec t = {ms / 1000, ms % 1000 * 1000000};
+	int word = 0;
+	printf("ready\n"); fflush(stdout);
+	if (!strcmp(call, "nanosleep") && nanosleep(&t, 0)) die(call, errno);
+	if (!strcmp(call, "poll") && poll(0, 0, ms)) die(call, errno);
+	if (!strcmp(call, "futex") && (syscall(SYS_futex, &word, FUTEX_WAIT, 0, &t, 0, 0) != -1 || errno != ETIMEDOUT)) die(call, errno);
+	printf("slept\n"); fflush(stdout);
+}
+
 static volatile unsigned long handled;
 static void handler(int s) { handled++; getppid(); }
 
 int main(int argc, char **argv)
 {
+	if (argc == 4 && !strcmp(argv[1], "once")) { once(argv[2], atol(argv[3])); return 0; }
 	signal(SIGUSR1, handler);
 	signal(SIGUSR2, on_poke);
 	sigset_t usr2;
@@ -167,8 +182,8 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// start runs the target and waits until its threads are there.
-func start(t *testing.T, kinds ...string) *exec.Cmd {
+// built returns the target's file.
+func built(t *testing.T) string {
 	t.Helper()
 	if _, err := exec.LookPath("gcc"); err != nil && os.Getenv("PTRACE_TEST_TARGET") == "" {
 		testenv.Skip(t, "gcc is not installed")
@@ -177,7 +192,13 @@ func start(t *testing.T, kinds ...string) *exec.Cmd {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(bin, kinds...)
+	return bin
+}
+
+// start runs the target and waits until its threads are there.
+func start(t *testing.T, kinds ...string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command(built(t), kinds...)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

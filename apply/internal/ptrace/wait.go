@@ -166,7 +166,7 @@ func (g *Group) Serve() error {
 	defer g.looked(time.Now())
 	for i := 0; i < len(g.threads); i++ {
 		t := g.threads[i]
-		n := len(g.threads)
+		n := g.added
 		for !t.stopped && !t.gone {
 			told, err := g.serve(t)
 			if err != nil {
@@ -180,7 +180,7 @@ func (g *Group) Serve() error {
 				break
 			}
 		}
-		if len(g.threads) != n {
+		if g.added != n {
 			i = -1
 		}
 	}
@@ -260,7 +260,7 @@ func (g *Group) born(t *Thread) {
 		return
 	}
 	tid := int(msg)
-	if g.find(tid) != nil {
+	if t := g.find(tid); t != nil && !t.gone {
 		return
 	}
 	// The child begins with a stop of its own.

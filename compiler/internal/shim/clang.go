@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/fother/fother/compiler/internal/link"
 	"github.com/fother/fother/compiler/internal/store"
 )
 
@@ -45,7 +46,11 @@ func IsClang(path string) bool {
 func (inv *invocation) clang(real tool, args, env []string) int {
 	// It looks for itself on PATH, and must not find the shim.
 	env = setenv(env, "PATH", without(os.Getenv("PATH"), inv.store.PathShims()))
-	options, err := json.Marshal(searchOptions(args))
+	expanded, err := link.Expand("", args)
+	if err != nil {
+		return inv.fail(exitError, err)
+	}
+	options, err := json.Marshal(searchOptions(expanded))
 	if err != nil {
 		return inv.fail(exitError, err)
 	}

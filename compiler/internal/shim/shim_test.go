@@ -149,6 +149,23 @@ echo asked >>`+filepath.Join(bin, "log")+`
 	}
 }
 
+// TestSearchOptions: what says where a compiler looks for programs is told from what
+// it passes on, with which it could not be asked.
+func TestSearchOptions(t *testing.T) {
+	for args, want := range map[string]string{
+		"-O2 -target a --target=b -B c -Bd --sysroot e --sysroot=f -m32 -o x": "-target a --target=b -B c -Bd --sysroot e --sysroot=f -m32",
+		"--gcc-toolchain=a -specs=b -c x.c":                                   "--gcc-toolchain=a -specs=b",
+		"-mllvm -mx -Xclang -mrelax -Xlinker -m -Xlinker elf -march=a":        "-march=a",
+		"-mthread-model posix -meabi gnu -mmlir -mx -X -mabi=b":               "-mabi=b",
+		"-mllvm": "",
+		"-B":     "-B",
+	} {
+		if got := strings.Join(searchOptions(strings.Fields(args)), " "); got != want {
+			t.Errorf("%s: %q, want %q", args, got, want)
+		}
+	}
+}
+
 func TestParseAsArgs(t *testing.T) {
 	tests := []struct {
 		args string

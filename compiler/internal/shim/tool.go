@@ -82,11 +82,14 @@ func (inv *invocation) driver() (driver, error) {
 }
 
 // searchOptions returns those options of gcc's or clang's command line that say where it
-// looks for programs. A clang is a cross compiler for each target.
+// looks for programs. A clang is a cross compiler for each target. What is passed on to
+// another program is none of them.
 func searchOptions(args []string) []string {
 	var out []string
 	for i := 0; i < len(args); i++ {
 		switch a := args[i]; {
+		case len(a) > 2 && strings.HasPrefix(a, "-X"), a == "-mllvm", a == "-mmlir", a == "-mthread-model", a == "-meabi":
+			i++ // its value
 		case (a == "-B" || a == "-target" || a == "--sysroot") && i+1 < len(args):
 			i++
 			out = append(out, a, args[i])

@@ -108,6 +108,20 @@ parts:
 1:	add	x0, x9, :lo12:count
 	ret
 	.size parts, .-parts
+	.globl thirds
+	.type thirds, %function
+thirds:
+	adrp	x9, count
+	ldrb	w1, [x9, :lo12:count]
+	cbz	w0, 1f
+	adrp	x9, count
+1:	add	x0, x9, :lo12:count
+#if PLANT == 7
+	mov	x9, x3
+	cbz	w1, 1b
+#endif
+	ret
+	.size thirds, .-thirds
 	.globl main
 	.type main, %function
 main:

@@ -21,7 +21,7 @@ import (
 // nativeTests are the packages whose tests run on an emulated aarch64 machine as
 // they do here.
 var nativeTests = []nativeTest{
-	{pkg: "apply/internal/ptrace", sample: "^TestAgent(Alone)?$/^(sleep|compute)$"},
+	{pkg: "apply/internal/ptrace", sample: "^TestAgent(Alone)?$/^(sleep|compute)$|^TestSleepGoesOn$"},
 	{pkg: "apply/internal/unwind"},
 	{pkg: "apply/cmd/fother", sample: "^TestRun$/^pie$", command: "apply/cmd/fother", reads: "apply/deploy", packages: []string{"util-linux", "libcap-ng0"}},
 	{pkg: "apply", sample: "^TestApplyAndRevert$/^pie$/^call$|^TestCount$|^TestHooksLevels$", bench: "^BenchmarkStop$"},
