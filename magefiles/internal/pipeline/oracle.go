@@ -180,7 +180,7 @@ func linkedPatch(p *kpack.Patch) (verify.Patch, error) {
 	target := p.Target.Image
 	base := (specs.Addr(target.Hi) + 2*page) &^ (page - 1)
 	next := base + specs.Addr(l.Size) + page
-	if uint64(next)-uint64(target.Lo) > p.Arch.JumpReach {
+	if first, _ := changedCode(p); uint64(next)-uint64(first) > p.Arch.JumpReach {
 		next = base
 		base = specs.Addr(target.Lo)&^(page-1) - specs.Addr(l.Size) - page
 	}
@@ -205,6 +205,15 @@ func linkedPatch(p *kpack.Patch) (verify.Patch, error) {
 		out.Functions = append(out.Functions, verify.PatchFunction{Name: f.Name, Original: f.Original, Entry: specs.VAddr(image.Entries[i])})
 	}
 	return out, nil
+}
+
+// changedCode returns where the functions that a patch redirects begin and end.
+func changedCode(p *kpack.Patch) (first, last specs.VAddr) {
+	first, last = p.Target.Image.Hi, p.Target.Image.Lo
+	for i := range p.Functions {
+		first, last = min(first, p.Functions[i].Original.Lo), max(last, p.Functions[i].Original.Hi)
+	}
+	return first, last
 }
 
 // versioned is the name of an imported symbol.

@@ -164,7 +164,8 @@ func verifyLink(p *kpack.Patch, page uint64) error {
 	}
 	start, end := bias.Addr(p.Target.Image.Lo)&^specs.Addr(page-1), bias.Addr(p.Target.Image.Hi)
 	base := (end + specs.Addr(page)) &^ specs.Addr(page-1)
-	if uint64(start) > l.Size {
+	_, last := changedCode(p)
+	if uint64(start) > l.Size && uint64(bias.Addr(last)-start)+l.Size <= p.Arch.JumpReach {
 		base = start - specs.Addr(l.Size)
 	}
 	resolve := func(kpack.Symbol) (specs.Addr, bool, error) { return end, false, nil }
