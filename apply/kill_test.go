@@ -13,7 +13,11 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/fother/fother/apply/internal/ptrace"
 	"github.com/fother/fother/kpack"
+	"github.com/fother/fother/specs"
 )
 
 // TestToolIsKilled kills a tool that applies and reverts in a loop, at random
@@ -200,6 +204,31 @@ func leaveDone(t *testing.T, pid, n int, begin func(*Process) *transaction) (wri
 		decided = decided || bytes.Equal(b, c.after)
 	}
 	return len(all), decided || tr.leader().open
+}
+
+// TestLateMapping: a killed run's call is made only when the next one has looked at the
+// process.
+func TestLateMapping(t *testing.T) {
+	r := start(t, pie(t))
+	before := r.snapshot()
+	p, err := open(r.pid, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	lo := p.objects[0].image.Range.Lo - 16*specs.Addr(p.page)
+	intent := specs.Range[specs.Addr]{Lo: lo, Hi: lo + 2*specs.Addr(p.page)}
+	_, err = p.withAgent(intent, func(a *ptrace.Agent) error {
+		_, err := a.Syscall(unix.SYS_MMAP, uint64(lo), p.page, unix.PROT_READ, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_FIXED_NOREPLACE, ^uint64(0), 0)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.clear([]ptrace.Leftover{{Intent: intent}}); err != nil {
+		t.Fatal(err)
+	}
+	before.same(t, r.snapshot())
 }
 
 // TestHalfDone does by hand each number of the writes that a tool does inside a

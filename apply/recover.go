@@ -131,17 +131,26 @@ func (p *Process) clear(stubs []ptrace.Leftover) error {
 }
 
 // unmapIntent frees what mapStep mapped last before it was killed: read-only
-// memory at the start of the intended range in which nothing was written.
+// memory at the start of the intended range in which nothing was written. It may have
+// been mapped since the process was opened: a thread that gets no processor makes its
+// call when the tool has long died.
 func (p *Process) unmapIntent(intent specs.Range[specs.Addr]) error {
-	m := mappingAt(p.maps, intent.Lo)
-	if intent.Size() == 0 || m == nil || m.Range.Lo != intent.Lo || m.Range.Hi > intent.Hi || m.Perm != perms[0] || !m.anonymous() {
+	if intent.Size() == 0 {
+		return nil
+	}
+	mapped, err := readMaps(p.PID)
+	if err != nil {
+		return err
+	}
+	m := mappingAt(mapped, intent.Lo)
+	if m == nil || m.Range.Lo != intent.Lo || m.Range.Hi > intent.Hi || m.Perm != perms[0] || !m.anonymous() {
 		return nil
 	}
 	b := make([]byte, m.Range.Size())
 	if readFull(p.mem, m.Range.Lo, b) != nil || len(bytes.TrimLeft(b, "\x00")) > 0 {
 		return nil
 	}
-	_, err := p.withAgent(specs.Range[specs.Addr]{}, func(a *ptrace.Agent) error {
+	_, err = p.withAgent(specs.Range[specs.Addr]{}, func(a *ptrace.Agent) error {
 		_, err := a.Syscall(unix.SYS_MUNMAP, uint64(m.Range.Lo), m.Range.Size())
 		return err
 	})
