@@ -3,8 +3,10 @@ package apply
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 
+	"github.com/fother/fother/kpack"
 	"github.com/fother/fother/specs"
 )
 
@@ -41,42 +43,70 @@ type gap struct {
 }
 
 // findRoom returns an address at which the step's memory is free and from
-// which jumps reach the code that they lead to, and back, and from which all of the object
-// and the variables that the step goes on with are within reach. It prefers what is near,
+// which jumps reach the functions that they come from, and back, and from which all of the object
+// and the variables that the step goes on with are within reach. It prefers what is within a
+// jump of the code that the patch calls, else veneers lead there; what is near,
 // below the object, and out of the way of what grows.
 func findRoom(maps []Mapping, s *step, page uint64) (specs.Addr, error) {
 	end := userEnd(maps)
 	window := reach(s.object.image.Range, imageReach, end)
-	limit := func(r specs.Range[specs.Addr], distance uint64) {
-		near := reach(r, distance, end)
-		window.Lo, window.Hi = max(window.Lo, near.Lo), min(window.Hi, near.Hi)
-	}
-	for _, r := range s.jumps() {
-		limit(r, s.patch.Arch.JumpReach)
+	for _, r := range s.entries() {
+		window = intersect(window, reach(r, s.patch.Arch.JumpReach, end))
 	}
 	for _, b := range s.held {
-		limit(b, dataReach)
+		window = intersect(window, reach(b, dataReach, end))
 	}
 	if s.layout.Limit != 0 {
 		window.Hi = min(window.Hi, s.layout.Limit)
 	}
-	for _, d := range spacings {
-		if at, ok := nearest(gaps(maps, d), window, s.object.image.Range, s.layout.Size, page); ok {
-			return at, nil
+	direct := window
+	for _, r := range s.called() {
+		direct = intersect(direct, reach(r, s.patch.Arch.JumpReach, end))
+	}
+	for _, w := range []specs.Range[specs.Addr]{direct, window} {
+		for _, d := range spacings {
+			if at, ok := nearest(gaps(maps, d), w, s.object.image.Range, s.layout.Size, page); ok {
+				return at, nil
+			}
 		}
 	}
-	return 0, fmt.Errorf("%w: %d bytes within %v", ErrNoMemory, s.layout.Size, window)
+	return 0, s.noRoom(window)
 }
 
-// jumps are the functions of the object from which jumps lead to the patch's memory, and
-// the places there to which its code calls and jumps.
-func (s *step) jumps() []specs.Range[specs.Addr] {
-	var all []specs.Range[specs.Addr]
+// intersect returns what two ranges have in common, which may be less than nothing.
+func intersect(a, b specs.Range[specs.Addr]) specs.Range[specs.Addr] {
+	return specs.Range[specs.Addr]{Lo: max(a.Lo, b.Lo), Hi: min(a.Hi, b.Hi)}
+}
+
+// noRoom says that no memory is free in the window, and names the functions that have to
+// be within a jump of it.
+func (s *step) noRoom(window specs.Range[specs.Addr]) error {
+	functions := s.patch.Functions
+	if len(functions) == 0 {
+		return fmt.Errorf("%w: %d bytes within %v", ErrNoMemory, s.layout.Size, window)
+	}
+	compare := func(a, b kpack.Function) int { return cmp.Compare(a.Original.Lo, b.Original.Lo) }
+	first, last := slices.MinFunc(functions, compare), slices.MaxFunc(functions, compare)
+	names := "function " + first.Name
+	if len(functions) > 1 {
+		names = fmt.Sprintf("functions %s to %s, which take up %d MiB,", first.Name, last.Name, (last.Original.Hi-first.Original.Lo)>>20)
+	}
+	return fmt.Errorf("%w: %d bytes, a jump away from %s and within %v", ErrNoMemory, s.layout.Size, names, window)
+}
+
+// entries are the functions of the object from which jumps lead to the patch's memory.
+func (s *step) entries() (all []specs.Range[specs.Addr]) {
 	bias := s.object.image.Bias
 	for i := range s.patch.Functions {
 		r := s.patch.Functions[i].Original
 		all = append(all, specs.Range[specs.Addr]{Lo: bias.Addr(r.Lo), Hi: bias.Addr(r.Hi)})
 	}
+	return all
+}
+
+// called are the places of the object to which the patch's code calls and jumps.
+func (s *step) called() (all []specs.Range[specs.Addr]) {
+	bias := s.object.image.Bias
 	for _, v := range s.patch.Called() {
 		all = append(all, specs.Range[specs.Addr]{Lo: bias.Addr(v), Hi: bias.Addr(v) + 1})
 	}

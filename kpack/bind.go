@@ -103,6 +103,14 @@ func checkDirect(s Symbol, h howto) error {
 	return nil
 }
 
+// checkNear refuses fields that reach no further than the patch for what is in the target.
+func checkNear(s Symbol, h howto) error {
+	if s.Binding == Original && h.near && !h.got {
+		return hint("build with -mcmodel=small in the next release", fmt.Errorf("is in the target, and %s reaches no further than a megabyte", h.name))
+	}
+	return nil
+}
+
 const hintCopy = "use data that the original build uses already, or have a function return its address, such as dlsym; in the next release, build with -fPIC"
 
 var errCopy = errors.New("data of another object is referred to directly, which needs a copy relocation")

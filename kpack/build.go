@@ -93,6 +93,9 @@ func Build(in BuildInput) (*Patch, error) {
 		reasons = append(reasons, b.declared(um)...)
 	}
 	reasons = append(reasons, b.moved()...)
+	if err := b.spread(); err != nil {
+		reasons = append(reasons, err)
+	}
 	if err := b.unwinder(); err != nil {
 		reasons = append(reasons, &Refusal{Err: err})
 	}
@@ -304,6 +307,9 @@ func (b *builder) relocs(um *unitMerge) (reasons []error) {
 				continue
 			}
 			symbol, err := b.bindAny(um, r.Symbol, h)
+			if err == nil {
+				err = checkNear(b.patch.Symbols[symbol], h)
+			}
 			if err != nil {
 				refused.add(name, um.function(i, r.Offset), err)
 				continue

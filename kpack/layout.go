@@ -34,6 +34,8 @@ type Layout struct {
 	// executables that are not position independent holds addresses in 31 bits.
 	Limit specs.Addr
 
+	// veneers are the offsets of the code that leads to calls out of reach.
+	veneers map[farCall]uint64
 	// resolver is the offset of the code of the patch's own TLS descriptors.
 	resolver uint64
 	sections []uint64 // offset of each section from the base
@@ -183,6 +185,7 @@ func (w *placer) constants() {
 
 // code places what is behind the functions.
 func (w *placer) code() {
+	w.placeVeneers()
 	w.each(func(n want) bool { return n.stub }, func(e *extras) *uint64 { return &e.stub }, w.machine.stubSize)
 	w.each(func(n want) bool { return n.thunk }, func(e *extras) *uint64 { return &e.thunk }, w.machine.thunkSize)
 	if slices.ContainsFunc(w.need, func(n want) bool { return n.descriptor }) {
@@ -245,7 +248,7 @@ func (p *Patch) needs(m *machine) []want {
 				w.thread(*sym.Thread, h)
 				continue
 			}
-			if h.got && !(sym.Binding == Imported && sym.Import.Slot != 0 && !sym.Import.Lazy) {
+			if h.got && (h.near || !(sym.Binding == Imported && sym.Import.Slot != 0 && !sym.Import.Lazy)) {
 				w.got = true
 			}
 			if sym.Binding == Imported && sym.Func {

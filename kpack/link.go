@@ -245,6 +245,9 @@ func (k *linker) relocate(i int) error {
 		off := k.layout.sections[i] + r.Offset
 		target, err := k.target(h, r.Symbol)
 		if err == nil {
+			if h.call {
+				target = k.branchTo(r, k.base+specs.Addr(off), target)
+			}
 			v := h.compute(uint64(target), r.Addend, uint64(k.base)+off)
 			err = h.put(k.memory[off:off+uint64(h.size)], v)
 		}

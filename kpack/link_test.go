@@ -66,6 +66,13 @@ here:	bl target
 	ldr x3, [x3, :lo12:there+8]
 	ldr q3, [x3, :lo12:there+16]
 	adrp x4, there
+	movz x5, #:abs_g0:small
+	movz x5, #:abs_g0_nc:target
+	movk x5, #:abs_g1:target
+	movk x5, #:abs_g1_nc:high+7
+	movk x5, #:abs_g2:high
+	movk x5, #:abs_g2_nc:highest
+	movk x5, #:abs_g3:highest
 	.section .kpatch.rodata,"a",%progbits
 	.xword target+0x123456789, here, there
 	.xword target-., here-.
@@ -125,7 +132,7 @@ func TestLinkAsLd(t *testing.T) {
 			at := func(name string) string { return filepath.Join(dir, name) }
 			tool(t, a.Tuple+"-as", "-o", at("p.o"), write(t, at("p.s"), relocS[a]))
 			const base = 0x10000000
-			outside := map[string]uint64{"target": 0x10654320, "far": base + 0x7ff0}
+			outside := map[string]uint64{"target": 0x10654320, "far": base + 0x7ff0, "small": 0x1234, "high": 0x123456789abc, "highest": 0xfedcba9876543210}
 			p := byHand(t, a, open(t, at("p.o")), outside)
 			l, err := p.Layout(4096, 64)
 			if err != nil {

@@ -151,13 +151,23 @@ func (p *placement) referred(section elf.SectionIndex, at specs.VAddr) (agree, d
 			return false, false, err
 		}
 		want := bytes.Clone(linked)
-		if r.howto.put(want, r.howto.compute(uint64(at)+r.value, r.addend, uint64(r.place))) == nil && bytes.Equal(want, linked) {
+		if r.howto.put(want, r.howto.compute(uint64(at)+r.value, r.addend, uint64(r.place))) == nil && bytes.Equal(want, linked) || p.veneered(r, linked, uint64(at)+r.value) {
 			agree = true
 		} else {
 			disagree = true
 		}
 	}
 	return agree, disagree, nil
+}
+
+// veneered reports whether the linked branch of r goes to a veneer of the linker that leads
+// to the address to.
+func (p *placement) veneered(r reference, linked []byte, to uint64) bool {
+	if p.machine.veneered == nil || !r.howto.call {
+		return false
+	}
+	led, ok := p.machine.veneered(linked, r.place, p.index.file.ReadAt)
+	return ok && uint64(led) == to+uint64(r.addend)
 }
 
 // reference is a relocation in a section whose address is known.

@@ -31,6 +31,16 @@ type machine struct {
 	thunkSize int
 	thunk     func(dst []byte, at, slot, resolver specs.Addr) error
 
+	// veneerSize, a multiple of 16, and veneer: code that jumps to an address anywhere,
+	// with all registers as they were but those that a linker's veneer may change; 0
+	// where branches reach all of an object.
+	veneerSize int
+	veneer     func(dst []byte, to specs.Addr)
+
+	// veneered returns where a linked branch at at leads by a veneer that the linker
+	// of the target made; nil where linkers make none.
+	veneered func(branch []byte, at specs.VAddr, read func(specs.VAddr, uint64) ([]byte, error)) (specs.VAddr, bool)
+
 	// countSize, a multiple of countAlign, and count: code that adds 1 to the
 	// 64-bit word at counter and goes to an address with all registers as they
 	// were but those that a veneer may change.
@@ -132,6 +142,9 @@ type howto struct {
 	// branch relocations may go to a stub when the symbol is an imported
 	// function; those of calls and jumps only can refer to nothing else.
 	branch, call bool
+	// near says that the field reaches a megabyte or less: it cannot refer to the
+	// target, and S is a GOT entry of the patch even if the target has one.
+	near bool
 	// low says that the value must be a small absolute address, which limits
 	// where the patch can be mapped.
 	low bool

@@ -166,7 +166,8 @@ type Function struct {
 
 // Called returns the link-time addresses of the target's code to which the patch's code
 // calls and jumps directly, its copies too, each as often as it does. On x86-64 they are
-// less the 4 bytes from the operand to the next instruction.
+// less the 4 bytes from the operand to the next instruction, and all of an object is within
+// reach; on aarch64 those out of reach of the patch's memory go by veneers.
 func (p *Patch) Called() []specs.VAddr {
 	m, err := machineOf(p.Arch)
 	if err != nil {

@@ -8,20 +8,22 @@ import (
 	"github.com/fother/fother/specs/arch"
 )
 
-// machineAArch64 relocates as AAELF64 ("Static AArch64 relocations") says,
-// small code model.
+// machineAArch64 relocates as AAELF64 ("Static AArch64 relocations") says: small code
+// model, what of the large one has no GOT of its own, and what of the tiny one refers to the patch itself.
+// R_AARCH64_LD64_GOTPAGE_LO15 and R_AARCH64_LD64_GOTOFF_LO15 (gcc -fpic) are not there: they count from
+// the one GOT that a linked file has, and a patch refers to entries of two.
 var machineAArch64 = &machine{
 	arch: arch.AArch64,
-	relocs: addTLSAArch64(map[uint32]howto{
+	relocs: addTLSAArch64(addMovesAArch64(map[uint32]howto{
 		uint32(elf.R_AARCH64_ABS64):               {name: "R_AARCH64_ABS64", size: 8, put: put64},
 		uint32(elf.R_AARCH64_PREL64):              {name: "R_AARCH64_PREL64", size: 8, value: valueRel, put: put64},
 		uint32(elf.R_AARCH64_PREL32):              {name: "R_AARCH64_PREL32", size: 4, value: valueRel, put: putS32},
 		uint32(elf.R_AARCH64_CALL26):              {name: "R_AARCH64_CALL26", size: 4, value: valueRel, branch: true, call: true, put: imm(0, 26, 2)},
 		uint32(elf.R_AARCH64_JUMP26):              {name: "R_AARCH64_JUMP26", size: 4, value: valueRel, branch: true, call: true, put: imm(0, 26, 2)},
-		uint32(elf.R_AARCH64_CONDBR19):            {name: "R_AARCH64_CONDBR19", size: 4, value: valueRel, put: imm(5, 19, 2)},
-		uint32(elf.R_AARCH64_TSTBR14):             {name: "R_AARCH64_TSTBR14", size: 4, value: valueRel, put: imm(5, 14, 2)},
-		uint32(elf.R_AARCH64_LD_PREL_LO19):        {name: "R_AARCH64_LD_PREL_LO19", size: 4, value: valueRel, put: imm(5, 19, 2)},
-		uint32(elf.R_AARCH64_ADR_PREL_LO21):       {name: "R_AARCH64_ADR_PREL_LO21", size: 4, value: valueRel, branch: true, put: adr(0)},
+		uint32(elf.R_AARCH64_CONDBR19):            {name: "R_AARCH64_CONDBR19", size: 4, value: valueRel, near: true, put: imm(5, 19, 2)},
+		uint32(elf.R_AARCH64_TSTBR14):             {name: "R_AARCH64_TSTBR14", size: 4, value: valueRel, near: true, put: imm(5, 14, 2)},
+		uint32(elf.R_AARCH64_LD_PREL_LO19):        {name: "R_AARCH64_LD_PREL_LO19", size: 4, value: valueRel, near: true, put: imm(5, 19, 2)},
+		uint32(elf.R_AARCH64_ADR_PREL_LO21):       {name: "R_AARCH64_ADR_PREL_LO21", size: 4, value: valueRel, branch: true, near: true, put: adr(0)},
 		uint32(elf.R_AARCH64_ADR_PREL_PG_HI21):    {name: "R_AARCH64_ADR_PREL_PG_HI21", size: 4, value: valuePage, branch: true, put: adr(12)},
 		uint32(elf.R_AARCH64_ADR_GOT_PAGE):        {name: "R_AARCH64_ADR_GOT_PAGE", size: 4, value: valuePage, got: true, put: adr(12)},
 		uint32(elf.R_AARCH64_ADD_ABS_LO12_NC):     {name: "R_AARCH64_ADD_ABS_LO12_NC", size: 4, branch: true, put: lo12(0)},
@@ -31,7 +33,9 @@ var machineAArch64 = &machine{
 		uint32(elf.R_AARCH64_LDST64_ABS_LO12_NC):  {name: "R_AARCH64_LDST64_ABS_LO12_NC", size: 4, put: lo12(3)},
 		uint32(elf.R_AARCH64_LDST128_ABS_LO12_NC): {name: "R_AARCH64_LDST128_ABS_LO12_NC", size: 4, put: lo12(4)},
 		uint32(elf.R_AARCH64_LD64_GOT_LO12_NC):    {name: "R_AARCH64_LD64_GOT_LO12_NC", size: 4, got: true, put: lo12(3)},
-	}),
+		uint32(elf.R_AARCH64_GOT_LD_PREL19):       {name: "R_AARCH64_GOT_LD_PREL19", size: 4, value: valueRel, got: true, near: true, put: imm(5, 19, 2)},
+		relocPLT32AArch64:                         {name: "R_AARCH64_PLT32", size: 4, value: valueRel, branch: true, put: putS32},
+	})),
 	tls:        tlsAArch64,
 	relocName:  func(typ uint32) string { return elf.R_AARCH64(typ).String() },
 	globDat:    uint32(elf.R_AARCH64_GLOB_DAT),
@@ -42,6 +46,9 @@ var machineAArch64 = &machine{
 	stub:       stubAArch64,
 	thunkSize:  4 * len(thunkAArch64),
 	thunk:      putThunkAArch64,
+	veneerSize: 16,
+	veneer:     veneerAArch64,
+	veneered:   veneeredAArch64,
 	countSize:  32,
 	count:      countAArch64,
 	finderSize: 4 * len(finderAArch64),
@@ -62,6 +69,23 @@ var machineAArch64 = &machine{
 	address:   uint32(elf.R_AARCH64_ABS64),
 	addresses: addressesAArch64,
 	maxEntry:  8,
+}
+
+// relocPLT32AArch64 is R_AARCH64_PLT32, for which package elf has no name: the distance of a
+// function, in tables of relative addresses.
+const relocPLT32AArch64 = 314
+
+// addMovesAArch64 adds the relocations of MOVZ and MOVK for absolute addresses (large
+// code model) to the table.
+func addMovesAArch64(relocs map[uint32]howto) map[uint32]howto {
+	for i, name := range []string{"G0", "G0_NC", "G1", "G1_NC", "G2", "G2_NC", "G3"} {
+		lsb, bits := uint(i/2*16), uint(64)
+		if i%2 == 0 {
+			bits = lsb + 16
+		}
+		relocs[uint32(elf.R_AARCH64_MOVW_UABS_G0)+uint32(i)] = howto{name: "R_AARCH64_MOVW_UABS_" + name, size: 4, put: movw(lsb, bits)}
+	}
+	return relocs
 }
 
 // imm returns a put that stores v>>scale in bits bits from bit lsb on.

@@ -73,6 +73,8 @@ func addTLSAArch64(relocs map[uint32]howto) map[uint32]howto {
 	add(elf.R_AARCH64_TLSDESC_ADD_LO12_NC, "R_AARCH64_TLSDESC_ADD_LO12", tlsDescriptor, valueAbs, lo12(0))
 	add(elf.R_AARCH64_TLSIE_ADR_GOTTPREL_PAGE21, "R_AARCH64_TLSIE_ADR_GOTTPREL_PAGE21", tlsInitial, valuePage, adr(12))
 	add(elf.R_AARCH64_TLSIE_LD64_GOTTPREL_LO12_NC, "R_AARCH64_TLSIE_LD64_GOTTPREL_LO12_NC", tlsInitial, valueAbs, lo12(3))
+	add(elf.R_AARCH64_TLSLE_MOVW_TPREL_G2, "R_AARCH64_TLSLE_MOVW_TPREL_G2", tlsDirect, valueAbs, movw(32, 48))
+	add(elf.R_AARCH64_TLSLE_MOVW_TPREL_G1_NC, "R_AARCH64_TLSLE_MOVW_TPREL_G1_NC", tlsDirect, valueAbs, movw(16, 63))
 	add(elf.R_AARCH64_TLSLE_MOVW_TPREL_G1, "R_AARCH64_TLSLE_MOVW_TPREL_G1", tlsDirect, valueAbs, movw(16, 32))
 	add(elf.R_AARCH64_TLSLE_MOVW_TPREL_G0, "R_AARCH64_TLSLE_MOVW_TPREL_G0", tlsDirect, valueAbs, movw(0, 16))
 	add(elf.R_AARCH64_TLSLE_MOVW_TPREL_G0_NC, "R_AARCH64_TLSLE_MOVW_TPREL_G0_NC", tlsDirect, valueAbs, movw(0, 63))
@@ -91,10 +93,11 @@ func addTLSAArch64(relocs map[uint32]howto) map[uint32]howto {
 }
 
 // tprel returns a put for an offset from the thread pointer of the given
-// number of bits, which is never negative in variant I.
+// number of bits, which is never negative in variant I. An address is no number with a
+// sign either, and may have all 64.
 func tprel(bits uint, put func([]byte, int64) error) func([]byte, int64) error {
 	return func(b []byte, v int64) error {
-		if v>>bits != 0 {
+		if uint64(v)>>bits != 0 {
 			return rangeError(v, int(bits))
 		}
 		return put(b, v)

@@ -56,6 +56,8 @@ var threadS = map[*arch.Arch]string{
 	movz x3, #:tprel_g1:second
 	movk x3, #:tprel_g0_nc:second
 	movz x3, #:tprel_g0:second
+	movz x4, #:tprel_g2:second
+	movk x4, #:tprel_g1_nc:second
 	adrp x5, :gottprel:second
 	ldr x5, [x5, #:gottprel_lo12:second]
 	adrp x0, :tlsdesc:second

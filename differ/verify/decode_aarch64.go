@@ -22,6 +22,7 @@ var isaAArch64 = &isa{
 	tlsDescriptor: uint32(elf.R_AARCH64_TLSDESC),
 	tlsStatic:     []byte("\x5f\x24\x03\xd5\x00\x04\x40\xf9\xc0\x03\x5f\xd6"), // bti c; ldr x0, [x0, #8]; ret
 	stub:          stubAArch64,
+	veneer:        veneerAArch64,
 	tpOffset:      func(t *tlsBlock, v uint64) uint64 { return v - (16+t.align-1)/t.align*t.align },
 	direct:        directAArch64,
 	text:          textAArch64,
@@ -90,8 +91,12 @@ func decodeAArch64(code []byte, addr uint64, in *insn) {
 	}
 }
 
-// stubAArch64: adrp x16, page; ldr x17, [x16, offset].
+// stubAArch64: adrp x16, page; ldr x17, [x16, offset]. Or what the linker of patches makes for
+// code out of reach: ldr x16, word; ret x16; word.
 func stubAArch64(code []byte, addr uint64) (uint64, bool) {
+	if len(code) >= 16 && le.Uint64(code) == 0xd65f0200_58000050 {
+		return addr + 8, true
+	}
 	for at := uint64(0); at+8 <= uint64(len(code)) && at < 8; at += 4 {
 		w, next := word(le.Uint32(code[at:])), word(le.Uint32(code[at+4:]))
 		if w&0x9f00001f == 0x90000010 && next&0xffc003ff == 0xf9400211 {
@@ -100,6 +105,23 @@ func stubAArch64(code []byte, addr uint64) (uint64, bool) {
 		if w&0xffffff3f != 0xd503241f { // bti
 			break
 		}
+	}
+	return 0, false
+}
+
+// veneerAArch64: what ld.bfd, gold and lld make, adrp x16, page; add x16, x16, offset; br x16, or
+// ldr x16, word; br x16; word.
+func veneerAArch64(code []byte, addr uint64) (uint64, bool) {
+	const brX16 = 0xd61f0200
+	if len(code) < 12 {
+		return 0, false
+	}
+	first, second := word(le.Uint32(code)), word(le.Uint32(code[4:]))
+	switch {
+	case first&0x9f00001f == 0x90000010 && second&0xffc003ff == 0x91000210 && le.Uint32(code[8:]) == brX16:
+		return page(first, addr) + second.bits(10, 12), true
+	case len(code) >= 16 && first == 0x58000050 && second == brX16:
+		return le.Uint64(code[8:]), true
 	}
 	return 0, false
 }

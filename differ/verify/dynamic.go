@@ -52,6 +52,9 @@ type isa struct {
 	// tlsStatic is the code of descriptors whose second word is an offset from
 	// the thread pointer: it returns that word.
 	tlsStatic []byte
+	// veneer returns where the code at addr leads, if it is what a linker makes for
+	// code that a branch does not reach; nil where linkers make none.
+	veneer func(code []byte, addr uint64) (to uint64, ok bool)
 	// stub returns the GOT slot through which the code at addr jumps at once.
 	stub func(code []byte, addr uint64) (slot uint64, ok bool)
 	// tpOffset is the offset in the TLS block of what lies at offset v from

@@ -32,6 +32,8 @@ type image struct {
 	secs  []section // by address, not overlapping
 
 	funcs, objs []*entity // by address
+	// veneers are where the linker's veneers lead, by address.
+	veneers map[uint64]uint64
 	// labels are the symbols that are neither, by address.
 	labels map[uint64][]string
 	// numbers are the absolute symbols, by value.

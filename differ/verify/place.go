@@ -50,6 +50,9 @@ func (im *image) place(v uint64) place {
 	case s.got:
 		p.kind = placeGOT
 	case s.exec:
+		if to, ok := im.veneers[v]; ok && im.veneers[to] == 0 {
+			return im.place(to)
+		}
 		p.kind = placeAnon
 		if e := within(im.funcs, v); e != nil {
 			p.kind, p.ent, p.off = placeCode, e, v-e.addr

@@ -39,6 +39,7 @@ func (im *image) readSymbols(f *elfobj.File) error {
 	im.order()
 	im.sizes()
 	im.gaps()
+	im.seeThrough()
 	im.attachCold()
 	return nil
 }
