@@ -225,7 +225,7 @@ func TestWalkJIT(t *testing.T) {
 
 // TestWalkWithoutCFI: the same for a program that has none at all.
 func TestWalkWithoutCFI(t *testing.T) {
-	p := start(t, compile(t, hostArch(t), "chains.c", "-O2", "-fno-asynchronous-unwind-tables"), "block")
+	p := start(t, compile(t, hostArch(t), "chains.c", "-O2", "-fno-asynchronous-unwind-tables", "-fno-unwind-tables"), "block")
 	p.seize(p.pid)
 	_, err := p.walker().Walk(p.registers(p.pid), nil)
 	if !errors.Is(err, ErrNoCFI) {
