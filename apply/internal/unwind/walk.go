@@ -300,6 +300,11 @@ func (c *context) returnAddress() (uint64, error) {
 	if rule.kind == unspecified && column == c.abi.ra && column != c.abi.pc {
 		rule.kind = sameValue
 	}
+	// glibc's _dl_runtime_resolve on aarch64 names a CFA without the 16 bytes that the
+	// PLT has pushed, and finds the return address above it.
+	if rule.kind == offset && rule.off >= 0 && !c.rules.signal {
+		return 0, errors.New("it is saved above the CFA, which so is not that of the frame")
+	}
 	v, ok, err := c.callers(&rule, column)
 	if err != nil {
 		return 0, err
