@@ -206,6 +206,36 @@ func leaveDone(t *testing.T, pid, n int, begin func(*Process) *transaction) (wri
 	return len(all), decided || tr.leader().open
 }
 
+// TestStarvedAgent: that threads get no processor is no reason to give up, another one is.
+func TestStarvedAgent(t *testing.T) {
+	r := start(t, pie(t))
+	p, err := Open(r.pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	for state, want := range map[string]int{"R": 3, "D": 1} {
+		tries := 0
+		err := p.untilOneServes(func(tid int) (bool, error) {
+			if tries++; tries < 3 {
+				return false, &StuckError{TID: tid, State: state}
+			}
+			return true, nil
+		})
+		if tries != want || (err == nil) != (state == "R") {
+			t.Errorf("state %s: %d tries, error %v", state, tries, err)
+		}
+	}
+	tries := 0
+	_ = p.untilOneServes(func(tid int) (bool, error) {
+		tries++
+		return true, &StuckError{TID: tid, State: "R"} // while it made calls
+	})
+	if tries != 1 {
+		t.Errorf("what was done in part was done %d times", tries)
+	}
+}
+
 // TestLateMapping: a killed run's call is made only when the next one has looked at the
 // process.
 func TestLateMapping(t *testing.T) {

@@ -40,30 +40,44 @@ func (p *Process) withPermitted(calls []ptrace.Call, intent specs.Range[specs.Ad
 	return held, err
 }
 
+// starvedLimit is how long all threads that are tried may get no processor.
+const starvedLimit = time.Minute
+
 // untilOneServes calls try for threads of the process, until it is done or its error
-// is not one of the thread alone.
+// is not one of the thread alone. Threads that get no processor are tried again.
 func (p *Process) untilOneServes(try func(tid int) (done bool, err error)) error {
+	for end := time.Now().Add(starvedLimit); ; {
+		done, err := p.tryThreads(try)
+		stuck := (*StuckError)(nil)
+		if done || !errors.As(err, &stuck) || stuck.State != "R" || time.Now().After(end) {
+			return err
+		}
+	}
+}
+
+// tryThreads calls try for threads of the process, each once. The error of one that is
+// not done is the last thread's, or that of a filter.
+func (p *Process) tryThreads(try func(tid int) (done bool, err error)) (done bool, err error) {
 	tids, err := ptrace.Threads(p.PID)
 	if err != nil {
-		return procError(err)
+		return false, procError(err)
 	}
 	p.preferAgents(tids)
 	err = ErrGone
 	var forbidden error // which tells more than what is wrong with others
 	for _, tid := range tids[:min(len(tids), maxAgents)] {
-		var done bool
 		done, err = try(tid)
 		switch {
 		case done:
-			return err
+			return true, err
 		case errors.Is(err, ErrSeccomp), errors.As(err, new(*ptrace.DeniedError)):
 			forbidden = cmp.Or(forbidden, err)
 		// A thread that has ended meanwhile says ErrGone, as a process does.
 		case !errors.Is(err, ptrace.ErrUnsuitable) && !errors.Is(err, ErrGone) && !errors.As(err, new(*StuckError)):
-			return err
+			return false, err
 		}
 	}
-	return cmp.Or(forbidden, err)
+	return false, cmp.Or(forbidden, err)
 }
 
 // preferAgents sorts threads to the front that can be stopped at once, before those
