@@ -98,10 +98,11 @@ func TestWebCredentials(t *testing.T) {
 	if err := os.WriteFile(users, []byte("fother:{PLAIN}p4ss\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	write("machine 127.0.0.1 login fother password p4ss\n")
+	machine := "machine " + v.server.Hostname()
+	write(machine + " login fother password p4ss\n")
 	checkAccess(t, v.url+"/other", map[string]string{"wrong": v.url + "/other", "none": v.url + "/other"}, func(name string) {
 		if name == "wrong" {
-			write("machine 127.0.0.1 login fother password p4ssx\n")
+			write(machine + " login fother password p4ssx\n")
 		} else {
 			write("")
 		}

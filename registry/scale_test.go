@@ -122,12 +122,7 @@ func (s *site) serveByNginx(t testing.TB) *web {
 	t.Helper()
 	testenv.Needs(t, "nginx")
 	dir := t.TempDir()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := l.Addr().String()
-	l.Close()
+	address := freeAddress(t)
 	config, root := fmt.Sprintf(webConfig, dir, address, s.dir), "user root;\n"
 	if os.Geteuid() != 0 { // then it runs as who started it
 		config = strings.Replace(config, root, "", 1)

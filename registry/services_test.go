@@ -4,6 +4,7 @@ import (
 	"encoding/xml"
 	"flag"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -38,9 +39,11 @@ type service struct {
 // services start one of each kind that is not a folder.
 var services = map[string]func(t testing.TB) *service{"http": startNginx, "s3": startS3, "oci": startOCI}
 
+// freeAddress returns an address for a server that cannot be given a listener. Each
+// is of another loopback host, so that nobody else gets its port meanwhile.
 func freeAddress(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", fmt.Sprintf("127.%d.%d.%d:0", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254)))
 	if err != nil {
 		t.Fatal(err)
 	}
