@@ -76,12 +76,22 @@ func written(w word) (mask uint32) {
 // their like. Source: Arm ARM, C4.1, "Unconditional branch (register)".
 func calls(w word) bool { return w&0xfefff000 == 0xd63f0000 }
 
+// calls reports whether an instruction calls anything.
+func (in *insn) calls() bool {
+	return in.refs > 0 && in.ref[0].use == useCall || calls(word(le.Uint32(in.shape[:])))
+}
+
 // call forgets what a call of what is at v may change.
 func (r *registers) call(im *image, v uint64, direct bool) {
 	mask := scratch
 	if direct && r.anyScratch() {
 		mask = im.changes(v, 0)
 	}
+	r.forget(mask)
+}
+
+// forget forgets the registers of mask.
+func (r *registers) forget(mask uint32) {
 	for n := range r {
 		if mask>>n&1 == 1 {
 			r[n] = value{}

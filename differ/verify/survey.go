@@ -47,7 +47,7 @@ func (im *image) decodePart(code []insn, e *entity) []insn {
 		code = im.isa.fuse(code, im)
 	}
 	if im.isa.track != nil {
-		im.isa.track(code, im)
+		im.isa.track(code, e)
 	}
 	return code
 }

@@ -32,7 +32,10 @@ type tracker struct {
 	dynamic     registers
 	dynamicSeen bool
 	entered     []bool
-	used        map[int]bool // adrp whose page an operand was made of
+	// pads are the blocks that exceptions lead to, and sites what leads there.
+	pads  []bool
+	sites []site
+	used  map[int]bool // adrp whose page an operand was made of
 	// alike are pairs of adrp whose pages, which are the same, come together: what is
 	// made of one is made of both.
 	alike map[[2]int]bool
@@ -44,14 +47,16 @@ const maxRounds = 16
 
 // trackAArch64 gives an operand to each instruction that adds an offset to a
 // page or to an address which is known there on all ways: add, loads, stores.
-func trackAArch64(code []insn, im *image) {
+func trackAArch64(code []insn, e *entity) {
 	if !slices.ContainsFunc(code, func(in insn) bool {
 		w := le.Uint32(in.shape[:])
 		return !in.bad && (w&0x9f000000 == 0x90000000 || w&0xffffffe0 == 0xd53bd040)
 	}) {
 		return
 	}
+	im := e.img
 	t := &tracker{code: code, im: im, used: map[int]bool{}, alike: map[[2]int]bool{}}
+	t.sites = e.caught()
 	t.split()
 	for range maxRounds {
 		if !t.round() && !t.enter() {
@@ -102,6 +107,11 @@ func (t *tracker) split() {
 			}
 		}
 	}
+	for _, s := range t.sites {
+		if n, ok := t.index(s.pad); ok {
+			begin(n)
+		}
+	}
 	for i := range t.block {
 		if t.block[i] == 0 {
 			t.block[i] = len(t.start)
@@ -109,8 +119,13 @@ func (t *tracker) split() {
 		}
 	}
 	n := len(t.start)
-	t.in, t.seen, t.led, t.entered = make([]registers, n), make([]bool, n), make([]bool, n), make([]bool, n)
+	t.in, t.seen, t.led, t.entered, t.pads = make([]registers, n), make([]bool, n), make([]bool, n), make([]bool, n), make([]bool, n)
 	t.seen[0] = true
+	for _, s := range t.sites {
+		if i, ok := t.index(s.pad); ok {
+			t.pads[t.block[i]] = true
+		}
+	}
 	for i := range t.code {
 		if in := &t.code[i]; in.refs > 0 && in.ref[0].use == useBranch {
 			if to, ok := t.index(in.ref[0].value); ok {
@@ -191,6 +206,7 @@ func (t *tracker) round() (changed bool) {
 		r := t.in[b]
 		for i := lo; i < t.end(b); i++ {
 			t.step(&r, i, false)
+			changed = t.throw(r, i) || changed
 		}
 		last := &t.code[t.end(b)-1]
 		if last.refs > 0 && last.ref[0].use == useBranch {
@@ -201,8 +217,39 @@ func (t *tracker) round() (changed bool) {
 		} else if last.flow == flowStop && !leaves(last) {
 			changed = t.merge(&t.dynamic, &t.dynamicSeen, r) || changed
 		}
-		if last.flow == flowNext && b+1 < len(t.start) {
+		if last.flow == flowNext && b+1 < len(t.start) && !t.pads[b+1] { // a call that does not return
 			changed = t.merge(&t.in[b+1], &t.seen[b+1], r) || changed
+		}
+	}
+	return changed
+}
+
+// caught are the entries of e's exception table that have a landing pad.
+func (e *entity) caught() []site {
+	table, ok := e.img.lsda[e.addr]
+	if !ok {
+		return nil
+	}
+	all, _ := e.img.sites(table, e.addr, e.addr)
+	return slices.DeleteFunc(all, func(s site) bool { return s.pad == 0 })
+}
+
+// throw leads from call i, behind which r is known, to where its exceptions are
+// caught, and reports whether anything changed: the unwinder restores all registers but
+// those that any call may change. Source: Itanium C++ ABI, "Exception Handling", 1.6.
+func (t *tracker) throw(r registers, i int) (changed bool) {
+	in := &t.code[i]
+	if len(t.sites) == 0 || in.bad || !in.calls() {
+		return false
+	}
+	for _, s := range t.sites {
+		if in.addr < s.start || in.addr >= s.end {
+			continue
+		}
+		if n, ok := t.index(s.pad); ok {
+			r.forget(scratch)
+			b := t.block[n]
+			changed = t.merge(&t.in[b], &t.seen[b], r) || changed
 		}
 	}
 	return changed
@@ -217,7 +264,7 @@ func (t *tracker) enter() bool {
 
 func (t *tracker) enterBlocks(led bool) (changed bool) {
 	for b, lo := range t.start {
-		if !t.entered[b] && (t.seen[b] || t.falls(lo) || t.led[b] && !led) {
+		if !t.entered[b] && (t.seen[b] || t.pads[b] || t.falls(lo) || t.led[b] && !led) {
 			continue
 		}
 		t.entered[b] = true
@@ -244,8 +291,8 @@ func (t *tracker) step(r *registers, i int, note bool) {
 		return
 	}
 	w := word(le.Uint32(in.shape[:]))
-	if direct := in.refs > 0 && in.ref[0].use == useCall; direct || calls(w) {
-		r.call(t.im, in.ref[0].value, direct)
+	if in.calls() {
+		r.call(t.im, in.ref[0].value, !calls(w))
 		return
 	}
 	base := r[w.rn()]
