@@ -1,5 +1,7 @@
 package verify
 
+import "strings"
+
 // scratch are the registers that a call may change, a bit for each: x0 to x18 and
 // x30. linked are those that change with any call, for the linker may put a veneer
 // between. Source: AAPCS64, 6.1.1 "General-purpose Registers".
@@ -55,6 +57,35 @@ func (im *image) changesOf(e *entity, depth int) uint32 {
 		}
 	}
 	return mask & scratch
+}
+
+// endings are functions of the C and C++ libraries that do not return, apart from those
+// whose names tell ([image.neverReturns]).
+var endings = map[string]bool{
+	"_Unwind_Resume": true, "__cxa_throw": true, "__cxa_rethrow": true, "__cxa_bad_cast": true, "__cxa_bad_typeid": true,
+	"__cxa_throw_bad_array_new_length": true, "__clang_call_terminate": true, "_ZSt9terminatev": true,
+	"abort": true, "exit": true, "_exit": true, "__assert_fail": true, "__stack_chk_fail": true, "__chk_fail": true,
+}
+
+// neverReturns reports whether what is at v is such a function. What follows a call of
+// one is not run behind it.
+func (im *image) neverReturns(v uint64) bool {
+	ends, ok := im.endings[v]
+	if !ok {
+		if im.endings == nil {
+			im.endings = map[uint64]bool{}
+		}
+		name := ""
+		switch p := im.place(v); p.kind {
+		case placeImport:
+			name, _, _ = strings.Cut(p.name, "@")
+		case placeCode:
+			name = p.ent.name()
+		}
+		ends = endings[name] || strings.HasPrefix(name, "_ZSt") && strings.Contains(name, "__throw_")
+		im.endings[v] = ends
+	}
+	return ends
 }
 
 // written returns the registers that an instruction writes which is no branch.

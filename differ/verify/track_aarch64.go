@@ -2,20 +2,6 @@ package verify
 
 import "slices"
 
-// value is what is known of a register.
-type value struct {
-	known bool
-	// whole is set for an address, not set for the page of one.
-	whole bool
-	addr  uint64
-	from  int // the adrp that the page is from
-	// tp is set for an offset from the thread pointer.
-	tp bool
-}
-
-// registers are the general registers; 31 is never known.
-type registers [32]value
-
 // tracker follows addresses through the registers of one range of code.
 type tracker struct {
 	code []insn
@@ -93,6 +79,9 @@ func (t *tracker) split() {
 	begin(0)
 	for i := range t.code {
 		in := &t.code[i]
+		if in.refs > 0 && in.ref[0].use == useCall && t.im.neverReturns(in.ref[0].value) {
+			in.flow = flowStop
+		}
 		if in.refs > 0 && in.ref[0].use == useBranch {
 			begin(i + 1)
 			if n, ok := t.index(in.ref[0].value); ok {
@@ -214,24 +203,14 @@ func (t *tracker) round() (changed bool) {
 				to := t.block[n]
 				changed = t.merge(&t.in[to], &t.seen[to], r) || changed
 			}
-		} else if last.flow == flowStop && !leaves(last) {
+		} else if last.flow == flowStop && !leaves(last) && !last.calls() {
 			changed = t.merge(&t.dynamic, &t.dynamicSeen, r) || changed
 		}
-		if last.flow == flowNext && b+1 < len(t.start) && !t.pads[b+1] { // a call that does not return
+		if last.flow == flowNext && b+1 < len(t.start) && !t.pads[b+1] {
 			changed = t.merge(&t.in[b+1], &t.seen[b+1], r) || changed
 		}
 	}
 	return changed
-}
-
-// caught are the entries of e's exception table that have a landing pad.
-func (e *entity) caught() []site {
-	table, ok := e.img.lsda[e.addr]
-	if !ok {
-		return nil
-	}
-	all, _ := e.img.sites(table, e.addr, e.addr)
-	return slices.DeleteFunc(all, func(s site) bool { return s.pad == 0 })
 }
 
 // throw leads from call i, behind which r is known, to where its exceptions are
@@ -297,6 +276,8 @@ func (t *tracker) step(r *registers, i int, note bool) {
 	}
 	base := r[w.rn()]
 	switch {
+	case r.moves(w):
+		return
 	case w&0x9f000000 == 0x90000000: // adrp, whose page was taken out of shape
 		code := t.im.bytes(in.addr, 4)
 		r[w.rd()] = value{known: true, addr: page(word(le.Uint32(code)), in.addr), from: i}
@@ -336,43 +317,4 @@ func (t *tracker) step(r *registers, i int, note bool) {
 		}
 	}
 	r.clobber(w)
-}
-
-// clobber forgets the registers that an instruction writes.
-func (r *registers) clobber(w word) {
-	forget := func(n uint64) { r[n] = value{} }
-	switch {
-	case w&0x0a000000 == 0x08000000: // loads and stores
-		vector, store := w.bits(26, 1) == 1, w.bits(22, 1) == 0 && w.bits(23, 1) == 0
-		if !vector && !store {
-			forget(w.bits(0, 5))
-		}
-		if !vector && w&0x3a000000 == 0x28000000 && w.bits(22, 1) == 1 { // ldp
-			forget(w.bits(10, 5))
-		}
-		if w&0x3f000000 == 0x08000000 { // exclusive: the status, and compare and swap
-			forget(w.bits(16, 5))
-			forget(w.bits(0, 5))
-		}
-		if w&0x3f200000 == 0x08200000 { // of pairs
-			forget(w.bits(10, 5))
-			forget((w.bits(16, 5) + 1) & 31)
-			forget((w.bits(0, 5) + 1) & 31)
-		}
-		if w&0x3b200000 == 0x38000000 || w&0x3a800000 == 0x28800000 || w&0xbf800000 == 0x0c800000 || w&0xbf800000 == 0x0d800000 { // base may be written back
-			forget(w.bits(5, 5))
-		}
-		if w&0x3b200c00 == 0x38200000 { // atomic
-			forget(w.bits(0, 5))
-		}
-	case w&0x1c000000 == 0x10000000, w&0x0e000000 == 0x0a000000: // data processing
-		forget(w.bits(0, 5))
-	case w&0x0e000000 == 0x0e000000: // vector, which may write a general register
-		forget(w.bits(0, 5))
-	case w&0xfff00000 == 0xd5300000: // mrs
-		forget(w.bits(0, 5))
-	case w&0xffe0001f == 0xd4000001: // svc, which Linux answers in x0
-		forget(0)
-	}
-	r[31] = value{}
 }

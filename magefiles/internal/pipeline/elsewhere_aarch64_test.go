@@ -69,7 +69,7 @@ var notElsewhere = map[string]string{
 	"TestCases/^copy-relocation-reject-new": "data of others come from the global offset table, and need no copy relocation",
 	"TestCases/^code-types":                 "long double is computed by functions that the fix is the first to call",
 	"TestCases/^code-nested":                "gcc has what nested functions are called by among the code there: it is refused",
-	"TestCases/^cpp-guards":                 "clang merges static variables from -O3 on, and of gcc the pages that it keeps in registers are not understood: it is refused",
+	"TestCases/^cpp-guards clang -O3":       "clang merges static variables from -O3 on: a new one moves the others, which is refused",
 	"TestCases/^lto-partitions":             "too little else is in a part of the program to tell it by: it is refused",
 	"TestCases/^linkers-reject-mold":        "the linker is refused for more reasons",
 }
