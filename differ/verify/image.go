@@ -94,6 +94,8 @@ type entity struct {
 	// content is set for constants that are known by their content only.
 	content bool
 	mangled bool // pairs were found while comparing code, see bind
+	// gap is set for what is between functions.
+	gap bool
 }
 
 func (e *entity) end() uint64 { return e.addr + e.size }
