@@ -80,7 +80,9 @@ func (im *image) neverReturns(v uint64) bool {
 		case placeImport:
 			name, _, _ = strings.Cut(p.name, "@")
 		case placeCode:
-			name = p.ent.name()
+			if n := p.ent.names[0]; !n.local {
+				name = n.name
+			}
 		}
 		ends = endings[name] || strings.HasPrefix(name, "_ZSt") && strings.Contains(name, "__throw_")
 		im.endings[v] = ends
