@@ -63,15 +63,16 @@ func crossCompilers(t *testing.T, dir string) {
 // -test.skip, with the reason.
 var notElsewhere = map[string]string{
 	"TestCases/^(asm-handwritten|asm-inline|asm-reject-handwritten|asm-reject-macro|linked-reject-handwritten|attributes)": "it has x86-64's assembly",
-	"TestCases/^(ifunc|target-clones)":      "it has x86-64's kinds of processor",
-	"TestCases/^short-reject":               "no function there is shorter than a jump",
-	"TestCases/^state-reject-rodata":        "it names a directive of x86-64's assembly",
-	"TestCases/^copy-relocation-reject-new": "data of others come from the global offset table, and need no copy relocation",
-	"TestCases/^code-types":                 "long double is computed by functions that the fix is the first to call",
-	"TestCases/^code-nested":                "gcc has what nested functions are called by among the code there: it is refused",
-	"TestCases/^cpp-guards clang -O3":       "clang merges static variables from -O3 on: a new one moves the others, which is refused",
-	"TestCases/^lto-partitions":             "too little else is in a part of the program to tell it by: it is refused",
-	"TestCases/^linkers-reject-mold":        "the linker is refused for more reasons",
+	"TestCases/^(ifunc|target-clones)":                    "it has x86-64's kinds of processor",
+	"TestCases/^short-reject":                             "no function there is shorter than a jump",
+	"TestCases/^state-reject-rodata":                      "it names a directive of x86-64's assembly",
+	"TestCases/^copy-relocation-reject-new":               "data of others come from the global offset table, and need no copy relocation",
+	"TestCases/^code-types":                               "long double is computed by functions that the fix is the first to call",
+	"TestCases/^code-nested":                              "gcc has what nested functions are called by among the code there: it is refused",
+	"TestCases/^(cpp-guards|state|units-added) clang -O3": "clang merges static variables from -O3 on: a new one, or new uses, move the others, which is refused",
+	"TestCases/^linkers gcc -O2 -fno-ident":               "it has an option of x86-64",
+	"TestCases/^lto-partitions":                           "too little else is in a part of the program to tell it by: it is refused",
+	"TestCases/^linkers-reject-mold":                      "the linker is refused for more reasons",
 }
 
 // skipped is what -test.skip gets.
