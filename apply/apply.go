@@ -89,7 +89,7 @@ func Prepare(ctx context.Context, pid int, patches []*kpack.Patch) (_ *Plan, err
 	}
 	plan, err := makePlan(p, patches, Options{})
 	if err == nil {
-		err = p.mayHook(plan)
+		err = p.mayHook(ctx, plan)
 	}
 	if err != nil {
 		return nil, err
@@ -155,10 +155,10 @@ func begin(ctx context.Context, pid int, o Options) (*Process, *Result, error) {
 
 // carryOut stages and commits a plan.
 func (p *Process) carryOut(ctx context.Context, plan *Plan, res *Result, o Options) error {
-	if err := p.mayHook(plan); err != nil {
+	if err := p.mayHook(ctx, plan); err != nil {
 		return err
 	}
-	held, err := p.stageAll(plan.steps)
+	held, err := p.stageAll(ctx, plan.steps)
 	res.Held += held
 	if err != nil {
 		return err
@@ -175,7 +175,7 @@ func (p *Process) carryOut(ctx context.Context, plan *Plan, res *Result, o Optio
 	}
 	if e := p.hooksAfter(ctx, slices.Concat(t.outs, t.ins), res, o); err != nil {
 		if e == nil {
-			e = p.withdraw(context.WithoutCancel(ctx), plan.unused(), res, o)
+			e = p.withdraw(ctx, plan.unused(), res, o)
 		}
 		if ignoreGone(e) != nil {
 			err = fmt.Errorf("%w; memory that was mapped for it is left: %w", err, e)
@@ -222,8 +222,10 @@ func (plan *Plan) unused() []*record {
 }
 
 // withdraw frees what was staged for a commit that was not made, as far as
-// nothing runs in it or refers to it.
+// nothing runs in it or refers to it. ctx may have ended.
 func (p *Process) withdraw(ctx context.Context, records []*record, res *Result, o Options) error {
+	ctx, done := clearing(ctx, clearingTime)
+	defer done()
 	if err := p.settleHooks(ctx, records, o); err != nil {
 		return err
 	}

@@ -30,12 +30,12 @@ const setMask = 2
 // mayHook returns a [*FilteredError] if a plan has patches with hooks, and seccomp
 // filters do not let any thread be that of the hooks. For that one thread is held
 // shortly where there is a filter. Nothing is written.
-func (p *Process) mayHook(plan *Plan) error {
+func (p *Process) mayHook(ctx context.Context, plan *Plan) error {
 	i := slices.IndexFunc(plan.steps, func(s *step) bool { return len(s.patch.Hooks) > 0 })
 	if i < 0 || !ptrace.Filtered(p.PID) {
 		return nil
 	}
-	err := p.untilOneServes(func(tid int) (bool, error) {
+	err := p.untilOneServes(ctx, func(tid int) (bool, error) {
 		err := ptrace.Permitted(p.PID, tid, hookCalls)
 		return err == nil, err
 	})
@@ -50,9 +50,9 @@ func (p *Process) mayHook(plan *Plan) error {
 //
 // Preconditions: awaitHookEnd has told that r has no such thread, and no
 // borrowed one is in the code that makes it.
-func (p *Process) createHookThread(r *record, point kpack.HookPoint, handed bool) (held time.Duration, errno unix.Errno, err error) {
+func (p *Process) createHookThread(ctx context.Context, r *record, point kpack.HookPoint, handed bool) (held time.Duration, errno unix.Errno, err error) {
 	h := &r.Hooks
-	held, err = p.withPermitted(hookCalls, specs.Range[specs.Addr]{}, func(a *ptrace.Agent) error {
+	held, err = p.withPermitted(ctx, hookCalls, specs.Range[specs.Addr]{}, func(a *ptrace.Agent) error {
 		if a.Halted() {
 			return ErrStopped
 		}

@@ -60,7 +60,7 @@ func (p *Process) recover(ctx context.Context, res *Result, o Options) error {
 			return err
 		}
 	}
-	if err := p.clear(stubs); err != nil {
+	if err := p.clear(ctx, stubs); err != nil {
 		return err
 	}
 	if len(free) > 0 {
@@ -118,9 +118,9 @@ func (p *Process) closed() *transaction {
 
 // clear removes stubs in which no thread is, and memory that was mapped but
 // whose record was not written yet.
-func (p *Process) clear(stubs []ptrace.Leftover) error {
+func (p *Process) clear(ctx context.Context, stubs []ptrace.Leftover) error {
 	for _, s := range stubs {
-		if err := p.unmapIntent(s.Intent); err != nil {
+		if err := p.unmapIntent(ctx, s.Intent); err != nil {
 			return err
 		}
 		if err := s.Clear(p.mem); err != nil {
@@ -134,7 +134,7 @@ func (p *Process) clear(stubs []ptrace.Leftover) error {
 // memory at the start of the intended range in which nothing was written. It may have
 // been mapped since the process was opened: a thread that gets no processor makes its
 // call when the tool has long died.
-func (p *Process) unmapIntent(intent specs.Range[specs.Addr]) error {
+func (p *Process) unmapIntent(ctx context.Context, intent specs.Range[specs.Addr]) error {
 	if intent.Size() == 0 {
 		return nil
 	}
@@ -150,7 +150,7 @@ func (p *Process) unmapIntent(intent specs.Range[specs.Addr]) error {
 	if readFull(p.mem, m.Range.Lo, b) != nil || len(bytes.TrimLeft(b, "\x00")) > 0 {
 		return nil
 	}
-	_, err = p.withAgent(specs.Range[specs.Addr]{}, func(a *ptrace.Agent) error {
+	_, err = p.withAgent(ctx, specs.Range[specs.Addr]{}, func(a *ptrace.Agent) error {
 		_, err := a.Syscall(unix.SYS_MUNMAP, uint64(m.Range.Lo), m.Range.Size())
 		return err
 	})

@@ -128,10 +128,10 @@ var errUnknown = errors.New("it looks at where the call comes from, or at addres
 // load returns the word of struct seccomp_data at an offset, of what is known.
 // Source: linux/seccomp.h. Both architectures are little endian.
 func (c *Call) load(offset uint32) (uint32, error) {
-	const number, arch, args, size = 0, 4, 16, 64
+	const number, arch, args = 0, 4, 16
 	i := int(offset-args) / 8
 	switch {
-	case offset%4 != 0 || offset >= size:
+	case offset%4 != 0 || offset >= callData:
 		return 0, errors.New("a load from outside of the call's data")
 	case offset == number:
 		return uint32(c.Number), nil
@@ -143,9 +143,14 @@ func (c *Call) load(offset uint32) (uint32, error) {
 	return uint32(c.Args[i] >> (8 * (offset % 8))), nil
 }
 
+// callData is the size of struct seccomp_data in bytes.
+const callData = 64
+
 // verdict runs the filter for a call and returns the action without its data.
 // Source: Documentation/networking/filter.rst, and seccomp_check_filter() for the
-// instructions that the kernel takes.
+// instructions that the kernel takes. The virtual machine of golang.org/x/net/bpf does
+// not serve: it takes packets, of which all bytes are known, in network byte order, and
+// cannot say that an answer depends on what is not known.
 func (f filter) verdict(c *Call) (uint32, error) {
 	var a, x uint32
 	var mem [16]uint32
@@ -197,14 +202,13 @@ func (f filter) verdict(c *Call) (uint32, error) {
 
 // loaded is what a load instruction gives.
 func (f filter) loaded(in *unix.SockFilter, c *Call, mem *[16]uint32) (uint32, error) {
-	const size = 64 // of struct seccomp_data
 	switch in.Code & 0xe0 {
 	case unix.BPF_ABS:
 		return c.load(in.K)
 	case unix.BPF_IMM:
 		return in.K, nil
 	case unix.BPF_LEN:
-		return size, nil
+		return callData, nil
 	case unix.BPF_MEM:
 		if in.K < uint32(len(mem)) {
 			return mem[in.K], nil
