@@ -296,7 +296,7 @@ func TestLateMapping(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := p.clear(t.Context(), []ptrace.Leftover{{Intent: intent}}); err != nil {
+	if _, err := p.clear(t.Context(), []ptrace.Leftover{{Intent: intent}}); err != nil {
 		t.Fatal(err)
 	}
 	before.same(t, r.snapshot())

@@ -134,12 +134,38 @@ func TestHooksUnderFilter(t *testing.T) {
 	}
 }
 
+// TestFilterReadIsHeld: the time for which a thread stands still so that its filters
+// are read is told.
+func TestFilterReadIsHeld(t *testing.T) {
+	mayReadFilters(t)
+	patch := hookedPatch(t, 1, 42, "2")
+	for _, filtered := range []bool{false, true} {
+		r := start(t, hookedProgram(t))
+		if filtered {
+			r.expect("filter 0", "0")
+		}
+		p, err := Open(r.pid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.Close()
+		plan, err := makePlan(p, []*kpack.Patch{patch}, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if held, err := p.mayHook(t.Context(), plan); err != nil || (held > 0) != filtered {
+			t.Errorf("with a filter %v: held for %v, %v", filtered, held, err)
+		}
+	}
+}
+
 // mayReadFilters skips a test where the tool is not let read seccomp filters.
 func mayReadFilters(t *testing.T) {
 	t.Helper()
 	r := start(t, hookedProgram(t))
 	r.expect("filter 0", "0")
-	if denied := (*ptrace.DeniedError)(nil); errors.As(ptrace.Permitted(r.pid, r.pid, hookCalls), &denied) && denied.Call == "" {
+	_, err := ptrace.Permitted(r.pid, r.pid, hookCalls)
+	if denied := (*ptrace.DeniedError)(nil); errors.As(err, &denied) && denied.Call == "" {
 		testenv.Skip(t, "the tests may not read seccomp filters")
 	}
 }

@@ -32,8 +32,8 @@ func (p *Process) withPermitted(ctx context.Context, calls []ptrace.Call, intent
 	var held time.Duration
 	err := p.untilOneServes(ctx, func(tid int) (done bool, err error) {
 		err = ptrace.Do(func() error {
-			var e error
-			held, done, e = p.tryAgent(tid, calls, intent, f)
+			h, d, e := p.tryAgent(tid, calls, intent, f)
+			held, done = held+h, d
 			return e
 		})
 		return done, err

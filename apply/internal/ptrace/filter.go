@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -35,18 +36,21 @@ func (e *DeniedError) Error() string {
 
 // Permitted reads the seccomp filters of a thread and returns nil if they let it
 // make each of the calls, by whatever code. What a thread may, those may that it
-// creates. Nothing is written, and no filter is suspended for it.
+// creates. Nothing is written, and no filter is suspended for it. held is how long the
+// thread was stopped.
 //
 // Errors: [*DeniedError], [ErrGone], [ErrPermission], [*TracedError], [*StuckError].
-func Permitted(pid, tid int, calls []Call) error {
+func Permitted(pid, tid int, calls []Call) (held time.Duration, err error) {
 	if !filtered(readStatus(pid, tid)) {
-		return nil
+		return 0, nil
 	}
-	return Do(func() error {
+	err = Do(func() error {
 		g, err := Seize(pid, Options{Only: []int{tid}})
 		if err != nil {
 			return err
 		}
+		start := time.Now()
+		defer func() { held = time.Since(start) }()
 		defer g.Detach()
 		if err := g.Stop(); err != nil {
 			return err
@@ -56,6 +60,7 @@ func Permitted(pid, tid int, calls []Call) error {
 		}
 		return g.threads[0].Permitted(pid, calls)
 	})
+	return held, err
 }
 
 // Permitted is the function of this name for a thread of process pid that is
