@@ -59,7 +59,7 @@ func TestHeadless(t *testing.T) {
 			t.Errorf("fother %s: exit %d, %q, %q: want %d, %q", c.args, code, stdout, stderr, c.code, c.want)
 		}
 	}
-	s.publish(foreign(t, prog.patch(t, "default", 1), "00112233445566778899aabbccddeeff00112233"))
+	s.publish(foreign(t, prog.patch(t, "default", 2), "00112233445566778899aabbccddeeff00112233"))
 	s.pull(exitDone, "0 bundles", "-v", "-p", pid)
 	s.publish(prog.patch(t, "default", 1))
 	s.pull(exitRefused, "its first thread has ended", "-p", pid)

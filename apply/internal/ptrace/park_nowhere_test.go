@@ -34,7 +34,7 @@ func TestParkNowhere(t *testing.T) {
 				waiting++
 			}
 		}
-		if waiting == 3 {
+		if waiting == 2 {
 			break
 		}
 		if time.Now().After(end) {
