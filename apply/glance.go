@@ -3,8 +3,10 @@ package apply
 import (
 	"bytes"
 	"debug/elf"
+	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/fother/fother/apply/internal/ptrace"
@@ -19,6 +21,8 @@ type knownCode struct {
 	// without a build-id the header's first bytes.
 	note   []byte
 	offset specs.Addr
+	// tail is the vDSO's end, if what a killed tool leaves would be there; nil if not.
+	tail []byte
 }
 
 // codeLine is what a line of a maps file is known to be, but for its addresses: of
@@ -30,14 +34,22 @@ type codeLine struct {
 	part       bool
 }
 
+// codeKey is what the kernel tells of a mapping of code, but for its addresses.
+type codeKey struct {
+	perms         [3]bool // readable, writable, shared
+	offset, inode uint64
+	major, minor  uint32
+	name          string
+}
+
 // Bounds of the lines that are kept: their number, and the bytes of each.
 const (
 	maxCodeLines = 4 * maxKnownFiles
 	maxCodeLine  = 1 << 10
 )
 
-// glance is a look at a process's maps file. Only lines of code, of beginnings of
-// objects and of memory that may hold a record are looked at closely.
+// glance is a look at a process's mappings. Of its maps file only lines of code, of
+// beginnings of objects and of memory that may hold a record are looked at closely.
 type glance struct {
 	reader  *Reader
 	heads   []placed
@@ -46,10 +58,13 @@ type glance struct {
 	bare []Mapping
 	// recorded is set if something there looks like one.
 	recorded bool
-	any      bool // mapping was there
+	// vdsoEnd is where the vDSO ends, if it has to be as it always is.
+	vdsoEnd specs.Addr
+	any     bool // mapping was there
 
 	key, notes []byte
 	spans      []ptrace.Span
+	page       [4096]byte // for the vDSO's end
 }
 
 // placed is an object in a process, base the address of its ELF header.
@@ -61,7 +76,53 @@ type placed struct {
 var glances = sync.Pool{New: func() any { return new(glance) }}
 
 func (g *glance) reset(r *Reader) {
-	*g = glance{reader: r, heads: g.heads[:0], objects: g.objects[:0], bare: g.bare[:0], key: g.key[:0], notes: g.notes[:0], spans: g.spans[:0]}
+	g.reader, g.recorded, g.any, g.vdsoEnd = r, false, false, 0
+	g.heads, g.objects, g.bare, g.key, g.notes, g.spans = g.heads[:0], g.objects[:0], g.bare[:0], g.key[:0], g.notes[:0], g.spans[:0]
+}
+
+// errSeeMaps means that it takes a look at the whole maps file.
+var errSeeMaps = errors.New("there may be a patch")
+
+// ask asks the kernel for the mappings of code alone. That is enough where no code is
+// anonymous, as a patch's is, and where no run of the tool was killed that had just
+// begun to map memory, or had freed all but the record: of its calls it has left
+// something at the end of the vDSO.
+//
+// Errors: errSeeMaps, [ptrace.ErrUntold], errUnknownCode, and those of a process.
+func (g *glance) ask(pid int) error {
+	err := ptrace.CodeMappings(pid, g.code)
+	switch {
+	case err != nil:
+		return err
+	case len(g.objects) == 0: // maybe a zombie
+		return errSeeMaps
+	case g.vdsoEnd == 0:
+		return errSeeMaps
+	}
+	return nil
+}
+
+// code takes in a mapping of code.
+func (g *glance) code(c *ptrace.Code) error {
+	if c.Inode == 0 && string(c.Name) != vdso {
+		if string(c.Name) == "[vsyscall]" {
+			return nil
+		}
+		return errSeeMaps
+	}
+	g.reader.mu.RLock()
+	known := g.reader.codes[codeKey{[3]bool{c.Readable, c.Writable, c.Shared}, c.Offset, c.Inode, c.Major, c.Minor, string(c.Name)}]
+	g.reader.mu.RUnlock()
+	switch {
+	case known.code != nil && len(g.objects) < maxObjects:
+		g.objects = append(g.objects, placed{known.code, c.Lo - known.distance})
+		if known.code.tail != nil {
+			g.vdsoEnd = c.Hi
+		}
+	case !known.part:
+		return errUnknownCode
+	}
+	return nil
 }
 
 // mappings reads the maps file.
@@ -161,6 +222,16 @@ func fileFields(rest []byte) (inode, path []byte) {
 // lineKey appends what is the same in all lines of a file's mapping.
 func lineKey(key, fields, path []byte) []byte { return append(append(key, fields...), path...) }
 
+// codeKey is what [ptrace.CodeMappings] tells of m.
+func (m *Mapping) codeKey() codeKey {
+	k := codeKey{perms: [3]bool{m.readable(), m.writable(), !m.private()}, offset: m.Offset, inode: m.Inode, name: m.Path}
+	major, minor, _ := strings.Cut(m.Dev, ":")
+	hi, _ := number([]byte(major), 16)
+	lo, _ := number([]byte(minor), 16)
+	k.major, k.minor = uint32(hi), uint32(lo)
+	return k
+}
+
 // key is the lineKey of m's line.
 func (m *Mapping) key() string {
 	return fmt.Sprintf("%s %08x %s %d%s", m.Perm, m.Offset, m.Dev, m.Inode, bytes.ReplaceAll([]byte(m.Path), []byte("\n"), []byte(`\012`)))
@@ -181,6 +252,11 @@ func (r *Reader) learn(p *Process) {
 		} else if o.BuildID != "" {
 			continue
 		}
+		if o.Path == vdso {
+			if tail, ok := ptrace.Tail(p.mem, head.Range); ok {
+				k.tail = tail
+			}
+		}
 		r.learnLines(p.maps, o, head, k)
 	}
 }
@@ -192,7 +268,7 @@ func (r *Reader) learnLines(maps []Mapping, o *object, head *Mapping, k *knownCo
 		line := r.lines[key]
 		f(&line)
 		if len(key) <= maxCodeLine && len(r.lines) < maxCodeLines {
-			r.lines[key] = line
+			r.lines[key], r.codes[m.codeKey()] = line, line
 		}
 	}
 	first := firstCode(o.image, maps)

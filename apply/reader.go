@@ -15,12 +15,14 @@ import (
 type Reader struct {
 	mu    sync.RWMutex
 	files map[fileKey]*knownFile
+	// Both have the same, by what the maps file and the kernel's answers say.
 	lines map[string]codeLine
+	codes map[codeKey]codeLine
 }
 
 // NewReader returns a reader that knows no file yet.
 func NewReader() *Reader {
-	return &Reader{files: make(map[fileKey]*knownFile), lines: make(map[string]codeLine)}
+	return &Reader{files: make(map[fileKey]*knownFile), lines: make(map[string]codeLine), codes: make(map[codeKey]codeLine)}
 }
 
 // Open is [Open].

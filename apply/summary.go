@@ -1,12 +1,14 @@
 package apply
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"os"
 	"slices"
 
 	"github.com/fother/fother/apply/internal/ptrace"
+	"github.com/fother/fother/specs"
 )
 
 // Summary is what there is to tell of a process.
@@ -48,10 +50,17 @@ func (r *Reader) glance(pid int) (*Summary, error) {
 	g := glances.Get().(*glance)
 	defer glances.Put(g)
 	g.reset(r)
-	if err := g.mappings(pid); err != nil {
-		return nil, err
+	err := g.ask(pid)
+	if err == nil {
+		err = g.readNotes(pid)
 	}
-	if err := g.readNotes(pid); err != nil {
+	if errors.Is(err, errSeeMaps) || errors.Is(err, ptrace.ErrUntold) {
+		g.reset(r)
+		if err = g.mappings(pid); err == nil {
+			err = g.readNotes(pid)
+		}
+	}
+	if err != nil {
 		return nil, err
 	}
 	s := &Summary{PID: pid, Name: ptrace.Comm(pid, pid), Objects: make([]ObjectInfo, len(g.objects)), Applied: []Applied{}}
@@ -74,6 +83,12 @@ func (r *Reader) glance(pid int) (*Summary, error) {
 	return s, nil
 }
 
+// vdsoTail is the known end of the process's vDSO.
+func (g *glance) vdsoTail() []byte {
+	i := slices.IndexFunc(g.objects, func(o placed) bool { return o.file.tail != nil })
+	return g.objects[i].file.tail
+}
+
 // readNotes reads what has to be in the process's memory if the objects are what they
 // seem to be, and whether there may be records.
 func (g *glance) readNotes(pid int) error {
@@ -83,6 +98,12 @@ func (g *glance) readNotes(pid int) error {
 		clear(g.notes[n:])
 		g.spans = append(g.spans, ptrace.Span{Addr: o.base + o.file.offset, Buf: g.notes[n:len(g.notes):len(g.notes)]})
 	}
+	tail := len(g.spans)
+	if g.vdsoEnd != 0 {
+		size := len(g.vdsoTail())
+		g.spans = append(g.spans, ptrace.Span{Addr: g.vdsoEnd - specs.Addr(size), Buf: g.page[:size]})
+	}
+	records := len(g.spans)
 	g.spans = appendRecordSpans(g.spans, g.bare, uint64(os.Getpagesize()))
 	if err := ptrace.ReadSpans(pid, g.spans); err != nil {
 		return err
@@ -92,7 +113,10 @@ func (g *glance) readNotes(pid int) error {
 			return errUnknownCode
 		}
 	}
-	for _, s := range g.spans[len(g.objects):] {
+	if s := g.spans[tail:records]; len(s) > 0 && (s[0].N < len(s[0].Buf) || !bytes.Equal(s[0].Buf, g.vdsoTail())) {
+		return errSeeMaps
+	}
+	for _, s := range g.spans[records:] {
 		g.recorded = g.recorded || s.N == len(s.Buf) && string(s.Buf) == recordMagic
 	}
 	return nil

@@ -91,6 +91,51 @@ func TestSummaryIsNotFooled(t *testing.T) {
 	}
 }
 
+// TestGlanceSeesLeftovers: what a tool that was killed in its calls has left makes a
+// reader look more closely.
+func TestGlanceSeesLeftovers(t *testing.T) {
+	r := NewReader()
+	pid := start(t, pie(t)).pid
+	s, err := r.Summary(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := new(glance)
+	g.reset(r)
+	if err := g.ask(pid); errors.Is(err, ptrace.ErrUntold) || errors.Is(err, errSeeMaps) && s.Objects[0].BuildID != "" && g.vdsoEnd == 0 {
+		t.Logf("maps files are read here: %v", err)
+		return
+	} else if err == nil {
+		err = g.readNotes(pid)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	mem, err := ptrace.OpenMem(pid, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mem.Close()
+	for _, b := range []byte{1, 0} {
+		if err := mem.Write(g.vdsoEnd-64, []byte{b}); err != nil {
+			t.Fatal(err)
+		}
+		g.reset(r)
+		err := g.ask(pid)
+		if err == nil {
+			err = g.readNotes(pid)
+		}
+		if errors.Is(err, errSeeMaps) != (b != 0) {
+			t.Errorf("with %d at the vDSO's end: %v", b, err)
+		}
+		s, err := r.Summary(pid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.same(t)
+	}
+}
+
 // TestGlanceLines: which lines of a maps file are taken for what.
 func TestGlanceLines(t *testing.T) {
 	file := &knownCode{path: "/bin/a", id: "00"}
