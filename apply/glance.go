@@ -246,6 +246,10 @@ func (r *Reader) learn(p *Process) {
 		if head == nil || head.Range.Lo != o.Base {
 			continue
 		}
+		if k := r.codes[head.codeKey()].head; k != nil && k.id == o.BuildID && k.id != "" && (o.Path != vdso || k.tail != nil) {
+			r.learnLines(p.maps, o, head, k)
+			continue
+		}
 		k := &knownCode{path: o.Path, id: o.BuildID, note: []byte(elf.ELFMAG)}
 		if at, note, err := o.image.NoteOfBuildID(); err == nil && o.BuildID != "" && at >= o.Base && len(note) <= maxKnownNote {
 			k.note, k.offset = slices.Clone(note), at-o.Base
@@ -264,11 +268,13 @@ func (r *Reader) learn(p *Process) {
 // learnLines takes in those of one object.
 func (r *Reader) learnLines(maps []Mapping, o *object, head *Mapping, k *knownCode) {
 	change := func(m *Mapping, f func(*codeLine)) {
-		key := m.key()
-		line := r.lines[key]
-		f(&line)
-		if len(key) <= maxCodeLine && len(r.lines) < maxCodeLines {
-			r.lines[key], r.codes[m.codeKey()] = line, line
+		code := m.codeKey()
+		line := r.codes[code]
+		if f(&line); line == r.codes[code] {
+			return
+		}
+		if key := m.key(); len(key) <= maxCodeLine && len(r.lines) < maxCodeLines {
+			r.lines[key], r.codes[code] = line, line
 		}
 	}
 	first := firstCode(o.image, maps)

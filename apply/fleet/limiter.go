@@ -191,7 +191,7 @@ func within[T any](ctx context.Context, b Bound, f func(context.Context) (T, err
 	work, cancel := context.WithTimeout(ctx, b.Limit)
 	defer cancel()
 	done, late := make(chan outcome[T]), make(chan struct{})
-	go func() {
+	beside(func() {
 		v, err := f(work)
 		select {
 		case done <- outcome[T]{v, err}:
@@ -200,7 +200,7 @@ func within[T any](ctx context.Context, b Bound, f func(context.Context) (T, err
 				c.Close()
 			}
 		}
-	}()
+	})
 	select {
 	case r := <-done:
 		return r.v, r.err
@@ -222,6 +222,31 @@ func within[T any](ctx context.Context, b Bound, f func(context.Context) (T, err
 		return none, fmt.Errorf("interrupted: %w", err)
 	}
 	return none, fmt.Errorf("%w for %v", ErrSilent, b.Limit+b.Grace)
+}
+
+// idle are goroutines that wait for work. Their stacks have grown already: a new one's
+// would have to for each process.
+var idle = make(chan chan<- func(), 8)
+
+// beside calls f in another goroutine.
+func beside(f func()) {
+	select {
+	case worker := <-idle:
+		worker <- f
+	default:
+		jobs := make(chan func())
+		go func() {
+			for job := range jobs {
+				job()
+				select {
+				case idle <- jobs:
+				default:
+					return
+				}
+			}
+		}()
+		jobs <- f
+	}
 }
 
 // owner returns the real user of a process. The owner of its folder in /proc
