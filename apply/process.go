@@ -63,7 +63,12 @@ func Open(pid int) (*Process, error) { return open(pid, false) }
 func open(pid int, writable bool) (*Process, error) { return openWith(nil, pid, writable) }
 
 func openWith(files *Reader, pid int, writable bool) (*Process, error) {
-	p, err := openVia(files, pid, pid, writable)
+	return openBy(files, pid, writable, (*Process).refresh)
+}
+
+// openBy opens a process, of which read is to read what there is.
+func openBy(files *Reader, pid int, writable bool, read func(*Process) error) (*Process, error) {
+	p, err := openVia(files, pid, pid, writable, read)
 	if !errors.Is(err, ErrGone) {
 		return p, err
 	}
@@ -71,13 +76,13 @@ func openWith(files *Reader, pid int, writable bool) (*Process, error) {
 		return nil, orHeadless(pid, err)
 	}
 	if tid := stand(pid); tid != 0 {
-		return openVia(files, pid, tid, false)
+		return openVia(files, pid, tid, false, read)
 	}
 	return nil, err
 }
 
-// openVia is openWith by the folder of one of the process's threads.
-func openVia(files *Reader, pid, tid int, writable bool) (*Process, error) {
+// openVia is openBy by the folder of one of the process's threads.
+func openVia(files *Reader, pid, tid int, writable bool, read func(*Process) error) (*Process, error) {
 	p := &Process{PID: pid, via: tid, Name: ptrace.Comm(pid, pid), page: uint64(os.Getpagesize()), files: files}
 	var err error
 	if writable {
@@ -86,7 +91,7 @@ func openVia(files *Reader, pid, tid int, writable bool) (*Process, error) {
 		}
 	}
 	if p.mem, err = ptrace.OpenMem(tid, writable); err == nil {
-		err = p.refresh()
+		err = read(p)
 	}
 	if err != nil {
 		p.Close()
@@ -184,6 +189,11 @@ func (p *Process) refresh() error {
 	}
 	p.order()
 	p.unwinders, p.scopes = nil, nil
+	return p.refreshRecords()
+}
+
+// refreshRecords reads the records in the mappings anew.
+func (p *Process) refreshRecords() (err error) {
 	p.records, p.damaged, err = findRecords(p.mem, p.maps, p.page)
 	return err
 }

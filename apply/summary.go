@@ -29,7 +29,12 @@ func (r *Reader) Summary(pid int) (*Summary, error) {
 	if !errors.Is(err, errUnknownCode) && !errors.Is(err, ErrGone) {
 		return s, err
 	}
-	p, err := r.Open(pid)
+	p, err := openBy(r, pid, false, func(p *Process) error {
+		if err := p.refreshObjects(); err != nil { // the order of look-up does not matter here
+			return err
+		}
+		return p.refreshRecords()
+	})
 	if err != nil {
 		return nil, err
 	}
