@@ -96,16 +96,17 @@ func TestSummaryIsNotFooled(t *testing.T) {
 func TestGlanceSeesLeftovers(t *testing.T) {
 	r := NewReader()
 	pid := start(t, pie(t)).pid
-	s, err := r.Summary(pid)
-	if err != nil {
+	if _, err := r.Summary(pid); err != nil {
 		t.Fatal(err)
 	}
 	g := new(glance)
 	g.reset(r)
-	if err := g.ask(pid); errors.Is(err, ptrace.ErrUntold) || errors.Is(err, errSeeMaps) && s.Objects[0].BuildID != "" && g.vdsoEnd == 0 {
+	err := g.ask(pid)
+	if errors.Is(err, ptrace.ErrUntold) || errors.Is(err, errSeeMaps) && g.vdsoEnd == 0 {
 		t.Logf("maps files are read here: %v", err)
 		return
-	} else if err == nil {
+	}
+	if err == nil {
 		err = g.readNotes(pid)
 	}
 	if err != nil {

@@ -27,9 +27,10 @@ type opener struct {
 }
 
 func newOpener() *opener {
-	reader := apply.NewReader()
+	reader, limiter := apply.NewReader(), fleet.NewLimiter()
+	limiter.Reuse()
 	return &opener{
-		Limiter: fleet.NewLimiter(), reading: fleet.Reading(),
+		Limiter: limiter, reading: fleet.Reading(),
 		patching: func(w wait) fleet.Bound { return fleet.Patching(time.Duration(w)) },
 		open:     reader.Open, summary: reader.Summary, ids: reader.BuildIDs, prepare: apply.Prepare, apply: apply.Apply, revert: apply.Revert,
 	}
