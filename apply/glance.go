@@ -168,7 +168,7 @@ func (g *glance) line(line []byte) error {
 		return nil
 	}
 	inode, path := fileFields(rest)
-	if string(inode) == "0" && string(path) != vdso {
+	if n, ok := number(inode, 10); ok && n == 0 && string(path) != vdso {
 		return g.anonymous(line)
 	}
 	if !executable && !head {

@@ -184,6 +184,7 @@ func TestGlanceLines(t *testing.T) {
 // all of it finds.
 func FuzzGlance(f *testing.F) {
 	f.Add([]byte("1000-2000 r--p 00000000 fe:00 7    /bin/a\n2000-3000 r-xp 00001000 fe:00 7     /bin/a\n3000-4000 r--p 00000000 00:00 0 \n"))
+	f.Add([]byte("0-0 r--p 0 0 00"))
 	f.Add([]byte("7ffd1000-7ffd2000 r-xp 00000000 00:00 0                          [vdso]\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		maps, err := parseMaps(bytes.NewReader(text))
