@@ -1,6 +1,9 @@
 package verify
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // scratch are the registers that a call may change, a bit for each: x0 to x18 and
 // x30. linked are those that change with any call, for the linker may put a veneer
@@ -62,7 +65,7 @@ func (im *image) changesOf(e *entity, depth int) uint32 {
 // endings are functions of the C and C++ libraries that do not return, apart from those
 // whose names tell ([image.neverReturns]).
 var endings = map[string]bool{
-	"_Unwind_Resume": true, "__cxa_throw": true, "__cxa_rethrow": true, "__cxa_bad_cast": true, "__cxa_bad_typeid": true,
+	unwinder: true, "__cxa_throw": true, "__cxa_rethrow": true, "__cxa_bad_cast": true, "__cxa_bad_typeid": true,
 	"__cxa_throw_bad_array_new_length": true, "__clang_call_terminate": true, "_ZSt9terminatev": true,
 	"abort": true, "exit": true, "_exit": true, "__assert_fail": true, "__stack_chk_fail": true, "__chk_fail": true,
 }
@@ -80,7 +83,7 @@ func (im *image) neverReturns(v uint64) bool {
 		case placeImport:
 			name, _, _ = strings.Cut(p.name, "@")
 		case placeCode:
-			if n := p.ent.names[0]; !n.local {
+			if n := p.ent.names[0]; !n.local && p.off == 0 && (n.name == unwinder || !p.img.comesBack(p.ent)) {
 				name = n.name
 			}
 		}
@@ -90,15 +93,43 @@ func (im *image) neverReturns(v uint64) bool {
 	return ends
 }
 
+// unwinder returns, but to where an exception is caught.
+const unwinder = "_Unwind_Resume"
+
+// comesBack reports whether a function has anything that may lead back to its caller: a
+// return, or a jump out of it.
+func (im *image) comesBack(e *entity) bool {
+	var in insn
+	for _, p := range append([]*entity{e}, e.cold...) {
+		code := im.bytes(p.addr, p.size)
+		for at := 0; at < len(code); at += int(in.size) {
+			im.isa.decode(code[at:], p.addr+uint64(at), &in)
+			switch {
+			case in.bad, in.flow == flowStop && in.refs == 0 && le.Uint32(in.shape[:])>>16 != 0:
+				return true
+			case in.refs > 0 && in.ref[0].use == useBranch && !e.has(in.ref[0].value):
+				return true
+			}
+		}
+	}
+	return e.size == 0
+}
+
+// has reports whether v is in the code of e.
+func (e *entity) has(v uint64) bool {
+	inside := func(p *entity) bool { return v >= p.addr && v < p.end() }
+	return inside(e) || slices.ContainsFunc(e.cold, inside)
+}
+
 // written returns the registers that an instruction writes which is no branch.
 func written(w word) (mask uint32) {
 	var r registers
-	for n := range r {
-		r[n].known = true
+	for n := range r.value {
+		r.value[n].known = true
 	}
 	r.clobber(w)
-	for n := range r[:31] {
-		if !r[n].known {
+	for n := range r.value[:31] {
+		if !r.value[n].known {
 			mask |= 1 << n
 		}
 	}
@@ -125,17 +156,17 @@ func (r *registers) call(im *image, v uint64, direct bool) {
 
 // forget forgets the registers of mask.
 func (r *registers) forget(mask uint32) {
-	for n := range r {
+	for n := range 31 {
 		if mask>>n&1 == 1 {
-			r[n] = value{}
+			r.set(n, value{})
 		}
 	}
 }
 
 // anyScratch reports whether anything is known that a call may change.
 func (r *registers) anyScratch() bool {
-	for n := range r {
-		if scratch>>n&1 == 1 && r[n].known {
+	for n := range 31 {
+		if scratch>>n&1 == 1 && r.value[n].known {
 			return true
 		}
 	}

@@ -2,6 +2,7 @@ package verify
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"slices"
 )
@@ -207,7 +208,7 @@ func (im *image) sites(table, start, base uint64) (list []site, ok bool) {
 		}
 		list = append(list, e)
 	}
-	return list, !c.bad
+	return list, !c.bad && c.at >= actions
 }
 
 // caughtType returns the entry of the type table, 0 for "everything".
@@ -259,7 +260,10 @@ func (w *walker) exceptionTable(a, b *entity) string {
 	}
 	sa, oka := a.img.sites(ta, fa, fa)
 	sb, okb := b.img.sites(tb, fb, fb)
-	if oka != okb || len(sa) != len(sb) {
+	if !oka || !okb {
+		return "has one that cannot be read"
+	}
+	if len(sa) != len(sb) {
 		return fmt.Sprintf("has one with %d entries, not %d", len(sb), len(sa))
 	}
 	for i := range sa {
@@ -293,15 +297,21 @@ func (e *entity) frame() uint64 {
 	return e.addr
 }
 
-// caught are the entries of e's exception table that have a landing pad.
-func (e *entity) caught() []site {
+// caught are the entries of e's exception table that have a landing pad, by address.
+// It is not ok if more may be, or if they overlap.
+func (e *entity) caught() (list []site, ok bool) {
 	at := e.frame()
 	table, ok := e.img.lsda[at]
 	if !ok {
-		return nil
+		return nil, true
 	}
-	all, _ := e.img.sites(table, at, at)
-	return slices.DeleteFunc(all, func(s site) bool { return s.pad == 0 })
+	list, ok = e.img.sites(table, at, at)
+	list = slices.DeleteFunc(list, func(s site) bool { return s.pad == 0 })
+	slices.SortFunc(list, func(a, b site) int { return cmp.Compare(a.start, b.start) })
+	for i := range list {
+		ok = ok && list[i].start <= list[i].end && (i == 0 || list[i-1].end <= list[i].start)
+	}
+	return list, ok
 }
 
 // sameSpot reports whether two addresses in two functions are at the same

@@ -1,6 +1,9 @@
 package verify
 
-import "slices"
+import (
+	"cmp"
+	"slices"
+)
 
 // tracker follows addresses through the registers of one range of code.
 type tracker struct {
@@ -18,9 +21,11 @@ type tracker struct {
 	dynamic     registers
 	dynamicSeen bool
 	entered     []bool
-	// pads are the blocks that exceptions lead to, and sites what leads there.
+	// pads are the blocks that exceptions lead to, and sites what leads there: pad has
+	// where those of an instruction do, or -1, and is nil if none leads anywhere.
 	pads  []bool
 	sites []site
+	pad   []int
 	used  map[int]bool // adrp whose page an operand was made of
 	// alike are pairs of adrp whose pages, which are the same, come together: what is
 	// made of one is made of both.
@@ -42,8 +47,13 @@ func trackAArch64(code []insn, e *entity) {
 	}
 	im := e.img
 	t := &tracker{code: code, im: im, used: map[int]bool{}, alike: map[[2]int]bool{}}
-	t.sites = e.caught()
+	var ok bool
+	t.sites, ok = e.caught()
 	t.split()
+	t.land(ok)
+	if e.parent != nil {
+		t.in[0] = nowhere
+	}
 	for range maxRounds {
 		if !t.round() && !t.enter() {
 			break
@@ -171,16 +181,19 @@ func (t *tracker) merge(dst *registers, seen *bool, r registers) bool {
 		return true
 	}
 	changed := false
-	for i := range dst {
-		if !dst[i].known || dst[i] == r[i] {
+	for i, was := range dst.value {
+		if !was.known || was == r.value[i] {
 			continue
 		}
-		other := r[i]
-		if other.from = dst[i].from; other == dst[i] {
-			t.alike[[2]int{dst[i].from, r[i].from}] = true
+		other := r.value[i]
+		if other.from = was.from; other == was {
+			t.alike[[2]int{was.from, r.value[i].from}] = true
 			continue
 		}
-		dst[i], changed = value{}, true
+		dst.value[i], changed = value{}, true
+	}
+	if stack, escaped := dst.stack|r.stack, dst.escaped || r.escaped; stack != dst.stack || escaped != dst.escaped {
+		dst.stack, dst.escaped, changed = stack, escaped, true
 	}
 	return changed
 }
@@ -206,7 +219,7 @@ func (t *tracker) round() (changed bool) {
 		} else if last.flow == flowStop && !leaves(last) && !last.calls() {
 			changed = t.merge(&t.dynamic, &t.dynamicSeen, r) || changed
 		}
-		if last.flow == flowNext && b+1 < len(t.start) && !t.pads[b+1] {
+		if last.flow == flowNext && b+1 < len(t.start) && !(t.pads[b+1] && last.calls()) {
 			changed = t.merge(&t.in[b+1], &t.seen[b+1], r) || changed
 		}
 	}
@@ -216,22 +229,41 @@ func (t *tracker) round() (changed bool) {
 // throw leads from call i, behind which r is known, to where its exceptions are
 // caught, and reports whether anything changed: the unwinder restores all registers but
 // those that any call may change. Source: Itanium C++ ABI, "Exception Handling", 1.6.
-func (t *tracker) throw(r registers, i int) (changed bool) {
+func (t *tracker) throw(r registers, i int) bool {
 	in := &t.code[i]
-	if len(t.sites) == 0 || in.bad || !in.calls() {
+	if t.pad == nil || t.pad[i] < 0 || in.bad || !in.calls() {
 		return false
 	}
+	b := t.pad[i]
+	r.forget(scratch)
+	return t.merge(&t.in[b], &t.seen[b], r)
+}
+
+// land finds where the exceptions of each instruction lead. Nothing is known there if
+// the exception table is not ok.
+func (t *tracker) land(ok bool) {
+	if len(t.sites) == 0 {
+		return
+	}
+	if !ok {
+		for b, is := range t.pads {
+			if is {
+				t.in[b], t.seen[b] = nowhere, true
+			}
+		}
+		return
+	}
+	t.pad = slices.Repeat([]int{-1}, len(t.code))
 	for _, s := range t.sites {
-		if in.addr < s.start || in.addr >= s.end {
+		n, ok := t.index(s.pad)
+		if !ok {
 			continue
 		}
-		if n, ok := t.index(s.pad); ok {
-			r.forget(scratch)
-			b := t.block[n]
-			changed = t.merge(&t.in[b], &t.seen[b], r) || changed
+		i, _ := slices.BinarySearchFunc(t.code, s.start, func(in insn, v uint64) int { return cmp.Compare(in.addr, v) })
+		for ; i < len(t.code) && t.code[i].addr < s.end; i++ {
+			t.pad[i] = t.block[n]
 		}
 	}
-	return changed
 }
 
 // enter leads from the indirect jumps to the blocks that nothing else led to, once
@@ -274,19 +306,20 @@ func (t *tracker) step(r *registers, i int, note bool) {
 		r.call(t.im, in.ref[0].value, !calls(w))
 		return
 	}
-	base := r[w.rn()]
+	defer func() { r.value[31] = value{} }()
+	base := r.value[w.rn()]
 	switch {
 	case r.moves(w):
 		return
 	case w&0x9f000000 == 0x90000000: // adrp, whose page was taken out of shape
 		code := t.im.bytes(in.addr, 4)
-		r[w.rd()] = value{known: true, addr: page(word(le.Uint32(code)), in.addr), from: i}
+		r.set(w.rd(), value{known: true, addr: page(word(le.Uint32(code)), in.addr), from: i})
 		return
 	case w&0xffffffe0 == 0xd53bd040: // mrs from tpidr_el0
-		r[w.rd()] = value{known: true, tp: true}
+		r.set(w.rd(), value{known: true, tp: true})
 		return
 	case w&0xffc00000 == 0x91400000 && base.known && base.tp: // add, immediate of 12 higher bits
-		r[w.rd()] = value{known: true, tp: true, addr: base.addr + w.bits(10, 12)<<12}
+		r.set(w.rd(), value{known: true, tp: true, addr: base.addr + w.bits(10, 12)<<12})
 		return
 	case w&0xffc00000 == 0x91000000 && base.known && base.tp:
 		if note {
@@ -300,7 +333,7 @@ func (t *tracker) step(r *registers, i int, note bool) {
 			t.used[base.from] = true
 			in.setWord(w, 0x003ffc00)
 		}
-		r[w.rd()] = value{known: true, whole: true, addr: v}
+		r.set(w.rd(), value{known: true, whole: true, addr: v})
 		return
 	case w&0x3b000000 == 0x39000000 && base.known && !base.tp: // load or store, unsigned offset
 		scale := w.bits(30, 2)
