@@ -144,7 +144,7 @@ func (p *parser) begins(sec *Section, id int32) bool {
 // wrote there is none.
 func (u *Unit) Pool(i int32) bool {
 	it := &u.Items[i]
-	if it.Bytes == 0 || it.Written {
+	if it.Bytes == 0 || it.Written || len(it.Symbols) == 0 && !it.Labelled {
 		return false
 	}
 	for _, id := range it.Symbols {
@@ -189,6 +189,7 @@ func (p *parser) open() {
 		p.exceed(p.max.items, "functions and objects")
 	}
 	it := Item{Section: p.sec, Line: uint32(p.line), Inner: -1, Mode: p.mode, Written: p.inline || p.fileLevel}
+	it.Labelled = len(sec.labels) > 0
 	it.Symbols, it.Stmts = p.room()
 	it.Stmts = append(it.Stmts, sec.pending...)
 	p.place(sec.labels, InItem, id, 0)

@@ -138,6 +138,8 @@ type Item struct {
 	// Written is set if inline assembly began the item: inside a function or at the
 	// level of the file.
 	Written bool
+	// Labelled is set if local labels stand before the item, which are not in Symbols.
+	Labelled bool
 	// Common is the statement of a .comm or .lcomm symbol.
 	Common bool
 	// Split is set when bytes without a label follow after an alignment: the
