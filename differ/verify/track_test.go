@@ -23,6 +23,8 @@ func TestPages(t *testing.T) {
 	check("more pages of data", nil, []string{"GROW", "FAR"}, "grown")
 	check("another object behind two ways", nil, []string{"GROW", "FAR", "PLANT=5"}, "grown", "joins")
 	check("another page on one of two ways", nil, []string{"GROW", "FAR", "PLANT=6"}, "grown", "parts")
+	check("a place that is near", nil, []string{"GROW", "PLANT=8"}, "grown")
+	check("another place that is near", nil, []string{"GROW", "PLANT=9"}, "grown", "near")
 	// Nobody knows what the register is then.
 	check("there is a third way", []string{"PLANT=7"}, []string{"GROW", "FAR", "PLANT=7"}, "grown", "thirds")
 	check("it is changed", []string{"PLANT=2"}, []string{"GROW", "PLANT=2"}, "grown", "keeps")
