@@ -120,6 +120,11 @@ func (w *Walker) rulesAt(at uint64) (*rules, error) {
 		return r.rules, r.err
 	}
 	r, err := w.read(o, at)
+	if errors.Is(err, ErrNoCFI) {
+		if plt := w.pltRules(o, at); plt != nil {
+			r, err = plt, nil
+		}
+	}
 	if len(w.rows) >= maxRows {
 		clear(w.rows)
 	}

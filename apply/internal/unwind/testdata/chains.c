@@ -14,6 +14,10 @@
 #define KEEP __attribute__((noipa))
 
 volatile long sink;
+#ifdef TLS
+__thread long local;
+long *where(void) { return &local; }
+#endif
 static void (*volatile innermost)(void);
 
 static void ready(void) {
