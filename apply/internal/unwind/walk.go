@@ -296,6 +296,8 @@ func (c *context) callers(r *rule, n uint64) (uint64, bool, error) {
 	return v, err == nil, err
 }
 
+var errAboveCFA = errors.New("it is saved above the CFA, which so is not that of the frame")
+
 // returnAddress returns the caller's program counter.
 func (c *context) returnAddress() (uint64, error) {
 	rule, column := c.rules.ra, uint64(c.rules.raColumn)
@@ -308,7 +310,7 @@ func (c *context) returnAddress() (uint64, error) {
 	// glibc's _dl_runtime_resolve on aarch64 names a CFA without the 16 bytes that the
 	// PLT has pushed, and finds the return address above it.
 	if rule.kind == offset && rule.off >= 0 && !c.rules.signal {
-		return 0, errors.New("it is saved above the CFA, which so is not that of the frame")
+		return 0, errAboveCFA
 	}
 	v, ok, err := c.callers(&rule, column)
 	if err != nil {

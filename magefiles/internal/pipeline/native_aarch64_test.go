@@ -62,7 +62,10 @@ var notNative = map[string]map[string]string{
 		"TestSystemdVerifiesUnits": "the machine has no systemd, and the files are the same for all architectures",
 	},
 	"apply/internal/ptrace": {"TestPageMap": "the machine's kernel, 6.1, has no PAGEMAP_SCAN"},
-	"apply/internal/unwind": {"TestRowsLikeReadelf": "it reads files of the host, and does so for both architectures there"},
+	"apply/internal/unwind": {
+		"TestRowsLikeReadelf": "it reads files of the host, and does so for both architectures there",
+		"TestPLT":             "it links with linkers of the host, and does so for aarch64 there; nothing runs",
+	},
 }
 
 // nativeJob runs the test binaries in the folders of packages. It is busybox's sh.
@@ -80,7 +83,8 @@ exit $status
 // one: the same files as here, compiled into one binary for each package. Their C
 // programs come from the host's cross compiler. FOTHER_NATIVE chooses by hand: a
 // package, a regular expression of tests and maybe one of benchmarks; these tests find
-// FOTHER_LONG, FOTHER_MATRIX_STEP and FOTHER_STOP_PAIRS as they are here.
+// FOTHER_LONG, FOTHER_MATRIX_STEP and FOTHER_STOP_PAIRS as they are here, and with
+// FOTHER_COUNTED=1 a clock that goes by the instructions that the machine executes.
 func TestNativeOnAArch64(t *testing.T) {
 	if testing.Short() {
 		t.Skip("-short: boots an emulated machine")
@@ -135,7 +139,7 @@ func (r *nativeRun) run(t *testing.T) {
 		t.Fatal(err)
 	}
 	var console bytes.Buffer
-	status, err := machine.Run(t.Context(), machine.Options{Dir: job, Compilers: true, Packages: r.packages, Timeout: r.limit, Console: io.MultiWriter(&console, t.Output())})
+	status, err := machine.Run(t.Context(), machine.Options{Dir: job, Compilers: true, Packages: r.packages, Timeout: r.limit, Counted: os.Getenv("FOTHER_COUNTED") == "1", Console: io.MultiWriter(&console, t.Output())})
 	if err != nil || status != 0 {
 		t.Fatalf("exit status %d: %v", status, err)
 	}

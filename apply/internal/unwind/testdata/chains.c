@@ -146,7 +146,7 @@ int main(int argc, char **argv) {
 	pthread_t t;
 	const char *mode = argc > 1 ? argv[1] : "";
 
-	alarm(60);
+	alarm(600);
 	if (strstr(mode, "altstack")) {
 		sigaltstack(&ss, NULL);
 		sa.sa_flags |= SA_ONSTACK;
