@@ -296,7 +296,7 @@ func (c *context) callers(r *rule, n uint64) (uint64, bool, error) {
 	return v, err == nil, err
 }
 
-var errAboveCFA = errors.New("it is saved above the CFA, which so is not that of the frame")
+var errAboveCFA = errors.New("the return address is saved above the CFA, which so is not that of the frame")
 
 // returnAddress returns the caller's program counter.
 func (c *context) returnAddress() (uint64, error) {
@@ -307,8 +307,6 @@ func (c *context) returnAddress() (uint64, error) {
 	if rule.kind == unspecified && column == c.abi.ra && column != c.abi.pc {
 		rule.kind = sameValue
 	}
-	// glibc's _dl_runtime_resolve on aarch64 names a CFA without the 16 bytes that the
-	// PLT has pushed, and finds the return address above it.
 	if rule.kind == offset && rule.off >= 0 && !c.rules.signal {
 		return 0, errAboveCFA
 	}
