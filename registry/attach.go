@@ -175,7 +175,7 @@ func (p *Publisher) Find(ctx context.Context, pack string, series specs.Series, 
 	r := slices.MinFunc(found, compareReleases)
 	b := e.trust.binding(pack)
 	published := &Published{
-		Package: r.Package, Series: r.Series, Level: r.Level, CVEs: r.CVEs, BuildIDs: r.BuildIDs, File: r.File, Channel: r.Channel.orStable(),
+		Package: r.Package, Series: r.Series, Level: r.Level, CVEs: r.CVEs, BuildIDs: r.BuildIDs, File: r.File, Channel: orStable(r.Channel),
 		Path: bundleFile(r.Digest, r.File), Length: r.Length, Digest: r.Digest, Need: b.need(), release: r, binding: b,
 	}
 	for _, a := range r.Attachments {

@@ -8,45 +8,44 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/fother/fother/registry/catalog"
 	"github.com/fother/fother/specs"
 )
 
-// Channel is how far a release has come: hosts that follow a channel see what is
-// in it and what is in a higher one. Who may change it is who holds the keys of
-// the index; a bundle's signature does not say it.
-type Channel string
+// Channel is how far a release has come.
+type Channel = catalog.Channel
 
 // The channels, from the lowest.
 const (
-	Edge   Channel = "edge"
-	Beta   Channel = "beta"
-	Stable Channel = "stable"
+	Edge   = catalog.Edge
+	Beta   = catalog.Beta
+	Stable = catalog.Stable
 )
 
 // ParseChannel returns the channel of a name, Stable of none.
 func ParseChannel(name string) (Channel, error) {
-	c := Channel(name).orStable()
-	if c.rank() == 0 {
+	c := orStable(Channel(name))
+	if rank(c) == 0 {
 		return "", fail(ErrInvalid, "channel", "%.80q: want %s, %s or %s", name, Edge, Beta, Stable)
 	}
 	return c, nil
 }
 
 // rank orders the channels; it is 0 for what is none.
-func (c Channel) rank() int { return slices.Index([]Channel{Edge, Beta, Stable}, c) + 1 }
+func rank(c Channel) int { return slices.Index([]Channel{Edge, Beta, Stable}, c) + 1 }
 
-func (c Channel) orStable() Channel { return cmp.Or(c, Stable) }
+func orStable(c Channel) Channel { return cmp.Or(c, Stable) }
 
-// listed is how listings have a channel.
-func (c Channel) listed() Channel {
+// inListing is how listings have a channel.
+func inListing(c Channel) Channel {
 	if c == Stable {
 		return ""
 	}
 	return c
 }
 
-// Above returns the next higher channel, Stable of Stable.
-func (c Channel) Above() Channel {
+// above returns the next higher channel, Stable of Stable.
+func above(c Channel) Channel {
 	switch c {
 	case Edge:
 		return Beta
@@ -140,7 +139,7 @@ func (e *edit) update(ctx context.Context, r *release, change func(*release)) er
 // it is. It returns the channel in which it is then; if it was there, or higher,
 // the error is ErrPublished.
 func (p *Publisher) Promote(ctx context.Context, ref Ref, to Channel) (now Channel, err error) {
-	if to != "" && to.rank() == 0 {
+	if to != "" && rank(to) == 0 {
 		return "", fail(ErrInvalid, string(to), "no channel: want %s, %s or %s", Edge, Beta, Stable)
 	}
 	err = p.change(ctx, func(e *edit) error {
@@ -148,16 +147,16 @@ func (p *Publisher) Promote(ctx context.Context, ref Ref, to Channel) (now Chann
 		if err != nil {
 			return err
 		}
-		now = r.Channel.orStable()
-		up := cmp.Or(to, now.Above())
+		now = orStable(r.Channel)
+		up := cmp.Or(to, above(now))
 		switch {
 		case r.Revoked:
 			return fail(ErrConflict, ref.String(), "it is revoked")
-		case up.rank() <= now.rank():
+		case rank(up) <= rank(now):
 			return fail(ErrPublished, ref.String(), "is in %s already", now)
 		}
 		now = up
-		if err := e.update(ctx, r, func(o *release) { o.Channel = up.listed() }); err != nil {
+		if err := e.update(ctx, r, func(o *release) { o.Channel = inListing(up) }); err != nil {
 			return err
 		}
 		return e.commit(ctx)

@@ -36,12 +36,13 @@ type ClientOptions struct {
 
 // Client finds and fetches bundles. Its methods may be called concurrently.
 type Client struct {
-	root   []byte
-	now    func() time.Time
-	log    *slog.Logger
-	remote *transport
-	cache  *cache
-	follow Channel
+	address string
+	root    []byte
+	now     func() time.Time
+	log     *slog.Logger
+	remote  *transport
+	cache   *cache
+	follow  Channel
 
 	mu    sync.Mutex
 	state *trust // nil before the first use
@@ -49,8 +50,8 @@ type Client struct {
 
 // NewClient checks the options and makes the state folder. It fetches nothing.
 func NewClient(o ClientOptions) (*Client, error) {
-	c := &Client{root: o.Root, now: o.Now, log: o.Logger, follow: o.Channel.orStable()}
-	if c.follow.rank() == 0 {
+	c := &Client{address: Redacted(o.URL), root: o.Root, now: o.Now, log: o.Logger, follow: orStable(o.Channel)}
+	if rank(c.follow) == 0 {
 		return nil, fail(ErrInvalid, "channel", "%.80q: want %s, %s or %s", o.Channel, Edge, Beta, Stable)
 	}
 	if c.now == nil {
@@ -71,6 +72,9 @@ func NewClient(o ClientOptions) (*Client, error) {
 	}
 	return c, nil
 }
+
+// Address is where the registry is, as it may be shown (see Redacted).
+func (c *Client) Address() string { return c.address }
 
 // Update brings the signed metadata up to date, and the parts of the index
 // that the last Lookup used. It is all or nothing: after an error the state
@@ -190,7 +194,7 @@ func (c *Client) Lookup(ctx context.Context, ids []specs.BuildID) ([]Entry, erro
 	}
 	entries, err = c.revocations(ctx, entries)
 	entries = slices.DeleteFunc(entries, func(e Entry) bool {
-		return e.Revoked == nil && e.Channel.rank() < c.follow.rank()
+		return e.Revoked == nil && rank(e.Channel) < rank(c.follow)
 	})
 	if err != nil {
 		return entries, errors.Join(failed, err)
@@ -220,10 +224,11 @@ func (c *Client) remember(names []string) error {
 // the package's key, its length and its digest have been checked; nothing else
 // has looked at it. It is kept, so that a second call needs no store.
 func (c *Client) Fetch(ctx context.Context, e Entry) ([]byte, error) {
-	if e.release == nil {
+	from := originOf(&e)
+	if from.release == nil {
 		return nil, fail(ErrUntrusted, e.Path, "the entry is not from Lookup")
 	}
-	e = e.release.entry(e.BuildID, e.binding)
+	e = from.release.entry(e.BuildID, from.binding)
 	sigName := e.Path + ".sig"
 	name, keep := bundlesDir+"/"+e.Digest.String(), bundlesDir+"/"+e.Digest.String()+".sig"
 	sig, data := c.cache.get(keep, maxSignature), c.cache.get(name, e.Length)

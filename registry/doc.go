@@ -27,6 +27,9 @@
 // checked by go-tuf. A bundle is opaque: the package knows its length, its
 // SHA-256 and the signature beside it, and no more.
 //
+// What clients tell is in package catalog, which imports no network: so is the
+// program that patches without one.
+//
 // A registry is in a folder, on a web server, in an S3 bucket or in an OCI
 // registry. Files are read through go-getter, with getters for the last two on
 // minio-go and oras-go; LAYOUT.md states what each store promises to those who

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/fother/fother/registry/catalog"
 	"github.com/fother/fother/specs"
 )
 
@@ -35,31 +36,19 @@ type Release struct {
 }
 
 // Entry is a release as it concerns one build-id.
-type Entry struct {
-	BuildID specs.BuildID `json:"build_id"`
-	Package string        `json:"package"`
-	Series  specs.Series  `json:"series"`
-	Level   specs.Level   `json:"level"`
-	CVEs    []string      `json:"cves,omitempty"`
-	File    string        `json:"file"`
-	// Channel is the highest one that it is in.
-	Channel Channel `json:"channel"`
-	// Revoked is why its package's keys revoked it, nil if they did not: then no
-	// host applies it, and those that did revert it.
-	Revoked *Revocation `json:"revoked,omitempty"`
-	// Path is where the bundle is in the registry.
-	Path   string       `json:"path"`
-	Length int64        `json:"length"` // in bytes
-	Digest specs.Digest `json:"digest"` // SHA-256 of the bundle
-	// KeyID is the SHA-256 of the first key that the package is bound to.
-	KeyID string `json:"key_id"`
-	// Need is how many of the package's keys have to sign, if that is more than
-	// one, and Signed how many have. Only List sets them.
-	Signed int `json:"signed,omitempty"`
-	Need   int `json:"need,omitempty"`
+type Entry = catalog.Entry
 
+// origin is an Entry's Origin.
+type origin struct {
 	release *release
 	binding *binding // nil if the package has none
+}
+
+// originOf returns where an entry comes from; its parts are nil if it did not come
+// from a registry.
+func originOf(e *Entry) origin {
+	o, _ := e.Origin.(origin)
+	return o
 }
 
 // release is what a listing holds of one bundle.
@@ -155,7 +144,7 @@ func (r *release) check() error {
 			return err
 		}
 	}
-	if r.Channel != "" && r.Channel.rank() == 0 {
+	if r.Channel != "" && rank(r.Channel) == 0 {
 		return fmt.Errorf("channel %.80q: want %s, %s or %s", r.Channel, Edge, Beta, Stable)
 	}
 	return errors.Join(checkIDs(r.BuildIDs), checkAttachments(r.Attachments))
@@ -193,7 +182,7 @@ func checkName(what, s string, limit int) error {
 func (r *release) entry(id specs.BuildID, b *binding) Entry {
 	return Entry{
 		BuildID: id, Package: r.Package, Series: r.Series, Level: r.Level, CVEs: r.CVEs, File: r.File,
-		Channel: r.Channel.orStable(), Path: bundleFile(r.Digest, r.File), Length: r.Length, Digest: r.Digest, KeyID: b.keyID(), release: r, binding: b,
+		Channel: orStable(r.Channel), Path: bundleFile(r.Digest, r.File), Length: r.Length, Digest: r.Digest, KeyID: b.keyID(), Origin: origin{r, b},
 	}
 }
 
@@ -211,7 +200,7 @@ func compareReleases(a, b *release) int {
 }
 
 func (l *listing) encode() ([]byte, error) {
-	if slices.ContainsFunc(l.Releases, func(r *release) bool { return r.Revoked || r.Channel.orStable() != Stable }) {
+	if slices.ContainsFunc(l.Releases, func(r *release) bool { return r.Revoked || orStable(r.Channel) != Stable }) {
 		l.Format = listingFormatNew
 	}
 	slices.SortFunc(l.Releases, compareReleases)

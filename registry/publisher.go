@@ -189,7 +189,7 @@ func (e *edit) append(target string, l *listing, r *release) {
 func (r *Release) describe() (*release, error) {
 	rel := &release{
 		Package: r.Package, Series: r.Series, Level: r.Level, File: r.File,
-		Channel: r.Channel.listed(), CVEs: slices.Compact(slices.Sorted(slices.Values(r.CVEs))),
+		Channel: inListing(r.Channel), CVEs: slices.Compact(slices.Sorted(slices.Values(r.CVEs))),
 		Length: int64(len(r.Bundle)), Digest: specs.DigestOf(r.Bundle),
 		BuildIDs: slices.Compact(slices.Sorted(slices.Values(r.BuildIDs))),
 	}

@@ -10,14 +10,12 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/fother/fother/registry/catalog"
 	"github.com/fother/fother/specs"
 )
 
 // Revocation is why and when a release was revoked.
-type Revocation struct {
-	Reason string    `json:"reason"`
-	Time   time.Time `json:"time"`
-}
+type Revocation = catalog.Revocation
 
 // revokedSuffix is what the name of a revocation has behind that of the bundle.
 const revokedSuffix = ".revoked"
@@ -63,14 +61,8 @@ func verifyRevocation(data []byte, e *Entry) (*Revocation, error) {
 	if err != nil {
 		return nil, err
 	}
-	if e.binding == nil {
-		return nil, fmt.Errorf("no key is bound to package %s", e.Package)
-	}
-	switch need, valid := e.binding.need(), env.signers(e.binding); {
-	case valid == 0:
-		return nil, fmt.Errorf("signed by none of the keys of package %s (%s)", e.Package, e.KeyID)
-	case valid < need:
-		return nil, &tooFewError{e.Package, valid, need}
+	if err := env.signedFor(e); err != nil {
+		return nil, err
 	}
 	return env.revocation(e)
 }
@@ -147,8 +139,8 @@ func (e *edit) openRevocation(ctx context.Context, entry *Entry, reason string) 
 		return nil, nil, err
 	}
 	if env, err := readEnvelope(old); err == nil {
-		if _, err := env.revocation(entry); err == nil && env.signers(entry.binding) > 0 {
-			env.keep(entry.binding)
+		if _, err := env.revocation(entry); err == nil && env.signers(originOf(entry).binding) > 0 {
+			env.keep(originOf(entry).binding)
 			return env, old, nil
 		}
 	}
@@ -156,7 +148,7 @@ func (e *edit) openRevocation(ctx context.Context, entry *Entry, reason string) 
 		Type:          statementType,
 		Subject:       []subject{{entry.File, map[string]specs.Digest{"sha256": entry.Digest}}},
 		PredicateType: revocationType,
-		Predicate:     revoked{entry.Package, entry.Series, entry.Level, Revocation{reason, e.now.UTC().Truncate(time.Second)}},
+		Predicate:     revoked{entry.Package, entry.Series, entry.Level, Revocation{Reason: reason, Time: e.now.UTC().Truncate(time.Second)}},
 	})
 	return &envelope{PayloadType: payloadType, Payload: payload}, old, err
 }
@@ -225,7 +217,7 @@ func (c *Client) revocationOf(ctx context.Context, e *Entry) (*Revocation, error
 			return r, nil
 		}
 	}
-	if !e.release.Revoked {
+	if !originOf(e).release.Revoked {
 		return nil, nil
 	}
 	name := e.Path + revokedSuffix

@@ -178,6 +178,21 @@ func (e *envelope) signers(b *binding) (n int) {
 	return n
 }
 
+// signedFor checks that enough keys of an entry's package have signed.
+func (e *envelope) signedFor(of *Entry) error {
+	bound := originOf(of).binding
+	if bound == nil {
+		return fmt.Errorf("no key is bound to package %s", of.Package)
+	}
+	switch need, valid := bound.need(), e.signers(bound); {
+	case valid == 0:
+		return fmt.Errorf("signed by none of the keys of package %s (%s)", of.Package, of.KeyID)
+	case valid < need:
+		return &tooFewError{of.Package, valid, need}
+	}
+	return nil
+}
+
 // verifyRelease checks that data is the signature of the release that e is of,
 // by enough of its package's keys, and that what they signed is what e says.
 func verifyRelease(data []byte, e *Entry) error {
@@ -185,14 +200,8 @@ func verifyRelease(data []byte, e *Entry) error {
 	if err != nil {
 		return err
 	}
-	if e.binding == nil {
-		return fmt.Errorf("no key is bound to package %s", e.Package)
-	}
-	switch need, valid := e.binding.need(), env.signers(e.binding); {
-	case valid == 0:
-		return fmt.Errorf("signed by none of the keys of package %s (%s)", e.Package, e.KeyID)
-	case valid < need:
-		return &tooFewError{e.Package, valid, need}
+	if err := env.signedFor(e); err != nil {
+		return err
 	}
 	var s statement
 	if err := json.Unmarshal(env.Payload, &s); err != nil {

@@ -8,26 +8,26 @@ import (
 	"maps"
 	"slices"
 
-	"github.com/fother/fother/registry"
+	"github.com/fother/fother/registry/catalog"
 	"github.com/fother/fother/specs"
 )
 
 // choice is the release that is for one target and series.
 type choice struct {
 	id    specs.PatchID
-	entry registry.Entry
+	entry catalog.Entry
 }
 
 // choose picks the highest level of each target and series that is not revoked,
 // and returns those that are, too. Entries that contradict each other are
 // errors, and then none of that target and series is taken: which fix runs must
 // not depend on chance, nor may one package revoke another's.
-func choose(entries []registry.Entry, asked []specs.BuildID) (choices, revoked []choice, errs []error) {
+func choose(entries []catalog.Entry, asked []specs.BuildID) (choices, revoked []choice, errs []error) {
 	type line struct {
 		id     specs.BuildID
 		series specs.Series
 	}
-	best := make(map[line][]registry.Entry)
+	best := make(map[line][]catalog.Entry)
 	for _, e := range entries {
 		if _, ok := slices.BinarySearch(asked, e.BuildID); !ok {
 			errs = append(errs, fmt.Errorf("%s: is for build-id %s, which was not asked for", e.File, e.BuildID))
@@ -64,16 +64,16 @@ func choose(entries []registry.Entry, asked []specs.BuildID) (choices, revoked [
 
 // highest sorts entries by their level and returns the highest. All have one
 // target and series.
-func highest(es []registry.Entry) (registry.Entry, error) {
-	slices.SortFunc(es, func(a, b registry.Entry) int {
+func highest(es []catalog.Entry) (catalog.Entry, error) {
+	slices.SortFunc(es, func(a, b catalog.Entry) int {
 		return cmp.Or(cmp.Compare(b.Level, a.Level), cmp.Compare(a.Package, b.Package), bytes.Compare(a.Digest[:], b.Digest[:]))
 	})
 	for _, e := range es[1:] {
 		if e.Package != es[0].Package {
-			return registry.Entry{}, fmt.Errorf("is claimed by two packages, %q and %q; neither is taken", es[0].Package, e.Package)
+			return catalog.Entry{}, fmt.Errorf("is claimed by two packages, %q and %q; neither is taken", es[0].Package, e.Package)
 		}
 		if e.Level == es[0].Level && e.Digest != es[0].Digest {
-			return registry.Entry{}, errors.New("two bundles have the same level; neither is taken")
+			return catalog.Entry{}, errors.New("two bundles have the same level; neither is taken")
 		}
 	}
 	return es[0], nil
@@ -82,7 +82,7 @@ func highest(es []registry.Entry) (registry.Entry, error) {
 // release is a bundle and what it is wanted for.
 type release struct {
 	*Release
-	entry registry.Entry
+	entry catalog.Entry
 	// lacking are the processes that lack it, each with what it lacks of it.
 	lacking []lacking
 }
@@ -101,7 +101,7 @@ func (p *pull) releases(choices []choice) []*release {
 		digest specs.Digest
 	}
 	of := make(map[key]*release)
-	get := func(e registry.Entry) *release {
+	get := func(e catalog.Entry) *release {
 		k := key{e.Package, e.Series, e.Level, e.Digest}
 		if of[k] == nil {
 			of[k] = &release{entry: e, Release: &Release{

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/fother/fother/apply"
-	"github.com/fother/fother/registry"
+	"github.com/fother/fother/registry/catalog"
 	"github.com/fother/fother/specs"
 )
 
@@ -22,15 +22,15 @@ type Registry interface {
 	Update(ctx context.Context) error
 	// Lookup returns all releases for the given BuildIDs. With an error it
 	// returns those of the BuildIDs that it can tell of.
-	Lookup(ctx context.Context, ids []specs.BuildID) ([]registry.Entry, error)
+	Lookup(ctx context.Context, ids []specs.BuildID) ([]catalog.Entry, error)
 	// Fetch returns the bytes of an entry's bundle.
-	Fetch(ctx context.Context, e registry.Entry) ([]byte, error)
+	Fetch(ctx context.Context, e catalog.Entry) ([]byte, error)
 }
 
 // pruner is a Registry that keeps the bundles that it has fetched.
 type pruner interface {
 	// Prune removes those of other entries, and bounds the rest.
-	Prune(used []registry.Entry) error
+	Prune(used []catalog.Entry) error
 }
 
 // Options of Pull. Registry and State are required.
@@ -183,7 +183,7 @@ func (p *pull) prune(choices []choice) {
 	if !ok {
 		return
 	}
-	var used []registry.Entry
+	var used []catalog.Entry
 	for _, c := range choices {
 		used = append(used, c.entry)
 	}

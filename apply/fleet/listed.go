@@ -8,7 +8,7 @@ import (
 
 	"github.com/fother/fother/kpack"
 	"github.com/fother/fother/kpack/bundle"
-	"github.com/fother/fother/registry"
+	"github.com/fother/fother/registry/catalog"
 	"github.com/fother/fother/specs"
 )
 
@@ -16,13 +16,13 @@ import (
 // was decoded to patches: a bundle, or a single patch that is part of one. The
 // bundles are fetched, so that their signatures are checked too. r has to be up
 // to date.
-func Listed(ctx context.Context, r Registry, data []byte, patches []*kpack.Patch) ([]registry.Entry, error) {
+func Listed(ctx context.Context, r Registry, data []byte, patches []*kpack.Patch) ([]catalog.Entry, error) {
 	var ids []specs.BuildID
 	for _, p := range patches {
 		ids = append(ids, p.Target.BuildID)
 	}
 	slices.Sort(ids)
-	var listed []registry.Entry
+	var listed []catalog.Entry
 	var errs []error
 	entries, err := r.Lookup(ctx, slices.Compact(ids))
 	if err != nil {
@@ -46,7 +46,7 @@ func Listed(ctx context.Context, r Registry, data []byte, patches []*kpack.Patch
 }
 
 // holds reports whether the bundle of e is, or has, a file of the given bytes.
-func holds(ctx context.Context, r Registry, e registry.Entry, data []byte) (bool, error) {
+func holds(ctx context.Context, r Registry, e catalog.Entry, data []byte) (bool, error) {
 	have, err := r.Fetch(ctx, e)
 	if err != nil || bytes.Equal(have, data) {
 		return err == nil, err

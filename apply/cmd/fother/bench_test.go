@@ -17,14 +17,6 @@ import (
 	"github.com/fother/fother/apply"
 )
 
-// benchTool builds the command as it is delivered.
-func benchTool(b *testing.B) string {
-	b.Helper()
-	path := filepath.Join(b.TempDir(), "fother")
-	execute(b, "go", "build", "-trimpath", "-ldflags=-w", "-o", path, ".")
-	return path
-}
-
 // spent is what a run of the command took.
 type spent struct{ wall, cpu time.Duration }
 
@@ -120,10 +112,11 @@ func middle(b *testing.B, name string, d []time.Duration, unit time.Duration, un
 
 // BenchmarkPatchOne patches a process and reverts that, each by a process of the
 // command: its time from start to end, its peak memory, and the stop. A start of
-// the command that does nothing is told beside it.
+// the command that does nothing is told beside it, and one of the whole program,
+// which reads registries.
 func BenchmarkPatchOne(b *testing.B) {
 	const rounds = 100
-	fother, prog := benchTool(b), fixture(b)
+	fother, prog := splitTool(b), fixture(b)
 	file := filepath.Join(b.TempDir(), "p.kpatch")
 	write(b, file, prog.patch(b, "default", 1))
 	pid := fmt.Sprint(startSleepers(b, prog.bin, 1)[0])
@@ -139,11 +132,13 @@ func BenchmarkPatchOne(b *testing.B) {
 	patch, unpatch := []string{"patch", "--json", "-p", pid, file}, []string{"unpatch", "--json", "-p", pid}
 	for range rounds {
 		step("start", "-h")
+		_, whole := timed(b, filepath.Join(filepath.Dir(fother), wholeProgram), "-h")
+		times["whole-start"] = append(times["whole-start"], whole.wall)
 		step("patch", patch...)
 		step("unpatch", unpatch...)
 	}
 	b.ReportMetric(0, "ns/op")
-	for _, name := range []string{"start", "patch", "unpatch"} {
+	for _, name := range []string{"start", "whole-start", "patch", "unpatch"} {
 		middle(b, name, times[name], time.Millisecond, "ms")
 	}
 	b.ReportMetric(peakOf(b, fother, "-h"), "start-peak-MB")
@@ -178,7 +173,7 @@ func startSleepers(b *testing.B, bin string, n int) (pids []int) {
 // a multiple of the bare read without it: by the clock, and by the processors' time,
 // on which a busy machine has no influence.
 func BenchmarkAll(b *testing.B) {
-	fother, prog := benchTool(b), fixture(b)
+	fother, prog := splitTool(b), fixture(b)
 	file := filepath.Join(b.TempDir(), "p.kpatch")
 	write(b, file, foreign(b, prog.patch(b, "default", 1), "00112233445566778899aabbccddeeff00112233"))
 	for _, more := range []int{0, 100, 300} {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -15,7 +14,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fother/fother/apply/fleet"
-	"github.com/fother/fother/registry"
 )
 
 var pullCommand = &command{
@@ -73,6 +71,9 @@ func (c *pull) run(ctx context.Context, args []string) int {
 	if c.registry.url == "" {
 		c.registry.url = os.Getenv("FOTHER_REGISTRY")
 	}
+	if err := c.registry.linked(c.tool); err != nil {
+		return c.fail(err)
+	}
 	if err := c.deny.read(); err != nil {
 		return c.fail(err)
 	}
@@ -100,7 +101,7 @@ func (c *pull) pass(ctx context.Context) (*fleet.Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	o.Registry, o.Address = client, c.registry.address()
+	o.Registry, o.Address = client, client.Address()
 	var end func()
 	o.Progress, end = c.progress()
 	defer end()
@@ -276,33 +277,19 @@ func (r *registryFlags) declare(fs *flag.FlagSet) {
 	fs.StringVar(&r.channel, "channel", "", "")
 }
 
-// maxRoot bounds the size of root.json, in bytes.
-const maxRoot = 512 << 10
+// client reads a registry.
+type client interface {
+	fleet.Registry
+	// Address is where the registry is, as it may be shown.
+	Address() string
+}
 
 // open returns a client that keeps its metadata in the given folder.
-func (r *registryFlags) open(t *tool, state string) (*registry.Client, error) {
+func (r *registryFlags) open(t *tool, state string) (client, error) {
 	if r.url == "" {
 		return nil, usageError{errors.New("no registry is named: use --registry or FOTHER_REGISTRY")}
 	}
-	channel, err := registry.ParseChannel(cmp.Or(r.channel, os.Getenv("FOTHER_CHANNEL")))
-	if err != nil {
-		return nil, usageError{err}
-	}
-	root, err := newTrust().read(r.root, maxRoot)
-	if err != nil {
-		return nil, rootError(err)
-	}
-	c, err := registry.NewClient(registry.ClientOptions{URL: r.url, Root: root, State: state, Channel: channel, Logger: t.logger()})
-	if err != nil {
-		return nil, fmt.Errorf("registry %s: %w", r.address(), err)
-	}
-	return c, nil
-}
-
-// address is the registry's URL as it may be shown, without a password, or the
-// folder's whole path.
-func (r *registryFlags) address() string {
-	return registry.Redacted(r.url)
+	return r.client(t, state)
 }
 
 // hinted is an error with what a user can do about it.
@@ -315,19 +302,6 @@ func (h hinted) Unwrap() error { return h.error }
 
 // Hint says what a user can do.
 func (h hinted) Hint() string { return h.hint }
-
-// rootError explains why root.json cannot be used.
-func rootError(err error) error {
-	err = fmt.Errorf("whom to trust is not known: %w", err)
-	var unsafe *unsafeFileError
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		return hinted{err, "get root.json from the registry's owner in a way that you trust, and put it at /etc/fother/root.json or name it with --root"}
-	case errors.As(err, &unsafe):
-		return hinted{err, "whoever can write root.json decides what runs here: put it into a folder that only root can write"}
-	}
-	return err
-}
 
 // pullError adds what a user can do about errors of package fleet.
 func pullError(err error) error {

@@ -475,12 +475,10 @@ func TestStateFolder(t *testing.T) {
 	if got, err := stateFolder("/y/"); got != "/y" || err != nil {
 		t.Errorf("%q, %v", got, err)
 	}
-	r := registryFlags{url: "https://user:secret@patches.example/x"}
-	if got := r.address(); strings.Contains(got, "secret") {
+	if got := registry.Redacted("https://user:secret@patches.example/x"); strings.Contains(got, "secret") {
 		t.Errorf("the password is shown: %s", got)
 	}
-	r.url = "../x"
-	if got := r.address(); !filepath.IsAbs(got) {
+	if got := registry.Redacted("../x"); !filepath.IsAbs(got) {
 		t.Errorf("whose folder is %s?", got)
 	}
 	if e := pullError(fmt.Errorf("x: %w", fleet.ErrLocked)); exitCode(e) != exitError || hint(e) == "" || !errors.Is(e, fleet.ErrLocked) {

@@ -9,10 +9,8 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -123,6 +121,11 @@ func (c *runner) run(ctx context.Context, args []string) int {
 	case c.parent != 0:
 		return c.help(ctx, args)
 	}
+	if c.registry.url != "" {
+		if err := c.registry.linked(c.tool); err != nil {
+			return c.fail(err)
+		}
+	}
 	code, err := c.launch()
 	if err != nil {
 		return c.fail(err)
@@ -183,25 +186,6 @@ func (c *runner) denied(path string) error {
 		return nil
 	}
 	return c.deny.list.CheckProgram(os.Getpid(), exe)
-}
-
-// inherited ends the tool's own handling of signals, and returns what ignores
-// those again that it was started with ignored. SIGCHLD is not among them: the
-// program waits for the helper.
-func (c *runner) inherited() func() {
-	ignored, err := ignoredSignals()
-	if err != nil && c.verbose {
-		c.note("which signals were ignored is not known, and but for SIGHUP and SIGINT none will be: %v", err)
-	}
-	ignored = slices.DeleteFunc(ignored, func(s syscall.Signal) bool { return s == syscall.SIGCHLD })
-	// What is ignored is inherited, what has a handler becomes the default.
-	signal.Notify(make(chan os.Signal, 1), syscall.SIGCHLD, syscall.SIGPIPE)
-	signal.Reset()
-	return func() {
-		for _, s := range ignored {
-			signal.Ignore(s)
-		}
-	}
 }
 
 // startHelper starts a child that is to patch this process. ready says when the

@@ -14,7 +14,7 @@ import (
 	"github.com/fother/fother/apply/fleet"
 	"github.com/fother/fother/kpack"
 	"github.com/fother/fother/kpack/bundle"
-	"github.com/fother/fother/registry"
+	"github.com/fother/fother/registry/catalog"
 	"github.com/fother/fother/specs"
 )
 
@@ -42,7 +42,7 @@ Options:
 type show struct {
 	*tool
 	registry registryFlags
-	client   fleet.Registry
+	client   client
 }
 
 // shown is what show --json prints for each file.
@@ -55,9 +55,9 @@ type shown struct {
 	Patches    []contents      `json:"patches,omitempty"`
 	Signatures []signature     `json:"signatures,omitempty"`
 	// Listed is only there if a registry was asked.
-	Listed []registry.Entry `json:"listed,omitzero"`
-	Error  string           `json:"error,omitempty"`
-	Exit   int              `json:"exit"`
+	Listed []catalog.Entry `json:"listed,omitzero"`
+	Error  string          `json:"error,omitempty"`
+	Exit   int             `json:"exit"`
 }
 
 // contents is what a patch puts into a process.
@@ -118,19 +118,22 @@ func (c *show) run(ctx context.Context, args []string) int {
 		return c.fail(usageError{errors.New("no file is named")})
 	}
 	if c.registry.url != "" {
+		if err := c.registry.linked(c.tool); err != nil {
+			return c.fail(err)
+		}
 		// A folder for this run: what a pull knows is not to be touched.
 		dir, err := os.MkdirTemp("", "fother-show-")
 		if err != nil {
 			return c.fail(err)
 		}
 		defer os.RemoveAll(dir)
-		c.registry.channel = string(registry.Edge) // it tells of all
+		c.registry.channel = string(catalog.Edge) // it tells of all
 		client, err := c.registry.open(c.tool, dir)
 		if err != nil {
 			return c.fail(err)
 		}
 		if err := client.Update(ctx); err != nil {
-			return c.fail(fmt.Errorf("registry %s: %w", c.registry.address(), err))
+			return c.fail(fmt.Errorf("registry %s: %w", client.Address(), err))
 		}
 		c.client = client
 	}
@@ -169,7 +172,7 @@ func (c *show) file(ctx context.Context, path string) (*shown, error) {
 	}
 	if c.client != nil {
 		if s.Listed, err = fleet.Listed(ctx, c.client, data, patches); err != nil {
-			return s, fmt.Errorf("%s: registry %s: %w", path, c.registry.address(), err)
+			return s, fmt.Errorf("%s: registry %s: %w", path, c.client.Address(), err)
 		}
 	}
 	return s, nil

@@ -155,10 +155,10 @@ func (c *show) printTrust(s *shown, row func(string, string, ...any)) {
 	switch {
 	case c.client == nil || s.Error != "":
 	case len(s.Listed) == 0:
-		row("registry", "%s does not list this file", c.registry.address())
+		row("registry", "%s does not list this file", c.client.Address())
 	default:
 		e := s.Listed[0]
-		row("registry", "%s lists it for package %s, signed by key %s, in channel %s", c.registry.address(), e.Package, e.KeyID, e.Channel)
+		row("registry", "%s lists it for package %s, signed by key %s, in channel %s", c.client.Address(), e.Package, e.KeyID, e.Channel)
 		if e.Revoked != nil {
 			row("revoked", "%s: %s", e.Revoked.Time.Format(time.DateOnly), e.Revoked.Reason)
 		}

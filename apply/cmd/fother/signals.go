@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"os"
+	"os/signal"
+	"slices"
 	"syscall"
 
 	"github.com/fother/fother/kpack/elfobj"
@@ -17,6 +19,25 @@ const (
 	oldDispositions = "runtime.fwdSig"
 	sigIgn          = 1 // SIG_IGN
 )
+
+// inherited ends the tool's own handling of signals, and returns what ignores
+// those again that it was started with ignored. SIGCHLD is not among them: the
+// program waits for the helper.
+func (t *tool) inherited() func() {
+	ignored, err := ignoredSignals()
+	if err != nil && t.verbose {
+		t.note("which signals were ignored is not known, and but for SIGHUP and SIGINT none will be: %v", err)
+	}
+	ignored = slices.DeleteFunc(ignored, func(s syscall.Signal) bool { return s == syscall.SIGCHLD })
+	// What is ignored is inherited, what has a handler becomes the default.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGCHLD, syscall.SIGPIPE)
+	signal.Reset()
+	return func() {
+		for _, s := range ignored {
+			signal.Ignore(s)
+		}
+	}
+}
 
 // ignoredSignals returns those that the tool was started with ignored, as
 // systemd does it with SIGPIPE and nohup with SIGHUP.

@@ -61,8 +61,14 @@ func Folders() (Options, error) {
 // No version is stamped in: go build would refuse a checkout that belongs to
 // another user.
 func Command(ctx context.Context, work, pkg string, env ...string) (string, error) {
-	path := filepath.Join(work, "bin", filepath.Base(pkg))
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-w", "-o", path, module+"/"+pkg)
+	return TaggedCommand(ctx, work, pkg, filepath.Base(pkg), "", env...)
+}
+
+// TaggedCommand is [Command] for a program of another name, which is built with
+// tags.
+func TaggedCommand(ctx context.Context, work, pkg, name, tags string, env ...string) (string, error) {
+	path := filepath.Join(work, "bin", name)
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-w", "-tags="+tags, "-o", path, module+"/"+pkg)
 	cmd.Env = append(append(os.Environ(), "CGO_ENABLED=0"), env...)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("go build %s: %w\n%s", pkg, err, bytes.TrimSpace(out))

@@ -57,6 +57,8 @@ var notNative = map[string]map[string]string{
 		"TestSymbolFile":                "the machine has no gdb",
 	},
 	"apply/cmd/fother": {
+		"TestSplit":                "the machine has no go, and what is left to whom is the same for all architectures",
+		"TestSplitImports":         "the machine has no go, and what is imported is the same for all architectures",
 		"TestWhatTheToolLinks":     "the machine has no go, and what the tool links is the same for all architectures",
 		"TestCronLine":             "the machine's sh is busybox, which has a sleep of its own, and the line is the same for all architectures",
 		"TestSystemdVerifiesUnits": "the machine has no systemd, and the files are the same for all architectures",

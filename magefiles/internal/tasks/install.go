@@ -11,8 +11,14 @@ import (
 	"github.com/fother/fother/magefiles/internal/pipeline"
 )
 
-// programs are the packages of the commands that are installed.
-var programs = []string{"apply/cmd/fother", "compiler/cmd/fother-cc", "magefiles/cmd/fother-make"}
+// programs are the commands that are installed, with the packages and tags that they
+// are built from. The first fother leaves registries to the second.
+var programs = []struct{ name, pkg, tags string }{
+	{"fother", "apply/cmd/fother", "split"},
+	{"fother-registry", "apply/cmd/fother", ""},
+	{"fother-cc", "compiler/cmd/fother-cc", ""},
+	{"fother-make", "magefiles/cmd/fother-make", ""},
+}
 
 // links are other names of the commands: the compiler wrapper for C++, and
 // LibCare's names.
@@ -44,15 +50,15 @@ func InstallCommands(ctx context.Context, out io.Writer, destdir, prefix string)
 		return &installError{err}
 	}
 	defer os.RemoveAll(temp)
-	for _, pkg := range programs {
-		built, err := pipeline.Command(ctx, temp, pkg)
+	for _, p := range programs {
+		built, err := pipeline.TaggedCommand(ctx, temp, p.pkg, p.name, p.tags)
 		if err != nil {
 			return err
 		}
 		if err := os.Chmod(built, 0o755); err != nil {
 			return err
 		}
-		if err := place(out, filepath.Join(bin, filepath.Base(pkg)), built); err != nil {
+		if err := place(out, filepath.Join(bin, p.name), built); err != nil {
 			return err
 		}
 	}

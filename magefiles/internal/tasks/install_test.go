@@ -36,7 +36,7 @@ func TestInstallCommands(t *testing.T) {
 			t.Errorf("%s leads to %s: the folder cannot be moved", e.Name(), target)
 		}
 	}
-	const want = "fother fother-c++ fother-cc fother-make libcare-cc libcare-ctl libcare-patch-make"
+	const want = "fother fother-c++ fother-cc fother-make fother-registry libcare-cc libcare-ctl libcare-patch-make"
 	if got := strings.Join(names, " "); got != want {
 		t.Errorf("there are %s, want %s", got, want)
 	}
