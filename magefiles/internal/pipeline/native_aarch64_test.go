@@ -22,7 +22,7 @@ import (
 // they do here.
 var nativeTests = []nativeTest{
 	{pkg: "apply/internal/ptrace", sample: "^TestAgent(Alone)?$/^(sleep|compute)$|^TestSleepGoesOn$"},
-	{pkg: "apply/internal/unwind"},
+	{pkg: "apply/internal/unwind", sample: "^TestWalk(VDSO|Thread)$|^TestWalkChains$/^O2$"},
 	{pkg: "apply/cmd/fother", sample: "^TestRun$/^pie$", command: "apply/cmd/fother", reads: "apply/deploy", packages: []string{"util-linux", "libcap-ng0"}},
 	{pkg: "apply", sample: "^TestApplyAndRevert$/^pie$/^call$|^TestCount$|^TestHooksLevels$", bench: "^BenchmarkStop$"},
 }
