@@ -73,7 +73,7 @@ func Long(ctx context.Context, out io.Writer, fother string, o pipeline.Options)
 		{"a program is tortured, and writes fail", command([]string{"FOTHER_LONG=1"}, "go", "test", "-count", "1", "-v", "-timeout", "24h",
 			"-run", "^Test(Torture|WritesFail|ThousandsOfThreads)$", "./apply")},
 		{"the native tests on an emulated aarch64 machine", command([]string{"FOTHER_LONG=1"}, "go", "test", "-count", "1", "-v", "-timeout", "30h",
-			"-run", "^Test(Native|KillMatrix|EndToEnd|Pages)OnAArch64$", "./magefiles/internal/pipeline")},
+			"-run", "^Test(Native|NewerKernel|KillMatrix|EndToEnd|Pages)OnAArch64$", "./magefiles/internal/pipeline")},
 		{"a registry of a million build-ids", command([]string{"FOTHER_LONG=1"}, "go", "test", "-count", "1", "-v", "-timeout", "60m",
 			"-run", "^Test(Scale|RotateInterrupted)$", "./registry")},
 		{"nginx under load", func(ctx context.Context) error { return Real(ctx, out, fother, o) }},
