@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -40,11 +39,6 @@ type Options struct {
 	// Compilers has the machine run this host's cross compiler and its tools,
 	// under the names of the machine's own: see package hosted.
 	Compilers bool
-	// Counted has the machine's clock go by the instructions that it executes, eight
-	// nanoseconds each, so that what is measured there does not depend on how busy this
-	// host is. The machine has one processor then, and is slower. It is only while that is
-	// idle that the clock goes by the host's.
-	Counted bool
 	// Cache keeps the base; the default is in the user's cache folder.
 	Cache string
 }
@@ -148,12 +142,8 @@ func pack(initrd, base, job, token string, more func(*archive) error) error {
 func boot(ctx context.Context, o Options, kernel, initrd, token string, more []string) (int, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, o.Timeout, fmt.Errorf("stopped after %v", o.Timeout))
 	defer cancel()
-	processors := []string{"-accel", "tcg,thread=multi", "-smp", "2"}
-	if o.Counted {
-		processors = []string{"-accel", "tcg,thread=single", "-icount", "shift=3,sleep=on", "-smp", "1"}
-	}
-	cmd := exec.CommandContext(ctx, "qemu-system-aarch64", append(slices.Concat(more, processors),
-		"-M", "virt", "-cpu", o.CPU, "-m", "2048",
+	cmd := exec.CommandContext(ctx, "qemu-system-aarch64", append(more,
+		"-M", "virt", "-cpu", o.CPU, "-accel", "tcg,thread=multi", "-smp", "2", "-m", "2048",
 		"-display", "none", "-monitor", "none", "-serial", "stdio", "-nic", "none", "-no-reboot",
 		"-kernel", kernel, "-initrd", initrd,
 		"-append", "console=ttyAMA0 panic=-1 oops=panic random.trust_cpu=on quiet")...)

@@ -86,8 +86,7 @@ exit $status
 // one: the same files as here, compiled into one binary for each package. Their C
 // programs come from the host's cross compiler. FOTHER_NATIVE chooses by hand: a
 // package, a regular expression of tests and maybe one of benchmarks; these tests find
-// FOTHER_LONG, FOTHER_MATRIX_STEP and FOTHER_STOP_PAIRS as they are here, and with
-// FOTHER_COUNTED=1 a clock that goes by the instructions that the machine executes.
+// FOTHER_LONG, FOTHER_MATRIX_STEP and FOTHER_STOP_PAIRS as they are here.
 func TestNativeOnAArch64(t *testing.T) {
 	if testing.Short() {
 		t.Skip("-short: boots an emulated machine")
@@ -151,7 +150,7 @@ func (r *nativeRun) run(t *testing.T) {
 		t.Fatal(err)
 	}
 	var console bytes.Buffer
-	status, err := machine.Run(t.Context(), machine.Options{Dir: job, Compilers: true, Packages: r.packages, Kernel: r.kernel, Timeout: r.limit, Counted: os.Getenv("FOTHER_COUNTED") == "1", Console: io.MultiWriter(&console, t.Output())})
+	status, err := machine.Run(t.Context(), machine.Options{Dir: job, Compilers: true, Packages: r.packages, Kernel: r.kernel, Timeout: r.limit, Console: io.MultiWriter(&console, t.Output())})
 	if err != nil || status != 0 {
 		t.Fatalf("exit status %d: %v", status, err)
 	}
