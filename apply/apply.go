@@ -70,8 +70,8 @@ type Result struct {
 	Hooks []HookRun `json:"hooks,omitempty"`
 
 	Stop Stop `json:"stop"`
-	// Held is how long single threads were held to make system calls, the
-	// others running on; Wall is everything. Both in nanoseconds.
+	// Held is how long single threads were held to make system calls, or to read
+	// their seccomp filters, the others running on; Wall is everything. Both in nanoseconds.
 	Held time.Duration `json:"held_ns"`
 	Wall time.Duration `json:"wall_ns"`
 }
@@ -84,12 +84,15 @@ func Prepare(ctx context.Context, pid int, patches []*kpack.Patch) (_ *Plan, err
 		return nil, err
 	}
 	defer p.Close()
+	if p.Headless() {
+		return nil, ErrHeadless
+	}
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
 	plan, err := makePlan(p, patches, Options{})
 	if err == nil {
-		err = p.mayHook(plan)
+		_, err = p.mayHook(ctx, plan)
 	}
 	if err != nil {
 		return nil, err
@@ -155,10 +158,12 @@ func begin(ctx context.Context, pid int, o Options) (*Process, *Result, error) {
 
 // carryOut stages and commits a plan.
 func (p *Process) carryOut(ctx context.Context, plan *Plan, res *Result, o Options) error {
-	if err := p.mayHook(plan); err != nil {
+	held, err := p.mayHook(ctx, plan)
+	res.Held += held
+	if err != nil {
 		return err
 	}
-	held, err := p.stageAll(plan.steps)
+	held, err = p.stageAll(ctx, plan.steps)
 	res.Held += held
 	if err != nil {
 		return err
@@ -175,7 +180,7 @@ func (p *Process) carryOut(ctx context.Context, plan *Plan, res *Result, o Optio
 	}
 	if e := p.hooksAfter(ctx, slices.Concat(t.outs, t.ins), res, o); err != nil {
 		if e == nil {
-			e = p.withdraw(context.WithoutCancel(ctx), plan.unused(), res, o)
+			e = p.withdraw(ctx, plan.unused(), res, o)
 		}
 		if ignoreGone(e) != nil {
 			err = fmt.Errorf("%w; memory that was mapped for it is left: %w", err, e)
@@ -222,8 +227,10 @@ func (plan *Plan) unused() []*record {
 }
 
 // withdraw frees what was staged for a commit that was not made, as far as
-// nothing runs in it or refers to it.
+// nothing runs in it or refers to it. ctx may have ended.
 func (p *Process) withdraw(ctx context.Context, records []*record, res *Result, o Options) error {
+	ctx, done := clearing(ctx, clearingTime)
+	defer done()
 	if err := p.settleHooks(ctx, records, o); err != nil {
 		return err
 	}

@@ -14,8 +14,9 @@ import (
 var (
 	// ErrGone means that the process has ended, or runs another program.
 	ErrGone = ptrace.ErrGone
-	// ErrHeadless means that the process runs on though its first thread has ended:
-	// the kernel then shows nothing of its memory under the process's id.
+	// ErrHeadless means that the process runs on though its first thread has ended: the
+	// kernel then shows its memory under the ids of the others only, and has no file of
+	// all of it that runs of the tool could lock.
 	ErrHeadless = errors.New("its first thread has ended, though others run: such a process cannot be patched")
 	// ErrPermission means that the kernel does not let the tool trace it.
 	ErrPermission = ptrace.ErrPermission

@@ -69,7 +69,7 @@ func (p *Process) freeUnused(ctx context.Context, records []*record, stacks *sta
 	if freed, err = p.unhook(ctx, freed, res); err != nil {
 		return nil, fmt.Errorf("the functions are as they were, but memory is left: %w", err)
 	}
-	held, err := p.unmap(freed)
+	held, err := p.unmap(ctx, freed)
 	res.Held += held
 	if err != nil && !errors.Is(err, ErrGone) {
 		return nil, fmt.Errorf("the functions are as they were, but memory is left: %w", err)

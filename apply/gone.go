@@ -44,20 +44,28 @@ func orGone(pid int, err error) error {
 func orHeadless(pid int, err error) error {
 	const looks, nap = 3, 5 * time.Millisecond
 	for range looks {
-		if !errors.Is(err, ErrGone) || ptrace.State(pid, pid) != "Z" {
-			return err
-		}
-		tids, _ := ptrace.Threads(pid)
-		alive := slices.ContainsFunc(tids, func(tid int) bool {
-			maps, e := readMaps(tid) // there is a folder of each thread, too
-			return tid != pid && e == nil && len(maps) > 0
-		})
-		if !alive {
+		if !errors.Is(err, ErrGone) || stand(pid) == 0 {
 			return err
 		}
 		time.Sleep(nap)
 	}
 	return ErrHeadless
+}
+
+// stand returns a thread that stands for the first one, which has ended: the process's
+// memory shows in its folder in /proc. It is 0 if there is none.
+func stand(pid int) int {
+	if ptrace.State(pid, pid) != "Z" {
+		return 0
+	}
+	tids, _ := ptrace.Threads(pid)
+	for _, tid := range tids {
+		// Each thread has a folder beside those of the processes.
+		if maps, err := readMaps(tid); tid != pid && err == nil && len(maps) > 0 {
+			return tid
+		}
+	}
+	return 0
 }
 
 // orGone is like the function of that name, for a process that is open, and may execute

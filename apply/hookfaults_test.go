@@ -108,10 +108,10 @@ func TestHookNeverLetGo(t *testing.T) {
 	}
 	plan, err := makePlan(p, []*kpack.Patch{patch}, Options{})
 	if err == nil {
-		_, err = p.stageAll(plan.steps)
+		_, err = p.stageAll(t.Context(), plan.steps)
 	}
 	if err == nil {
-		_, _, err = p.createHookThread(plan.steps[0].record, kpack.PreApply, false)
+		_, _, err = p.createHookThread(t.Context(), plan.steps[0].record, kpack.PreApply, false)
 	}
 	p.Close()
 	if err != nil {

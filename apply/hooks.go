@@ -287,7 +287,7 @@ func (p *Process) runHooks(ctx context.Context, r *record, point kpack.HookPoint
 	if len(hooks) == 0 {
 		return run, p.passHooks(r, point)
 	}
-	held, errno, err := p.createHookThread(r, point, handed)
+	held, errno, err := p.createHookThread(ctx, r, point, handed)
 	res.Held += held
 	denied := (*ptrace.DeniedError)(nil)
 	switch {

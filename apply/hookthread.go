@@ -29,20 +29,21 @@ const setMask = 2
 
 // mayHook returns a [*FilteredError] if a plan has patches with hooks, and seccomp
 // filters do not let any thread be that of the hooks. For that one thread is held
-// shortly where there is a filter. Nothing is written.
-func (p *Process) mayHook(plan *Plan) error {
+// shortly where there is a filter; how long is returned. Nothing is written.
+func (p *Process) mayHook(ctx context.Context, plan *Plan) (held time.Duration, err error) {
 	i := slices.IndexFunc(plan.steps, func(s *step) bool { return len(s.patch.Hooks) > 0 })
 	if i < 0 || !ptrace.Filtered(p.PID) {
-		return nil
+		return 0, nil
 	}
-	err := p.untilOneServes(func(tid int) (bool, error) {
-		err := ptrace.Permitted(p.PID, tid, hookCalls)
+	err = p.untilOneServes(ctx, func(tid int) (bool, error) {
+		h, err := ptrace.Permitted(p.PID, tid, hookCalls)
+		held += h
 		return err == nil, err
 	})
 	if denied := (*ptrace.DeniedError)(nil); errors.As(err, &denied) {
-		return &FilteredError{plan.steps[i].object.Path, denied}
+		return held, &FilteredError{plan.steps[i].object.Path, denied}
 	}
-	return err
+	return held, err
 }
 
 // createHookThread has a borrowed thread create that of the hooks, which waits
@@ -50,9 +51,9 @@ func (p *Process) mayHook(plan *Plan) error {
 //
 // Preconditions: awaitHookEnd has told that r has no such thread, and no
 // borrowed one is in the code that makes it.
-func (p *Process) createHookThread(r *record, point kpack.HookPoint, handed bool) (held time.Duration, errno unix.Errno, err error) {
+func (p *Process) createHookThread(ctx context.Context, r *record, point kpack.HookPoint, handed bool) (held time.Duration, errno unix.Errno, err error) {
 	h := &r.Hooks
-	held, err = p.withPermitted(hookCalls, specs.Range[specs.Addr]{}, func(a *ptrace.Agent) error {
+	held, err = p.withPermitted(ctx, hookCalls, specs.Range[specs.Addr]{}, func(a *ptrace.Agent) error {
 		if a.Halted() {
 			return ErrStopped
 		}

@@ -173,7 +173,7 @@ func leave(t *testing.T, pid, n int, patches ...*kpack.Patch) (writes int, decid
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := p.stageAll(plan.steps); err != nil {
+		if _, err := p.stageAll(t.Context(), plan.steps); err != nil {
 			t.Fatal(err)
 		}
 		return plan.transaction()
@@ -216,7 +216,7 @@ func TestStarvedAgent(t *testing.T) {
 	defer p.Close()
 	for state, want := range map[string]int{"R": 3, "D": 1} {
 		tries := 0
-		err := p.untilOneServes(func(tid int) (bool, error) {
+		err := p.untilOneServes(t.Context(), func(tid int) (bool, error) {
 			if tries++; tries < 3 {
 				return false, &StuckError{TID: tid, State: state}
 			}
@@ -227,12 +227,53 @@ func TestStarvedAgent(t *testing.T) {
 		}
 	}
 	tries := 0
-	_ = p.untilOneServes(func(tid int) (bool, error) {
+	_ = p.untilOneServes(t.Context(), func(tid int) (bool, error) {
 		tries++
 		return true, &StuckError{TID: tid, State: "R"} // while it made calls
 	})
 	if tries != 1 {
 		t.Errorf("what was done in part was done %d times", tries)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	tries = 0
+	err = p.untilOneServes(ctx, func(tid int) (bool, error) {
+		if tries++; tries == 2 {
+			cancel()
+		}
+		return false, &StuckError{TID: tid, State: "R"}
+	})
+	if stuck := (*StuckError)(nil); tries != 2 || !errors.Is(err, context.Canceled) || !errors.As(err, &stuck) {
+		t.Errorf("broken off in the second of %d tries: %v", tries, err)
+	}
+	tries = 0
+	_ = p.untilOneServes(ctx, func(tid int) (bool, error) { tries++; return false, &StuckError{TID: tid, State: "R"} })
+	if tries != 1 {
+		t.Errorf("to clear up each thread was tried %d times", tries)
+	}
+}
+
+// TestClearing: a run that was broken off has some time to clear up, and one that was
+// not has all it needs.
+func TestClearing(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	c, done := clearing(ctx, 10*time.Millisecond)
+	defer done()
+	if _, limited := c.Deadline(); limited || c.Err() != nil {
+		t.Error("its time is limited from the beginning")
+	}
+	cancel()
+	select {
+	case <-c.Done():
+	case <-time.After(time.Minute):
+		t.Error("it has time for ever")
+	}
+	c, done = clearing(ctx, time.Hour)
+	if c.Err() != nil {
+		t.Error("it has no time")
+	}
+	done()
+	if c.Err() == nil {
+		t.Error("it goes on after its use")
 	}
 }
 
@@ -248,14 +289,14 @@ func TestLateMapping(t *testing.T) {
 	defer p.Close()
 	lo := p.objects[0].image.Range.Lo - 16*specs.Addr(p.page)
 	intent := specs.Range[specs.Addr]{Lo: lo, Hi: lo + 2*specs.Addr(p.page)}
-	_, err = p.withAgent(intent, func(a *ptrace.Agent) error {
+	_, err = p.withAgent(t.Context(), intent, func(a *ptrace.Agent) error {
 		_, err := a.Syscall(unix.SYS_MMAP, uint64(lo), p.page, unix.PROT_READ, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_FIXED_NOREPLACE, ^uint64(0), 0)
 		return err
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := p.clear([]ptrace.Leftover{{Intent: intent}}); err != nil {
+	if _, err := p.clear(t.Context(), []ptrace.Leftover{{Intent: intent}}); err != nil {
 		t.Fatal(err)
 	}
 	before.same(t, r.snapshot())

@@ -37,7 +37,7 @@ func (p *Process) executable() *object {
 	const atPHDR = 3
 	all := scratch.Get().(*[4096]byte)
 	defer scratch.Put(all)
-	n, err := ptrace.ReadStart("/proc/"+strconv.Itoa(p.PID)+"/auxv", all[:])
+	n, err := ptrace.ReadStart("/proc/"+strconv.Itoa(p.via)+"/auxv", all[:])
 	if err != nil {
 		return nil
 	}

@@ -39,6 +39,10 @@ func (m *Mapping) anonymous() bool {
 	return m.Inode == 0 && (m.Path == "" || strings.HasPrefix(m.Path, "[anon:"))
 }
 
+// mayRecord reports whether a record may be in the mapping: the first of a patch's,
+// which no program can write to.
+func (m *Mapping) mayRecord() bool { return m.Perm == perms[0] && m.anonymous() }
+
 // Bounds of a maps file. The kernel's default vm.max_map_count is 65530;
 // operators raise it.
 const (
@@ -48,7 +52,7 @@ const (
 
 // readMaps reads the mappings of a process.
 func readMaps(pid int) ([]Mapping, error) {
-	f, err := ptrace.OpenFile("/proc/" + strconv.Itoa(pid) + "/maps")
+	f, err := ptrace.OpenFile(mapsFile(pid))
 	if err != nil {
 		return nil, procError(err)
 	}
@@ -59,6 +63,8 @@ func readMaps(pid int) ([]Mapping, error) {
 	}
 	return maps, procError(err)
 }
+
+func mapsFile(pid int) string { return "/proc/" + strconv.Itoa(pid) + "/maps" }
 
 // procError names the classes of errors that /proc gives.
 func procError(err error) error {
@@ -78,26 +84,35 @@ const mapsBuffer = 4 * maxMapsLine
 
 // parseMaps reads the format of proc_pid_maps(5). A path may hold anything but
 // a newline, which is written as \012.
-func parseMaps(r io.Reader) ([]Mapping, error) {
+func parseMaps(r io.Reader) (maps []Mapping, err error) {
+	err = wholeLines(r, func(text []byte) (err error) {
+		maps, err = appendMaps(maps, text)
+		return err
+	})
+	return maps, err
+}
+
+// wholeLines calls take with pieces of a maps file of whole lines, which are take's
+// for the call.
+func wholeLines(r io.Reader, take func([]byte) error) error {
 	buf := mapsBuffers.Get().(*[mapsBuffer]byte)
 	defer mapsBuffers.Put(buf)
-	var maps []Mapping
 	for n := 0; ; {
 		got, err := io.ReadFull(r, buf[n:])
 		n += got
 		last := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 		if err != nil && !last {
-			return nil, err
+			return err
 		}
 		end := n
 		if !last {
 			end = bytes.LastIndexByte(buf[:n], '\n') + 1
 		}
-		if maps, err = appendMaps(maps, buf[:end]); err != nil || last {
-			return maps, err
+		if err := take(buf[:end]); err != nil || last {
+			return err
 		}
 		if n = copy(buf[:], buf[end:n]); n > maxMapsLine {
-			return nil, fmt.Errorf("maps: line %d: more than %d bytes", len(maps)+1, maxMapsLine)
+			return fmt.Errorf("maps: a line of more than %d bytes", maxMapsLine)
 		}
 	}
 }

@@ -24,6 +24,7 @@ type Process struct {
 	PID  int
 	Name string // comm
 
+	via     int // the thread by whose folder in /proc its memory is read
 	page    uint64
 	files   *Reader // of the builds that are known, or nil
 	mem     *ptrace.Mem
@@ -56,28 +57,52 @@ type ObjectInfo struct {
 }
 
 // Open reads a process. The caller has to Close it. Errors: [ErrGone],
-// [ErrHeadless], [ErrPermission].
+// [ErrPermission].
 func Open(pid int) (*Process, error) { return open(pid, false) }
 
 func open(pid int, writable bool) (*Process, error) { return openWith(nil, pid, writable) }
 
 func openWith(files *Reader, pid int, writable bool) (*Process, error) {
-	p := &Process{PID: pid, Name: ptrace.Comm(pid, pid), page: uint64(os.Getpagesize()), files: files}
+	return openBy(files, pid, writable, (*Process).refresh)
+}
+
+// openBy opens a process, of which read is to read what there is.
+func openBy(files *Reader, pid int, writable bool, read func(*Process) error) (*Process, error) {
+	p, err := openVia(files, pid, pid, writable, read)
+	if !errors.Is(err, ErrGone) {
+		return p, err
+	}
+	if writable {
+		return nil, orHeadless(pid, err)
+	}
+	if tid := stand(pid); tid != 0 {
+		return openVia(files, pid, tid, false, read)
+	}
+	return nil, err
+}
+
+// openVia is openBy by the folder of one of the process's threads.
+func openVia(files *Reader, pid, tid int, writable bool, read func(*Process) error) (*Process, error) {
+	p := &Process{PID: pid, via: tid, Name: ptrace.Comm(pid, pid), page: uint64(os.Getpagesize()), files: files}
 	var err error
 	if writable {
 		if p.lock, err = lockProcess(pid, lockWait); err != nil {
-			return nil, orHeadless(pid, err)
+			return nil, err
 		}
 	}
-	if p.mem, err = ptrace.OpenMem(pid, writable); err == nil {
-		err = p.refresh()
+	if p.mem, err = ptrace.OpenMem(tid, writable); err == nil {
+		err = read(p)
 	}
 	if err != nil {
 		p.Close()
-		return nil, orHeadless(pid, err)
+		return nil, err
 	}
 	return p, nil
 }
+
+// Headless reports whether only the first thread of the process has ended. Such a
+// process can be read, but not changed ([ErrHeadless]).
+func (p *Process) Headless() bool { return p.via != p.PID }
 
 // Close releases what Open took.
 func (p *Process) Close() {
@@ -96,11 +121,22 @@ func (p *Process) Close() {
 // else it reads no more than the mappings, if it knows the files. Errors are those
 // of [Open].
 func (r *Reader) BuildIDs(pid int) ([]specs.BuildID, error) {
-	ids, err := codeBuildIDs(pid)
-	if errors.Is(err, ptrace.ErrUntold) {
-		ids, err = r.readBuildIDs(pid)
+	ids, err := r.buildIDs(pid)
+	if errors.Is(err, ErrGone) {
+		if tid := stand(pid); tid != 0 {
+			return r.buildIDs(tid)
+		}
 	}
-	return ids, orHeadless(pid, err)
+	return ids, err
+}
+
+// buildIDs is BuildIDs by the folder of one of the process's threads.
+func (r *Reader) buildIDs(tid int) ([]specs.BuildID, error) {
+	ids, err := codeBuildIDs(tid)
+	if errors.Is(err, ptrace.ErrUntold) {
+		return r.readBuildIDs(tid)
+	}
+	return ids, err
 }
 
 // codeBuildIDs are the build-ids of a process's code, as the kernel tells them.
@@ -118,7 +154,7 @@ func codeBuildIDs(pid int) ([]specs.BuildID, error) {
 
 // readBuildIDs is BuildIDs by what is in the process's memory.
 func (r *Reader) readBuildIDs(pid int) ([]specs.BuildID, error) {
-	p := Process{PID: pid, files: r}
+	p := Process{PID: pid, via: pid, files: r}
 	var err error
 	if p.mem, err = ptrace.OpenMem(pid, false); err != nil {
 		return nil, err
@@ -153,6 +189,11 @@ func (p *Process) refresh() error {
 	}
 	p.order()
 	p.unwinders, p.scopes = nil, nil
+	return p.refreshRecords()
+}
+
+// refreshRecords reads the records in the mappings anew.
+func (p *Process) refreshRecords() (err error) {
 	p.records, p.damaged, err = findRecords(p.mem, p.maps, p.page)
 	return err
 }
@@ -160,7 +201,7 @@ func (p *Process) refresh() error {
 // refreshObjects reads mappings and objects anew, these by address.
 func (p *Process) refreshObjects() error {
 	var err error
-	if p.maps, err = readMaps(p.PID); err != nil {
+	if p.maps, err = readMaps(p.via); err != nil {
 		return err
 	}
 	if p.objects, err = findObjects(p.mem, p.maps, p.files); err != nil {
@@ -243,14 +284,19 @@ func (h *head) open(mem memory, read ptrace.Span, files *Reader) *object {
 // loaded tells an object that runs from a file that is merely mapped: its code
 // is mapped as code, from the same file.
 func loaded(image *elfobj.Image, head *Mapping, maps []Mapping) bool {
+	m := firstCode(image, maps)
+	return m != nil && m.executable() && m.Inode == head.Inode && m.Dev == head.Dev
+}
+
+// firstCode returns the mapping where an object has the first of its executable
+// segments, nil if there is none.
+func firstCode(image *elfobj.Image, maps []Mapping) *Mapping {
 	for _, s := range image.Segments {
-		if s.Type != elf.PT_LOAD || s.Flags&elf.PF_X == 0 || s.Memsz == 0 {
-			continue
+		if s.Type == elf.PT_LOAD && s.Flags&elf.PF_X != 0 && s.Memsz != 0 {
+			return mappingAt(maps, image.Bias.Addr(specs.VAddr(s.Vaddr)))
 		}
-		m := mappingAt(maps, image.Bias.Addr(specs.VAddr(s.Vaddr)))
-		return m != nil && m.executable() && m.Inode == head.Inode && m.Dev == head.Dev
 	}
-	return false
+	return nil
 }
 
 // inForce reports whether the entries of r are there to lead to it: a library

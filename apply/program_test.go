@@ -18,8 +18,7 @@ import (
 
 // programC is the target of most tests. Its threads do what their arguments
 // say; commands on stdin are answered on stdout.
-const programC = `
-#define _GNU_SOURCE
+const programC = noMappingC + `
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
@@ -27,14 +26,9 @@ const programC = `
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/prctl.h>
 #include <time.h>
 #include <unistd.h>
-#include <stddef.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 
 #define API __attribute__((noinline, noclone, noipa))
 
@@ -85,20 +79,6 @@ static void fill(void)
 	for (; size >= page; size >>= 1)
 		for (a = lo & ~(size - 1); a < hi; a += size)
 			mmap((void *)a, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
-}
-
-/* whoever maps memory is killed */
-static void sandbox(void)
-{
-	struct sock_filter f[] = {
-		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mmap, 1, 0),
-		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
-	};
-	struct sock_fprog p = {4, f};
-	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-	if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &p)) die("seccomp", errno);
 }
 
 static void *run(void *arg)
@@ -152,7 +132,7 @@ int main(int argc, char **argv)
 #endif
 	printf("ready\n"); fflush(stdout);
 #ifdef SANDBOX
-	sandbox();
+	if (no_mapping(SECCOMP_FILTER_FLAG_TSYNC)) die("seccomp", errno);
 #endif
 	while (fgets(line, sizeof line, stdin)) {
 		if (!strncmp(line, "ask", 3)) printf("%d %d %s\n", answer(1), other(1), text());

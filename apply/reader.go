@@ -13,12 +13,17 @@ import (
 // of them, its build-id in the memory of each tells. It may be used by several
 // goroutines. A nil Reader knows nothing.
 type Reader struct {
-	mu    sync.Mutex
+	mu    sync.RWMutex
 	files map[fileKey]*knownFile
+	// Both have the same, by what the maps file and the kernel's answers say.
+	lines map[string]codeLine
+	codes map[codeKey]codeLine
 }
 
 // NewReader returns a reader that knows no file yet.
-func NewReader() *Reader { return &Reader{files: make(map[fileKey]*knownFile)} }
+func NewReader() *Reader {
+	return &Reader{files: make(map[fileKey]*knownFile), lines: make(map[string]codeLine), codes: make(map[codeKey]codeLine)}
+}
 
 // Open is [Open].
 func (r *Reader) Open(pid int) (*Process, error) { return openWith(r, pid, false) }
@@ -53,8 +58,8 @@ func (r *Reader) find(m *Mapping) *knownFile {
 	if r == nil || !m.shareable() {
 		return nil
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	r.mu.RLock()
+	defer r.mu.RUnlock()
 	return r.files[fileKey{m.Dev, m.Inode, m.Path}]
 }
 

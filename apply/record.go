@@ -294,19 +294,7 @@ const maxRecordPages = 64 << 10
 // r-- memory. What is damaged is nobody's: memory of another's, or hurt by the
 // program itself. It is neither trusted nor freed, only told.
 func findRecords(mem memory, maps []Mapping, page uint64) (records []*record, damaged []string, err error) {
-	var spans []ptrace.Span
-	for i := range maps {
-		m := &maps[i]
-		if m.Perm != "r--p" || !m.anonymous() {
-			continue
-		}
-		for a := m.Range.Lo; a < m.Range.Hi; a += specs.Addr(page) {
-			if len(spans) >= maxRecordPages && a != m.Range.Lo {
-				break
-			}
-			spans = append(spans, ptrace.Span{Addr: a, Buf: make([]byte, 8)})
-		}
-	}
+	spans := appendRecordSpans(nil, maps, page)
 	if err := mem.ReadSpans(spans); err != nil {
 		return nil, nil, err
 	}
@@ -322,6 +310,25 @@ func findRecords(mem memory, maps []Mapping, page uint64) (records []*record, da
 	}
 	slices.SortStableFunc(records, func(a, b *record) int { return a.Time.Compare(b.Time) })
 	return records, damaged, nil
+}
+
+// appendRecordSpans adds the beginnings of the pages in which a record may begin.
+func appendRecordSpans(spans []ptrace.Span, maps []Mapping, page uint64) []ptrace.Span {
+	n := 0
+	for i := range maps {
+		m := &maps[i]
+		if !m.mayRecord() {
+			continue
+		}
+		for a := m.Range.Lo; a < m.Range.Hi; a += specs.Addr(page) {
+			if n >= maxRecordPages && a != m.Range.Lo {
+				break
+			}
+			n++
+			spans = append(spans, ptrace.Span{Addr: a, Buf: make([]byte, len(recordMagic))})
+		}
+	}
+	return spans
 }
 
 // setState writes a record's state and leader.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -60,7 +61,9 @@ func (p *Process) recover(ctx context.Context, res *Result, o Options) error {
 			return err
 		}
 	}
-	if err := p.clear(stubs); err != nil {
+	held, err := p.clear(ctx, stubs)
+	res.Held += held
+	if err != nil {
 		return err
 	}
 	if len(free) > 0 {
@@ -117,44 +120,44 @@ func (p *Process) closed() *transaction {
 }
 
 // clear removes stubs in which no thread is, and memory that was mapped but
-// whose record was not written yet.
-func (p *Process) clear(stubs []ptrace.Leftover) error {
+// whose record was not written yet. It returns how long a thread was held.
+func (p *Process) clear(ctx context.Context, stubs []ptrace.Leftover) (held time.Duration, err error) {
 	for _, s := range stubs {
-		if err := p.unmapIntent(s.Intent); err != nil {
-			return err
+		h, err := p.unmapIntent(ctx, s.Intent)
+		if held += h; err != nil {
+			return held, err
 		}
 		if err := s.Clear(p.mem); err != nil {
-			return err
+			return held, err
 		}
 	}
-	return nil
+	return held, nil
 }
 
 // unmapIntent frees what mapStep mapped last before it was killed: read-only
 // memory at the start of the intended range in which nothing was written. It may have
 // been mapped since the process was opened: a thread that gets no processor makes its
 // call when the tool has long died.
-func (p *Process) unmapIntent(intent specs.Range[specs.Addr]) error {
+func (p *Process) unmapIntent(ctx context.Context, intent specs.Range[specs.Addr]) (time.Duration, error) {
 	if intent.Size() == 0 {
-		return nil
+		return 0, nil
 	}
 	mapped, err := readMaps(p.PID)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	m := mappingAt(mapped, intent.Lo)
-	if m == nil || m.Range.Lo != intent.Lo || m.Range.Hi > intent.Hi || m.Perm != perms[0] || !m.anonymous() {
-		return nil
+	if m == nil || m.Range.Lo != intent.Lo || m.Range.Hi > intent.Hi || !m.mayRecord() {
+		return 0, nil
 	}
 	b := make([]byte, m.Range.Size())
 	if readFull(p.mem, m.Range.Lo, b) != nil || len(bytes.TrimLeft(b, "\x00")) > 0 {
-		return nil
+		return 0, nil
 	}
-	_, err = p.withAgent(specs.Range[specs.Addr]{}, func(a *ptrace.Agent) error {
+	return p.withAgent(ctx, specs.Range[specs.Addr]{}, func(a *ptrace.Agent) error {
 		_, err := a.Syscall(unix.SYS_MUNMAP, uint64(m.Range.Lo), m.Range.Size())
 		return err
 	})
-	return err
 }
 
 // unfinished returns the transactions that bring all records to a final state.

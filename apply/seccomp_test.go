@@ -28,20 +28,17 @@ func TestUnderSeccomp(t *testing.T) {
 	r.expect("ask", oldAnswer)
 }
 
-// workerC is a program whose first thread can hardly ever be stopped, and whose other
-// one has a seccomp filter that ends the process for any new mapping.
-const workerC = `
+// noMappingC is the beginning of programs that end when they map memory: the calling
+// thread has a seccomp filter from then on, or all have (SECCOMP_FILTER_FLAG_TSYNC).
+const noMappingC = `
+#define _GNU_SOURCE
 #include <linux/filter.h>
 #include <linux/seccomp.h>
-#include <pthread.h>
 #include <stddef.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-__attribute__((noinline, noipa)) int answer(int x) { return x + 1; }
-static void *work(void *a)
+static __attribute__((unused)) long no_mapping(unsigned flags)
 {
 	struct sock_filter f[] = {
 		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
@@ -50,10 +47,24 @@ static void *work(void *a)
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
 	};
 	struct sock_fprog p = {4, f};
+	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &p);
+}
+`
+
+// workerC is a program whose first thread can hardly ever be stopped, and whose other
+// one has a seccomp filter that ends the process for any new mapping.
+const workerC = noMappingC + `
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+__attribute__((noinline, noipa)) int answer(int x) { return x + 1; }
+static void *work(void *a)
+{
 	char line[100];
 	setvbuf(stdin, malloc(4096), _IOFBF, 4096);
 	puts("ready"); fflush(stdout);
-	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &p)) exit(9);
+	if (no_mapping(0)) exit(9);
 	while (fgets(line, sizeof line, stdin)) { printf("%d\n", answer(1)); fflush(stdout); }
 	exit(0);
 }
@@ -123,12 +134,38 @@ func TestHooksUnderFilter(t *testing.T) {
 	}
 }
 
+// TestFilterReadIsHeld: the time for which a thread stands still so that its filters
+// are read is told.
+func TestFilterReadIsHeld(t *testing.T) {
+	mayReadFilters(t)
+	patch := hookedPatch(t, 1, 42, "2")
+	for _, filtered := range []bool{false, true} {
+		r := start(t, hookedProgram(t))
+		if filtered {
+			r.expect("filter 0", "0")
+		}
+		p, err := Open(r.pid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.Close()
+		plan, err := makePlan(p, []*kpack.Patch{patch}, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if held, err := p.mayHook(t.Context(), plan); err != nil || (held > 0) != filtered {
+			t.Errorf("with a filter %v: held for %v, %v", filtered, held, err)
+		}
+	}
+}
+
 // mayReadFilters skips a test where the tool is not let read seccomp filters.
 func mayReadFilters(t *testing.T) {
 	t.Helper()
 	r := start(t, hookedProgram(t))
 	r.expect("filter 0", "0")
-	if denied := (*ptrace.DeniedError)(nil); errors.As(ptrace.Permitted(r.pid, r.pid, hookCalls), &denied) && denied.Call == "" {
+	_, err := ptrace.Permitted(r.pid, r.pid, hookCalls)
+	if denied := (*ptrace.DeniedError)(nil); errors.As(err, &denied) && denied.Call == "" {
 		testenv.Skip(t, "the tests may not read seccomp filters")
 	}
 }

@@ -2,6 +2,7 @@ package apply
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -19,20 +20,20 @@ const maxAgents = 16
 // withAgent has one thread of the process stopped and ready to make system
 // calls while f runs. intent is what f maps. It returns how long the thread was
 // held.
-func (p *Process) withAgent(intent specs.Range[specs.Addr], f func(*ptrace.Agent) error) (time.Duration, error) {
-	return p.withPermitted(nil, intent, f)
+func (p *Process) withAgent(ctx context.Context, intent specs.Range[specs.Addr], f func(*ptrace.Agent) error) (time.Duration, error) {
+	return p.withPermitted(ctx, nil, intent, f)
 }
 
 // withPermitted is withAgent for a thread whose seccomp filters let it make some
 // calls without the tool.
 //
 // Errors: [*ptrace.DeniedError] if no thread may.
-func (p *Process) withPermitted(calls []ptrace.Call, intent specs.Range[specs.Addr], f func(*ptrace.Agent) error) (time.Duration, error) {
+func (p *Process) withPermitted(ctx context.Context, calls []ptrace.Call, intent specs.Range[specs.Addr], f func(*ptrace.Agent) error) (time.Duration, error) {
 	var held time.Duration
-	err := p.untilOneServes(func(tid int) (done bool, err error) {
+	err := p.untilOneServes(ctx, func(tid int) (done bool, err error) {
 		err = ptrace.Do(func() error {
-			var e error
-			held, done, e = p.tryAgent(tid, calls, intent, f)
+			h, d, e := p.tryAgent(tid, calls, intent, f)
+			held, done = held+h, d
 			return e
 		})
 		return done, err
@@ -44,15 +45,36 @@ func (p *Process) withPermitted(calls []ptrace.Call, intent specs.Range[specs.Ad
 const starvedLimit = time.Minute
 
 // untilOneServes calls try for threads of the process, until it is done or its error
-// is not one of the thread alone. Threads that get no processor are tried again.
-func (p *Process) untilOneServes(try func(tid int) (done bool, err error)) error {
+// is not one of the thread alone. Threads that get no processor are tried again, as
+// long as ctx does not end; each is tried once even so, to clear up.
+func (p *Process) untilOneServes(ctx context.Context, try func(tid int) (done bool, err error)) error {
 	for end := time.Now().Add(starvedLimit); ; {
 		done, err := p.tryThreads(try)
 		stuck := (*StuckError)(nil)
 		if done || !errors.As(err, &stuck) || stuck.State != "R" || time.Now().After(end) {
 			return err
 		}
+		if e := ctx.Err(); e != nil {
+			return fmt.Errorf("%w; given up: %w", err, e)
+		}
 	}
+}
+
+// clearingTime is how long a run that was cancelled may take to clear up.
+const clearingTime = 5 * time.Second
+
+// clearing returns a context for clearing up: it ends when ctx has for that long. What
+// is left then the next run clears away.
+func clearing(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
+	c, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		select {
+		case <-time.After(limit):
+		case <-c.Done():
+		}
+		cancel()
+	})
+	return c, func() { stop(); cancel() }
 }
 
 // tryThreads calls try for threads of the process, each once. The error of one that is
@@ -164,13 +186,13 @@ var perms = [3]string{"r--p", "r-xp", "rw-p"}
 
 // stageAll maps and fills the memory of all steps. After an error nothing of it is
 // left. It returns how long a thread was held.
-func (p *Process) stageAll(steps []*step) (time.Duration, error) {
+func (p *Process) stageAll(ctx context.Context, steps []*step) (time.Duration, error) {
 	var held time.Duration
 	for i, s := range steps {
-		h, err := p.stageOne(steps, s)
+		h, err := p.stageOne(ctx, steps, s)
 		held += h
 		if err != nil {
-			h, e := p.unstage(steps[:i])
+			h, e := p.unstage(ctx, steps[:i])
 			return held + h, errors.Join(err, e)
 		}
 	}
@@ -180,14 +202,14 @@ func (p *Process) stageAll(steps []*step) (time.Duration, error) {
 // maxPlaces bounds how often another place is tried.
 const maxPlaces = 8
 
-func (p *Process) stageOne(steps []*step, s *step) (time.Duration, error) {
+func (p *Process) stageOne(ctx context.Context, steps []*step, s *step) (time.Duration, error) {
 	var held time.Duration
 	for range maxPlaces {
-		h, err := p.withAgent(s.record.memory(), func(a *ptrace.Agent) error { return p.mapStep(a, s) })
+		h, err := p.withAgent(ctx, s.record.memory(), func(a *ptrace.Agent) error { return p.mapStep(a, s) })
 		held += h
 		if err == nil {
 			if err = p.fill(s); err != nil {
-				h, e := p.unstage([]*step{s})
+				h, e := p.unstage(ctx, []*step{s})
 				return held + h, errors.Join(err, e)
 			}
 			return held, nil
@@ -290,17 +312,17 @@ func (p *Process) fill(s *step) error {
 }
 
 // unstage frees memory that no entry has ever led to.
-func (p *Process) unstage(steps []*step) (time.Duration, error) {
+func (p *Process) unstage(ctx context.Context, steps []*step) (time.Duration, error) {
 	records := make([]*record, len(steps))
 	for i, s := range steps {
 		records[i] = s.record
 	}
-	return p.unmap(records)
+	return p.unmap(ctx, records)
 }
 
 // unmap frees the memory of records. Only what still looks as it was mapped is
 // touched: the range may be another's where a run was killed halfway.
-func (p *Process) unmap(records []*record) (time.Duration, error) {
+func (p *Process) unmap(ctx context.Context, records []*record) (time.Duration, error) {
 	if len(records) == 0 {
 		return 0, nil
 	}
@@ -319,7 +341,7 @@ func (p *Process) unmap(records []*record) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	return p.withAgent(specs.Range[specs.Addr]{}, func(a *ptrace.Agent) error {
+	return p.withAgent(ctx, specs.Range[specs.Addr]{}, func(a *ptrace.Agent) error {
 		for _, r := range records {
 			for _, m := range p.pieces(r) {
 				if m.Size() == 0 || !stillMapped(maps, m.Range, m.perm) {

@@ -468,7 +468,7 @@ int main(int argc, char **argv) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := p.stageAll(plan.steps); err != nil {
+	if _, err := p.stageAll(t.Context(), plan.steps); err != nil {
 		t.Fatal(err)
 	}
 	r.expect("twin", old) // at the same address

@@ -63,6 +63,8 @@ type Limiter struct {
 	left  map[int]bool // by process
 	// silence is set once a process was silent.
 	silence bool
+	// work is for goroutines that have done some; nil if none waits for more.
+	work chan func()
 }
 
 // usage is what the processes of one user have used up.
@@ -76,6 +78,10 @@ type usage struct {
 func NewLimiter() *Limiter {
 	return &Limiter{owner: owner, users: make(map[int]*usage), left: make(map[int]bool)}
 }
+
+// Reuse has goroutines that have done their work wait for more, for a second. It is for
+// who looks at many processes, and is called before any other method.
+func (l *Limiter) Reuse() { l.work = make(chan func()) }
 
 // LeftOut is the number of processes that were left out.
 func (l *Limiter) LeftOut() int {
@@ -104,7 +110,7 @@ func Do[T any](ctx context.Context, l *Limiter, pid int, b Bound, f func(context
 		}
 	}
 	start := time.Now()
-	v, err := within(ctx, b, f)
+	v, err := within(ctx, l, b, f)
 	if uid == unknownUser && errors.Is(err, ErrSilent) {
 		uid = l.ownerOfSilent(pid)
 	}
@@ -187,11 +193,11 @@ type outcome[T any] struct {
 
 // within calls f with a context that ends at the limit, and waits for it until
 // grace after that.
-func within[T any](ctx context.Context, b Bound, f func(context.Context) (T, error)) (T, error) {
+func within[T any](ctx context.Context, l *Limiter, b Bound, f func(context.Context) (T, error)) (T, error) {
 	work, cancel := context.WithTimeout(ctx, b.Limit)
 	defer cancel()
 	done, late := make(chan outcome[T]), make(chan struct{})
-	go func() {
+	l.beside(func() {
 		v, err := f(work)
 		select {
 		case done <- outcome[T]{v, err}:
@@ -200,7 +206,7 @@ func within[T any](ctx context.Context, b Bound, f func(context.Context) (T, err
 				c.Close()
 			}
 		}
-	}()
+	})
 	select {
 	case r := <-done:
 		return r.v, r.err
@@ -222,6 +228,33 @@ func within[T any](ctx context.Context, b Bound, f func(context.Context) (T, err
 		return none, fmt.Errorf("interrupted: %w", err)
 	}
 	return none, fmt.Errorf("%w for %v", ErrSilent, b.Limit+b.Grace)
+}
+
+// idleTime is how long a goroutine waits for more work.
+const idleTime = time.Second
+
+// beside calls f in another goroutine: one that has done such work, if it waits for
+// more. Its stack has grown already, as a new one's would have to for each process.
+func (l *Limiter) beside(f func()) {
+	select {
+	case l.work <- f:
+		return
+	default:
+	}
+	if l.work == nil {
+		go f()
+		return
+	}
+	go func() {
+		for timer := time.NewTimer(idleTime); ; timer.Reset(idleTime) {
+			f()
+			select {
+			case f = <-l.work:
+			case <-timer.C:
+				return
+			}
+		}
+	}()
 }
 
 // owner returns the real user of a process. The owner of its folder in /proc

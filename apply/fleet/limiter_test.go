@@ -62,6 +62,35 @@ func TestDo(t *testing.T) {
 	})
 }
 
+// TestReuse: goroutines that wait for more work do it as new ones would, and end when
+// there is none for some time.
+func TestReuse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, sum := NewLimiter(), 0
+		l.Reuse()
+		for i := range 100 {
+			v, err := Do(t.Context(), l, 7, Bound{Limit: time.Second}, func(context.Context) (int, error) { return i, nil })
+			if err != nil {
+				t.Error(err)
+			}
+			sum += v
+			synctest.Wait() // until the goroutine waits
+		}
+		if sum != 4950 {
+			t.Errorf("what was returned adds up to %d", sum)
+		}
+		never := make(chan struct{})
+		if _, err := Do(t.Context(), l, 7, Bound{Limit: time.Second}, func(context.Context) (int, error) { <-never; return 0, nil }); !errors.Is(err, ErrSilent) {
+			t.Error(err)
+		}
+		if v, err := Do(t.Context(), l, 7, Bound{Limit: time.Second}, func(context.Context) (int, error) { return 1, nil }); v != 1 || err != nil {
+			t.Errorf("beside one that is stuck: %d, %v", v, err)
+		}
+		close(never)
+		time.Sleep(2 * idleTime) // or the test does not end
+	})
+}
+
 // TestOwnerIsAskedLate: users are told apart once a process was silent, and one that
 // has ended by then gets away with that once.
 func TestOwnerIsAskedLate(t *testing.T) {

@@ -19,7 +19,7 @@ type capability struct {
 var capabilities = []capability{
 	{unix.CAP_SYS_PTRACE, "CAP_SYS_PTRACE", "processes of other users, and those with more rights, are out of reach"},
 	{unix.CAP_DAC_OVERRIDE, "CAP_DAC_OVERRIDE", "the memory of other users' processes cannot be opened"},
-	{unix.CAP_SYS_ADMIN, "CAP_SYS_ADMIN", "processes with a seccomp filter are refused"},
+	{unix.CAP_SYS_ADMIN, "CAP_SYS_ADMIN", "processes whose threads all have a seccomp filter are refused"},
 }
 
 // lacking returns those that a process, of which status is the text of

@@ -41,7 +41,7 @@ func exitCode(err error) int {
 	case errors.As(err, &noFit), errors.As(err, &mismatch), errors.As(err, &conflict), errors.As(err, &busy), errors.As(err, &unwinder),
 		errors.As(err, &alone), errors.As(err, &split), errors.As(err, &trial), errors.As(err, &state), errors.As(err, &denied), errors.As(err, &hook), errors.As(err, &filtered),
 		errors.Is(err, apply.ErrNoMemory), errors.Is(err, apply.ErrSeccomp), errors.Is(err, apply.ErrWriteForbidden), errors.Is(err, apply.ErrStopped), errors.Is(err, kpack.ErrTooShort),
-		errors.Is(err, apply.ErrPrivileged), errors.Is(err, apply.ErrForeign), errors.Is(err, apply.ErrDiverted):
+		errors.Is(err, apply.ErrPrivileged), errors.Is(err, apply.ErrForeign), errors.Is(err, apply.ErrDiverted), errors.Is(err, apply.ErrHeadless):
 		return exitRefused
 	}
 	return exitError

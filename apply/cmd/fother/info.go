@@ -88,8 +88,10 @@ type processInfo struct {
 	Objects []objectInfo    `json:"objects"`
 	Applied []apply.Applied `json:"applied"`
 	Damaged []string        `json:"damaged,omitempty"`
-	Error   string          `json:"error,omitempty"`
-	Exit    int             `json:"exit"`
+	// Headless is set if the first thread has ended: then nothing can be changed.
+	Headless bool   `json:"headless,omitempty"`
+	Error    string `json:"error,omitempty"`
+	Exit     int    `json:"exit"`
 }
 
 // objectInfo is an object, and with -s the patches for it.
@@ -314,6 +316,9 @@ func (t *tool) printInfo(i processInfo) {
 		for _, r := range o.Revoked {
 			fmt.Fprintf(&out, "    revoked: %s (series %s, level %d): %s\n", clean(r.Package), r.Patch.Series, r.Patch.Level, clean(r.Reason))
 		}
+	}
+	if i.Headless {
+		fmt.Fprintf(&out, "  note: %v\n", apply.ErrHeadless)
 	}
 	for _, d := range i.Damaged {
 		fmt.Fprintf(&out, "  damaged: %s\n", clean(d))

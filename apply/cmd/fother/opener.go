@@ -19,6 +19,7 @@ type opener struct {
 	patching func(wait) fleet.Bound
 
 	open    func(pid int) (*apply.Process, error)
+	summary func(pid int) (*apply.Summary, error)
 	ids     func(pid int) ([]specs.BuildID, error)
 	prepare func(ctx context.Context, pid int, patches []*kpack.Patch) (*apply.Plan, error)
 	apply   func(ctx context.Context, pid int, patches []*kpack.Patch, o apply.Options) (*apply.Result, error)
@@ -26,17 +27,24 @@ type opener struct {
 }
 
 func newOpener() *opener {
-	reader := apply.NewReader()
+	reader, limiter := apply.NewReader(), fleet.NewLimiter()
+	limiter.Reuse()
 	return &opener{
-		Limiter: fleet.NewLimiter(), reading: fleet.Reading(),
+		Limiter: limiter, reading: fleet.Reading(),
 		patching: func(w wait) fleet.Bound { return fleet.Patching(time.Duration(w)) },
-		open:     reader.Open, ids: reader.BuildIDs, prepare: apply.Prepare, apply: apply.Apply, revert: apply.Revert,
+		open:     reader.Open, summary: reader.Summary, ids: reader.BuildIDs, prepare: apply.Prepare, apply: apply.Apply, revert: apply.Revert,
 	}
 }
 
 // Open is [apply.Open] within the bound; errors are those of [fleet.Do] too.
 func (o *opener) Open(ctx context.Context, pid int) (*apply.Process, error) {
 	return fleet.Do(ctx, o.Limiter, pid, o.reading, func(context.Context) (*apply.Process, error) { return o.open(pid) })
+}
+
+// Summary is that of [apply.Reader] within the bound; errors are those of
+// [fleet.Do] too.
+func (o *opener) Summary(ctx context.Context, pid int) (*apply.Summary, error) {
+	return fleet.Do(ctx, o.Limiter, pid, o.reading, func(context.Context) (*apply.Summary, error) { return o.summary(pid) })
 }
 
 // BuildIDs is that of [apply.Reader] within the bound; errors are those of

@@ -59,6 +59,12 @@ func TestSilentProcessIsTold(t *testing.T) {
 			}
 			return nil, apply.ErrPermission
 		}
+		o.summary = func(p int) (*apply.Summary, error) {
+			if p == pid {
+				<-block
+			}
+			return nil, apply.ErrPermission
+		}
 		o.open = func(p int) (*apply.Process, error) {
 			if p == pid {
 				<-block

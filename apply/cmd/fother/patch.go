@@ -34,7 +34,8 @@ lists them.
 
 Of one series the highest level goes in and replaces what was there; series
 coexist. A process that is named and that nothing fits is refused; of all
-processes such are left out.
+processes such are left out. One whose first thread has ended is refused if
+something fits.
 
 Options:
   -p PID|all      the process, or all that the caller may trace, but init

@@ -67,14 +67,12 @@ func ahead[T any](ctx context.Context, pids []int, read func(context.Context, in
 
 // read returns what there is to say of a process.
 func (t *tool) read(ctx context.Context, pid int) surveyed {
-	p, err := t.opener.Open(ctx, pid)
+	s, err := t.opener.Summary(ctx, pid)
 	if err != nil {
 		return surveyed{processInfo{PID: pid, Objects: []objectInfo{}, Applied: []apply.Applied{}}, err}
 	}
-	defer p.Close()
-	objects := p.Objects()
-	i := processInfo{PID: pid, Name: p.Name, Objects: make([]objectInfo, 0, len(objects)), Applied: p.Applied(), Damaged: p.Damaged()}
-	for _, o := range objects {
+	i := processInfo{PID: pid, Name: s.Name, Objects: make([]objectInfo, 0, len(s.Objects)), Applied: s.Applied, Damaged: s.Damaged, Headless: s.Headless}
+	for _, o := range s.Objects {
 		i.Objects = append(i.Objects, objectInfo{ObjectInfo: o})
 	}
 	return surveyed{i, nil}

@@ -16,6 +16,8 @@ const (
 	// stubSize that with the note about what the calls are for.
 	stubCode = 2 + 9*10 + 6 + 8
 	stubSize = stubCode + 16
+	// alwaysFits is what any stub takes, 0 where that depends on the thread.
+	alwaysFits = stubSize
 	// callSize is the length of the system call instruction.
 	callSize = 2
 	// userCode is the code segment selector of 64-bit user mode.

@@ -16,6 +16,8 @@ const (
 	insnSVC = 0xd4000001
 	// btypeMask are the bits of PSTATE that say how the last branch was made.
 	btypeMask = 3 << 10
+	// alwaysFits is what any stub takes, 0 since that depends on the thread.
+	alwaysFits = 0
 	// callSize is the length of the system call instruction.
 	callSize = 4
 )

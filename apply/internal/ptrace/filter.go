@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -35,18 +36,21 @@ func (e *DeniedError) Error() string {
 
 // Permitted reads the seccomp filters of a thread and returns nil if they let it
 // make each of the calls, by whatever code. What a thread may, those may that it
-// creates. Nothing is written, and no filter is suspended for it.
+// creates. Nothing is written, and no filter is suspended for it. held is how long the
+// thread was stopped.
 //
 // Errors: [*DeniedError], [ErrGone], [ErrPermission], [*TracedError], [*StuckError].
-func Permitted(pid, tid int, calls []Call) error {
+func Permitted(pid, tid int, calls []Call) (held time.Duration, err error) {
 	if !filtered(readStatus(pid, tid)) {
-		return nil
+		return 0, nil
 	}
-	return Do(func() error {
+	err = Do(func() error {
 		g, err := Seize(pid, Options{Only: []int{tid}})
 		if err != nil {
 			return err
 		}
+		start := time.Now()
+		defer func() { held = time.Since(start) }()
 		defer g.Detach()
 		if err := g.Stop(); err != nil {
 			return err
@@ -56,6 +60,7 @@ func Permitted(pid, tid int, calls []Call) error {
 		}
 		return g.threads[0].Permitted(pid, calls)
 	})
+	return held, err
 }
 
 // Permitted is the function of this name for a thread of process pid that is
@@ -128,10 +133,10 @@ var errUnknown = errors.New("it looks at where the call comes from, or at addres
 // load returns the word of struct seccomp_data at an offset, of what is known.
 // Source: linux/seccomp.h. Both architectures are little endian.
 func (c *Call) load(offset uint32) (uint32, error) {
-	const number, arch, args, size = 0, 4, 16, 64
+	const number, arch, args = 0, 4, 16
 	i := int(offset-args) / 8
 	switch {
-	case offset%4 != 0 || offset >= size:
+	case offset%4 != 0 || offset >= callData:
 		return 0, errors.New("a load from outside of the call's data")
 	case offset == number:
 		return uint32(c.Number), nil
@@ -143,9 +148,14 @@ func (c *Call) load(offset uint32) (uint32, error) {
 	return uint32(c.Args[i] >> (8 * (offset % 8))), nil
 }
 
+// callData is the size of struct seccomp_data in bytes.
+const callData = 64
+
 // verdict runs the filter for a call and returns the action without its data.
 // Source: Documentation/networking/filter.rst, and seccomp_check_filter() for the
-// instructions that the kernel takes.
+// instructions that the kernel takes. The virtual machine of golang.org/x/net/bpf does
+// not serve: it takes packets, of which all bytes are known, in network byte order, and
+// cannot say that an answer depends on what is not known.
 func (f filter) verdict(c *Call) (uint32, error) {
 	var a, x uint32
 	var mem [16]uint32
@@ -197,14 +207,13 @@ func (f filter) verdict(c *Call) (uint32, error) {
 
 // loaded is what a load instruction gives.
 func (f filter) loaded(in *unix.SockFilter, c *Call, mem *[16]uint32) (uint32, error) {
-	const size = 64 // of struct seccomp_data
 	switch in.Code & 0xe0 {
 	case unix.BPF_ABS:
 		return c.load(in.K)
 	case unix.BPF_IMM:
 		return in.K, nil
 	case unix.BPF_LEN:
-		return size, nil
+		return callData, nil
 	case unix.BPF_MEM:
 		if in.K < uint32(len(mem)) {
 			return mem[in.K], nil

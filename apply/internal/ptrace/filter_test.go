@@ -75,7 +75,7 @@ func TestDeniedError(t *testing.T) {
 			t.Errorf("%v, want %s", e, want)
 		}
 	}
-	if err := Permitted(1<<30, 1<<30, nil); err != nil && !errors.Is(err, ErrGone) {
+	if _, err := Permitted(1<<30, 1<<30, nil); err != nil && !errors.Is(err, ErrGone) {
 		t.Error(err)
 	}
 }

@@ -135,6 +135,11 @@ func (m *Mem) ReadSpans(spans []Span) error {
 	return NewReader(m, min(len(spans), maxVecs)).ReadSpans(spans)
 }
 
+// ReadSpans is [Mem.ReadSpans] for a process whose memory is not open.
+//
+// Errors: [ErrGone], [ErrPermission].
+func ReadSpans(pid int, spans []Span) error { return (&Mem{pid: pid, fd: -1}).ReadSpans(spans) }
+
 // Reader is [Mem.ReadSpans] with vectors that are kept, for reads inside a stop.
 type Reader struct {
 	m      *Mem

@@ -24,6 +24,17 @@ func tailOf(page []byte, size int) int {
 	return at
 }
 
+// Tail returns the end of a mapping of code, where the code for system calls of a
+// tool that is killed is left if it is the first of those of [Group.NewAgent], and whether that is
+// so: there has to be room, and nothing left yet.
+func Tail(mem *Mem, r specs.Range[specs.Addr]) (b []byte, ok bool) {
+	if alwaysFits == 0 || r.Size() < tailPage || len(leftovers(mem, []specs.Range[specs.Addr]{r})) > 0 {
+		return nil, false
+	}
+	b, err := mem.Read(r.Hi-tailPage, tailPage)
+	return b, err == nil && tailOf(b, alwaysFits) >= 0
+}
+
 // findTail returns the address of size zero bytes in the last page of one of
 // the ranges.
 func findTail(mem *Mem, code []specs.Range[specs.Addr], size int) (specs.Addr, error) {

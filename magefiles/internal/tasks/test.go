@@ -59,7 +59,7 @@ func present() error {
 
 // Long runs what is slow: nginx under load, the patches of real security
 // fixes, a registry of a million build-ids, all cases with all flags of both compilers, the tool that is killed at
-// each of its calls, the native tests on an emulated aarch64 machine, and a program and
+// each of its calls, perf, the native tests on an emulated aarch64 machine, and a program and
 // services that are tortured for FOTHER_TORTURE, a duration, or two minutes.
 func Long(ctx context.Context, out io.Writer, fother string, o pipeline.Options) error {
 	return runAll(ctx, []check{
@@ -72,6 +72,7 @@ func Long(ctx context.Context, out io.Writer, fother string, o pipeline.Options)
 			"-run", "^TestKillMatrix$", "./apply")},
 		{"a program is tortured, and writes fail", command([]string{"FOTHER_LONG=1"}, "go", "test", "-count", "1", "-v", "-timeout", "24h",
 			"-run", "^Test(Torture|WritesFail|ThousandsOfThreads)$", "./apply")},
+		{"perf names new functions", command([]string{"FOTHER_LONG=1"}, "go", "test", "-count", "1", "-v", "-run", "^TestPerfReport$", "./apply/cmd/fother")},
 		{"the native tests on an emulated aarch64 machine", command([]string{"FOTHER_LONG=1"}, "go", "test", "-count", "1", "-v", "-timeout", "30h",
 			"-run", "^Test(Native|NewerKernel|KillMatrix|EndToEnd|Pages)OnAArch64$", "./magefiles/internal/pipeline")},
 		{"a registry of a million build-ids", command([]string{"FOTHER_LONG=1"}, "go", "test", "-count", "1", "-v", "-timeout", "60m",

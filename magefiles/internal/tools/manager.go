@@ -46,6 +46,7 @@ var packageNames = map[string][4]string{
 	"patch":                 {"patch", "patch", "patch", "patch"},
 	"git":                   {"git", "git", "git", "git"},
 	"gdb":                   {"gdb", "gdb", "gdb", "gdb"},
+	"perf":                  {"linux-perf", "perf", "perf", "perf"},
 	"nginx":                 {"nginx-light", "nginx", "nginx", "nginx"},
 	"docker-registry":       {"docker-registry", "docker-distribution", "docker-registry", "distribution-registry"},
 	"openssl":               {"openssl", "openssl", "openssl", "openssl"},
