@@ -43,7 +43,7 @@ func (im *image) decodePart(code []insn, e *entity) []insn {
 		in.pad = uint8(min(pad, 255))
 		pad = 0
 	}
-	if im.isa.fuse != nil && im.outer != nil {
+	if im.isa.fuse != nil {
 		code = im.isa.fuse(code, im)
 	}
 	if im.isa.track != nil {
