@@ -180,7 +180,7 @@ func TestApplyAndRevert(t *testing.T) {
 		{"pie", []string{"-fPIE", "-pie"}},
 		{"now", []string{"-fPIE", "-pie", "-Wl,-z,now"}},
 		{"fixed", []string{"-fno-pie", "-no-pie"}},
-		{"cet", []string{"-fPIE", "-pie", "-fcf-protection=full"}},
+		{"cet", []string{"-fPIE", "-pie", body("-fcf-protection=full", "-mbranch-protection=standard")}},
 	}
 	threads := [][]string{
 		nil, {"call"}, {"call", "call", "sleep", "read", "epoll", "futex", "births"}, {"mdwe", "call"},

@@ -1,6 +1,9 @@
 package apply
 
 import (
+	"cmp"
+	"slices"
+
 	"github.com/fother/fother/apply/internal/ptrace"
 	"github.com/fother/fother/apply/internal/unwind"
 	"github.com/fother/fother/specs"
@@ -17,6 +20,22 @@ type prover struct {
 type tabled struct {
 	specs.Range[specs.Addr]
 	table *unwind.Object
+}
+
+// sortTables puts the smaller first: a patch or the vDSO may lie in a hole between the
+// segments of an object, which are 64 KiB apart on aarch64.
+func sortTables(code []tabled) {
+	slices.SortStableFunc(code, func(a, b tabled) int { return cmp.Compare(a.Size(), b.Size()) })
+}
+
+// findTable returns the table for an address, nil if there is none.
+func findTable(code []tabled, a specs.Addr) *unwind.Object {
+	for _, c := range code {
+		if c.Contains(a) {
+			return c.table
+		}
+	}
+	return nil
 }
 
 // newProver reads the call frame information of all objects and patches. The
@@ -38,14 +57,8 @@ func newProver(p *Process) *prover {
 			code = append(code, tabled{r.text(), table})
 		}
 	}
-	w, err := unwind.NewWalker(a, p.mem, func(a specs.Addr) *unwind.Object {
-		for _, c := range code {
-			if c.Contains(a) {
-				return c.table
-			}
-		}
-		return nil
-	})
+	sortTables(code)
+	w, err := unwind.NewWalker(a, p.mem, func(a specs.Addr) *unwind.Object { return findTable(code, a) })
 	if err != nil {
 		return nil
 	}

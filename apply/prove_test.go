@@ -7,9 +7,26 @@ import (
 	"time"
 
 	"github.com/fother/fother/apply/internal/ptrace"
+	"github.com/fother/fother/apply/internal/unwind"
 	"github.com/fother/fother/kpack"
 	"github.com/fother/fother/specs"
 )
+
+// TestPatchInAHole: what lies in a hole between the segments of an object has tables of
+// its own.
+func TestPatchInAHole(t *testing.T) {
+	object, patch := new(unwind.Object), new(unwind.Object)
+	code := []tabled{
+		{specs.Range[specs.Addr]{Lo: 0x10000, Hi: 0x40000}, object},
+		{specs.Range[specs.Addr]{Lo: 0x22000, Hi: 0x23000}, patch},
+	}
+	sortTables(code)
+	for at, want := range map[specs.Addr]*unwind.Object{0x10000: object, 0x21fff: object, 0x22000: patch, 0x22fff: patch, 0x23000: object, 0x40000: nil} {
+		if findTable(code, at) != want {
+			t.Errorf("%v: another table", at)
+		}
+	}
+}
 
 // TestWalkThroughPatch walks the stack of a thread that sleeps in patched code:
 // its frames are known, so that a stale word of another function is no

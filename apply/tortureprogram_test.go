@@ -115,9 +115,16 @@ static void coroutine(long ns)
 /* code without unwind data between what changes and what waits */
 static int (*jit(void))(int (*)(void))
 {
+#ifdef __aarch64__
+	/* stp x29, x30, [sp, -16]!; blr x0; ldp x29, x30, [sp], 16; ret */
+	static const unsigned code[] = {0xa9bf7bfd, 0xd63f0000, 0xa8c17bfd, 0xd65f03c0};
+#else
+	/* sub $8, %rsp; call *%rdi; add $8, %rsp; ret */
 	static const unsigned char code[] = {0x48, 0x83, 0xec, 0x08, 0xff, 0xd7, 0x48, 0x83, 0xc4, 0x08, 0xc3};
+#endif
 	void *p = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	memcpy(p, code, sizeof code);
+	__builtin___clear_cache(p, (char *)p + sizeof code);
 	mprotect(p, 4096, PROT_READ | PROT_EXEC);
 	return (int (*)(int (*)(void)))p;
 }

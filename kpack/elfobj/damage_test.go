@@ -64,6 +64,13 @@ func readImage(t testing.TB, data []byte) {
 	}
 	img.BuildID()
 	img.EHFrameHdr()
+	img.PLTGOT()
+	slots, err := img.Relocated(7, 8, 1025, 1026)
+	for _, a := range slots {
+		if err != nil || !img.Range.Contains(a) {
+			t.Fatalf("relocated place %v outside %v, %v", a, img.Range, err)
+		}
+	}
 	for _, name := range []string{"entry", "counter", "puts", "text"} {
 		img.Lookup(name, "")
 		img.Lookup(name, "V_1")

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -180,6 +181,12 @@ func checkSlots(t *testing.T, img *Image, f *File) {
 			continue
 		}
 		want := img.Bias.Addr(specs.VAddr(r.Offset))
+		if got, err := img.Relocated(r.Type); err != nil || !slices.Contains(got, want) || !slices.IsSorted(got) {
+			t.Errorf("relocated by type %d: %v, %v: want %v among them", r.Type, got, err, want)
+		}
+		if got, err := img.Relocated(r.Type + 1000); err != nil || len(got) != 0 {
+			t.Errorf("relocated by another type: %v, %v", got, err)
+		}
 		if got, err := img.Slots("puts", r.Type); err != nil || len(got) != 1 || got[0] != want {
 			t.Errorf("slots of puts: %v, %v: want %v", got, err, want)
 		}
@@ -191,6 +198,13 @@ func checkSlots(t *testing.T, img *Image, f *File) {
 		if got, err := img.Slots(name, 6, 7, 1025, 1026); err != nil || len(got) != 0 {
 			t.Errorf("slots of %s: %v, %v", name, got, err)
 		}
+	}
+	table := f.Section(".got.plt")
+	if table == nil {
+		table = f.Section(".got") // with -z now
+	}
+	if got, err := img.PLTGOT(); err != nil || !img.Dynamic() || table == nil || got != img.Bias.Addr(table.Addr) {
+		t.Errorf("DT_PLTGOT %v, %v: want it at %+v", got, err, table)
 	}
 	if found, err := img.Names("puts"); err != nil || !found {
 		t.Errorf("puts is no name of the object: %v", err)

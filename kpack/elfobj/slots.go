@@ -13,6 +13,9 @@ import (
 // object in memory, in bytes each.
 const maxTables = 64 << 20
 
+// relocationTables are the addresses and sizes of a dynamic object's relocations.
+var relocationTables = [][2]elf.DynTag{{elf.DT_RELA, elf.DT_RELASZ}, {elf.DT_JMPREL, elf.DT_PLTRELSZ}}
+
 // Names reports whether the dynamic string table has a name, or a longer one
 // that ends so: a symbol of the object, defined or not, may have it.
 func (i *Image) Names(name string) (bool, error) {
@@ -46,7 +49,7 @@ func (i *Image) slots(name string, types []uint32) ([]specs.Addr, error) {
 	}
 	known := map[int]bool{} // symbols: whether it is the one
 	var found []specs.Addr
-	for _, tags := range [][2]elf.DynTag{{elf.DT_RELA, elf.DT_RELASZ}, {elf.DT_JMPREL, elf.DT_PLTRELSZ}} {
+	for _, tags := range relocationTables {
 		data, err := i.dynamicTable(d, tags[0], tags[1])
 		if err != nil {
 			return nil, err

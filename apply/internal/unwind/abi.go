@@ -29,6 +29,9 @@ type abi struct {
 	insn     uint64 // what instruction addresses are multiples of
 	signs    bool   // return addresses may be signed
 
+	// plt is for procedure linkage tables without call frame information.
+	plt *pltABI
+
 	// sigreturn is the code that returns from a signal handler, as the C
 	// library or the kernel provides it.
 	sigreturn []byte

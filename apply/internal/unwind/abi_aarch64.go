@@ -8,6 +8,7 @@ var abiAArch64 = &abi{
 	saved:    1<<30 - 1<<19, // x19-x29; x30 is lost in every call
 	all:      1<<32 - 1,
 	callSize: 0, insn: 4, signs: true,
+	plt: pltAArch64,
 	sigreturn: []byte{
 		0x68, 0x11, 0x80, 0xd2, // mov x8, #139
 		0x01, 0x00, 0x00, 0xd4, // svc #0

@@ -172,6 +172,7 @@ func aarch64Rows(arm func(...byte) cfi, regs map[int]uint64) []rowTest {
 		{name: "another column", arch: a, cfi: cfi{ra: 15, initial: []byte{0x0c, 31, 0}, insns: []byte{0x09, 15, 9}}, regs: map[int]uint64{31: stackAddr, 9: 0x6000}, cfa: stackAddr, next: 0x6000},
 		{name: "another column without a rule", arch: a, cfi: cfi{ra: 15, initial: []byte{0x0c, 31, 0}}, regs: map[int]uint64{31: stackAddr, 15: 0x6000}, err: "not known"},
 		{name: "return address above the CFA", arch: a, cfi: arm(0x11, 30, 0x7f), regs: regs, stack: []uint64{0x77, 0x6000}, err: "above the CFA"},
+		{name: "return address above the CFA later", arch: a, cfi: arm(0x60, 0x11, 30, 0x7f), regs: regs, err: "above the CFA"},
 		{name: "vector CFA", arch: a, cfi: arm(0x0f, 3, 0x92, 46, 0), regs: regs, err: "not known"},
 		{name: "outermost", arch: a, cfi: arm(0x07, 30), regs: regs, cfa: stackAddr},
 	}

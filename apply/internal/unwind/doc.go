@@ -19,8 +19,11 @@
 // is undefined, as _start and clone do. What is not sure is an error: code
 // without CFI (a JIT's), damaged CFI, a caller-saved register that would have
 // to be known, a stack that does not go up, too many frames. There are no frame
-// pointer walks and no heuristics; the one exception is code that consists of
-// the rt_sigreturn system call, which behaves as the kernel defines.
+// pointer walks and no heuristics. Two kinds of code need no CFI: that which
+// consists of the rt_sigreturn system call, which behaves as the kernel defines,
+// and, where linkers make none for it, an entry of a procedure linkage table,
+// if it is one instruction by instruction and branches through a place that
+// a relocation of the object names.
 //
 // A walk sees what the thread is going to return through. It does not see
 // contexts that are stored elsewhere, by setjmp, makecontext or a coroutine

@@ -70,6 +70,7 @@ type machine struct {
 	cie    *cie
 	row    row
 	states []row
+	above  bool // the return address was said to be above the CFA
 }
 
 // Call frame instructions. Source: DWARF 5, section 7.24; LSB core, "Call
@@ -114,7 +115,27 @@ func (f *fde) rowAt(a *abi, pc uint64) (*rules, error) {
 	if err := m.runFrom(f.insns, f.lo, pc); err != nil {
 		return nil, err
 	}
+	if a.callSize == 0 && !f.cie.signal {
+		if err := f.checkAbove(a); err != nil {
+			return nil, err
+		}
+	}
 	return m.row.compact(f.cie.ra, f.cie.signal), nil
+}
+
+// checkAbove refuses all rows of f if one of them has the return address above the CFA:
+// then the CFA of the others is not that of the frame either, though nothing in them
+// tells. glibc's _dl_runtime_resolve on aarch64 leaves out the 16 bytes that the PLT has
+// pushed; at its first instruction the return address is still in its register.
+func (f *fde) checkAbove(a *abi) error {
+	m := machine{abi: a, cie: f.cie, row: *f.cie.initial}
+	if err := m.runFrom(f.insns, f.lo, ^uint64(0)); err != nil {
+		return err
+	}
+	if m.above {
+		return errAboveCFA
+	}
+	return nil
 }
 
 // run executes a CIE's instructions.
@@ -273,6 +294,7 @@ func (m *machine) set(reg uint64, to rule) {
 	if m.abi.follows(reg) {
 		m.row.rules[reg] = to
 	}
+	m.above = m.above || reg == m.cie.ra && to.kind == offset && to.off >= 0
 }
 
 func (m *machine) restore(reg uint64) error {

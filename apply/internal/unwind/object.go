@@ -31,6 +31,7 @@ type Object struct {
 	table []byte
 	hdr   uint64 // address of .eh_frame_hdr
 	index []indexEntry
+	plt   *plt // nil if its entries have call frame information, or none are known
 }
 
 // indexEntry stands for one FDE where .eh_frame_hdr has no table.
@@ -47,9 +48,18 @@ type Section struct {
 
 // Load reads the call frame information of img through mem, whose offsets are
 // run-time addresses. Executables that are linked statically have no
-// .eh_frame_hdr: their read-only memory is searched. The error is
+// .eh_frame_hdr: their read-only memory is searched. Where linkers make none for
+// procedure linkage tables, their entries are known too. The error is
 // [elfobj.ErrNoEHFrame] if img has none.
 func Load(mem io.ReaderAt, img *elfobj.Image) (*Object, error) {
+	o, err := load(mem, img)
+	if err == nil && o.abi.plt != nil {
+		o.plt = readPLT(mem, img, o.abi.plt)
+	}
+	return o, err
+}
+
+func load(mem io.ReaderAt, img *elfobj.Image) (*Object, error) {
 	at, hdr, err := img.EHFrameHdr()
 	if errors.Is(err, elfobj.ErrNoEHFrame) {
 		return search(mem, img)

@@ -1,6 +1,7 @@
 package unwind
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -97,7 +98,7 @@ func compareReadelf(t *testing.T, path string) {
 		t.Fatal(err)
 	}
 	var columns []string
-	rows, inFDE, bad := 0, false, 0
+	rows, inFDE, bad, refused := 0, false, 0, 0
 	for line := range strings.Lines(inBrackets.ReplaceAllString(string(out), "")) {
 		fields := strings.Fields(line)
 		switch {
@@ -113,14 +114,17 @@ func compareReadelf(t *testing.T, path string) {
 				t.Fatal(err)
 			}
 			rows++
-			if err := compareRow(w, loc, columns, fields[1:]); err != nil && bad < 10 {
+			err = compareRow(w, loc, columns, fields[1:])
+			if errors.Is(err, errAboveCFA) && f.Arch == arch.AArch64 {
+				refused++ // longjmp's and setcontext's, which find it in what they are given
+			} else if err != nil && bad < 10 {
 				bad++
 				t.Errorf("%s: %#x: %v", path, loc, err)
 			}
 		}
 	}
-	if rows < 20 {
-		t.Errorf("%s: %d rows compared", path, rows)
+	if rows < 20 || refused > rows/100 {
+		t.Errorf("%s: %d rows compared, %d refused", path, rows, refused)
 	}
 }
 

@@ -3,6 +3,7 @@ package unwind
 import (
 	"bufio"
 	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -57,6 +58,7 @@ type tracee struct {
 	t       testing.TB
 	arch    *arch.Arch
 	pid     int
+	in      io.Writer
 	mem     *os.File
 	file    *elfobj.File
 	symbols []elfobj.Symbol
@@ -64,7 +66,9 @@ type tracee struct {
 	bias    specs.Bias
 	vdso    specs.Range[specs.Addr]
 	objects []*Object
-	seized  []int // threads but the first
+	// vdsoTable is the vDSO's, nil if it has none.
+	vdsoTable *Object
+	seized    []int // threads but the first
 }
 
 // start runs path in a mode of chains.c until it is ready, and seizes it. The
@@ -84,7 +88,7 @@ func start(t testing.TB, path, mode string) *tracee {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	p := &tracee{t: t, arch: hostArch(t), pid: cmd.Process.Pid}
+	p := &tracee{t: t, arch: hostArch(t), pid: cmd.Process.Pid, in: in}
 	t.Cleanup(func() {
 		cmd.Process.Kill()
 		for _, tid := range p.seized { // the leader is not reaped before them
@@ -138,7 +142,7 @@ func (p *tracee) open(path string) {
 		case path:
 			p.bias = img.Bias
 		case "[vdso]":
-			p.vdso = img.Range
+			p.vdso, p.vdsoTable = img.Range, o
 		}
 	}
 }

@@ -120,6 +120,11 @@ func (w *Walker) rulesAt(at uint64) (*rules, error) {
 		return r.rules, r.err
 	}
 	r, err := w.read(o, at)
+	if errors.Is(err, ErrNoCFI) {
+		if plt := w.pltRules(o, at); plt != nil {
+			r, err = plt, nil
+		}
+	}
 	if len(w.rows) >= maxRows {
 		clear(w.rows)
 	}
@@ -291,6 +296,8 @@ func (c *context) callers(r *rule, n uint64) (uint64, bool, error) {
 	return v, err == nil, err
 }
 
+var errAboveCFA = errors.New("the return address is saved above the CFA, which so is not that of the frame")
+
 // returnAddress returns the caller's program counter.
 func (c *context) returnAddress() (uint64, error) {
 	rule, column := c.rules.ra, uint64(c.rules.raColumn)
@@ -300,10 +307,8 @@ func (c *context) returnAddress() (uint64, error) {
 	if rule.kind == unspecified && column == c.abi.ra && column != c.abi.pc {
 		rule.kind = sameValue
 	}
-	// glibc's _dl_runtime_resolve on aarch64 names a CFA without the 16 bytes that the
-	// PLT has pushed, and finds the return address above it.
 	if rule.kind == offset && rule.off >= 0 && !c.rules.signal {
-		return 0, errors.New("it is saved above the CFA, which so is not that of the frame")
+		return 0, errAboveCFA
 	}
 	v, ok, err := c.callers(&rule, column)
 	if err != nil {

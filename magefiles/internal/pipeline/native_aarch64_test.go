@@ -22,7 +22,7 @@ import (
 // they do here.
 var nativeTests = []nativeTest{
 	{pkg: "apply/internal/ptrace", sample: "^TestAgent(Alone)?$/^(sleep|compute)$|^TestSleepGoesOn$"},
-	{pkg: "apply/internal/unwind"},
+	{pkg: "apply/internal/unwind", sample: "^TestWalk(VDSO|Thread)$|^TestWalkChains$/^O2$"},
 	{pkg: "apply/cmd/fother", sample: "^TestRun$/^pie$", command: "apply/cmd/fother", reads: "apply/deploy", packages: []string{"util-linux", "libcap-ng0"}},
 	{pkg: "apply", sample: "^TestApplyAndRevert$/^pie$/^call$|^TestCount$|^TestHooksLevels$", bench: "^BenchmarkStop$"},
 }
@@ -47,13 +47,14 @@ type nativeRun struct {
 	packages          []string
 	long              bool
 	limit             time.Duration
+	kernel            string // another than the machine's own; then notNative is not looked at
 }
 
 // notNative are the tests that do not run there, by package, with the reason. After a
 // slash comes a subtest.
 var notNative = map[string]map[string]string{
 	"apply": {
-		"TestApplyAndRevert//mdwe+call": "the machine's kernel, 6.1, has no PR_SET_MDWE",
+		"TestApplyAndRevert//mdwe+call": "the machine's kernel, 6.1, has no PR_SET_MDWE: see TestNewerKernelOnAArch64",
 		"TestSymbolFile":                "the machine has no gdb",
 	},
 	"apply/cmd/fother": {
@@ -63,8 +64,11 @@ var notNative = map[string]map[string]string{
 		"TestCronLine":             "the machine's sh is busybox, which has a sleep of its own, and the line is the same for all architectures",
 		"TestSystemdVerifiesUnits": "the machine has no systemd, and the files are the same for all architectures",
 	},
-	"apply/internal/ptrace": {"TestPageMap": "the machine's kernel, 6.1, has no PAGEMAP_SCAN"},
-	"apply/internal/unwind": {"TestRowsLikeReadelf": "it reads files of the host, and does so for both architectures there"},
+	"apply/internal/ptrace": {"TestPageMap": "the machine's kernel, 6.1, has no PAGEMAP_SCAN: see TestNewerKernelOnAArch64"},
+	"apply/internal/unwind": {
+		"TestRowsLikeReadelf": "it reads files of the host, and does so for both architectures there",
+		"TestPLT":             "it links with linkers of the host, and does so for aarch64 there; nothing runs",
+	},
 }
 
 // nativeJob runs the test binaries in the folders of packages. It is busybox's sh.
@@ -114,6 +118,15 @@ func TestKillMatrixOnAArch64(t *testing.T) {
 	(&nativeRun{tests: map[string]string{"apply": "^TestKillMatrix$"}, long: true, limit: 24 * time.Hour}).run(t)
 }
 
+// TestNewerKernelOnAArch64 runs what the usual kernel is too old for.
+func TestNewerKernelOnAArch64(t *testing.T) {
+	if !testenv.Long() {
+		t.Skip("FOTHER_LONG=1 asks for it: it fetches a kernel")
+	}
+	tests := map[string]string{"apply": `^TestApplyAndRevert$//^mdwe\+call$`, "apply/internal/ptrace": "^TestPageMap$"}
+	(&nativeRun{tests: tests, limit: time.Hour, kernel: "linux-image-arm64-16k"}).run(t)
+}
+
 // run runs the tests on an emulated machine.
 func (r *nativeRun) run(t *testing.T) {
 	t.Helper()
@@ -137,7 +150,7 @@ func (r *nativeRun) run(t *testing.T) {
 		t.Fatal(err)
 	}
 	var console bytes.Buffer
-	status, err := machine.Run(t.Context(), machine.Options{Dir: job, Compilers: true, Packages: r.packages, Timeout: r.limit, Console: io.MultiWriter(&console, t.Output())})
+	status, err := machine.Run(t.Context(), machine.Options{Dir: job, Compilers: true, Packages: r.packages, Kernel: r.kernel, Timeout: r.limit, Console: io.MultiWriter(&console, t.Output())})
 	if err != nil || status != 0 {
 		t.Fatalf("exit status %d: %v", status, err)
 	}
@@ -190,7 +203,7 @@ func (r *nativeRun) script(t *testing.T, file, settings, pkg string) {
 	if b := r.benchmarks[pkg]; b != "" {
 		command += " -test.benchtime 1x -test.bench '" + b + "'"
 	}
-	if skip := notNative[pkg]; len(skip) > 0 {
+	if skip := notNative[pkg]; len(skip) > 0 && r.kernel == "" {
 		var patterns []string
 		for name := range skip {
 			parts := strings.Split(name, "/")

@@ -74,7 +74,7 @@ func Long(ctx context.Context, out io.Writer, fother string, o pipeline.Options)
 			"-run", "^Test(Torture|WritesFail|ThousandsOfThreads)$", "./apply")},
 		{"perf names new functions", command([]string{"FOTHER_LONG=1"}, "go", "test", "-count", "1", "-v", "-run", "^TestPerfReport$", "./apply/cmd/fother")},
 		{"the native tests on an emulated aarch64 machine", command([]string{"FOTHER_LONG=1"}, "go", "test", "-count", "1", "-v", "-timeout", "30h",
-			"-run", "^Test(Native|KillMatrix|EndToEnd|Pages)OnAArch64$", "./magefiles/internal/pipeline")},
+			"-run", "^Test(Native|NewerKernel|KillMatrix|EndToEnd|Pages)OnAArch64$", "./magefiles/internal/pipeline")},
 		{"a registry of a million build-ids", command([]string{"FOTHER_LONG=1"}, "go", "test", "-count", "1", "-v", "-timeout", "60m",
 			"-run", "^Test(Scale|RotateInterrupted)$", "./registry")},
 		{"nginx under load", func(ctx context.Context) error { return Real(ctx, out, fother, o) }},

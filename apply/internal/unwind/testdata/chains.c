@@ -14,6 +14,10 @@
 #define KEEP __attribute__((noipa))
 
 volatile long sink;
+#ifdef TLS
+__thread long local;
+long *where(void) { return &local; }
+#endif
 static void (*volatile innermost)(void);
 
 static void ready(void) {
@@ -70,6 +74,8 @@ KEEP long early(long n) {
 KEEP void work(void) {
 	char text[32];
 	ready();
+	if (read(0, text, 1) != 1) /* until it is stopped, before any other function is bound */
+		_exit(3);
 	for (long i = 0;; i++) {
 		sink += many(i, 2, 3, 4, 5, 6, 7, 8);
 		sink += varying(32 + i % 64);
@@ -142,7 +148,7 @@ int main(int argc, char **argv) {
 	pthread_t t;
 	const char *mode = argc > 1 ? argv[1] : "";
 
-	alarm(60);
+	alarm(600);
 	if (strstr(mode, "altstack")) {
 		sigaltstack(&ss, NULL);
 		sa.sa_flags |= SA_ONSTACK;
