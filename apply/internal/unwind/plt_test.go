@@ -271,6 +271,30 @@ func TestPLTNeedsRelocation(t *testing.T) {
 	}
 }
 
+// TestIrelativeShortSegment: a program without a dynamic section may have a segment that is
+// shorter than the way to the next multiple of 8.
+func TestIrelativeShortSegment(t *testing.T) {
+	img := &elfobj.Image{Range: specs.Range[specs.Addr]{Lo: 0x400000, Hi: 0x402000}}
+	mem := memory{addr: 0x400000, b: make([]byte, 0x2000)}
+	const place = 0x400800
+	copy(mem.b[0x1000:], slices.Concat(le.AppendUint64(nil, place), le.AppendUint64(nil, uint64(elf.R_AARCH64_IRELATIVE)), le.AppendUint64(nil, 0x400000)))
+	for _, at := range []uint64{0x400000, 0x400001, 0x400007} {
+		for size := range uint64(9) {
+			img.Segments = []elf.ProgHeader{
+				{Type: elf.PT_LOAD, Flags: elf.PF_R | elf.PF_X, Vaddr: at, Filesz: size, Memsz: 0x1000},
+				{Type: elf.PT_LOAD, Flags: elf.PF_R, Vaddr: 0x400ffd, Filesz: 0x1000, Memsz: 0x1000},
+			}
+			want := 1
+			if at != 0x400000 { // then its code begins behind the function
+				want = 0
+			}
+			if slots := searchIrelative(mem, img, uint32(elf.R_AARCH64_IRELATIVE)); len(slots) != want || want > 0 && slots[0] != place {
+				t.Errorf("%d bytes at %#x: %#x", size, at, slots)
+			}
+		}
+	}
+}
+
 // FuzzPLT: what is in an entry never changes the stack pointer unnoticed, and
 // ends with the branch.
 func FuzzPLT(f *testing.F) {
