@@ -82,6 +82,8 @@ func (p *plan) take(y int32, from string) {
 		p.refuse(p.b, y, "it has a second entry, "+p.b.Symbols[it.Inner].Name, hintAsm)
 	case it.Split:
 		p.refuse(p.b, y, "bytes without a label follow it", hintAsm)
+	case p.b.merged(y) != nil:
+		p.refuse(p.b, y, "clang put it and other new static variables into one piece of memory, which cannot be carried yet", hintMerged)
 	case sec.Kind == asm.TLS:
 		p.refuse(p.b, y, "a new thread-local variable: threads that already run have no room for it", "use a variable that all threads share, or keep the value elsewhere")
 	case sec.Kind == asm.Custom && !p.b.hook(y):

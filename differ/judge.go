@@ -20,6 +20,7 @@ const (
 	hintAligned = "give the object the alignment that it had"
 	hintAnchors = "compile with -fno-section-anchors"
 	hintMoved   = "give each new variable a section of its own, as in __attribute__((section(\".data.fix\"))), or compile both builds with -fno-section-anchors"
+	hintMerged  = "give each new variable a section of its own, as in __attribute__((section(\".data.fix\"))), or compile both builds with -mno-global-merge"
 	hintAsm     = "compile the function in a file of its own, or write it without that inline assembly"
 )
 
@@ -122,6 +123,10 @@ func (j *judgement) objects() {
 func (j *judgement) object(x, y int32) {
 	a, b := j.a, j.b
 	ka, kb := a.SectionOf(x), b.SectionOf(y)
+	if what := j.mergedMoved(x, y); what != "" {
+		j.refuse(b, y, "clang put static variables into one piece of memory, and there they were added, removed or moved: "+what, hintMerged)
+		return
+	}
 	if a.constant(x) {
 		switch what := classData(b.names[y]); {
 		case j.stale[y] && what != "" && !j.renumbered(x, y):

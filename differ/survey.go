@@ -108,6 +108,9 @@ func (s *side) role(i int32) role {
 	name := s.names[i]
 	switch sec.Kind {
 	case asm.Text:
+		if name == "" && s.Pool(i) && !s.handwritten() {
+			return content
+		}
 		if name == "" {
 			return ordered
 		}

@@ -105,7 +105,7 @@ func (j *judgement) nameless() {
 func (s *side) unlabelled() (items []int32) {
 	for k := range s.Sections {
 		sec := &s.Sections[k]
-		if !fixed(sec) || slices.ContainsFunc(sec.Items, s.anchored) {
+		if !fixed(sec) && sec.Kind != asm.Text || slices.ContainsFunc(sec.Items, s.anchored) {
 			continue
 		}
 		for _, i := range sec.Items {

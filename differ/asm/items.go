@@ -128,12 +128,36 @@ func (p *parser) begins(sec *Section, id int32) bool {
 	}
 	it := &p.Items[open]
 	if sec.Kind == Text {
-		if s.LocalLabel() || it.Bytes == 0 {
+		if s.LocalLabel() {
+			return p.Pool(open)
+		}
+		if it.Bytes == 0 {
 			return false
 		}
 		return s.Type == "function" || !p.typed(it)
 	}
 	return it.Bytes > 0 && (sec.Kind != Metadata || exceptionTable(s.Name))
+}
+
+// Pool reports whether item i, of code, is nothing but data that only labels name:
+// constants and addresses that a compiler put behind a function. What somebody
+// wrote there is none.
+func (u *Unit) Pool(i int32) bool {
+	it := &u.Items[i]
+	if it.Bytes == 0 || it.Written {
+		return false
+	}
+	for _, id := range it.Symbols {
+		if !u.Symbols[id].LocalLabel() {
+			return false
+		}
+	}
+	for _, st := range it.Stmts {
+		if st.Kind == Insn || st.Kind == Folded || st.Kind == Number {
+			return false
+		}
+	}
+	return true
 }
 
 // exceptionTable reports whether a label begins the exception table of a
@@ -198,8 +222,8 @@ func (p *parser) add(st Stmt) *SyntaxError {
 	if p.count++; p.count == p.max.statements {
 		p.exceed(p.count, "statements")
 	}
-	if st.Kind == Align && sec.Kind != Text && sec.Kind != Metadata && sec.open >= 0 {
-		if p.Items[sec.open].Bytes > 0 {
+	if st.Kind == Align && sec.Kind != Metadata && sec.open >= 0 {
+		if sec.Kind == Text && p.Pool(sec.open) || sec.Kind != Text && p.Items[sec.open].Bytes > 0 {
 			sec.open = -1
 		}
 	}

@@ -10,6 +10,7 @@ var isaAArch64 = &isa{
 	arch:   arch.AArch64,
 	decode: decodeAArch64,
 	track:  trackAArch64,
+	fuse:   fuseAArch64,
 	kinds: map[uint32]relocKind{
 		uint32(elf.R_AARCH64_RELATIVE): relocRelative, uint32(elf.R_AARCH64_ABS64): relocSymbol,
 		uint32(elf.R_AARCH64_GLOB_DAT): relocSymbol, uint32(elf.R_AARCH64_JUMP_SLOT): relocSymbol,

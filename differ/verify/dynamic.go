@@ -38,9 +38,8 @@ type isa struct {
 	// decode reads the instruction at the start of code, which is not empty.
 	decode func(code []byte, addr uint64, in *insn)
 	// track finds addresses that take more than one instruction, or is nil.
-	track func(code []insn, im *image)
-	// fuse joins instructions of a patch that stand for one of the build, or is
-	// nil.
+	track func(code []insn, e *entity)
+	// fuse joins instructions that stand for one of another build, or is nil.
 	fuse  func(code []insn, im *image) []insn
 	kinds map[uint32]relocKind
 	// tlsModule is the relocation for the number of an object's TLS block,

@@ -3,6 +3,7 @@ package verify
 import (
 	"bytes"
 	"fmt"
+	"slices"
 )
 
 // cursor reads DWARF numbers. After an error it reads zeros.
@@ -244,19 +245,20 @@ func (w *walker) exceptions() *Difference {
 }
 
 func (w *walker) exceptionTable(a, b *entity) string {
-	if a.img.frames[a.addr] != b.img.frames[b.addr] {
+	fa, fb := a.frame(), b.frame()
+	if a.img.frames[fa] != b.img.frames[fb] {
 		return "only one of the two has call frame information"
 	}
-	ta, oka := a.img.lsda[a.addr]
-	tb, okb := b.img.lsda[b.addr]
+	ta, oka := a.img.lsda[fa]
+	tb, okb := b.img.lsda[fb]
 	if !oka && !okb {
 		return ""
 	}
 	if oka != okb {
 		return "only one of the two has one"
 	}
-	sa, oka := a.img.sites(ta, a.addr, a.addr)
-	sb, okb := b.img.sites(tb, b.addr, b.addr)
+	sa, oka := a.img.sites(ta, fa, fa)
+	sb, okb := b.img.sites(tb, fb, fb)
 	if oka != okb || len(sa) != len(sb) {
 		return fmt.Sprintf("has one with %d entries, not %d", len(sb), len(sa))
 	}
@@ -280,6 +282,26 @@ func (w *walker) exceptionTable(a, b *entity) string {
 		}
 	}
 	return ""
+}
+
+// frame returns where the call frame information of e begins: behind the no-ops at its
+// entry, if -fpatchable-function-entry put them there.
+func (e *entity) frame() uint64 {
+	if v := e.img.lands(e.addr); !e.img.frames[e.addr] && v < e.end() && e.img.frames[v] {
+		return v
+	}
+	return e.addr
+}
+
+// caught are the entries of e's exception table that have a landing pad.
+func (e *entity) caught() []site {
+	at := e.frame()
+	table, ok := e.img.lsda[at]
+	if !ok {
+		return nil
+	}
+	all, _ := e.img.sites(table, at, at)
+	return slices.DeleteFunc(all, func(s site) bool { return s.pad == 0 })
 }
 
 // sameSpot reports whether two addresses in two functions are at the same

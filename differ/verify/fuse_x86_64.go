@@ -7,7 +7,7 @@ package verify
 // linked build does in one instruction. What comes out is "lea place(%rip),
 // %reg", or the load from place(%rip).
 func fuseX86_64(code []insn, im *image) []insn {
-	if len(im.imports) == 0 {
+	if im.outer == nil || len(im.imports) == 0 {
 		return code
 	}
 	out := code[:0]

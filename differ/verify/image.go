@@ -57,6 +57,8 @@ type image struct {
 	outer *image
 	// changed are the registers that functions may change, see changes.
 	changed map[*entity]uint32
+	// endings has whether what is at an address never returns, as far as that was asked.
+	endings map[uint64]bool
 	// bodies are decoded functions that were asked for more than once.
 	bodies map[*entity]*body
 }
@@ -92,6 +94,8 @@ type entity struct {
 	// content is set for constants that are known by their content only.
 	content bool
 	mangled bool // pairs were found while comparing code, see bind
+	// gap is set for what is between functions.
+	gap bool
 }
 
 func (e *entity) end() uint64 { return e.addr + e.size }

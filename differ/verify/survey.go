@@ -43,11 +43,11 @@ func (im *image) decodePart(code []insn, e *entity) []insn {
 		in.pad = uint8(min(pad, 255))
 		pad = 0
 	}
-	if im.isa.fuse != nil && im.outer != nil {
+	if im.isa.fuse != nil {
 		code = im.isa.fuse(code, im)
 	}
 	if im.isa.track != nil {
-		im.isa.track(code, im)
+		im.isa.track(code, e)
 	}
 	return code
 }
@@ -135,6 +135,9 @@ func (im *image) use(r ref, owner *entity) {
 		return
 	}
 	s := im.section(r.value)
+	if s != nil && s.exec {
+		im.usePool(r, owner)
+	}
 	if s == nil || s.exec || s.got {
 		return
 	}
@@ -142,6 +145,20 @@ func (im *image) use(r ref, owner *entity) {
 		im.users[r.value] = append(list, owner)
 	}
 	im.marks = append(im.marks, r.value)
+}
+
+// usePool notes that owner's code refers to a constant among code, and to what that is
+// the address of.
+func (im *image) usePool(r ref, owner *entity) {
+	if r.use != useAccess && r.use != useTake || !im.place(r.value).pool() {
+		return
+	}
+	im.marks = append(im.marks, r.value)
+	if v, ok := im.word(r.value); ok && im.absolute() && im.plausible(v) {
+		if s := im.section(v); s != nil && !s.exec {
+			im.use(ref{use: useTake, value: v}, owner)
+		}
+	}
 }
 
 // absolute reports whether code can hold addresses as numbers: a patch can if

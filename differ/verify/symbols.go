@@ -206,7 +206,7 @@ func (im *image) gap(list []*entity, lo, hi uint64, after string) []*entity {
 		return list
 	}
 	return append(list, &entity{
-		img: im, addr: lo + uint64(from), size: uint64(to - from), fn: true,
+		img: im, addr: lo + uint64(from), size: uint64(to - from), fn: true, gap: true,
 		names: []symName{{name: "code after " + after, local: true}},
 	})
 }

@@ -2,20 +2,6 @@ package verify
 
 import "slices"
 
-// value is what is known of a register.
-type value struct {
-	known bool
-	// whole is set for an address, not set for the page of one.
-	whole bool
-	addr  uint64
-	from  int // the adrp that the page is from
-	// tp is set for an offset from the thread pointer.
-	tp bool
-}
-
-// registers are the general registers; 31 is never known.
-type registers [32]value
-
 // tracker follows addresses through the registers of one range of code.
 type tracker struct {
 	code []insn
@@ -32,7 +18,10 @@ type tracker struct {
 	dynamic     registers
 	dynamicSeen bool
 	entered     []bool
-	used        map[int]bool // adrp whose page an operand was made of
+	// pads are the blocks that exceptions lead to, and sites what leads there.
+	pads  []bool
+	sites []site
+	used  map[int]bool // adrp whose page an operand was made of
 	// alike are pairs of adrp whose pages, which are the same, come together: what is
 	// made of one is made of both.
 	alike map[[2]int]bool
@@ -44,14 +33,16 @@ const maxRounds = 16
 
 // trackAArch64 gives an operand to each instruction that adds an offset to a
 // page or to an address which is known there on all ways: add, loads, stores.
-func trackAArch64(code []insn, im *image) {
+func trackAArch64(code []insn, e *entity) {
 	if !slices.ContainsFunc(code, func(in insn) bool {
 		w := le.Uint32(in.shape[:])
 		return !in.bad && (w&0x9f000000 == 0x90000000 || w&0xffffffe0 == 0xd53bd040)
 	}) {
 		return
 	}
+	im := e.img
 	t := &tracker{code: code, im: im, used: map[int]bool{}, alike: map[[2]int]bool{}}
+	t.sites = e.caught()
 	t.split()
 	for range maxRounds {
 		if !t.round() && !t.enter() {
@@ -88,6 +79,9 @@ func (t *tracker) split() {
 	begin(0)
 	for i := range t.code {
 		in := &t.code[i]
+		if in.refs > 0 && in.ref[0].use == useCall && t.im.neverReturns(in.ref[0].value) {
+			in.flow = flowStop
+		}
 		if in.refs > 0 && in.ref[0].use == useBranch {
 			begin(i + 1)
 			if n, ok := t.index(in.ref[0].value); ok {
@@ -102,6 +96,11 @@ func (t *tracker) split() {
 			}
 		}
 	}
+	for _, s := range t.sites {
+		if n, ok := t.index(s.pad); ok {
+			begin(n)
+		}
+	}
 	for i := range t.block {
 		if t.block[i] == 0 {
 			t.block[i] = len(t.start)
@@ -109,8 +108,13 @@ func (t *tracker) split() {
 		}
 	}
 	n := len(t.start)
-	t.in, t.seen, t.led, t.entered = make([]registers, n), make([]bool, n), make([]bool, n), make([]bool, n)
+	t.in, t.seen, t.led, t.entered, t.pads = make([]registers, n), make([]bool, n), make([]bool, n), make([]bool, n), make([]bool, n)
 	t.seen[0] = true
+	for _, s := range t.sites {
+		if i, ok := t.index(s.pad); ok {
+			t.pads[t.block[i]] = true
+		}
+	}
 	for i := range t.code {
 		if in := &t.code[i]; in.refs > 0 && in.ref[0].use == useBranch {
 			if to, ok := t.index(in.ref[0].value); ok {
@@ -191,6 +195,7 @@ func (t *tracker) round() (changed bool) {
 		r := t.in[b]
 		for i := lo; i < t.end(b); i++ {
 			t.step(&r, i, false)
+			changed = t.throw(r, i) || changed
 		}
 		last := &t.code[t.end(b)-1]
 		if last.refs > 0 && last.ref[0].use == useBranch {
@@ -198,11 +203,32 @@ func (t *tracker) round() (changed bool) {
 				to := t.block[n]
 				changed = t.merge(&t.in[to], &t.seen[to], r) || changed
 			}
-		} else if last.flow == flowStop && !leaves(last) {
+		} else if last.flow == flowStop && !leaves(last) && !last.calls() {
 			changed = t.merge(&t.dynamic, &t.dynamicSeen, r) || changed
 		}
-		if last.flow == flowNext && b+1 < len(t.start) {
+		if last.flow == flowNext && b+1 < len(t.start) && !t.pads[b+1] {
 			changed = t.merge(&t.in[b+1], &t.seen[b+1], r) || changed
+		}
+	}
+	return changed
+}
+
+// throw leads from call i, behind which r is known, to where its exceptions are
+// caught, and reports whether anything changed: the unwinder restores all registers but
+// those that any call may change. Source: Itanium C++ ABI, "Exception Handling", 1.6.
+func (t *tracker) throw(r registers, i int) (changed bool) {
+	in := &t.code[i]
+	if len(t.sites) == 0 || in.bad || !in.calls() {
+		return false
+	}
+	for _, s := range t.sites {
+		if in.addr < s.start || in.addr >= s.end {
+			continue
+		}
+		if n, ok := t.index(s.pad); ok {
+			r.forget(scratch)
+			b := t.block[n]
+			changed = t.merge(&t.in[b], &t.seen[b], r) || changed
 		}
 	}
 	return changed
@@ -217,7 +243,7 @@ func (t *tracker) enter() bool {
 
 func (t *tracker) enterBlocks(led bool) (changed bool) {
 	for b, lo := range t.start {
-		if !t.entered[b] && (t.seen[b] || t.falls(lo) || t.led[b] && !led) {
+		if !t.entered[b] && (t.seen[b] || t.pads[b] || t.falls(lo) || t.led[b] && !led) {
 			continue
 		}
 		t.entered[b] = true
@@ -244,12 +270,14 @@ func (t *tracker) step(r *registers, i int, note bool) {
 		return
 	}
 	w := word(le.Uint32(in.shape[:]))
-	if direct := in.refs > 0 && in.ref[0].use == useCall; direct || calls(w) {
-		r.call(t.im, in.ref[0].value, direct)
+	if in.calls() {
+		r.call(t.im, in.ref[0].value, !calls(w))
 		return
 	}
 	base := r[w.rn()]
 	switch {
+	case r.moves(w):
+		return
 	case w&0x9f000000 == 0x90000000: // adrp, whose page was taken out of shape
 		code := t.im.bytes(in.addr, 4)
 		r[w.rd()] = value{known: true, addr: page(word(le.Uint32(code)), in.addr), from: i}
@@ -289,43 +317,4 @@ func (t *tracker) step(r *registers, i int, note bool) {
 		}
 	}
 	r.clobber(w)
-}
-
-// clobber forgets the registers that an instruction writes.
-func (r *registers) clobber(w word) {
-	forget := func(n uint64) { r[n] = value{} }
-	switch {
-	case w&0x0a000000 == 0x08000000: // loads and stores
-		vector, store := w.bits(26, 1) == 1, w.bits(22, 1) == 0 && w.bits(23, 1) == 0
-		if !vector && !store {
-			forget(w.bits(0, 5))
-		}
-		if !vector && w&0x3a000000 == 0x28000000 && w.bits(22, 1) == 1 { // ldp
-			forget(w.bits(10, 5))
-		}
-		if w&0x3f000000 == 0x08000000 { // exclusive: the status, and compare and swap
-			forget(w.bits(16, 5))
-			forget(w.bits(0, 5))
-		}
-		if w&0x3f200000 == 0x08200000 { // of pairs
-			forget(w.bits(10, 5))
-			forget((w.bits(16, 5) + 1) & 31)
-			forget((w.bits(0, 5) + 1) & 31)
-		}
-		if w&0x3b200000 == 0x38000000 || w&0x3a800000 == 0x28800000 || w&0xbf800000 == 0x0c800000 || w&0xbf800000 == 0x0d800000 { // base may be written back
-			forget(w.bits(5, 5))
-		}
-		if w&0x3b200c00 == 0x38200000 { // atomic
-			forget(w.bits(0, 5))
-		}
-	case w&0x1c000000 == 0x10000000, w&0x0e000000 == 0x0a000000: // data processing
-		forget(w.bits(0, 5))
-	case w&0x0e000000 == 0x0e000000: // vector, which may write a general register
-		forget(w.bits(0, 5))
-	case w&0xfff00000 == 0xd5300000: // mrs
-		forget(w.bits(0, 5))
-	case w&0xffe0001f == 0xd4000001: // svc, which Linux answers in x0
-		forget(0)
-	}
-	r[31] = value{}
 }

@@ -227,6 +227,9 @@ func (w *walker) operand(x, y operand) bool {
 	if are, same := w.offsetsTLS(x, y); are {
 		return same
 	}
+	if are, same := w.constants(x, y); are {
+		return same
+	}
 	if ax, ay := w.a.holds(x.place), w.b.holds(y.place); ax || ay {
 		pa, na, ina, _ := w.a.find(x.place.addr)
 		pb, nb, inb, _ := w.b.find(y.place.addr)

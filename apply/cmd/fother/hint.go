@@ -100,7 +100,7 @@ func hint(err error) string {
 	case errors.Is(err, apply.ErrStopped):
 		return "let it go on (kill -CONT PID) first, and run the same command again"
 	case errors.Is(err, apply.ErrNoMemory):
-		return "the memory around the object is full, or the process has reached its limits (ulimit -v, vm.max_map_count)"
+		return "the memory around the object is full, or the process has reached its limits (ulimit -v, vm.max_map_count); where the object itself fills all that a jump reaches to both sides of the function, on aarch64 128 MiB, no patch can change it: restart the program with the fixed build"
 	case errors.Is(err, kpack.ErrTooShort):
 		return "the function has no room for a jump, and so no patch can change it; restart the program with the fixed build"
 	case errors.As(err, new(*fleet.DeniedError)):

@@ -1,6 +1,8 @@
 // Pages that are in a register from the entry on: one is used behind a return, in code
 // that only a branch behind it leads to; one behind calls of functions that leave the
-// register alone; one that two instructions put there, by two ways.
+// register alone; one that two instructions put there, by two ways; one that is copied and
+// put on the stack; one where another way ends in a call that does not return; and one that
+// the unwinder restores. And a place that a linker makes one instruction for, if it is near.
 #ifndef PLANT
 #define PLANT 0
 #endif
@@ -122,6 +124,91 @@ thirds:
 #endif
 	ret
 	.size thirds, .-thirds
+	.globl copies
+	.type copies, %function
+copies:
+	stp	x29, x30, [sp, -32]!
+	adrp	x9, count
+	mov	x10, x9
+	str	x10, [sp, 16]
+	mov	x9, 0
+	mov	x10, 0
+#if PLANT == 9
+	str	w3, [sp, 16]
+#endif
+	ldr	x11, [sp, 16]
+#if PLANT == 8
+	add	x0, x11, :lo12:other
+#else
+	add	x0, x11, :lo12:count
+#endif
+	ldp	x29, x30, [sp], 32
+	ret
+	.size copies, .-copies
+	.globl ends
+	.type ends, %function
+ends:
+	adrp	x19, count
+	cbz	w0, 1f
+	mov	x19, x3
+#if PLANT == 10
+	bl	helper
+#else
+	bl	abort
+#endif
+#if PLANT == 11
+1:	add	x0, x19, :lo12:other
+#else
+1:	add	x0, x19, :lo12:count
+#endif
+	ret
+	.size ends, .-ends
+	.globl catches
+	.type catches, %function
+catches:
+	nop
+	.cfi_startproc
+	.cfi_personality 0x1b, main
+	.cfi_lsda 0x1b, .Ltable
+.Lcatches:
+	adrp	x19, count
+.Lcall:	bl	helper
+.Lcalled:
+	mov	x19, x3
+	ret
+#if PLANT == 12
+.Lpad:	add	x0, x19, :lo12:other
+#else
+.Lpad:	add	x0, x19, :lo12:count
+#endif
+	ret
+	.cfi_endproc
+	.size catches, .-catches
+	.section .gcc_except_table,"a",%progbits
+.Ltable:
+	.byte	0xff, 0xff, 1
+	.uleb128 2f-1f
+1:	.uleb128 .Lcall-.Lcatches
+	.uleb128 .Lcalled-.Lcall
+	.uleb128 .Lpad-.Lcatches
+	.uleb128 0
+2:
+	.text
+	.globl near
+	.type near, %function
+near:
+#if PLANT == 13 // as lld and mold write it
+	nop
+	adr	x0, count
+#elif PLANT == 14
+	nop
+	adr	x0, other
+#else
+	adrp	x0, count
+	add	x0, x0, :lo12:count
+#endif
+	ret
+	.size near, .-near
 	.globl main
 	.type main, %function
 main:

@@ -26,9 +26,10 @@ const recipe = 3
 //go:embed init.sh
 var initScript []byte
 
-// defaultKernel is the package that depends on the newest kernel for virtual
-// machines.
-const defaultKernel = "linux-image-cloud-arm64"
+// kernels are the packages with the machine's kernel, by the size of its pages in bytes:
+// one that depends on the newest for virtual machines, one on the newest of backports,
+// and the source of one.
+var kernels = map[uint64]string{4 << 10: "linux-image-cloud-arm64", 16 << 10: "linux-image-arm64-16k", 64 << 10: kernelSource}
 
 // Names in the folder of a base.
 const (
@@ -37,26 +38,45 @@ const (
 )
 
 // base returns the folder with kernel and base archive, which it makes if need
-// be. A folder is complete when it has its name.
+// be.
 func base(ctx context.Context, o Options) (string, error) {
-	key := crc32.ChecksumIEEE(append([]byte(strings.Join(append(slices.Clone(o.Packages), o.Kernel), " ")), initScript...))
-	final := filepath.Join(o.Cache, fmt.Sprintf("aarch64-%d-%08x", recipe, key))
+	key := append([]byte(strings.Join(append(slices.Clone(o.Packages), kernels[o.PageSize]), " ")), initScript...)
+	if kernels[o.PageSize] == kernelSource {
+		key = append(key, kernelConfig...)
+	}
+	return cached(o, fmt.Sprintf("aarch64-%d-%08x", recipe, crc32.ChecksumIEEE(key)), func(tmp, result string) error {
+		o.Logger.Info("fetching an aarch64 kernel and C library")
+		if err := makeBase(ctx, tmp, result, o); err != nil {
+			return fmt.Errorf("make the base of the aarch64 machine: %w", err)
+		}
+		return nil
+	})
+}
+
+// cached returns the folder of a name in the cache. If it is not there fill makes what
+// is in it, in the folder result, with a folder for what it needs in between. A folder
+// is complete when it has its name.
+func cached(o Options, name string, fill func(tmp, result string) error) (string, error) {
+	final := filepath.Join(o.Cache, name)
 	if _, err := os.Stat(final); err == nil {
 		return final, nil
 	}
 	if err := os.MkdirAll(o.Cache, 0o755); err != nil {
 		return "", err
 	}
-	o.Logger.Info("fetching an aarch64 kernel and C library", "folder", final)
 	tmp, err := os.MkdirTemp(o.Cache, "new-")
 	if err != nil {
 		return "", err
 	}
 	defer os.RemoveAll(tmp)
-	if err := makeBase(ctx, tmp, o); err != nil {
-		return "", fmt.Errorf("make the base of the aarch64 machine: %w", err)
+	result := filepath.Join(tmp, "result")
+	if err := os.Mkdir(result, 0o755); err != nil {
+		return "", err
 	}
-	if err := os.Rename(filepath.Join(tmp, "base"), final); err != nil {
+	if err := fill(tmp, result); err != nil {
+		return "", err
+	}
+	if err := os.Rename(result, final); err != nil {
 		if _, there := os.Stat(final); there != nil {
 			return "", err
 		}
@@ -64,29 +84,46 @@ func base(ctx context.Context, o Options) (string, error) {
 	return final, nil
 }
 
-// makeBase makes the folder base in tmp.
-func makeBase(ctx context.Context, tmp string, o Options) error {
-	debs, result := filepath.Join(tmp, "debs"), filepath.Join(tmp, "base")
-	for _, dir := range []string{debs, result} {
-		if err := os.Mkdir(dir, 0o755); err != nil {
-			return err
-		}
-	}
-	apt := &tools.Apt{Dir: filepath.Join(tmp, "apt"), Arch: "arm64", Backports: o.Kernel != defaultKernel}
-	depends, err := apt.Depends(ctx, o.Kernel)
-	if err != nil {
+// makeBase makes a base in the folder result.
+func makeBase(ctx context.Context, tmp, result string, o Options) error {
+	debs := filepath.Join(tmp, "debs")
+	if err := os.Mkdir(debs, 0o755); err != nil {
 		return err
 	}
-	at := slices.IndexFunc(depends, func(d string) bool { return strings.HasPrefix(d, "linux-image-") })
-	if at < 0 {
-		return fmt.Errorf("%s: apt knows no such kernel for arm64", o.Kernel)
+	apt := &tools.Apt{Dir: filepath.Join(tmp, "apt"), Arch: "arm64", Backports: o.PageSize == 16<<10}
+	packages := append([]string{"busybox-static", "libc6", "libgcc-s1", "libstdc++6"}, o.Packages...)
+	if kernels[o.PageSize] == kernelSource {
+		kernel, err := built(ctx, o)
+		if err != nil {
+			return err
+		}
+		if err := os.Link(filepath.Join(kernel, kernelName), filepath.Join(result, kernelName)); err != nil {
+			return err
+		}
+	} else {
+		kernel, err := kernelPackage(ctx, apt, kernels[o.PageSize])
+		if err != nil {
+			return err
+		}
+		packages = append(packages, kernel)
 	}
-	kernel := depends[at]
-	packages := append([]string{kernel, "busybox-static", "libc6", "libgcc-s1", "libstdc++6"}, o.Packages...)
 	if err := apt.Download(ctx, debs, packages...); err != nil {
 		return err
 	}
 	return unpackAll(ctx, debs, result)
+}
+
+// kernelPackage returns the package with a kernel that one without depends on.
+func kernelPackage(ctx context.Context, apt *tools.Apt, name string) (string, error) {
+	depends, err := apt.Depends(ctx, name)
+	if err != nil {
+		return "", err
+	}
+	at := slices.IndexFunc(depends, func(d string) bool { return strings.HasPrefix(d, "linux-image-") })
+	if at < 0 {
+		return "", fmt.Errorf("%s: apt knows no such kernel for arm64", name)
+	}
+	return depends[at], nil
 }
 
 // unpackAll turns the packages in debs into a kernel and an archive in result.
@@ -126,16 +163,8 @@ func unpackAll(ctx context.Context, debs, result string) error {
 // unpack adds the files of one package to a, but of a kernel package only the
 // kernel, which it writes to the file kernel.
 func unpack(ctx context.Context, deb string, a *archive, kernel string) error {
-	cmd := exec.CommandContext(ctx, "dpkg-deb", "--fsys-tarfile", deb)
-	pipe, err := cmd.StdoutPipe()
-	if err != nil {
-		return err
-	}
-	if err := cmd.Start(); err != nil {
-		return err
-	}
 	isKernel := strings.HasPrefix(filepath.Base(deb), "linux-image-")
-	err = each(tar.NewReader(pipe), func(name string, h *tar.Header, r io.Reader) error {
+	return eachInDeb(ctx, deb, func(name string, h *tar.Header, r io.Reader) error {
 		switch {
 		case isKernel && strings.HasPrefix(name, "boot/vmlinuz-"):
 			return writeFile(kernel, r)
@@ -149,8 +178,6 @@ func unpack(ctx context.Context, deb string, a *archive, kernel string) error {
 		add(a, merged(name), h, r)
 		return a.err
 	})
-	io.Copy(io.Discard, pipe)
-	return errors.Join(err, cmd.Wait())
 }
 
 // modules are those of the kernel package that init.sh loads, if they are not
@@ -167,7 +194,22 @@ func moduleName(file string) string {
 	return name
 }
 
-// each calls f for the entries of a tar stream, with names free of "./".
+// eachInDeb calls f for the entries of a package, with names free of "./".
+func eachInDeb(ctx context.Context, deb string, f func(string, *tar.Header, io.Reader) error) error {
+	cmd := exec.CommandContext(ctx, "dpkg-deb", "--fsys-tarfile", deb)
+	pipe, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	err = each(tar.NewReader(pipe), f)
+	_, _ = io.Copy(io.Discard, pipe)
+	return errors.Join(err, cmd.Wait())
+}
+
+// each is eachInDeb of a tar stream.
 func each(t *tar.Reader, f func(string, *tar.Header, io.Reader) error) error {
 	for {
 		h, err := t.Next()

@@ -8,5 +8,6 @@
 // seconds.
 //
 // Kernel and base come from Debian's archive by apt, once, and are kept in the
-// user's cache; a newer kernel comes when that folder is removed.
+// user's cache; a newer kernel comes when that folder is removed. Debian has no kernel
+// with pages of 64 KiB: it is built from Debian's source of the kernel.
 package machine

@@ -113,3 +113,26 @@ func TestFollow(t *testing.T) {
 		t.Error("a status out of nothing")
 	}
 }
+
+// TestConfigured: what a kernel's configuration does not take is named.
+func TestConfigured(t *testing.T) {
+	file := filepath.Join(t.TempDir(), ".config")
+	for lacks, want := range map[string]string{"CONFIG_NONE=y\n": "", "CONFIG_ARM64_64K_PAGES=y\n": "CONFIG_ARM64_64K_PAGES=y"} {
+		if err := os.WriteFile(file, bytes.Replace(kernelConfig, []byte(lacks), nil, 1), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		switch err := configured(file); {
+		case want == "" && err != nil:
+			t.Error(err)
+		case want != "" && (err == nil || !strings.HasSuffix(err.Error(), "does not take "+want)):
+			t.Errorf("without %q: %v", lacks, err)
+		}
+	}
+}
+
+// TestPageSize: a kernel with other pages is refused by their size.
+func TestPageSize(t *testing.T) {
+	if _, err := Run(context.Background(), Options{Dir: t.TempDir(), PageSize: 8 << 10}); err == nil || !strings.Contains(err.Error(), "pages of 8192 bytes") && Check() == nil {
+		t.Errorf("pages of 8 KiB: %v", err)
+	}
+}

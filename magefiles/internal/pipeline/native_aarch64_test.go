@@ -47,7 +47,19 @@ type nativeRun struct {
 	packages          []string
 	long              bool
 	limit             time.Duration
-	kernel            string // another than the machine's own; then notNative is not looked at
+	pageSize          uint64 // 0 as in machine.Options
+	all               bool   // those of notNative too
+}
+
+// nativeSample is what runs by default.
+func nativeSample() *nativeRun {
+	r := &nativeRun{tests: map[string]string{}, limit: 12 * time.Minute}
+	for _, n := range nativeTests {
+		if n.sample != "" {
+			r.tests[n.pkg] = n.sample
+		}
+	}
+	return r
 }
 
 // notNative are the tests that do not run there, by package, with the reason. After a
@@ -92,18 +104,19 @@ func TestNativeOnAArch64(t *testing.T) {
 		t.Skip("-short: boots an emulated machine")
 	}
 	byHand := append(strings.Fields(os.Getenv("FOTHER_NATIVE")), "", "", "")
-	run := nativeRun{tests: map[string]string{}, benchmarks: map[string]string{}, limit: 12 * time.Minute}
+	if byHand[0] == "" && !testenv.Long() {
+		nativeSample().run(t)
+		return
+	}
+	run := nativeRun{tests: map[string]string{}, benchmarks: map[string]string{}, long: byHand[0] != "" && testenv.Long(), limit: 4 * time.Hour}
 	for _, n := range nativeTests {
 		switch {
 		case byHand[0] == n.pkg:
 			run.tests[n.pkg], run.benchmarks[n.pkg] = byHand[1], byHand[2]
-			run.packages, run.limit, run.long = n.packages, 2*time.Hour, testenv.Long()
-		case byHand[0] != "":
-		case testenv.Long():
+			run.packages, run.limit = n.packages, 2*time.Hour
+		case byHand[0] == "":
 			run.tests[n.pkg], run.benchmarks[n.pkg] = ".", n.bench
-			run.packages, run.limit = append(run.packages, n.packages...), 4*time.Hour
-		case n.sample != "":
-			run.tests[n.pkg] = n.sample
+			run.packages = append(run.packages, n.packages...)
 		}
 	}
 	run.run(t)
@@ -124,7 +137,7 @@ func TestNewerKernelOnAArch64(t *testing.T) {
 		t.Skip("FOTHER_LONG=1 asks for it: it fetches a kernel")
 	}
 	tests := map[string]string{"apply": `^TestApplyAndRevert$//^mdwe\+call$`, "apply/internal/ptrace": "^TestPageMap$"}
-	(&nativeRun{tests: tests, limit: time.Hour, kernel: "linux-image-arm64-16k"}).run(t)
+	(&nativeRun{tests: tests, limit: time.Hour, pageSize: 16 << 10, all: true}).run(t)
 }
 
 // run runs the tests on an emulated machine.
@@ -150,7 +163,7 @@ func (r *nativeRun) run(t *testing.T) {
 		t.Fatal(err)
 	}
 	var console bytes.Buffer
-	status, err := machine.Run(t.Context(), machine.Options{Dir: job, Compilers: true, Packages: r.packages, Kernel: r.kernel, Timeout: r.limit, Console: io.MultiWriter(&console, t.Output())})
+	status, err := machine.Run(t.Context(), machine.Options{Dir: job, Compilers: true, Packages: r.packages, Timeout: r.limit, PageSize: r.pageSize, Console: io.MultiWriter(&console, t.Output())})
 	if err != nil || status != 0 {
 		t.Fatalf("exit status %d: %v", status, err)
 	}
@@ -203,7 +216,7 @@ func (r *nativeRun) script(t *testing.T, file, settings, pkg string) {
 	if b := r.benchmarks[pkg]; b != "" {
 		command += " -test.benchtime 1x -test.bench '" + b + "'"
 	}
-	if skip := notNative[pkg]; len(skip) > 0 && r.kernel == "" {
+	if skip := notNative[pkg]; len(skip) > 0 && !r.all {
 		var patterns []string
 		for name := range skip {
 			parts := strings.Split(name, "/")

@@ -59,7 +59,7 @@ func present() error {
 
 // Long runs what is slow: nginx under load, the patches of real security
 // fixes, a registry of a million build-ids, all cases with all flags of both compilers, the tool that is killed at
-// each of its calls, perf, the native tests on an emulated aarch64 machine, and a program and
+// each of its calls, perf, the native tests on emulated aarch64 machines, and a program and
 // services that are tortured for FOTHER_TORTURE, a duration, or two minutes.
 func Long(ctx context.Context, out io.Writer, fother string, o pipeline.Options) error {
 	return runAll(ctx, []check{
@@ -89,7 +89,7 @@ func Long(ctx context.Context, out io.Writer, fother string, o pipeline.Options)
 var needs = []string{
 	"gcc", "g++", "clang", "as", "ld", "ld.gold", "ld.lld", "ld.mold", "make", "cmake", "autoconf", "automake", "libtool", "libtoolize", "patch", "git",
 	"aarch64-linux-gnu-gcc", "aarch64-linux-gnu-g++", "qemu-system-aarch64", "dpkg-deb", "tar", "zstd", "bzip2", "systemd-analyze", "gdb", "nginx", "docker-registry",
-	"openssl", "faketime",
+	"openssl", "faketime", "bc", "bison", "flex", "xz",
 }
 
 // Install installs what the tests need.

@@ -73,6 +73,8 @@ var packageNames = map[string][4]string{
 	"dh_autoreconf":         {"debhelper", "", "", ""},
 	"bison":                 {"bison", "bison", "bison", "bison"},
 	"flex":                  {"flex", "flex", "flex", "flex"},
+	"bc":                    {"bc", "bc", "bc", "bc"},
+	"xz":                    {"xz-utils", "xz", "xz", "xz"},
 	"pkg-config":            {"pkgconf", "pkgconf-pkg-config", "pkgconf", "pkgconf"},
 	"nettle/ecdsa.h":        {"nettle-dev", "nettle-devel", "nettle", "libnettle-devel"},
 	"expat.h":               {"libexpat1-dev", "expat-devel", "expat", "libexpat-devel"},
