@@ -127,7 +127,7 @@ func (g *glance) code(c *ptrace.Code) error {
 
 // mappings reads the maps file.
 func (g *glance) mappings(pid int) error {
-	f, err := ptrace.OpenFile(mapsFile(pid))
+	f, err := ptrace.OpenFile(mapsFile(pid, pid))
 	if err != nil {
 		return procError(err)
 	}

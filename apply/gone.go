@@ -3,6 +3,7 @@ package apply
 import (
 	"context"
 	"errors"
+	"io"
 	"slices"
 	"time"
 
@@ -44,7 +45,11 @@ func orGone(pid int, err error) error {
 func orHeadless(pid int, err error) error {
 	const looks, nap = 3, 5 * time.Millisecond
 	for range looks {
-		if !errors.Is(err, ErrGone) || stand(pid) == 0 {
+		if !errors.Is(err, ErrGone) {
+			return err
+		}
+		readable := func(tid int) error { _, e := readMapsBy(pid, tid); return e }
+		if e := byStandIn(pid, readable); errors.Is(e, ErrGone) {
 			return err
 		}
 		time.Sleep(nap)
@@ -52,20 +57,63 @@ func orHeadless(pid int, err error) error {
 	return ErrHeadless
 }
 
-// stand returns a thread that stands for the first one, which has ended: the process's
-// memory shows in its folder in /proc. It is 0 if there is none.
-func stand(pid int) int {
-	if ptrace.State(pid, pid) != "Z" {
-		return 0
-	}
-	tids, _ := ptrace.Threads(pid)
-	for _, tid := range tids {
-		// Each thread has a folder beside those of the processes.
-		if maps, err := readMaps(tid); tid != pid && err == nil && len(maps) > 0 {
-			return tid
+// byStandIn calls f with threads that stand for the first one, which has ended, until
+// it does not return ErrGone: the process's memory shows in their folders in /proc.
+// They may end meanwhile too, and begin others, as long as the process runs.
+//
+// Errors: [ErrGone] if the process has ended, those of f.
+func byStandIn(pid int, f func(tid int) error) error {
+	const rounds, each = 32, 8
+	for round := range rounds {
+		if !headless(pid) {
+			break
+		}
+		tids, _ := ptrace.Threads(pid) // in which one that has just begun may be missing
+		if round%2 > 0 {
+			slices.Reverse(tids) // the oldest may have been ending for long
+		}
+		tids = slices.DeleteFunc(tids, func(tid int) bool { return tid == pid })
+		for _, tid := range tids[:min(len(tids), each)] {
+			if err := f(tid); !errors.Is(err, ErrGone) {
+				return err
+			}
 		}
 	}
-	return 0
+	return ErrGone
+}
+
+// headless reports whether the first thread of a process has ended, and others are there.
+func headless(pid int) bool {
+	n, ok := taskCount(pid)
+	return ok && n > 1 && ptrace.State(pid, pid) == "Z"
+}
+
+// taskCount returns how many threads a process has, the first one included if it has
+// ended: the links of their folder are as many, and two. Source: fs/proc/base.c,
+// proc_task_getattr.
+func taskCount(pid int) (n int, ok bool) {
+	var task unix.Stat_t
+	err := unix.Stat(ptrace.Folder(pid, pid)+"/task", &task)
+	return int(task.Nlink) - 2, err == nil
+}
+
+// openMem opens the process's memory. If its first thread has ended, that stays open
+// when the one that stands in ends, too.
+func (p *Process) openMem(writable bool) (err error) {
+	if p.via == p.PID {
+		p.mem, err = ptrace.OpenMem(p.PID, writable)
+		return err
+	}
+	if p.mem, err = ptrace.OpenStandIn(p.PID, p.via); err != nil {
+		return err
+	}
+	var aux [4096]byte
+	n, err := ptrace.ReadStart(auxFile(p.PID, p.via), aux[:])
+	if n == 0 && (err == nil || errors.Is(err, io.EOF)) {
+		return ErrGone // the thread is ending, and has no memory any more
+	}
+	p.aux = slices.Clone(aux[:n])
+	return procError(err)
 }
 
 // orGone is like the function of that name, for a process that is open, and may execute

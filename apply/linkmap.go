@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"io"
 	"slices"
-	"strconv"
 	"sync"
 
 	"github.com/fother/fother/apply/internal/ptrace"
@@ -37,17 +36,24 @@ func (p *Process) executable() *object {
 	const atPHDR = 3
 	all := scratch.Get().(*[4096]byte)
 	defer scratch.Put(all)
-	n, err := ptrace.ReadStart("/proc/"+strconv.Itoa(p.via)+"/auxv", all[:])
-	if err != nil {
-		return nil
+	aux := p.aux
+	if aux == nil {
+		n, err := ptrace.ReadStart(auxFile(p.PID, p.PID), all[:])
+		if err != nil {
+			return nil
+		}
+		aux = all[:n]
 	}
-	for b := all[:n]; len(b) >= 16; b = b[16:] {
+	for b := aux; len(b) >= 16; b = b[16:] {
 		if binary.LittleEndian.Uint64(b) == atPHDR {
 			return p.objectAt(specs.Addr(binary.LittleEndian.Uint64(b[8:])))
 		}
 	}
 	return nil
 }
+
+// auxFile is the file with the auxiliary vector, by one of the process's threads.
+func auxFile(pid, tid int) string { return ptrace.Folder(pid, tid) + "/auxv" }
 
 // linkMapNode is an entry of the dynamic linker's list: its own address, and
 // that of the object's dynamic section.

@@ -8,7 +8,6 @@ import (
 	"math"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 
@@ -51,8 +50,11 @@ const (
 )
 
 // readMaps reads the mappings of a process.
-func readMaps(pid int) ([]Mapping, error) {
-	f, err := ptrace.OpenFile(mapsFile(pid))
+func readMaps(pid int) ([]Mapping, error) { return readMapsBy(pid, pid) }
+
+// readMapsBy is readMaps by one of the process's threads.
+func readMapsBy(pid, tid int) ([]Mapping, error) {
+	f, err := ptrace.OpenFile(mapsFile(pid, tid))
 	if err != nil {
 		return nil, procError(err)
 	}
@@ -64,7 +66,7 @@ func readMaps(pid int) ([]Mapping, error) {
 	return maps, procError(err)
 }
 
-func mapsFile(pid int) string { return "/proc/" + strconv.Itoa(pid) + "/maps" }
+func mapsFile(pid, tid int) string { return ptrace.Folder(pid, tid) + "/maps" }
 
 // procError names the classes of errors that /proc gives.
 func procError(err error) error {

@@ -11,8 +11,6 @@ import (
 	"slices"
 	"strconv"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/fother/fother/apply/internal/ptrace"
 	"github.com/fother/fother/kpack/elfobj"
 	"github.com/fother/fother/specs"
@@ -24,7 +22,8 @@ type Process struct {
 	PID  int
 	Name string // comm
 
-	via     int // the thread by whose folder in /proc its memory is read
+	via     int    // the thread by whose folder in /proc it was opened
+	aux     []byte // the auxiliary vector, if that is not the first one
 	page    uint64
 	files   *Reader // of the builds that are known, or nil
 	mem     *ptrace.Mem
@@ -75,10 +74,11 @@ func openBy(files *Reader, pid int, writable bool, read func(*Process) error) (*
 	if writable {
 		return nil, orHeadless(pid, err)
 	}
-	if tid := stand(pid); tid != 0 {
-		return openVia(files, pid, tid, false, read)
-	}
-	return nil, err
+	err = byStandIn(pid, func(tid int) error {
+		p, err = openVia(files, pid, tid, false, read)
+		return err
+	})
+	return p, err
 }
 
 // openVia is openBy by the folder of one of the process's threads.
@@ -90,7 +90,7 @@ func openVia(files *Reader, pid, tid int, writable bool, read func(*Process) err
 			return nil, err
 		}
 	}
-	if p.mem, err = ptrace.OpenMem(tid, writable); err == nil {
+	if err = p.openMem(writable); err == nil {
 		err = read(p)
 	}
 	if err != nil {
@@ -121,29 +121,30 @@ func (p *Process) Close() {
 // else it reads no more than the mappings, if it knows the files. Errors are those
 // of [Open].
 func (r *Reader) BuildIDs(pid int) ([]specs.BuildID, error) {
-	ids, err := r.buildIDs(pid)
+	ids, err := r.buildIDs(pid, pid)
 	if errors.Is(err, ErrGone) {
-		if tid := stand(pid); tid != 0 {
-			return r.buildIDs(tid)
-		}
+		err = byStandIn(pid, func(tid int) error {
+			ids, err = r.buildIDs(pid, tid)
+			return err
+		})
 	}
 	return ids, err
 }
 
 // buildIDs is BuildIDs by the folder of one of the process's threads.
-func (r *Reader) buildIDs(tid int) ([]specs.BuildID, error) {
-	ids, err := codeBuildIDs(tid)
+func (r *Reader) buildIDs(pid, tid int) ([]specs.BuildID, error) {
+	ids, err := codeBuildIDs(pid, tid)
 	if errors.Is(err, ptrace.ErrUntold) {
-		return r.readBuildIDs(tid)
+		return r.readBuildIDs(pid, tid)
 	}
 	return ids, err
 }
 
 // codeBuildIDs are the build-ids of a process's code, as the kernel tells them.
-func codeBuildIDs(pid int) ([]specs.BuildID, error) {
+func codeBuildIDs(pid, tid int) ([]specs.BuildID, error) {
 	var ids []specs.BuildID
 	var buf [128]byte
-	err := ptrace.CodeBuildIDs(pid, func(id []byte) {
+	err := ptrace.CodeBuildIDs(pid, tid, func(id []byte) {
 		digits := hex.AppendEncode(buf[:0], id)
 		if !slices.ContainsFunc(ids, func(have specs.BuildID) bool { return string(have) == string(digits) }) {
 			ids = append(ids, specs.BuildID(digits))
@@ -153,13 +154,13 @@ func codeBuildIDs(pid int) ([]specs.BuildID, error) {
 }
 
 // readBuildIDs is BuildIDs by what is in the process's memory.
-func (r *Reader) readBuildIDs(pid int) ([]specs.BuildID, error) {
-	p := Process{PID: pid, via: pid, files: r}
-	var err error
-	if p.mem, err = ptrace.OpenMem(pid, false); err != nil {
+func (r *Reader) readBuildIDs(pid, tid int) ([]specs.BuildID, error) {
+	p := Process{PID: pid, via: tid, files: r}
+	defer p.Close()
+	err := p.openMem(false)
+	if err != nil {
 		return nil, err
 	}
-	defer p.Close()
 	if err = p.refreshObjects(); err != nil {
 		return nil, err
 	}
@@ -201,7 +202,7 @@ func (p *Process) refreshRecords() (err error) {
 // refreshObjects reads mappings and objects anew, these by address.
 func (p *Process) refreshObjects() error {
 	var err error
-	if p.maps, err = readMaps(p.via); err != nil {
+	if p.maps, err = readMapsBy(p.PID, p.via); err != nil {
 		return err
 	}
 	if p.objects, err = findObjects(p.mem, p.maps, p.files); err != nil {
@@ -368,14 +369,12 @@ func Processes() ([]int, error) {
 // KernelThread reports whether a process has no program of its own, or has
 // ended: then it has no memory, of which proc_pid_statm(5) tells. The kernel gives
 // that with less work than the flags in /proc/PID/stat. One of which only the first
-// thread has ended has others: the links of its folder are as many, and two.
-// Source: fs/proc/base.c, proc_task_getattr.
+// thread has ended has others.
 func KernelThread(pid int) bool {
-	name := "/proc/" + strconv.Itoa(pid)
 	var first [1]byte
-	if _, err := ptrace.ReadStart(name+"/statm", first[:]); err != nil || first[0] != '0' {
+	if _, err := ptrace.ReadStart(ptrace.Folder(pid, pid)+"/statm", first[:]); err != nil || first[0] != '0' {
 		return err != nil
 	}
-	var task unix.Stat_t
-	return unix.Stat(name+"/task", &task) != nil || task.Nlink <= 3
+	n, ok := taskCount(pid)
+	return !ok || n <= 1
 }

@@ -40,10 +40,10 @@ func TestReader(t *testing.T) {
 		if !reflect.DeepEqual(got.Objects(), want.Objects()) {
 			t.Fatalf("%+v\nwant %+v", got.Objects(), want.Objects())
 		}
-		for how, read := range map[string]func(int) ([]specs.BuildID, error){
-			"either way": r.BuildIDs, "as the kernel tells them": codeBuildIDs, "read": r.readBuildIDs,
+		for how, read := range map[string]func(pid, tid int) ([]specs.BuildID, error){
+			"either way": r.buildIDs, "as the kernel tells them": codeBuildIDs, "read": r.readBuildIDs,
 		} {
-			ids, err := read(pid)
+			ids, err := read(pid, pid)
 			if errors.Is(err, ptrace.ErrUntold) && how == "as the kernel tells them" {
 				t.Log(err)
 				continue

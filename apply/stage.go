@@ -189,7 +189,12 @@ var perms = [3]string{"r--p", "r-xp", "rw-p"}
 func (p *Process) stageAll(ctx context.Context, steps []*step) (time.Duration, error) {
 	var held time.Duration
 	for i, s := range steps {
-		h, err := p.stageOne(ctx, steps, s)
+		h, err := time.Duration(0), ctx.Err()
+		if err == nil {
+			h, err = p.stageOne(ctx, steps, s)
+		} else { // a thread would be held for it even so
+			err = fmt.Errorf("given up, nothing was changed: %w", err)
+		}
 		held += h
 		if err != nil {
 			h, e := p.unstage(ctx, steps[:i])
@@ -267,18 +272,25 @@ func (p *Process) mapStep(a *ptrace.Agent, s *step) error {
 			err = p.mem.Write(r.Base, s.image.ROData[:s.header])
 		}
 		if err != nil {
-			for j := range mapped {
-				if m := r.part(j); m.Size() > 0 {
-					_, e := a.Syscall(unix.SYS_MUNMAP, uint64(m.Lo), m.Size())
-					err = errors.Join(err, e)
-				}
-			}
-			return mmapError(err)
+			return mmapError(errors.Join(err, unmapParts(a, r, mapped)))
 		}
 	}
 	// For people who read /proc/PID/maps; kernels that cannot do not matter.
 	name := uint64(r.Base) + s.header - uint64(len(memoryName))
 	_, _ = a.Syscall(unix.SYS_PRCTL, unix.PR_SET_VMA, unix.PR_SET_VMA_ANON_NAME, uint64(r.Base), r.Size, name)
+	return nil
+}
+
+// unmapParts frees the first n regions, the record last: what cannot be freed is found
+// by it.
+func unmapParts(a *ptrace.Agent, r *record, n int) error {
+	for i := n - 1; i >= 0; i-- {
+		if m := r.part(i); m.Size() > 0 {
+			if _, err := a.Syscall(unix.SYS_MUNMAP, uint64(m.Lo), m.Size()); err != nil {
+				return fmt.Errorf("munmap %v: %w", m, err)
+			}
+		}
+	}
 	return nil
 }
 
@@ -343,10 +355,7 @@ func (p *Process) unmap(ctx context.Context, records []*record) (time.Duration, 
 	}
 	return p.withAgent(ctx, specs.Range[specs.Addr]{}, func(a *ptrace.Agent) error {
 		for _, r := range records {
-			for _, m := range p.pieces(r) {
-				if m.Size() == 0 || !stillMapped(maps, m.Range, m.perm) {
-					continue
-				}
+			for _, m := range p.freed(maps, r) {
 				if _, err := a.Syscall(unix.SYS_MUNMAP, uint64(m.Lo), m.Size()); err != nil {
 					return fmt.Errorf("munmap %v: %w", m, err)
 				}
@@ -355,6 +364,24 @@ func (p *Process) unmap(ctx context.Context, records []*record) (time.Duration, 
 		}
 		return nil
 	})
+}
+
+// freed is what is still there of r's pieces, as it is unmapped. The code and the record
+// go in one call: code of which no record tells would not be found, and a record without
+// code would be overlooked by who looks for code alone. The kernel refuses to free part
+// of one mapping if the process may have no more of them, but not parts of two.
+func (p *Process) freed(maps []Mapping, r *record) (all []specs.Range[specs.Addr]) {
+	for _, m := range p.pieces(r) {
+		if m.Size() == 0 || !stillMapped(maps, m.Range, m.perm) {
+			continue
+		}
+		if last := len(all) - 1; last >= 0 && all[last].Lo == m.Hi {
+			all[last].Lo = m.Lo
+		} else {
+			all = append(all, m.Range)
+		}
+	}
+	return all
 }
 
 // pieces is the memory that goes when r does, in this order: the blocks of which

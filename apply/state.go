@@ -218,7 +218,7 @@ func (r *record) blocks() []specs.Range[specs.Addr] {
 }
 
 // core is the memory that goes with r whatever becomes of its blocks, in the order
-// in which it is unmapped: the record is last.
+// in which it is unmapped: the record is last, just behind the code.
 func (r *record) core() []piece {
 	data, state := r.part(2), r.block()
 	if r.State.Size == 0 {
@@ -226,7 +226,7 @@ func (r *record) core() []piece {
 	}
 	rest := specs.Range[specs.Addr]{Lo: state.Hi, Hi: data.Hi}
 	data.Hi = state.Lo
-	return []piece{{r.text(), perms[1]}, {data, perms[2]}, {rest, perms[2]}, {r.part(0), perms[0]}}
+	return []piece{{data, perms[2]}, {rest, perms[2]}, {r.text(), perms[1]}, {r.part(0), perms[0]}}
 }
 
 // piece is memory of one protection.

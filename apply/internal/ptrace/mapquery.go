@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strconv"
 	"sync"
 	"unsafe"
 
@@ -42,17 +41,17 @@ var ErrUntold = errors.New("the kernel does not tell of mapped files")
 
 // CodeBuildIDs calls found with the build-id of each file that process pid has mapped
 // as code, as the kernel finds it in the file: by address, the same one again where
-// it is mapped more than once. It reads no memory of the process. The bytes are only
-// found's for the call.
+// it is mapped more than once. It reads no memory of the process, and asks by its
+// thread tid. The bytes are only found's for the call.
 //
 // Errors: [ErrUntold], [ErrGone], [ErrPermission].
-func CodeBuildIDs(pid int, found func(id []byte)) error {
+func CodeBuildIDs(pid, tid int, found func(id []byte)) error {
 	const longest = 64 // bytes of a build-id
 	id := new([longest]byte)
 	ask := func(q *mapQuery) {
 		q.flags, q.buildIDSize, q.idBuffer = queryExecutable|queryOfFiles, longest, unsafe.Pointer(id)
 	}
-	return queryMaps(pid, ask, func(q *mapQuery) error {
+	return queryMaps(Folder(pid, tid), ask, func(q *mapQuery) error {
 		if q.buildIDSize == 0 || q.buildIDSize > longest {
 			return fmt.Errorf("%w: none in the file at %#x", ErrUntold, q.start)
 		}
@@ -83,7 +82,7 @@ func CodeMappings(pid int, found func(*Code) error) error {
 		q.flags, q.nameSize, q.nameBuffer = queryExecutable, uint32(len(name)), unsafe.Pointer(name)
 	}
 	c := new(Code)
-	return queryMaps(pid, ask, func(q *mapQuery) error {
+	return queryMaps(Folder(pid, pid), ask, func(q *mapQuery) error {
 		if q.nameSize > uint32(len(name)) {
 			return fmt.Errorf("%w: a name of %d bytes", ErrUntold, q.nameSize)
 		}
@@ -101,8 +100,8 @@ var names = sync.Pool{New: func() any { return new([unix.PathMax]byte) }}
 
 // queryMaps asks for the mappings of a process, by address: ask fills in what is wanted,
 // answer gets what there is.
-func queryMaps(pid int, ask func(*mapQuery), answer func(*mapQuery) error) error {
-	f, err := OpenFile("/proc/" + strconv.Itoa(pid) + "/maps")
+func queryMaps(folder string, ask func(*mapQuery), answer func(*mapQuery) error) error {
+	f, err := OpenFile(folder + "/maps")
 	switch {
 	case errors.Is(err, os.ErrNotExist), errors.Is(err, unix.ESRCH):
 		return ErrGone

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strconv"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -31,6 +30,8 @@ import (
 type Mem struct {
 	pid int
 	fd  int
+	// headless is set if pid has no memory: it was opened by another thread.
+	headless bool
 }
 
 // OpenMem opens the memory of process pid. Reading alone is possible where
@@ -40,16 +41,25 @@ func OpenMem(pid int, writable bool) (*Mem, error) {
 	if writable {
 		flags = unix.O_RDWR
 	}
-	fd, err := unix.Open("/proc/"+strconv.Itoa(pid)+"/mem", flags|unix.O_CLOEXEC, 0)
+	return openMem(pid, pid, flags)
+}
+
+// OpenStandIn opens the memory of process pid, whose first thread has ended, by
+// another of its threads, which may end then.
+func OpenStandIn(pid, tid int) (*Mem, error) { return openMem(pid, tid, unix.O_RDONLY) }
+
+func openMem(pid, tid, flags int) (*Mem, error) {
+	name := Folder(pid, tid) + "/mem"
+	fd, err := unix.Open(name, flags|unix.O_CLOEXEC, 0)
 	switch {
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
 		return nil, ErrPermission
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ESRCH):
 		return nil, ErrGone
 	case err != nil:
-		return nil, fmt.Errorf("/proc/%d/mem: %w", pid, err)
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	return &Mem{pid: pid, fd: fd}, nil
+	return &Mem{pid: pid, fd: fd, headless: tid != pid}, nil
 }
 
 // Close releases the descriptor.
@@ -156,6 +166,9 @@ func NewReader(m *Mem, n int) *Reader {
 
 // ReadSpans is that of Mem.
 func (r *Reader) ReadSpans(spans []Span) error {
+	if r.m.headless {
+		return r.m.readEach(spans)
+	}
 	for i := 0; i < len(spans); {
 		local, remote := r.local[:0], r.remote[:0]
 		for j := i; j < len(spans) && len(local) < cap(r.local); j++ {
@@ -174,6 +187,19 @@ func (r *Reader) ReadSpans(spans []Span) error {
 			return ErrPermission
 		}
 		i = account(spans, i, i+len(local), max(n, 0))
+	}
+	return nil
+}
+
+// readEach is ReadSpans without process_vm_readv, which takes the id of a thread that
+// has not ended, and would take that of one in another process.
+func (m *Mem) readEach(spans []Span) error {
+	for i := range spans {
+		s := &spans[i]
+		var err error
+		if s.N, err = m.ReadAt(s.Buf, int64(s.Addr)); errors.Is(err, ErrGone) {
+			return err
+		}
 	}
 	return nil
 }

@@ -170,13 +170,19 @@ func ReadStart(name string, b []byte) (int, error) {
 
 // Comm returns the name of a thread, or "" if it is gone.
 func Comm(pid, tid int) string {
+	var b [256]byte
+	n, _ := ReadStart(Folder(pid, tid)+"/comm", b[:])
+	return string(bytes.TrimSuffix(b[:n], []byte("\n")))
+}
+
+// Folder returns where /proc tells of a thread of process pid. It is never another
+// process's, though ids are used again: that of a thread of another one is not in it.
+func Folder(pid, tid int) string {
 	name := "/proc/" + strconv.Itoa(pid)
 	if tid != pid { // the way by task/ is the longer one for the kernel too
 		name += "/task/" + strconv.Itoa(tid)
 	}
-	var b [256]byte
-	n, _ := ReadStart(name+"/comm", b[:])
-	return string(bytes.TrimSuffix(b[:n], []byte("\n")))
+	return name
 }
 
 // State returns the state letter of a thread as proc_pid_stat(5) has it, "X"

@@ -90,14 +90,15 @@ func readEHFrame(mem io.ReaderAt, img *elfobj.Image, at specs.Addr) (Section, er
 		if p.Type != elf.PT_LOAD || v < p.Vaddr || v-p.Vaddr >= p.Filesz {
 			continue
 		}
-		return readSection(mem, at, p.Filesz-(v-p.Vaddr))
+		return readSection(mem, at, p.Filesz-(v-p.Vaddr), maxEHFrame)
 	}
 	return Section{}, fmt.Errorf("%v: in no segment", at)
 }
 
-func readSection(mem io.ReaderAt, at specs.Addr, size uint64) (Section, error) {
-	if size > maxEHFrame || at > math.MaxInt64 {
-		return Section{}, fmt.Errorf("%d bytes at %v: want at most %d", size, at, maxEHFrame)
+// readSection reads size bytes, of which there may be at most most.
+func readSection(mem io.ReaderAt, at specs.Addr, size, most uint64) (Section, error) {
+	if size > most || at > math.MaxInt64 {
+		return Section{}, fmt.Errorf("%d bytes at %v: want at most %d", size, at, most)
 	}
 	b := make([]byte, size)
 	if n, err := mem.ReadAt(b, int64(at)); n < len(b) {

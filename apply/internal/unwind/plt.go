@@ -73,15 +73,12 @@ const relaSize = 24
 // and those may be stripped. Each has the type, no symbol, a place inside the
 // object, and the address of code.
 func searchIrelative(mem io.ReaderAt, img *elfobj.Image, irelative uint32) (slots []uint64) {
-	for _, p := range img.Segments {
-		if p.Type != elf.PT_LOAD || p.Flags&elf.PF_W != 0 {
+	for s, err := range readOnly(mem, img) {
+		skip := -uint64(s.Addr) % 8
+		if err != nil || skip >= uint64(len(s.Data)) {
 			continue
 		}
-		s, err := readSection(mem, img.Bias.Addr(specs.VAddr(p.Vaddr)), p.Filesz)
-		if err != nil {
-			continue
-		}
-		for b := s.Data[-uint64(s.Addr)%8:]; len(b) >= relaSize; b = b[8:] {
+		for b := s.Data[skip:]; len(b) >= relaSize; b = b[8:] {
 			place := img.Bias.Addr(specs.VAddr(le.Uint64(b)))
 			if le.Uint64(b[8:]) == uint64(irelative) && place%8 == 0 && img.Range.Contains(place) &&
 				executable(img, img.Bias.Addr(specs.VAddr(le.Uint64(b[16:])))) {

@@ -67,9 +67,11 @@ func pltRulesAArch64(c *pltCode, at uint64) *rules {
 	}
 	// A table without PLT0 may have a function's address in the third word.
 	first, pushed := e.page, br+4
-	if w, ok := c.insn(e.page - 4); ok && w == a64Push && e.slot == c.resolver && e.adds && !e.authed {
+	before, ok := c.insn(e.page - 4)
+	switch pushes := ok && before == a64Push; {
+	case pushes && c.resolver != 0 && e.slot == c.resolver && e.adds && !e.authed:
 		first, pushed = e.page-4, e.page
-	} else if !c.function(e.slot) {
+	case pushes, !c.function(e.slot):
 		return nil
 	}
 	if w, ok := c.insn(first - 4); ok && w == a64BTIC {

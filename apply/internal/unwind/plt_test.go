@@ -271,6 +271,77 @@ func TestPLTNeedsRelocation(t *testing.T) {
 	}
 }
 
+// TestPLTPushed: an entry is not taken for PLT0, nor PLT0 for an entry, where what is
+// branched to is not what it would be.
+func TestPLTPushed(t *testing.T) {
+	const (
+		slot = codeAddr + 0x800
+		near = 0x90000010 // adrp x16, of the code's page
+		zero = 0x90ffe010 // adrp x16, 0
+	)
+	// stp x16, x30, [sp, #-16]!; adrp; ldr x17, [x16, #…]; add x16, x16, #…; br x17
+	at := func(adrp, offset uint32) []uint32 {
+		return []uint32{0xa9bf7bf0, adrp, 0xf9400211 | offset/8<<10, 0x91000210 | offset<<10, 0xd61f0220}
+	}
+	for _, c := range []struct {
+		name     string
+		code     []uint32
+		slots    []uint64
+		resolver uint64
+		known    bool
+	}{
+		{"PLT0", at(near, 0x800), nil, slot, true},
+		{"PLT0, whose place is a function's too", at(near, 0x800), []uint64{slot}, slot, true},
+		{"a push before an entry", at(near, 0x800), []uint64{slot}, slot + 8, false},
+		{"a push before an entry, without a resolver", at(near, 0x800), []uint64{slot}, 0, false},
+		{"address 0, without a resolver", at(zero, 0), nil, 0, false},
+		{"an entry of the resolver's place", at(near, 0x800)[1:], []uint64{slot}, slot, true},
+	} {
+		var code []byte
+		for _, w := range c.code {
+			code = le.AppendUint32(code, w)
+		}
+		text := []specs.Range[specs.Addr]{{Lo: codeAddr, Hi: codeAddr + specs.Addr(len(code))}}
+		o := &Object{Range: text[0], abi: abiAArch64, plt: &plt{text: text, slots: c.slots, resolver: c.resolver}}
+		w, err := NewWalker(arch.AArch64, memory{codeAddr, code}, func(specs.Addr) *Object { return o })
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.stack.reset()
+		for i := range c.code {
+			r := w.pltRules(o, codeAddr+4*uint64(i))
+			pushed := c.code[0] == 0xa9bf7bf0 && i > 0
+			if (r != nil) != c.known || r != nil && (r.cfaOff == 16) != pushed {
+				t.Errorf("%s: instruction %d: rules %+v", c.name, i, r)
+			}
+		}
+	}
+}
+
+// TestIrelativeShortSegment: a program without a dynamic section may have a segment that is
+// shorter than the way to the next multiple of 8.
+func TestIrelativeShortSegment(t *testing.T) {
+	img := &elfobj.Image{Range: specs.Range[specs.Addr]{Lo: 0x400000, Hi: 0x402000}}
+	mem := memory{addr: 0x400000, b: make([]byte, 0x2000)}
+	const place = 0x400800
+	copy(mem.b[0x1000:], slices.Concat(le.AppendUint64(nil, place), le.AppendUint64(nil, uint64(elf.R_AARCH64_IRELATIVE)), le.AppendUint64(nil, 0x400000)))
+	for _, at := range []uint64{0x400000, 0x400001, 0x400007} {
+		for size := range uint64(9) {
+			img.Segments = []elf.ProgHeader{
+				{Type: elf.PT_LOAD, Flags: elf.PF_R | elf.PF_X, Vaddr: at, Filesz: size, Memsz: 0x1000},
+				{Type: elf.PT_LOAD, Flags: elf.PF_R, Vaddr: 0x400ffd, Filesz: 0x1000, Memsz: 0x1000},
+			}
+			want := 1
+			if at != 0x400000 { // then its code begins behind the function
+				want = 0
+			}
+			if slots := searchIrelative(mem, img, uint32(elf.R_AARCH64_IRELATIVE)); len(slots) != want || want > 0 && slots[0] != place {
+				t.Errorf("%d bytes at %#x: %#x", size, at, slots)
+			}
+		}
+	}
+}
+
 // FuzzPLT: what is in an entry never changes the stack pointer unnoticed, and
 // ends with the branch.
 func FuzzPLT(f *testing.F) {

@@ -5,6 +5,8 @@ import (
 	"debug/elf"
 	"fmt"
 	"io"
+	"iter"
+	"slices"
 
 	"github.com/fother/fother/kpack/elfobj"
 	"github.com/fother/fother/specs"
@@ -17,11 +19,7 @@ var cieMark = []byte{0, 0, 0, 0, 1, 'z'}
 // search looks for .eh_frame in img's read-only segments: entries that follow
 // each other up to a terminator, and are about img's code and nothing else.
 func search(mem io.ReaderAt, img *elfobj.Image) (*Object, error) {
-	for _, p := range img.Segments {
-		if p.Type != elf.PT_LOAD || p.Flags&elf.PF_W != 0 {
-			continue
-		}
-		s, err := readSection(mem, img.Bias.Addr(specs.VAddr(p.Vaddr)), p.Filesz)
+	for s, err := range readOnly(mem, img) {
 		if err != nil {
 			return nil, fmt.Errorf("object at %v: %w", img.Base, err)
 		}
@@ -30,6 +28,28 @@ func search(mem io.ReaderAt, img *elfobj.Image) (*Object, error) {
 		}
 	}
 	return nil, fmt.Errorf("object at %v: %w", img.Base, elfobj.ErrNoEHFrame)
+}
+
+// readOnly reads img's read-only segments, but none that lies in one of those before
+// it. Of all of them together no more than maxEHFrame bytes are read.
+func readOnly(mem io.ReaderAt, img *elfobj.Image) iter.Seq2[Section, error] {
+	return func(yield func(Section, error) bool) {
+		var read []specs.Range[specs.Addr]
+		left := uint64(maxEHFrame)
+		for _, p := range img.Segments {
+			lo := img.Bias.Addr(specs.VAddr(p.Vaddr))
+			r := specs.Range[specs.Addr]{Lo: lo, Hi: lo + specs.Addr(p.Filesz)}
+			again := slices.ContainsFunc(read, func(o specs.Range[specs.Addr]) bool { return o.Lo <= r.Lo && r.Hi <= o.Hi })
+			if p.Type != elf.PT_LOAD || p.Flags&elf.PF_W != 0 || again {
+				continue
+			}
+			s, err := readSection(mem, lo, p.Filesz, left)
+			read, left = append(read, r), left-min(left, p.Filesz)
+			if !yield(s, err) {
+				return
+			}
+		}
+	}
 }
 
 func searchSection(img *elfobj.Image, s Section) *Object {
