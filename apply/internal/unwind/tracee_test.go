@@ -121,6 +121,8 @@ func (p *tracee) open(path string) {
 	if err != nil {
 		p.t.Fatal(err)
 	}
+	var object string
+	var in specs.Range[specs.Addr]
 	for line := range strings.Lines(string(maps)) {
 		f := strings.Fields(line)
 		lo, _, _ := strings.Cut(f[0], "-")
@@ -131,10 +133,14 @@ func (p *tracee) open(path string) {
 		if len(f) < 6 || f[2] != "00000000" || f[5][0] == '[' && f[5] != "[vdso]" {
 			continue
 		}
+		if f[5] == object && in.Contains(specs.Addr(base)) { // large pages: data begin in the file's first one too
+			continue
+		}
 		img, o := p.load(specs.Addr(base))
 		if img == nil {
 			continue
 		}
+		object, in = f[5], img.Range
 		if o != nil {
 			p.objects = append(p.objects, o)
 		}
