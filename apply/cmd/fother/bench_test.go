@@ -132,7 +132,7 @@ func BenchmarkPatchOne(b *testing.B) {
 	patch, unpatch := []string{"patch", "--json", "-p", pid, file}, []string{"unpatch", "--json", "-p", pid}
 	for range rounds {
 		step("start", "-h")
-		_, whole := timed(b, filepath.Join(filepath.Dir(fother), wholeProgram), "-h")
+		_, whole := timed(b, filepath.Join(filepath.Dir(fother), wholeName), "-h")
 		times["whole-start"] = append(times["whole-start"], whole.wall)
 		step("patch", patch...)
 		step("unpatch", unpatch...)

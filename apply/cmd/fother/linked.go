@@ -11,8 +11,8 @@ import (
 	"github.com/fother/fother/registry"
 )
 
-// linked returns nil: this program has the code that reads registries.
-func (r *registryFlags) linked(*tool) error { return nil }
+// handOver returns nil: this program has the code that reads registries.
+func (r *registryFlags) handOver(*tool) error { return nil }
 
 // maxRoot bounds the size of root.json, in bytes.
 const maxRoot = 512 << 10

@@ -71,7 +71,7 @@ func (c *pull) run(ctx context.Context, args []string) int {
 	if c.registry.url == "" {
 		c.registry.url = os.Getenv("FOTHER_REGISTRY")
 	}
-	if err := c.registry.linked(c.tool); err != nil {
+	if err := c.registry.handOver(c.tool); err != nil {
 		return c.fail(err)
 	}
 	if err := c.deny.read(); err != nil {
@@ -276,6 +276,10 @@ func (r *registryFlags) declare(fs *flag.FlagSet) {
 	fs.StringVar(&r.root, "root", "/etc/fother/root.json", "")
 	fs.StringVar(&r.channel, "channel", "", "")
 }
+
+// wholeName is the program with all commands, and with the code that reads
+// registries, beside one that was built with -tags split and has none.
+const wholeName = "fother-registry"
 
 // client reads a registry.
 type client interface {

@@ -121,10 +121,8 @@ func (c *runner) run(ctx context.Context, args []string) int {
 	case c.parent != 0:
 		return c.help(ctx, args)
 	}
-	if c.registry.url != "" {
-		if err := c.registry.linked(c.tool); err != nil {
-			return c.fail(err)
-		}
+	if err := c.registry.handOver(c.tool); err != nil {
+		return c.fail(err)
 	}
 	code, err := c.launch()
 	if err != nil {

@@ -117,10 +117,10 @@ func (c *show) run(ctx context.Context, args []string) int {
 	if len(args) == 0 {
 		return c.fail(usageError{errors.New("no file is named")})
 	}
+	if err := c.registry.handOver(c.tool); err != nil {
+		return c.fail(err)
+	}
 	if c.registry.url != "" {
-		if err := c.registry.linked(c.tool); err != nil {
-			return c.fail(err)
-		}
 		// A folder for this run: what a pull knows is not to be touched.
 		dir, err := os.MkdirTemp("", "fother-show-")
 		if err != nil {

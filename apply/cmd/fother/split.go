@@ -10,15 +10,14 @@ import (
 	"syscall"
 )
 
-// wholeName is the program beside this one that has all of its commands, and the
-// code that reads registries.
-const wholeName = "fother-registry"
-
-// linked lets the whole program take this one's place, with its process id, command
-// line and environment: most of what a program needs that speaks to registries is
-// made ready whenever it starts, and takes longer than a patch. It returns only if
-// that fails.
-func (r *registryFlags) linked(t *tool) error {
+// handOver lets the whole program take this one's place if a registry is named, with
+// its process id, command line and environment: most of what a program needs that
+// speaks to registries is made ready whenever it starts, and takes longer than a
+// patch. Then it returns only if that fails.
+func (r *registryFlags) handOver(t *tool) error {
+	if r.url == "" {
+		return nil
+	}
 	self, err := os.Executable()
 	if err != nil {
 		return err
@@ -33,7 +32,7 @@ func (r *registryFlags) linked(t *tool) error {
 }
 
 // client never returns a client.
-func (r *registryFlags) client(t *tool, _ string) (client, error) { return nil, r.linked(t) }
+func (r *registryFlags) client(t *tool, _ string) (client, error) { return nil, r.handOver(t) }
 
 // runnable checks that nobody else can change a program, and that it is not this
 // one.

@@ -11,15 +11,12 @@ import (
 	"github.com/fother/fother/specs/testenv"
 )
 
-// wholeProgram is how the whole program is called where this one is split.
-const wholeProgram = "fother-registry"
-
 // splitTool builds the two programs into a folder of their own, and returns the
 // one that leaves registries to the other.
 func splitTool(t testing.TB) string {
 	t.Helper()
 	tool := filepath.Join(t.TempDir(), "fother")
-	for path, tags := range map[string]string{tool: "split", filepath.Join(filepath.Dir(tool), wholeProgram): ""} {
+	for path, tags := range map[string]string{tool: "split", filepath.Join(filepath.Dir(tool), wholeName): ""} {
 		cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-w", "-tags", tags, "-o", path, ".")
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := cmd.CombinedOutput(); err != nil {
@@ -58,7 +55,6 @@ func TestSplit(t *testing.T) {
 	c.expect("2")
 	do(0, "lists it for package the-fix", shown...)
 	do(0, "usage: fother pull", "pull", "-h")
-	do(2, "no registry is named", "pull")
 	do(7, "", append(run, "sh", "-c", "exit 7")...)
 	// The program has the signals ignored that the first one was started with.
 	for _, trap := range []string{"", "trap '' PIPE USR1;"} {
@@ -76,7 +72,7 @@ func TestSplit(t *testing.T) {
 		}
 	}
 
-	whole := filepath.Join(filepath.Dir(tool), wholeProgram)
+	whole := filepath.Join(filepath.Dir(tool), wholeName)
 	if err := os.Chmod(whole, 0o777); err != nil {
 		t.Fatal(err)
 	}
@@ -84,6 +80,7 @@ func TestSplit(t *testing.T) {
 	if err := os.Remove(whole); err != nil {
 		t.Fatal(err)
 	}
+	do(2, "no registry is named", "pull")
 	do(1, "hint: build it with: CGO_ENABLED=0 go build", pull...)
 	do(1, whole, shown...)
 	do(1, whole, append(run, "true")...)

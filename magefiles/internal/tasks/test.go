@@ -31,6 +31,7 @@ func Test(ctx context.Context) error {
 		{"gofmt", gofmt},
 		{"go vet", command(nil, "go", "vet", "./...")},
 		{"go vet for aarch64", command([]string{"GOARCH=arm64"}, "go", "vet", "./...")},
+		{"go vet of the program without registries", command(nil, "go", "vet", "-tags", "split", "./apply/cmd/fother")},
 		{"staticcheck", command(nil, "go", "tool", "staticcheck", "-checks", lint, "./...")},
 		{"the magefile builds", command(nil, "go", "tool", "mage", "-l")},
 		{"go test", command(nil, "go", "test", "-timeout", "14m", "./...")},
